@@ -1,0 +1,184 @@
+//! [`Condition`]: the one value that crosses from the guidance into the denoiser.
+
+use burn::tensor::Tensor;
+
+use crate::error::{Error, Result};
+
+/// What the UNet's cross-attention attends to.
+///
+/// One identity without regions is plain cross-attention. With [`Regions`], features at a position
+/// attend to each identity apart, `F̂^i = Attention(Q, K^i, V^i)`, and are blended by the regions' weights
+/// there (paper section 3.4): an identity whose weight is zero at a position cannot alter it.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// Guidance tokens of each identity, `[batch, tokens, channels]`, all of one shape.
+    pub identities: Vec<Tensor<3>>,
+    /// Where each identity acts; `None` only with a single identity.
+    pub regions: Option<Regions>,
+}
+
+impl Condition {
+    /// One guidance everywhere: `tokens` is `[batch, tokens, channels]`.
+    pub fn single(tokens: Tensor<3>) -> Self {
+        Self { identities: vec![tokens], regions: None }
+    }
+
+    /// Several identities with their regions.
+    pub fn with_regions(identities: Vec<Tensor<3>>, regions: Regions) -> Result<Self> {
+        let Some(first) = identities.first() else {
+            return Err(Error::input("no-identity", "a condition needs at least one identity", "give a face"));
+        };
+        if identities.iter().any(|tokens| tokens.dims() != first.dims()) {
+            return Err(Error::internal("condition-shape", "guidance tokens of different shapes"));
+        }
+        if regions.count() != identities.len() {
+            return Err(Error::input(
+                "region-count",
+                format!("{} regions for {} people", regions.count(), identities.len()),
+                "give one region (box or mask) per person",
+            ));
+        }
+        Ok(Self { identities, regions: Some(regions) })
+    }
+
+    /// Concatenates two conditions of equal identities and regions along the batch: classifier-free guidance's two halves.
+    pub fn cat(first: Self, second: Self) -> Self {
+        let identities =
+            first.identities.into_iter().zip(second.identities).map(|(a, b)| Tensor::cat(vec![a, b], 0)).collect();
+        Self { identities, regions: first.regions }
+    }
+
+    /// The same regions with all-zero tokens: the null condition of classifier-free guidance.
+    pub fn zeros_like(&self) -> Self {
+        Self { identities: self.identities.iter().map(Tensor::zeros_like).collect(), regions: self.regions.clone() }
+    }
+}
+
+/// Weights in [0, 1] of each identity at each position of a reference grid; they sum to 1 everywhere.
+///
+/// Kept on the host: they are resized (area average) to each attention level once per picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Regions {
+    height: usize,
+    width: usize,
+    /// `[identities][height × width]`, row-major.
+    weights: Vec<Vec<f32>>,
+}
+
+impl Regions {
+    /// Builds regions from one mask per identity (`height × width`, values in [0, 1]).
+    ///
+    /// Overlaps are shared in proportion; positions outside every mask (the non-human region) go to identity
+    /// `background` (paper section 3.4: they may take any of the guidance vectors). A mask may be empty.
+    pub fn new(height: usize, width: usize, masks: Vec<Vec<f32>>, background: usize) -> Result<Self> {
+        if height == 0 || width == 0 || masks.is_empty() || background >= masks.len() {
+            return Err(Error::input("region-shape", "regions need a size, a mask and a background identity", ""));
+        }
+        for (i, mask) in masks.iter().enumerate() {
+            if mask.len() != height * width {
+                return Err(Error::input(
+                    "mask-size",
+                    format!("mask {} has {} values, not {width}×{height}", i + 1, mask.len()),
+                    "make the mask the size of the picture",
+                ));
+            }
+            if mask.iter().any(|v| !(0.0..=1.0).contains(v)) {
+                return Err(Error::input(
+                    "mask-range",
+                    format!("mask {} has values outside [0, 1]", i + 1),
+                    "scale the mask to [0, 1]",
+                ));
+            }
+        }
+        let mut weights = masks;
+        for p in 0..height * width {
+            let total: f32 = weights.iter().map(|m| m[p]).sum();
+            if total > 1.0 {
+                weights.iter_mut().for_each(|m| m[p] /= total);
+            } else {
+                weights[background][p] += 1.0 - total;
+            }
+        }
+        Ok(Self { height, width, weights })
+    }
+
+    /// Number of identities.
+    pub fn count(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// `(height, width)` of the reference grid.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// The weights area-averaged to `height × width`, `[identities][height × width]`.
+    ///
+    /// Averages over exact (fractional) cells, so that each position's weights still sum to 1 at any ratio.
+    pub fn resized(&self, height: usize, width: usize) -> Vec<Vec<f32>> {
+        if (height, width) == (self.height, self.width) {
+            return self.weights.clone();
+        }
+        let rows = cells(self.height, height);
+        let columns = cells(self.width, width);
+        self.weights
+            .iter()
+            .map(|mask| {
+                let mut out = Vec::with_capacity(height * width);
+                for row in &rows {
+                    for column in &columns {
+                        let mut sum = 0.0;
+                        for &(y, wy) in row {
+                            for &(x, wx) in column {
+                                sum += wy * wx * mask[y * self.width + x];
+                            }
+                        }
+                        out.push(sum);
+                    }
+                }
+                out
+            })
+            .collect()
+    }
+}
+
+/// For each of `to` cells over `from` samples: the samples it covers with weights that sum to 1.
+fn cells(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
+    let scale = from as f64 / to as f64;
+    (0..to)
+        .map(|i| {
+            let (start, end) = (i as f64 * scale, (i + 1) as f64 * scale);
+            (start.floor() as usize..(end.ceil() as usize).min(from))
+                .filter_map(|j| {
+                    let overlap = (end.min((j + 1) as f64) - start.max(j as f64)).max(0.0);
+                    (overlap > 0.0).then_some((j, (overlap / scale) as f32))
+                })
+                .collect()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resized_weights_sum_to_one_at_any_ratio() {
+        let left: Vec<f32> = (0..12 * 9).map(|p| if p % 9 < 4 { 1.0 } else { 0.0 }).collect();
+        let middle: Vec<f32> = (0..12 * 9).map(|p| if (3..6).contains(&(p % 9)) { 0.8 } else { 0.0 }).collect();
+        let regions = Regions::new(12, 9, vec![left, middle, vec![0.0; 12 * 9]], 2).unwrap();
+        for (h, w) in [(12, 9), (6, 3), (5, 7), (1, 1), (24, 18)] {
+            let weights = regions.resized(h, w);
+            for p in 0..h * w {
+                let total: f32 = weights.iter().map(|m| m[p]).sum();
+                assert!((total - 1.0).abs() < 1e-5, "{h}×{w} at {p}: {total}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_of_the_wrong_size_is_named() {
+        let error = Regions::new(4, 4, vec![vec![0.0; 15]], 0).unwrap_err();
+        assert_eq!(error.code, "mask-size");
+    }
+}

@@ -1,0 +1,39 @@
+//! FaceStudio (arXiv 2312.02663): identity-preserving image generation, natively and in the browser.
+//!
+//! ```text
+//! face photos ─ image::align ─ encoders::face ──────────────┐ id_embeds (β)
+//! style image ─ image::preprocess ─ encoders::vision ×3 ─┐  │
+//!                                       image_embeds      ├──┴─ guidance::fusion ─ α ─ Condition
+//! prompt ─ encoders::text ─ guidance::prior ─────────────┘                              │
+//!                                                                                        ▼
+//! seed ─ sampling::noise ─ latents ─ ⟲ sampling::step(unet(latents, t, Condition)) ─ vae::decode ─ picture
+//! ```
+
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod error;
+
+pub mod condition;
+pub mod nn;
+pub mod request;
+pub mod weights;
+
+pub mod image;
+
+pub mod encoders;
+pub mod guidance;
+pub mod sampling;
+pub mod unet;
+pub mod vae;
+
+pub mod pipeline;
+
+pub mod synth;
+#[cfg(feature = "train")]
+pub mod train;
+
+#[cfg(target_arch = "wasm32")]
+pub mod wasm;
+
+pub use error::{Error, Result};

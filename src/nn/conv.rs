@@ -1,0 +1,81 @@
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
+
+use super::uniform_fan_in;
+
+/// Sizes of a [`Conv2d`].
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2dConfig {
+    channels_in: usize,
+    channels_out: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+    bias: bool,
+}
+
+impl Conv2dConfig {
+    /// A square kernel with stride 1, no padding and a bias.
+    pub fn new(channels_in: usize, channels_out: usize, kernel: usize) -> Self {
+        Self { channels_in, channels_out, kernel, stride: 1, padding: 0, groups: 1, bias: true }
+    }
+
+    /// Stride in both directions.
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    /// Zero padding on every side.
+    pub fn with_padding(self, padding: usize) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// Groups of channels.
+    pub fn with_groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// With or without a bias.
+    pub fn with_bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Creates the layer (PyTorch's default initialisation).
+    pub fn init(&self, device: &Device) -> Conv2d {
+        let per_group = self.channels_in / self.groups;
+        let fan_in = per_group * self.kernel * self.kernel;
+        Conv2d {
+            weight: uniform_fan_in([self.channels_out, per_group, self.kernel, self.kernel], fan_in, device),
+            bias: self.bias.then(|| uniform_fan_in([self.channels_out], fan_in, device)),
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+        }
+    }
+}
+
+/// 2-D convolution, NCHW; `weight` is `[out, in / groups, kernel, kernel]`.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in / groups, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+}
+
+impl Conv2d {
+    /// `[n, in, h, w]` → `[n, out, h', w']`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let dtype = x.dtype();
+        module::conv2d(
+            x,
+            self.weight.val().cast(dtype),
+            self.bias.as_ref().map(|b| b.val().cast(dtype)),
+            ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups),
+        )
+    }
+}

@@ -1,0 +1,73 @@
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Distribution, Int, Tensor, module};
+
+use super::{lazy, uniform_fan_in};
+
+/// Sizes of a [`Linear`].
+#[derive(Debug, Clone, Copy)]
+pub struct LinearConfig {
+    d_input: usize,
+    d_output: usize,
+    bias: bool,
+}
+
+impl LinearConfig {
+    /// With a bias.
+    pub fn new(d_input: usize, d_output: usize) -> Self {
+        Self { d_input, d_output, bias: true }
+    }
+
+    /// With or without a bias.
+    pub fn with_bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Creates the layer (PyTorch's default initialisation).
+    pub fn init(&self, device: &Device) -> Linear {
+        Linear {
+            weight: uniform_fan_in([self.d_output, self.d_input], self.d_input, device),
+            bias: self.bias.then(|| uniform_fan_in([self.d_output], self.d_input, device)),
+        }
+    }
+}
+
+/// `y = x Wᵀ + b`; `weight` is `[out, in]` as in checkpoints.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// `[.., in]` → `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype).transpose();
+        module::linear(x, weight, self.bias.as_ref().map(|b| b.val().cast(dtype)))
+    }
+}
+
+/// A table of vectors; `weight` is `[count, dim]`.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[count, dim]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Creates the table, normal with standard deviation `std`.
+    pub fn new(count: usize, dim: usize, std: f64, device: &Device) -> Self {
+        Self {
+            weight: lazy([count, dim], device, move |shape, device| {
+                Tensor::random(shape, Distribution::Normal(0.0, std), device)
+            }),
+        }
+    }
+
+    /// `[batch, tokens]` → `[batch, tokens, dim]`.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        module::embedding(self.weight.val(), ids)
+    }
+}
