@@ -26,7 +26,11 @@ impl Condition {
     /// Several identities with their regions.
     pub fn with_regions(identities: Vec<Tensor<3>>, regions: Regions) -> Result<Self> {
         let Some(first) = identities.first() else {
-            return Err(Error::input("no-identity", "a condition needs at least one identity", "give a face"));
+            return Err(Error::input(
+                "no-identity",
+                "a condition needs at least one identity",
+                "give a face",
+            ));
         };
         if identities.iter().any(|tokens| tokens.dims() != first.dims()) {
             return Err(Error::internal("condition-shape", "guidance tokens of different shapes"));
@@ -43,14 +47,21 @@ impl Condition {
 
     /// Concatenates two conditions of equal identities and regions along the batch: classifier-free guidance's two halves.
     pub fn cat(first: Self, second: Self) -> Self {
-        let identities =
-            first.identities.into_iter().zip(second.identities).map(|(a, b)| Tensor::cat(vec![a, b], 0)).collect();
+        let identities = first
+            .identities
+            .into_iter()
+            .zip(second.identities)
+            .map(|(a, b)| Tensor::cat(vec![a, b], 0))
+            .collect();
         Self { identities, regions: first.regions }
     }
 
     /// The same regions with all-zero tokens: the null condition of classifier-free guidance.
     pub fn zeros_like(&self) -> Self {
-        Self { identities: self.identities.iter().map(Tensor::zeros_like).collect(), regions: self.regions.clone() }
+        Self {
+            identities: self.identities.iter().map(Tensor::zeros_like).collect(),
+            regions: self.regions.clone(),
+        }
     }
 }
 
@@ -72,7 +83,11 @@ impl Regions {
     /// `background` (paper section 3.4: they may take any of the guidance vectors). A mask may be empty.
     pub fn new(height: usize, width: usize, masks: Vec<Vec<f32>>, background: usize) -> Result<Self> {
         if height == 0 || width == 0 || masks.is_empty() || background >= masks.len() {
-            return Err(Error::input("region-shape", "regions need a size, a mask and a background identity", ""));
+            return Err(Error::input(
+                "region-shape",
+                "regions need a size, a mask and a background identity",
+                "",
+            ));
         }
         for (i, mask) in masks.iter().enumerate() {
             if mask.len() != height * width {
@@ -165,7 +180,8 @@ mod tests {
     #[test]
     fn resized_weights_sum_to_one_at_any_ratio() {
         let left: Vec<f32> = (0..12 * 9).map(|p| if p % 9 < 4 { 1.0 } else { 0.0 }).collect();
-        let middle: Vec<f32> = (0..12 * 9).map(|p| if (3..6).contains(&(p % 9)) { 0.8 } else { 0.0 }).collect();
+        let middle: Vec<f32> =
+            (0..12 * 9).map(|p| if (3..6).contains(&(p % 9)) { 0.8 } else { 0.0 }).collect();
         let regions = Regions::new(12, 9, vec![left, middle, vec![0.0; 12 * 9]], 2).unwrap();
         for (h, w) in [(12, 9), (6, 3), (5, 7), (1, 1), (24, 18)] {
             let weights = regions.resized(h, w);

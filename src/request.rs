@@ -1,1 +1,329 @@
-//! (empty room)
+//! What a user asks for: parsed and checked once, before any work starts.
+
+use ::image::{GrayImage, RgbImage};
+
+use crate::error::{Error, Result};
+
+/// Everything that decides a picture. The same request with the same model gives the same pictures.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// The people to show; empty for a picture without an identity (style and prompt only).
+    pub people: Vec<Person>,
+    /// The style image `I_h`; `None` conditions on a zero style embedding (only with `alpha` 0 is that usual).
+    pub style: Option<RgbImage>,
+    /// The prompt `T`; empty means none.
+    pub prompt: String,
+    /// A prompt to move away from: its embedding takes the null condition's place.
+    pub negative_prompt: String,
+    /// Balance of hybrid guidance, `e_g = α e_i + (1 − α) e_p`: 1 is the style image alone, 0 the prompt alone.
+    pub alpha: f32,
+    /// Where each person goes; needed for two people or more.
+    pub layout: Layout,
+    /// What fills the picture outside every person.
+    pub background: Background,
+    /// Start from a picture instead of noise (image-to-image).
+    pub init: Option<InitImage>,
+    /// Seed of all noise.
+    pub seed: u64,
+    /// Number of pictures; picture `i` uses seed `seed + i`.
+    pub count: usize,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance scale; 1 turns guidance off.
+    pub guidance_scale: f32,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Width in pixels; `None` is the model's own size.
+    pub width: Option<usize>,
+    /// Height in pixels; `None` is the model's own size.
+    pub height: Option<usize>,
+}
+
+/// One person of the picture: one identity, or a mix of several.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
+    pub identities: Vec<Identity>,
+}
+
+/// One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Photos of this face (any size; the largest face in each is used).
+    pub photos: Vec<RgbImage>,
+    /// Mixing weight β; a person's weights are normalised to sum to 1.
+    pub beta: f32,
+}
+
+/// Where the people of a picture go.
+#[derive(Debug, Clone, Default)]
+pub enum Layout {
+    /// One person, everywhere.
+    #[default]
+    Whole,
+    /// One box per person, relative to the picture.
+    Boxes(Vec<RelativeBox>),
+    /// One mask per person, all of one size; white is the person.
+    Masks(Vec<GrayImage>),
+    /// The people found in a content image, from left to right.
+    Content(RgbImage),
+}
+
+/// A box in fractions of the picture's width and height, from its top left corner.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct RelativeBox {
+    /// Left edge, 0 to 1.
+    pub x: f32,
+    /// Top edge, 0 to 1.
+    pub y: f32,
+    /// Width, 0 to 1.
+    pub width: f32,
+    /// Height, 0 to 1.
+    pub height: f32,
+}
+
+/// What happens outside every person (paper section 3.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Background {
+    /// It takes the guidance of the person with this index.
+    Person(usize),
+    /// Its latents are held fixed to the init image's, as in inpainting; needs `init`.
+    Hold,
+}
+
+impl Default for Background {
+    fn default() -> Self {
+        Self::Person(0)
+    }
+}
+
+/// Image-to-image and inpainting.
+#[derive(Debug, Clone)]
+pub struct InitImage {
+    /// The picture to start from; resized to cover the output.
+    pub image: RgbImage,
+    /// 0 returns it almost unchanged, 1 starts from pure noise.
+    pub strength: f32,
+    /// Where the picture may change (white); `None` is everywhere. Elsewhere latents are held.
+    pub mask: Option<GrayImage>,
+}
+
+/// The samplers, named as in the field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampler {
+    /// Euler with ancestral noise, the paper's choice.
+    #[default]
+    EulerAncestral,
+    /// Euler, deterministic.
+    Euler,
+    /// DDIM with η = 0.
+    Ddim,
+    /// DPM-Solver++ 2M.
+    Dpmpp2m,
+    /// Latent consistency sampling, for distilled models.
+    Lcm,
+}
+
+/// Most pixels along one side of an output.
+pub const MAX_SIDE: usize = 2048;
+/// Most steps of one picture.
+pub const MAX_STEPS: usize = 1000;
+/// Most pictures of one request.
+pub const MAX_COUNT: usize = 64;
+/// Most people in one picture.
+pub const MAX_PEOPLE: usize = 8;
+
+impl Default for GenerateRequest {
+    fn default() -> Self {
+        Self {
+            people: Vec::new(),
+            style: None,
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            alpha: 0.5,
+            layout: Layout::Whole,
+            background: Background::default(),
+            init: None,
+            seed: 0,
+            count: 1,
+            // 25 Euler ancestral steps: paper section 4.1.
+            steps: 25,
+            guidance_scale: 3.0,
+            sampler: Sampler::EulerAncestral,
+            width: None,
+            height: None,
+        }
+    }
+}
+
+impl GenerateRequest {
+    /// Checks everything that can be checked without a model.
+    pub fn validate(&self) -> Result<()> {
+        range("alpha", self.alpha, 0.0, 1.0, "use 1 for the style image alone, 0 for the prompt alone")?;
+        range("guidance-scale", self.guidance_scale, 1.0, 30.0, "2 to 5 is usual; 1 turns guidance off")?;
+        count("steps", self.steps, MAX_STEPS)?;
+        count("count", self.count, MAX_COUNT)?;
+        for (name, side) in [("width", self.width), ("height", self.height)] {
+            if let Some(side) = side {
+                count(name, side, MAX_SIDE)?;
+            }
+        }
+        if self.people.len() > MAX_PEOPLE {
+            return Err(Error::input(
+                "people-count",
+                format!("{} people; at most {MAX_PEOPLE} fit in one picture", self.people.len()),
+                "remove some",
+            ));
+        }
+        if self.people.is_empty() && self.style.is_none() && self.prompt.trim().is_empty() {
+            return Err(Error::input(
+                "nothing-asked",
+                "no face, no style image and no prompt",
+                "give at least one",
+            ));
+        }
+        if self.alpha > 0.0 && self.style.is_none() && self.prompt.trim().is_empty() {
+            return Err(Error::input(
+                "nothing-to-draw",
+                "a face alone says who, not what: there is no style image and no prompt",
+                "add a style image or a prompt",
+            ));
+        }
+        for (i, person) in self.people.iter().enumerate() {
+            person.validate(i)?;
+        }
+        self.validate_layout()?;
+        if let Some(init) = &self.init {
+            range("strength", init.strength, 0.0, 1.0, "0.6 is a good start")?;
+        }
+        if self.background == Background::Hold && self.init.is_none() {
+            return Err(Error::input(
+                "hold-without-init",
+                "the background cannot be held: there is no init image to hold it to",
+                "add an init image, or let the background follow a person",
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_layout(&self) -> Result<()> {
+        let people = self.people.len().max(1);
+        let regions = match &self.layout {
+            Layout::Whole if people > 1 => {
+                return Err(Error::input(
+                    "layout-missing",
+                    format!("{people} people need a layout"),
+                    "give a box or a mask per person, or a content image",
+                ));
+            }
+            Layout::Whole | Layout::Content(_) => people,
+            Layout::Boxes(boxes) => {
+                for (i, b) in boxes.iter().enumerate() {
+                    let inside =
+                        b.x >= 0.0 && b.y >= 0.0 && b.x + b.width <= 1.001 && b.y + b.height <= 1.001;
+                    if !(inside && b.width > 0.0 && b.height > 0.0) {
+                        return Err(Error::input(
+                            "box-range",
+                            format!(
+                                "box {} ({}, {}, {}, {}) is not inside the picture",
+                                i + 1,
+                                b.x,
+                                b.y,
+                                b.width,
+                                b.height
+                            ),
+                            "boxes are x, y, width, height as fractions of the picture",
+                        ));
+                    }
+                }
+                boxes.len()
+            }
+            Layout::Masks(masks) => {
+                if let Some(i) = masks.iter().position(|m| m.dimensions() != masks[0].dimensions()) {
+                    return Err(Error::input(
+                        "mask-size",
+                        format!("mask {} has another size than mask 1", i + 1),
+                        "make all masks the size of the picture",
+                    ));
+                }
+                masks.len()
+            }
+        };
+        if regions != people {
+            return Err(Error::input(
+                "region-count",
+                format!("{regions} regions for {people} people"),
+                "give one region (box or mask) per person",
+            ));
+        }
+        if let Background::Person(index) = self.background
+            && index >= people
+        {
+            return Err(Error::input(
+                "background-person",
+                format!("the background follows person {}, but there are {people}", index + 1),
+                "name one of the people",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Person {
+    /// One identity from its photos.
+    pub fn new(photos: Vec<RgbImage>) -> Self {
+        Self { identities: vec![Identity { photos, beta: 1.0 }] }
+    }
+
+    fn validate(&self, index: usize) -> Result<()> {
+        let name = index + 1;
+        if self.identities.iter().all(|identity| identity.photos.is_empty()) {
+            return Err(Error::input(
+                "no-photo",
+                format!("person {name} has no photo"),
+                "add a photo of the face",
+            ));
+        }
+        if self.identities.iter().any(|identity| !identity.beta.is_finite() || identity.beta < 0.0) {
+            return Err(Error::input(
+                "beta-range",
+                format!("person {name} has a negative or infinite mixing weight"),
+                "use weights of 0 or more",
+            ));
+        }
+        if self.identities.iter().map(|identity| identity.beta).sum::<f32>() <= 0.0 {
+            return Err(Error::input(
+                "beta-sum",
+                format!("the mixing weights of person {name} sum to zero"),
+                "give at least one identity a weight above 0",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn range(name: &'static str, value: f32, low: f32, high: f32, remedy: &str) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let code = match name {
+        "alpha" => "alpha-range",
+        "strength" => "strength-range",
+        _ => "guidance-scale-range",
+    };
+    Err(Error::input(code, format!("{name} is {value}, outside {low} to {high}"), remedy))
+}
+
+fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    let code = match name {
+        "steps" => "steps-range",
+        "count" => "count-range",
+        _ => "size-range",
+    };
+    Err(Error::input(code, format!("{name} is {value}; it must be 1 to {most}"), ""))
+}

@@ -24,7 +24,9 @@ pub(crate) fn uniform_fan_in<const D: usize>(
     device: &Device,
 ) -> burn::module::Param<Tensor<D>> {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-    lazy(shape, device, move |shape, device| Tensor::random(shape, Distribution::Uniform(-bound, bound), device))
+    lazy(shape, device, move |shape, device| {
+        Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
+    })
 }
 
 /// A parameter that is created on first use: a model about to be loaded never allocates its random start.
@@ -84,9 +86,8 @@ pub fn timestep_embedding(
     let half = channels / 2;
     let device = timesteps.device();
     // 10000 is the transformer's maximum period, as in diffusers.
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| (-(10000f64.ln()) * i as f64 / (half as f64 - freq_shift)).exp() as f32)
-        .collect();
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| (-(10000f64.ln()) * i as f64 / (half as f64 - freq_shift)).exp() as f32).collect();
     let frequencies = Tensor::<1>::from_floats(frequencies.as_slice(), &device).unsqueeze_dim::<2>(0);
     let angles = timesteps.cast(DType::F32).unsqueeze_dim::<2>(1) * frequencies;
     let (sin, cos) = (angles.clone().sin(), angles.cos());
@@ -101,7 +102,5 @@ pub fn timestep_embedding(
 /// Nearest-neighbour upsampling by an integer factor, `[n, c, h, w]` → `[n, c, h·f, w·f]`.
 pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h, 1, w, 1])
-        .expand([n, c, h, factor, w, factor])
-        .reshape([n, c, h * factor, w * factor])
+    x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, factor, w, factor]).reshape([n, c, h * factor, w * factor])
 }

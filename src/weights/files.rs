@@ -48,13 +48,19 @@ pub struct MemoryFiles(pub BTreeMap<String, Vec<u8>>);
 impl Files for MemoryFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         self.0.get(path).cloned().ok_or_else(|| {
-            Error::weights("file-missing", format!("{path} is missing from the model"), "fetch the model again")
+            Error::weights(
+                "file-missing",
+                format!("{path} is missing from the model"),
+                "fetch the model again",
+            )
         })
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let prefix = if folder.is_empty() { String::new() } else { format!("{}/", folder.trim_end_matches('/')) };
-        let names = self.0.keys().filter_map(|path| path.strip_prefix(&prefix)).filter(|rest| !rest.contains('/'));
+        let prefix =
+            if folder.is_empty() { String::new() } else { format!("{}/", folder.trim_end_matches('/')) };
+        let names =
+            self.0.keys().filter_map(|path| path.strip_prefix(&prefix)).filter(|rest| !rest.contains('/'));
         Ok(names.map(str::to_owned).collect())
     }
 }
@@ -83,18 +89,30 @@ impl<'a> Component<'a> {
     /// Parses `config.json` (or another JSON file of the folder).
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let bytes = self.read(name)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Error::weights("config", format!("{}: {e}", self.path(name)), "use the config of a supported model"))
+        serde_json::from_slice(&bytes).map_err(|e| {
+            Error::weights(
+                "config",
+                format!("{}: {e}", self.path(name)),
+                "use the config of a supported model",
+            )
+        })
     }
 
     /// Opens the folder's weights: every `.safetensors` file in it (one, or the shards of an index).
     pub fn tensors(&self) -> Result<Box<dyn TensorSource>> {
-        let names: Vec<String> =
-            self.files.list(&self.folder)?.into_iter().filter(|name| name.ends_with(".safetensors")).collect();
+        let names: Vec<String> = self
+            .files
+            .list(&self.folder)?
+            .into_iter()
+            .filter(|name| name.ends_with(".safetensors"))
+            .collect();
         if names.is_empty() {
             return Err(Error::weights(
                 "weights-missing",
-                format!("no .safetensors file in {}", if self.folder.is_empty() { "the folder" } else { &self.folder }),
+                format!(
+                    "no .safetensors file in {}",
+                    if self.folder.is_empty() { "the folder" } else { &self.folder }
+                ),
                 "convert the checkpoint with `facestudio convert`, or point to the folder that holds it",
             ));
         }

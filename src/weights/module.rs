@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// Fails, naming them, if tensors are missing or have another shape. Tensors that no parameter asks for are not
 /// an error: checkpoints carry buffers such as `position_ids`.
 pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let mut loader = Loader { source, path: vec![prefix.trim_end_matches('.').to_owned()], problems: Vec::new() };
+    let mut loader =
+        Loader { source, path: vec![prefix.trim_end_matches('.').to_owned()], problems: Vec::new() };
     if loader.path[0].is_empty() {
         loader.path.clear();
     }

@@ -39,10 +39,8 @@ impl Tensors {
     pub fn insert<const D: usize>(&mut self, name: impl Into<String>, tensor: Tensor<D>) -> Result<()> {
         let shape = tensor.dims().to_vec();
         let values = tensor
-            .try_into_data_as::<f32>()
-            .map_err(|e| Error::device("read-back", format!("could not read a tensor back: {e:?}"), ""))?
-            .into_vec::<f32>()
-            .map_err(|e| Error::internal("read-back-dtype", format!("{e:?}")))?;
+            .try_into_vec_as::<f32>()
+            .map_err(|e| Error::device("read-back", format!("could not read a tensor back: {e:?}"), ""))?;
         self.0.insert(name.into(), (shape, values));
         Ok(())
     }
@@ -63,7 +61,11 @@ impl TensorSource for Tensors {
 }
 
 fn missing(name: &str) -> Error {
-    Error::weights("tensor-missing", format!("tensor '{name}' is missing"), "check that the file belongs to this model")
+    Error::weights(
+        "tensor-missing",
+        format!("tensor '{name}' is missing"),
+        "check that the file belongs to this model",
+    )
 }
 
 struct Entry {
@@ -85,13 +87,20 @@ impl SafetensorsFile {
         let mut entries = HashMap::new();
         {
             let parsed = SafeTensors::deserialize(&bytes).map_err(|e| {
-                Error::weights("safetensors", format!("not a valid safetensors file: {e}"), "fetch or convert the file again")
+                Error::weights(
+                    "safetensors",
+                    format!("not a valid safetensors file: {e}"),
+                    "fetch or convert the file again",
+                )
             })?;
             let base = bytes.as_ptr() as usize;
             for (name, view) in parsed.iter() {
                 let start = view.data().as_ptr() as usize - base;
                 let range = start..start + view.data().len();
-                entries.insert(name.to_owned(), Entry { dtype: view.dtype(), shape: view.shape().to_vec(), range });
+                entries.insert(
+                    name.to_owned(),
+                    Entry { dtype: view.dtype(), shape: view.shape().to_vec(), range },
+                );
             }
         }
         Ok(Self { bytes, entries })
@@ -157,7 +166,9 @@ pub fn encode_safetensors(tensors: &Tensors, metadata: Option<HashMap<String, St
     let fail = |e| Error::internal("safetensors-encode", format!("{e}"));
     let views = bytes
         .iter()
-        .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), data).map_err(fail)?)))
+        .map(|(name, shape, data)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), data).map_err(fail)?))
+        })
         .collect::<Result<Vec<_>>>()?;
     safetensors::serialize(views, metadata).map_err(fail)
 }
