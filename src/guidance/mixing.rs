@@ -1,0 +1,55 @@
+//! Identity mixing, `e_f = Σ β_i e_f^i` (paper section 3.2), on the host: embeddings are small.
+
+/// Averages the embeddings of several photos of one face and brings the mean back to unit norm, as is usual for
+/// ArcFace templates.
+pub fn average(embeddings: &[Vec<f32>]) -> Vec<f32> {
+    weighted(embeddings.iter().map(|e| (1.0, e.as_slice())))
+}
+
+/// Mixes identities `(β, embedding)`. The weights are normalised to sum to 1 and the mix is brought back to unit
+/// norm: the Linear saw only unit-norm identities (and zero) in training, and the mean of two nearly orthogonal
+/// ones has norm 0.7.
+pub fn mix(identities: &[(f32, Vec<f32>)]) -> Vec<f32> {
+    weighted(identities.iter().map(|(beta, e)| (*beta, e.as_slice())))
+}
+
+fn weighted<'a>(parts: impl Iterator<Item = (f32, &'a [f32])>) -> Vec<f32> {
+    let mut sum: Vec<f32> = Vec::new();
+    for (beta, embedding) in parts {
+        if sum.is_empty() {
+            sum = vec![0.0; embedding.len()];
+        }
+        let norm = norm(embedding).max(f32::MIN_POSITIVE);
+        sum.iter_mut().zip(embedding).for_each(|(s, e)| *s += beta * e / norm);
+    }
+    let norm = norm(&sum);
+    if norm > 0.0 {
+        sum.iter_mut().for_each(|s| *s /= norm);
+    }
+    sum
+}
+
+fn norm(v: &[f32]) -> f32 {
+    v.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_identity_is_itself_at_any_weight() {
+        for beta in [0.2, 1.0, 7.0] {
+            assert_eq!(mix(&[(beta, vec![0.0, 3.0, 4.0])]), vec![0.0, 0.6, 0.8]);
+        }
+    }
+
+    #[test]
+    fn mixing_moves_monotonically_between_both() {
+        let (a, b) = (vec![1.0, 0.0], vec![0.0, 1.0]);
+        let toward_a: Vec<f32> =
+            (0..=10).map(|i| mix(&[(i as f32, a.clone()), (10.0 - i as f32, b.clone())])[0]).collect();
+        assert!(toward_a.windows(2).all(|w| w[0] < w[1]), "{toward_a:?}");
+        assert!((toward_a[5] - 0.5f32.sqrt()).abs() < 1e-6);
+    }
+}
