@@ -81,6 +81,11 @@ impl<'a> Component<'a> {
         if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
     }
 
+    /// Whether the component's folder has a file of that name.
+    pub fn contains(&self, name: &str) -> Result<bool> {
+        Ok(self.files.list(&self.folder)?.iter().any(|file| file == name))
+    }
+
     /// Reads a file of the component's folder.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         self.files.read(&self.path(name))
