@@ -1,0 +1,250 @@
+//! CLIP's text encoder: transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::check_range;
+use super::transformer::{Encoder, EncoderConfig};
+use crate::error::{Error, Result};
+use crate::nn::{Activation, Embedding, LayerNorm, Linear, LinearConfig};
+use crate::weights::{self, Component};
+
+/// Added to the scores of later tokens. Large enough that their softmax weight is exactly 0, small enough for f16.
+const MASKED: f32 = -1e4;
+
+/// The `eos_token_id` of configs written before transformers 4.31. It is not the id of any end-of-text token;
+/// the end is then the highest id, as in OpenAI's own code.
+const LEGACY_EOS_TOKEN_ID: u32 = 2;
+
+/// `config.json` of a text encoder; names and defaults are transformers' `CLIPTextConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextConfig {
+    /// The classes that the checkpoint was saved from; `CLIPTextModel` has no projection, all others have one.
+    pub architectures: Vec<String>,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the transformer.
+    pub hidden_size: usize,
+    /// Width inside its MLPs.
+    pub intermediate_size: usize,
+    /// Width of `text_embeds`.
+    pub projection_dim: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Number of attention heads.
+    pub num_attention_heads: usize,
+    /// Largest number of tokens, also the context length that prompts are padded to.
+    pub max_position_embeddings: usize,
+    /// Activation inside the MLPs.
+    pub hidden_act: Activation,
+    /// ε of the layer norms.
+    pub layer_norm_eps: f64,
+    /// Id of the end-of-text token; 2 means "the highest id in the sequence", see [`TextEncoder::forward`].
+    pub eos_token_id: u32,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self {
+            architectures: Vec::new(),
+            vocab_size: 49_408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            eos_token_id: 49_407,
+        }
+    }
+}
+
+/// A whole CLIP's config, which nests its text half.
+#[derive(Deserialize)]
+struct ClipConfig {
+    text_config: Option<TextConfig>,
+    projection_dim: Option<usize>,
+}
+
+impl TextConfig {
+    /// Reads `config.json`, either a text encoder's own or a whole CLIP's with a nested `text_config`.
+    pub fn read(component: &Component) -> Result<Self> {
+        let clip: ClipConfig = component.json("config.json")?;
+        let Some(mut config) = clip.text_config else {
+            return component.json("config.json");
+        };
+        // The whole model's own width wins, and it always projects, as in `CLIPModel`.
+        config.architectures.clear();
+        config.projection_dim = clip.projection_dim.unwrap_or(config.projection_dim);
+        Ok(config)
+    }
+
+    /// Whether the encoder ends in `text_projection`.
+    pub fn projects(&self) -> bool {
+        !self.architectures.iter().any(|name| name == "CLIPTextModel")
+    }
+
+    fn encoder(&self) -> EncoderConfig {
+        EncoderConfig {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+
+    /// Creates the encoder with random weights. Fails with `config-range` on sizes that make no network.
+    pub fn init(&self, device: &Device) -> Result<TextEncoder> {
+        self.encoder().validate()?;
+        check_range("vocab_size", self.vocab_size, 1..=4_000_000)?;
+        check_range("max_position_embeddings", self.max_position_embeddings, 1..=65_536)?;
+        check_range("projection_dim", self.projection_dim, 1..=16_384)?;
+        let hidden = self.hidden_size;
+        // 0.02: CLIP's initial deviation of both tables.
+        let table = |count| Embedding::new(count, hidden, 0.02, device);
+        let projection = LinearConfig::new(hidden, self.projection_dim).with_bias(false);
+        Ok(TextEncoder {
+            text_model: TextTransformer {
+                embeddings: TextEmbeddings {
+                    token_embedding: table(self.vocab_size),
+                    position_embedding: table(self.max_position_embeddings),
+                },
+                encoder: self.encoder().init(device),
+                final_layer_norm: LayerNorm::new(hidden, self.layer_norm_eps, device),
+            },
+            text_projection: self.projects().then(|| projection.init(device)),
+            vocab_size: self.vocab_size,
+            context_length: self.max_position_embeddings,
+            heads: self.num_attention_heads,
+            eos_token_id: self.eos_token_id,
+        })
+    }
+}
+
+/// What a [`TextEncoder`] says about a batch of token sequences.
+#[derive(Debug, Clone)]
+pub struct TextOutput {
+    /// Every token's state after the final layer norm, `[batch, tokens, hidden]`.
+    pub last_hidden_state: Tensor<3>,
+    /// The state at the end of the text, `[batch, hidden]`.
+    pub pooled: Tensor<2>,
+    /// `pooled` projected into the space shared with images, `[batch, projection_dim]`; `None` without a projection.
+    pub text_embeds: Option<Tensor<2>>,
+}
+
+/// CLIP's text encoder.
+#[derive(Module, Debug)]
+pub struct TextEncoder {
+    text_model: TextTransformer,
+    text_projection: Option<Linear>,
+    vocab_size: usize,
+    context_length: usize,
+    heads: usize,
+    #[module(skip)]
+    eos_token_id: u32,
+}
+
+#[derive(Module, Debug)]
+struct TextTransformer {
+    embeddings: TextEmbeddings,
+    encoder: Encoder,
+    final_layer_norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct TextEmbeddings {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+}
+
+impl TextEncoder {
+    /// Loads the encoder of a component folder.
+    pub fn load(component: &Component, device: &Device) -> Result<Self> {
+        let encoder = TextConfig::read(component)?.init(device)?;
+        weights::apply(encoder, component.tensors()?.as_ref(), "")
+    }
+
+    /// The number of tokens that prompts are padded and cut to.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Encodes `input_ids`, one sequence a row, all of one length of at most [`TextEncoder::context_length`].
+    ///
+    /// The ids come from the host, so that the end of each text is found without reading anything back from the
+    /// device: the first `eos_token_id`, or the first of the highest ids where the config says 2 (transformers'
+    /// two rules). Layers run in `dtype`.
+    pub fn forward(&self, input_ids: &[Vec<u32>], dtype: DType) -> Result<TextOutput> {
+        let (batch, tokens) = self.check(input_ids)?;
+        let ends = input_ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| Ok((row * tokens + self.end_of_text(ids)?) as i32))
+            .collect::<Result<Vec<i32>>>()?;
+
+        let embeddings = &self.text_model.embeddings;
+        let device = embeddings.token_embedding.weight.val().device();
+        let ids: Vec<i32> = input_ids.iter().flatten().map(|id| *id as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, tokens]), &device);
+        let positions = embeddings.position_embedding.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
+        let hidden_states = (embeddings.token_embedding.forward(ids) + positions).cast(dtype);
+
+        let bias = causal_bias(tokens, &device).cast(dtype).expand([batch, self.heads, tokens, tokens]);
+        let hidden_states = self.text_model.encoder.forward(hidden_states, Some(bias));
+        let last_hidden_state = self.text_model.final_layer_norm.forward(hidden_states);
+
+        let [_, _, hidden] = last_hidden_state.dims();
+        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [batch]), &device);
+        let pooled = last_hidden_state.clone().reshape([batch * tokens, hidden]).select(0, ends);
+        let text_embeds = self.text_projection.as_ref().map(|layer| layer.forward(pooled.clone()));
+        Ok(TextOutput { last_hidden_state, pooled, text_embeds })
+    }
+
+    fn check(&self, input_ids: &[Vec<u32>]) -> Result<(usize, usize)> {
+        let fail =
+            |message| Err(Error::input("token-ids", message, "tokenize with this encoder's own tokenizer"));
+        let tokens = input_ids.first().map_or(0, Vec::len);
+        if tokens == 0 || tokens > self.context_length {
+            return fail(format!("{tokens} tokens; the text encoder takes 1 to {}", self.context_length));
+        }
+        for (row, ids) in input_ids.iter().enumerate() {
+            if ids.len() != tokens {
+                return fail(format!(
+                    "sequence {} has {} tokens, the first has {tokens}",
+                    row + 1,
+                    ids.len()
+                ));
+            }
+            if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
+                return fail(format!("token id {id} is outside the vocabulary of {}", self.vocab_size));
+            }
+        }
+        Ok((input_ids.len(), tokens))
+    }
+
+    fn end_of_text(&self, ids: &[u32]) -> Result<usize> {
+        let end = if self.eos_token_id == LEGACY_EOS_TOKEN_ID { ids.iter().max().copied() } else { None };
+        let end = end.unwrap_or(self.eos_token_id);
+        ids.iter().position(|id| *id == end).ok_or_else(|| {
+            Error::input(
+                "token-ids",
+                format!("a token sequence has no end-of-text token {end}"),
+                "tokenize with this encoder's own tokenizer",
+            )
+        })
+    }
+}
+
+/// 0 where a query may look (itself and before), [`MASKED`] after it; `[1, 1, tokens, tokens]`.
+fn causal_bias(tokens: usize, device: &Device) -> Tensor<4> {
+    let bias: Vec<f32> = (0..tokens)
+        .flat_map(|query| (0..tokens).map(move |key| if key > query { MASKED } else { 0.0 }))
+        .collect();
+    Tensor::from_data(TensorData::new(bias, [1, 1, tokens, tokens]), device)
+}

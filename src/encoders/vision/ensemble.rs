@@ -1,0 +1,250 @@
+//! One vision encoder of either architecture, and several side by side: the paper's `CLIP_V`.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{ClipResNet, ClipResNetConfig, ClipVit, ClipVitConfig, VisionOutput};
+use crate::encoders::config_range;
+use crate::error::{Error, Result};
+use crate::weights::{self, Component, TensorSource, Tensors};
+
+/// How a picture becomes a vision encoder's input: resize and centre-crop to `size × size`, scale to [0, 1],
+/// subtract `mean` and divide by `std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preprocessing {
+    /// Side of the square input in pixels.
+    pub size: usize,
+    /// Mean of each channel (RGB) of pictures in [0, 1].
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub std: [f32; 3],
+}
+
+impl Preprocessing {
+    /// CLIP's constants (OpenAI CLIP, `clip.py`, `_transform`) at `size`.
+    pub fn clip(size: usize) -> Self {
+        Self {
+            size,
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        }
+    }
+
+    /// CLIP's constants, or those of the folder's `preprocessor_config.json` where there is one.
+    fn read(component: &Component, size: usize) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Preprocessor {
+            image_mean: Option<[f32; 3]>,
+            image_std: Option<[f32; 3]>,
+        }
+        let mut preprocessing = Self::clip(size);
+        if component.contains("preprocessor_config.json")? {
+            let file: Preprocessor = component.json("preprocessor_config.json")?;
+            preprocessing.mean = file.image_mean.unwrap_or(preprocessing.mean);
+            preprocessing.std = file.image_std.unwrap_or(preprocessing.std);
+        }
+        if preprocessing.std.iter().any(|std| !(*std > 0.0 && std.is_finite())) {
+            return Err(config_range(format!(
+                "image_std is {:?}; it must be positive in every channel",
+                preprocessing.std
+            )));
+        }
+        Ok(preprocessing)
+    }
+}
+
+/// The config of either architecture, told apart by `model_type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type")]
+pub enum VisionConfig {
+    /// A vision transformer.
+    #[serde(rename = "clip_vision_model")]
+    Vit(ClipVitConfig),
+    /// CLIP's modified ResNet.
+    #[serde(rename = "clip_resnet")]
+    ResNet(ClipResNetConfig),
+}
+
+impl VisionConfig {
+    /// Reads `config.json`, either an encoder's own or a whole CLIP's with a nested `vision_config`.
+    pub fn read(component: &Component) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct ClipConfig {
+            vision_config: Option<ClipVitConfig>,
+            projection_dim: Option<usize>,
+        }
+        let clip: ClipConfig = component.json("config.json")?;
+        let Some(mut config) = clip.vision_config else {
+            return component.json("config.json");
+        };
+        // The whole model's own width wins, as in `CLIPModel`.
+        config.projection_dim = clip.projection_dim.unwrap_or(config.projection_dim);
+        Ok(Self::Vit(config))
+    }
+
+    /// Side of the square input in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.image_size,
+            Self::ResNet(config) => config.image_size,
+        }
+    }
+
+    /// Width of `image_embeds`.
+    pub fn embed_dim(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.projection_dim,
+            Self::ResNet(config) => config.embed_dim,
+        }
+    }
+
+    /// Creates the network with random weights. Fails with `config-range` on sizes that make no network.
+    pub fn init(&self, device: &Device) -> Result<VisionNetwork> {
+        Ok(match self {
+            Self::Vit(config) => VisionNetwork::Vit(config.init(device)?),
+            Self::ResNet(config) => VisionNetwork::ResNet(config.init(device)?),
+        })
+    }
+}
+
+/// A vision encoder's network, of either architecture.
+///
+/// As a module it puts the variant's name into parameter paths; [`VisionNetwork::apply`] and
+/// [`VisionNetwork::collect`] use the checkpoint's names.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a program holds a handful of encoders, and few move")]
+pub enum VisionNetwork {
+    /// A vision transformer.
+    Vit(ClipVit),
+    /// CLIP's modified ResNet.
+    ResNet(ClipResNet),
+}
+
+impl VisionNetwork {
+    /// `pixel_values`: `[n, 3, image_size, image_size]`, normalised → `image_embeds` `[n, embed_dim]`.
+    ///
+    /// # Panics
+    /// On pictures of another size than the config's.
+    pub fn forward(&self, pixel_values: Tensor<4>) -> VisionOutput {
+        match self {
+            Self::Vit(network) => network.forward(pixel_values),
+            Self::ResNet(network) => network.forward(pixel_values),
+        }
+    }
+
+    /// Loads every parameter from `source`, where names start with `prefix`.
+    pub fn apply(self, source: &dyn TensorSource, prefix: &str) -> Result<Self> {
+        Ok(match self {
+            Self::Vit(network) => Self::Vit(weights::apply(network, source, prefix)?),
+            Self::ResNet(network) => Self::ResNet(weights::apply(network, source, prefix)?),
+        })
+    }
+
+    /// Collects every parameter, its name after `prefix`.
+    pub fn collect(&self, prefix: &str) -> Result<Tensors> {
+        match self {
+            Self::Vit(network) => weights::collect(network, prefix),
+            Self::ResNet(network) => weights::collect(network, prefix),
+        }
+    }
+}
+
+/// A loaded vision encoder with the preprocessing it was trained with.
+#[derive(Debug, Clone)]
+pub struct VisionEncoder {
+    network: VisionNetwork,
+    preprocessing: Preprocessing,
+    embed_dim: usize,
+}
+
+impl VisionEncoder {
+    /// Loads the encoder of a component folder. A ResNet's names may start with `visual.`, as in whole CLIPs.
+    pub fn load(component: &Component, device: &Device) -> Result<Self> {
+        let config = VisionConfig::read(component)?;
+        let network = config.init(device)?;
+        let preprocessing = Preprocessing::read(component, config.image_size())?;
+        let source = component.tensors()?;
+        let prefix = match network {
+            VisionNetwork::ResNet(_) if source.shape("visual.conv1.weight").is_some() => "visual.",
+            _ => "",
+        };
+        Ok(Self {
+            network: network.apply(source.as_ref(), prefix)?,
+            preprocessing,
+            embed_dim: config.embed_dim(),
+        })
+    }
+
+    /// What its input must look like.
+    pub fn preprocessing(&self) -> Preprocessing {
+        self.preprocessing
+    }
+
+    /// Width of its `image_embeds`.
+    pub fn embed_dim(&self) -> usize {
+        self.embed_dim
+    }
+
+    /// `pixel_values`: `[n, 3, size, size]` after [`VisionEncoder::preprocessing`] → `image_embeds` `[n, embed_dim]`.
+    /// Fails with `vision-input` on another shape.
+    pub fn forward(&self, pixel_values: Tensor<4>) -> Result<VisionOutput> {
+        let size = self.preprocessing.size;
+        let [_, channels, height, width] = pixel_values.dims();
+        if [channels, height, width] != [3, size, size] {
+            return Err(Error::input(
+                "vision-input",
+                format!("the vision encoder takes 3×{size}×{size} pictures, not {channels}×{height}×{width}"),
+                "preprocess with the encoder's own size",
+            ));
+        }
+        Ok(self.network.forward(pixel_values))
+    }
+}
+
+/// Several vision encoders side by side: the paper's `CLIP_V` (section 3.2; ViT-L/14, RN101 and ViT-B/32).
+#[derive(Debug, Clone)]
+pub struct VisionEnsemble {
+    /// In the order of their embeddings.
+    pub encoders: Vec<VisionEncoder>,
+}
+
+impl VisionEnsemble {
+    /// Width of the concatenated embedding.
+    pub fn embed_dim(&self) -> usize {
+        self.encoders.iter().map(VisionEncoder::embed_dim).sum()
+    }
+
+    /// Encodes the same pictures, preprocessed once for each encoder (`[n, 3, size_i, size_i]`) → `[n, embed_dim]`.
+    ///
+    /// Each embedding is brought to length √dim by [`unit_variance`] before they are concatenated.
+    /// Fails with `vision-input` unless there is one input for each encoder, of its size.
+    pub fn forward(&self, pixel_values: Vec<Tensor<4>>) -> Result<Tensor<2>> {
+        if self.encoders.is_empty() || pixel_values.len() != self.encoders.len() {
+            return Err(Error::input(
+                "vision-input",
+                format!("{} inputs for {} vision encoders", pixel_values.len(), self.encoders.len()),
+                "preprocess the picture once for each encoder",
+            ));
+        }
+        let embeds = self
+            .encoders
+            .iter()
+            .zip(pixel_values)
+            .map(|(encoder, pixels)| Ok(unit_variance(encoder.forward(pixels)?.image_embeds)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(embeds, 1))
+    }
+}
+
+/// Scales each row of `[n, dim]` to length √dim, in f32, so that its features are of order 1.
+///
+/// CLIP's embeddings carry their meaning in their direction (the cosine is what was trained) while their lengths
+/// differ from one encoder to the next; unscaled, the longest would dominate the Linear that reads them, and at
+/// length 1 features would shrink with the width. A zero row stays zero.
+pub fn unit_variance(embeds: Tensor<2>) -> Tensor<2> {
+    let (dim, dtype) = (embeds.dims()[1], embeds.dtype());
+    let embeds = embeds.cast(DType::F32);
+    let length = embeds.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    (embeds / length * (dim as f64).sqrt()).cast(dtype)
+}
