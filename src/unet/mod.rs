@@ -1,1 +1,94 @@
-//! (empty room)
+//! The denoiser: diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it, read from `config.json`,
+//! with the paper's multi-identity cross-attention (section 3.4).
+//!
+//! Field names are diffusers' parameter names, so checkpoints load without a remap.
+
+mod blocks;
+mod config;
+mod identity_attention;
+mod resnet;
+mod timestep;
+mod transformer;
+
+pub use blocks::{DownBlock, MidBlock, UpBlock};
+pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
+pub use identity_attention::{Attention, KeyValue, LevelCondition};
+pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
+pub use timestep::TimestepEmbedding;
+pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::condition::Condition;
+use crate::error::Result;
+use crate::nn::{Activation, Conv2d, GroupNorm};
+use crate::weights::{Component, apply};
+
+/// Predicts the noise (or velocity) in latents at a timestep, guided by a [`Condition`].
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    /// `in_channels` → the first level's channels.
+    pub conv_in: Conv2d,
+    /// Timestep → embedding.
+    pub time_embedding: TimestepEmbedding,
+    /// From the finest level to the coarsest.
+    pub down_blocks: Vec<DownBlock>,
+    /// At the coarsest level.
+    pub mid_block: Option<MidBlock>,
+    /// From the coarsest level to the finest.
+    pub up_blocks: Vec<UpBlock>,
+    /// Before the last activation.
+    pub conv_norm_out: GroupNorm,
+    /// The first level's channels → `out_channels`.
+    pub conv_out: Conv2d,
+    center_input_sample: bool,
+    #[module(skip)]
+    act: Activation,
+}
+
+impl UNet2DConditionModel {
+    /// Loads `config.json` and weights.
+    pub fn load(component: &Component, device: &Device) -> Result<Self> {
+        let config: UNet2DConditionConfig = component.json("config.json")?;
+        apply(config.init(device)?, component.tensors()?.as_ref(), "")
+    }
+
+    /// `sample`: `[batch, in_channels, height, width]` latents of any size; `timestep`: `[batch]`, in training steps
+    /// (0 to 999), fractions allowed; `condition`: tokens `[batch, tokens, cross_attention_dim]` per identity →
+    /// `[batch, out_channels, height, width]`, in the sample's precision.
+    ///
+    /// Computes in the sample's precision; timestep embeddings and norms are always f32.
+    pub fn forward(&self, sample: Tensor<4>, timestep: Tensor<1>, condition: &Condition) -> Tensor<4> {
+        let dtype = sample.dtype();
+        let sample = if self.center_input_sample { sample * 2.0 - 1.0 } else { sample };
+        // Each ResNet block begins its use of the embedding with the activation: once is enough.
+        let temb = self.act.forward(self.time_embedding.forward(timestep)).cast(dtype);
+
+        let sizes = self.level_sizes(&sample);
+        let conditions: Vec<LevelCondition> =
+            sizes.iter().map(|size| LevelCondition::new(condition, *size, &sample)).collect();
+
+        let mut x = self.conv_in.forward(sample);
+        let mut skips = vec![x.clone()];
+        for (block, condition) in self.down_blocks.iter().zip(&conditions) {
+            x = block.forward(x, &temb, condition, &mut skips);
+        }
+        if let (Some(block), Some(condition)) = (&self.mid_block, conditions.last()) {
+            x = block.forward(x, &temb, condition);
+        }
+        for (block, condition) in self.up_blocks.iter().zip(conditions.iter().rev()) {
+            let used = skips.split_off(skips.len() - block.resnets.len());
+            let finer = skips.last().map(|skip| [skip.dims()[2], skip.dims()[3]]);
+            x = block.forward(x, used, &temb, condition, finer);
+        }
+        self.conv_out.forward(self.act.forward(self.conv_norm_out.forward(x)))
+    }
+
+    /// `[height, width]` of every level, finest first: each downsampling halves, rounding up.
+    fn level_sizes(&self, sample: &Tensor<4>) -> Vec<[usize; 2]> {
+        let [_, _, height, width] = sample.dims();
+        let halved = |[h, w]: &[usize; 2]| Some([h.div_ceil(2), w.div_ceil(2)]);
+        std::iter::successors(Some([height, width]), halved).take(self.down_blocks.len()).collect()
+    }
+}
