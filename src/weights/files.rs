@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::tensors::{SafetensorsFile, TensorSource};
+use super::safetensors::SafetensorsFile;
+use super::shards;
+use super::tensors::{TensorSource, missing};
 use crate::error::{Error, Result};
 
 /// Files by path relative to a root, with `/` between parts.
@@ -14,6 +16,8 @@ pub trait Files {
     fn read(&self, path: &str) -> Result<Vec<u8>>;
     /// Names of the files directly in a folder (`""` for the root), sorted.
     fn list(&self, folder: &str) -> Result<Vec<String>>;
+    /// Names of the folders directly in a folder (`""` for the root), sorted.
+    fn folders(&self, folder: &str) -> Result<Vec<String>>;
 }
 
 /// A folder on disk.
@@ -27,12 +31,22 @@ impl Files for Folder {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.entries(folder, Path::is_file)
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        self.entries(folder, Path::is_dir)
+    }
+}
+
+impl Folder {
+    fn entries(&self, folder: &str, wanted: fn(&Path) -> bool) -> Result<Vec<String>> {
         let path = self.0.join(folder);
         let entries = std::fs::read_dir(&path).map_err(|e| Error::io(path.display(), &e))?;
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|e| Error::io(path.display(), &e))?;
-            if entry.path().is_file() {
+            if wanted(&entry.path()) {
                 names.push(entry.file_name().to_string_lossy().into_owned());
             }
         }
@@ -57,11 +71,24 @@ impl Files for MemoryFiles {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let prefix =
-            if folder.is_empty() { String::new() } else { format!("{}/", folder.trim_end_matches('/')) };
-        let names =
-            self.0.keys().filter_map(|path| path.strip_prefix(&prefix)).filter(|rest| !rest.contains('/'));
-        Ok(names.map(str::to_owned).collect())
+        Ok(self.below(folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect())
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let mut names: Vec<String> =
+            self.below(folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+impl MemoryFiles {
+    /// Paths below `folder`, relative to it, sorted.
+    fn below(&self, folder: &str) -> impl Iterator<Item = &str> {
+        let folder = folder.trim_end_matches('/').to_owned();
+        self.0.keys().filter_map(move |path| {
+            if folder.is_empty() { Some(path.as_str()) } else { path.strip_prefix(&folder)?.strip_prefix('/') }
+        })
     }
 }
 
@@ -103,31 +130,60 @@ impl<'a> Component<'a> {
         })
     }
 
-    /// Opens the folder's weights: every `.safetensors` file in it (one, or the shards of an index).
+    /// Opens the folder's weights: its `.safetensors` file, or all of its shards.
+    ///
+    /// Of several variants of one file (`model.safetensors` beside `model.fp16.safetensors`) the plain one is taken.
     pub fn tensors(&self) -> Result<Box<dyn TensorSource>> {
-        let names: Vec<String> = self
-            .files
-            .list(&self.folder)?
-            .into_iter()
-            .filter(|name| name.ends_with(".safetensors"))
-            .collect();
+        Ok(Box::new(Shards(self.shards()?)))
+    }
+
+    /// The files behind [`tensors`](Self::tensors), one by one.
+    pub fn shards(&self) -> Result<Vec<SafetensorsFile>> {
+        let names = weight_files(self.files.list(&self.folder)?);
+        let folder = if self.folder.is_empty() { "the folder" } else { &self.folder };
         if names.is_empty() {
             return Err(Error::weights(
                 "weights-missing",
-                format!(
-                    "no .safetensors file in {}",
-                    if self.folder.is_empty() { "the folder" } else { &self.folder }
-                ),
+                format!("no .safetensors file in {folder}"),
                 "convert the checkpoint with `facestudio convert`, or point to the folder that holds it",
             ));
+        }
+        for name in &names {
+            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling)) {
+                return Err(Error::weights(
+                    "weights-missing",
+                    format!("{} is there, but {absent} is not", self.path(name)),
+                    "fetch or convert the model again",
+                ));
+            }
         }
         let mut shards = Vec::with_capacity(names.len());
         for name in names {
             let path = self.path(&name);
-            shards.push(SafetensorsFile::new(self.files.read(&path)?).map_err(|e| e.context(&path))?);
+            let shard = SafetensorsFile::new(self.files.read(&path)?).map_err(|e| e.context(&path))?;
+            if let Some(twice) = shard.names().iter().find(|name| has(&shards, name)) {
+                return Err(Error::weights(
+                    "tensor-duplicate",
+                    format!("{path}: tensor '{twice}' is also in another file of {folder}"),
+                    "keep one set of weights in the folder",
+                ));
+            }
+            shards.push(shard);
         }
-        Ok(Box::new(Shards(shards)))
+        Ok(shards)
     }
+}
+
+fn has(shards: &[SafetensorsFile], name: &str) -> bool {
+    shards.iter().any(|shard| shard.shape(name).is_some())
+}
+
+/// The `.safetensors` files among `names`, without variants `stem.variant.safetensors` of a file that is there.
+fn weight_files(names: Vec<String>) -> Vec<String> {
+    let stems: Vec<String> =
+        names.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect();
+    let variant = |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
+    stems.iter().filter(|stem| !variant(stem)).map(|stem| format!("{stem}.safetensors")).collect()
 }
 
 struct Shards(Vec<SafetensorsFile>);
@@ -145,7 +201,7 @@ impl TensorSource for Shards {
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let shard = self.0.iter().find(|shard| shard.shape(name).is_some());
-        shard.unwrap_or(&self.0[0]).read(name)
+        shard.ok_or_else(|| missing(name))?.read(name)
     }
 }
 
@@ -153,4 +209,70 @@ impl From<&Path> for Folder {
     fn from(path: &Path) -> Self {
         Self(path.to_owned())
     }
+}
+
+/// Writes a file whole or not at all: into a temporary sibling that is renamed at the end.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial_sibling(path)?;
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|e| {
+        // The first error is the one to tell; the partial file may not even exist.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(path.display(), &e)
+    })
+}
+
+/// A folder that is being written; see [`write_folder`].
+pub struct NewFolder(PathBuf);
+
+impl NewFolder {
+    /// Writes one file at a relative path with `/` between parts, making its folders.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.0.join(path);
+        let parent = path.parent().unwrap_or(&self.0);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, bytes))
+            .map_err(|e| Error::io(path.display(), &e))
+    }
+
+    /// What has been written so far.
+    pub fn files(&self) -> Folder {
+        Folder(self.0.clone())
+    }
+}
+
+/// Writes a folder whole or not at all: `fill` writes into a temporary sibling that is renamed at the end.
+///
+/// Fails if `path` exists and is not an empty folder.
+pub fn write_folder(path: &Path, fill: impl FnOnce(&NewFolder) -> Result<()>) -> Result<()> {
+    let vacant = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    };
+    if !vacant {
+        return Err(Error::input(
+            "output-exists",
+            format!("{} exists already", path.display()),
+            "choose another folder, or remove this one",
+        ));
+    }
+    let partial = partial_sibling(path)?;
+    std::fs::create_dir_all(&partial).map_err(|e| Error::io(partial.display(), &e))?;
+    let filled = fill(&NewFolder(partial.clone())).and_then(|()| {
+        // An empty folder in the way is replaced; where there is none, removing it fails and does not matter.
+        let _ = std::fs::remove_dir(path);
+        std::fs::rename(&partial, path).map_err(|e| Error::io(path.display(), &e))
+    });
+    if filled.is_err() {
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    filled
+}
+
+/// A hidden name beside `path`, different for each process.
+fn partial_sibling(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::input("output-name", format!("'{}' does not name a file or folder", path.display()), "name one")
+    })?;
+    Ok(path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id())))
 }

@@ -8,26 +8,26 @@ use crate::error::{Error, Result};
 
 /// Loads every parameter of `module` from `source`; a parameter at path `a.b` is tensor `{prefix}a.b`.
 ///
-/// Fails, naming them, if tensors are missing or have another shape. Tensors that no parameter asks for are not
-/// an error: checkpoints carry buffers such as `position_ids`.
+/// Fails, naming them, if tensors are missing or have another shape, before any parameter is allocated. Tensors that
+/// no parameter asks for are not an error: checkpoints carry buffers such as `position_ids`.
 pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let mut loader =
-        Loader { source, path: vec![prefix.trim_end_matches('.').to_owned()], problems: Vec::new() };
-    if loader.path[0].is_empty() {
-        loader.path.clear();
+    let path: Vec<String> = Some(prefix.trim_end_matches('.').to_owned()).filter(|p| !p.is_empty()).into_iter().collect();
+    let mut checker = Checker { source, path: path.clone(), problems: Vec::new() };
+    module.visit(&mut checker);
+    let mut problems = checker.problems;
+    if !problems.is_empty() {
+        let count = problems.len();
+        problems.truncate(8);
+        let more = if count > 8 { format!("; and {} more", count - 8) } else { String::new() };
+        return Err(Error::weights(
+            "weights-mismatch",
+            format!("{}{more}", problems.join("; ")),
+            "check that config.json and the weights belong together",
+        ));
     }
+    let mut loader = Loader { source, path, error: None };
     let module = module.map(&mut loader);
-    if loader.problems.is_empty() {
-        return Ok(module);
-    }
-    let count = loader.problems.len();
-    loader.problems.truncate(8);
-    let more = if count > 8 { format!("; and {} more", count - 8) } else { String::new() };
-    Err(Error::weights(
-        "weights-mismatch",
-        format!("{}{more}", loader.problems.join("; ")),
-        "check that config.json and the weights belong together",
-    ))
+    loader.error.map_or(Ok(module), Err)
 }
 
 /// Collects every parameter of `module` under `{prefix}path`.
@@ -37,10 +37,41 @@ pub fn collect<M: Module>(module: &M, prefix: &str) -> Result<Tensors> {
     collector.error.map_or(Ok(collector.out), Err)
 }
 
-struct Loader<'a> {
+/// Compares names and shapes without touching a value.
+struct Checker<'a> {
     source: &'a dyn TensorSource,
     path: Vec<String>,
     problems: Vec<String>,
+}
+
+impl ModuleVisitor for Checker<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.path.join(".");
+        let expected: Vec<usize> = param.lazy_shape().to_vec();
+        let Some(shape) = self.source.shape(&name) else {
+            self.problems.push(format!("'{name}' is missing"));
+            return;
+        };
+        // A 1×1 convolution and a linear layer hold the same numbers.
+        let unpadded = |s: &[usize]| s.iter().copied().filter(|d| *d != 1).collect::<Vec<_>>();
+        if shape != expected && unpadded(&shape) != unpadded(&expected) {
+            self.problems.push(format!("'{name}' has shape {shape:?}, the config asks for {expected:?}"));
+        }
+    }
+}
+
+struct Loader<'a> {
+    source: &'a dyn TensorSource,
+    path: Vec<String>,
+    error: Option<Error>,
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -53,27 +84,19 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.join(".");
-        let expected: Vec<usize> = param.lazy_shape().to_vec();
-        let Some(shape) = self.source.shape(&name) else {
-            self.problems.push(format!("'{name}' is missing"));
-            return param;
-        };
-        // A 1×1 convolution and a linear layer hold the same numbers.
-        let unpadded = |s: &[usize]| s.iter().copied().filter(|d| *d != 1).collect::<Vec<_>>();
-        if shape != expected && unpadded(&shape) != unpadded(&expected) {
-            self.problems.push(format!("'{name}' has shape {shape:?}, the config asks for {expected:?}"));
+        if self.error.is_some() {
             return param;
         }
-        match self.source.read(&name) {
+        let shape: Vec<usize> = param.lazy_shape().to_vec();
+        match self.source.read(&self.path.join(".")) {
             Ok(values) => {
                 let device = param.lazy_device();
                 let id = param.id;
-                let tensor = Tensor::from_data(TensorData::new(values, expected), &device);
+                let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
                 param.transform_for_load(tensor, id)
             }
             Err(error) => {
-                self.problems.push(format!("'{name}': {}", error.message));
+                self.error = Some(error);
                 param
             }
         }
@@ -101,5 +124,60 @@ impl ModuleVisitor for Collector<'_> {
         if let Err(error) = self.out.insert(name, param.val()) {
             self.error.get_or_insert(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::nn::{Linear, LinearConfig};
+
+    /// Counts reads, and claims shapes that no machine could hold.
+    struct Claims {
+        shapes: Vec<(&'static str, Vec<usize>)>,
+        reads: Cell<usize>,
+    }
+
+    impl TensorSource for Claims {
+        fn names(&self) -> Vec<String> {
+            self.shapes.iter().map(|(name, _)| (*name).to_owned()).collect()
+        }
+
+        fn shape(&self, name: &str) -> Option<Vec<usize>> {
+            self.shapes.iter().find(|(n, _)| *n == name).map(|(_, shape)| shape.clone())
+        }
+
+        fn read(&self, name: &str) -> Result<Vec<f32>> {
+            self.reads.set(self.reads.get() + 1);
+            Ok(vec![0.5; self.shape(name).unwrap_or_default().iter().product()])
+        }
+    }
+
+    fn linear() -> Linear {
+        LinearConfig::new(3, 2).init(&Device::flex())
+    }
+
+    #[test]
+    fn mismatches_are_all_named_and_nothing_is_read() {
+        let source = Claims { shapes: vec![("net.weight", vec![1 << 40, 3])], reads: Cell::new(0) };
+        let error = apply(linear(), &source, "net").unwrap_err();
+        assert_eq!(error.code, "weights-mismatch");
+        assert!(error.message.contains("'net.weight' has shape [1099511627776, 3]"), "{error}");
+        assert!(error.message.contains("'net.bias' is missing"), "{error}");
+        assert_eq!(source.reads.get(), 0);
+    }
+
+    #[test]
+    fn a_pointwise_convolution_loads_as_a_linear_layer() {
+        let shapes = vec![("weight", vec![2, 3, 1, 1]), ("bias", vec![2]), ("position_ids", vec![1])];
+        let source = Claims { shapes, reads: Cell::new(0) };
+        let layer = apply(linear(), &source, "").unwrap();
+        assert_eq!(source.reads.get(), 2);
+        let tensors = collect(&layer, "net.").unwrap();
+        assert_eq!(tensors.0["net.weight"], (vec![2, 3], vec![0.5; 6]));
     }
 }

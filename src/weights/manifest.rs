@@ -1,0 +1,292 @@
+//! `manifest.json`: what a model folder holds, byte by byte, and where it comes from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::files::{Component, Files};
+use super::tensors::TensorSource;
+use crate::error::{Error, Result};
+
+/// The only format so far.
+const FORMAT: u32 = 1;
+
+/// A model folder's contents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this file's format.
+    pub format: u32,
+    /// The model's name, for people.
+    pub name: String,
+    /// `mini`, `sd15` and so on, for people: architectures are read from the configs alone.
+    pub family: String,
+    /// The model's version; part of a cache key.
+    pub version: String,
+    /// SPDX expression of the weights' licence.
+    pub license: String,
+    /// Files directly in the model folder, besides the manifest and its readme.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileEntry>,
+    /// Components by folder name.
+    pub components: BTreeMap<String, ComponentEntry>,
+    /// How the weights were made: data, commands, seeds, times.
+    #[serde(default)]
+    pub provenance: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One component of a [`Manifest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentEntry {
+    /// Its files, in the order to fetch them.
+    pub files: Vec<FileEntry>,
+    /// How most of its weights are stored (`f32`, `f16`, `q8`); `none` without weights.
+    pub dtype: String,
+    /// Its licence, where it is not the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+}
+
+/// One file of a [`Manifest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Relative to the model folder, with `/` between parts.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// What a [`Manifest`] says about a model besides its files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelCard {
+    /// The model's name.
+    pub name: String,
+    /// Its family.
+    pub family: String,
+    /// Its version.
+    pub version: String,
+    /// SPDX expression.
+    pub license: String,
+    /// How the weights were made.
+    pub provenance: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Manifest {
+    /// The manifest's name in a model folder.
+    pub const NAME: &str = "manifest.json";
+
+    /// Reads and checks `manifest.json`; the files that it lists are checked by [`verify`](Self::verify).
+    pub fn read(files: &dyn Files) -> Result<Self> {
+        let bytes = files.read(Self::NAME)?;
+        Self::parse(&bytes)
+    }
+
+    /// Parses a manifest. Fails on another format, and on paths that leave the model folder or come twice.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let invalid = |reason: String| {
+            Error::weights(
+                "manifest",
+                format!("{}: {reason}", Self::NAME),
+                "fetch the model again, or write the manifest anew with `facestudio quantize`",
+            )
+        };
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+        if manifest.format != FORMAT {
+            return Err(Error::weights(
+                "manifest-format",
+                format!("{} has format {}; this version reads {FORMAT}", Self::NAME, manifest.format),
+                "update facestudio",
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for file in manifest.files() {
+            let inside = file.path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+                && !file.path.contains(['\\', ':', '\0']);
+            if !inside {
+                return Err(invalid(format!("'{}' is not a path inside the model", file.path)));
+            }
+            if !seen.insert(&file.path) {
+                return Err(invalid(format!("'{}' is listed twice", file.path)));
+            }
+            if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                return Err(invalid(format!("'{}' has no valid sha256", file.path)));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Lists what is in a model folder: every file directly in it and in its component folders, except
+    /// the manifest, readmes and hidden files.
+    pub fn build(files: &dyn Files, card: ModelCard) -> Result<Self> {
+        let entries = |folder: &str| -> Result<Vec<FileEntry>> {
+            let names = files.list(folder)?;
+            let wanted = names.iter().filter(|name| is_model_file(name));
+            wanted
+                .map(|name| {
+                    let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+                    let bytes = files.read(&path)?;
+                    Ok(FileEntry { path, bytes: bytes.len() as u64, sha256: sha256(&bytes) })
+                })
+                .collect()
+        };
+        let mut components = BTreeMap::new();
+        for folder in files.folders("")?.into_iter().filter(|name| !name.starts_with('.')) {
+            let entry = ComponentEntry { files: entries(&folder)?, dtype: stored_as(files, &folder)?, license: None };
+            if !entry.files.is_empty() {
+                components.insert(folder, entry);
+            }
+        }
+        let ModelCard { name, family, version, license, provenance } = card;
+        Ok(Self { format: FORMAT, name, family, version, license, files: entries("")?, components, provenance })
+    }
+
+    /// Every listed file, components in order of name.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().chain(self.components.values().flat_map(|component| &component.files))
+    }
+
+    /// Size of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Checks every listed file; fails on the first that is missing or differs, and names it.
+    pub fn verify(&self, files: &dyn Files) -> Result<()> {
+        self.files().try_for_each(|file| file.verify(&files.read(&file.path)?))
+    }
+
+    /// As indented JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::internal("manifest-encode", format!("{}: {e}", Self::NAME)))?;
+        json.push(b'\n');
+        Ok(json)
+    }
+}
+
+impl FileEntry {
+    /// Checks a file's size, then its hash.
+    pub fn verify(&self, bytes: &[u8]) -> Result<()> {
+        let difference = if bytes.len() as u64 != self.bytes {
+            format!("it has {} bytes, the manifest says {}", bytes.len(), self.bytes)
+        } else if sha256(bytes) != self.sha256 {
+            "its sha256 differs from the manifest's".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::weights(
+            "file-corrupt",
+            format!("{} is damaged: {difference}", self.path),
+            "fetch the file again",
+        ))
+    }
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_model_file(name: &str) -> bool {
+    name != Manifest::NAME && !name.starts_with('.') && !name.to_lowercase().ends_with(".md")
+}
+
+/// The stored type that holds most of a component's numbers.
+fn stored_as(files: &dyn Files, folder: &str) -> Result<String> {
+    if !files.list(folder)?.iter().any(|name| name.ends_with(".safetensors")) {
+        return Ok("none".to_owned());
+    }
+    let mut counts = BTreeMap::<String, usize>::new();
+    for shard in Component::new(files, folder).shards()? {
+        for name in shard.names() {
+            let count = shard.shape(&name).unwrap_or_default().iter().product::<usize>();
+            *counts.entry(shard.dtype(&name).unwrap_or_default()).or_default() += count;
+        }
+    }
+    Ok(counts.into_iter().max_by_key(|(_, count)| *count).map_or("none".to_owned(), |(dtype, _)| dtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MemoryFiles, Quantization, Tensors, encode};
+    use super::*;
+
+    fn model() -> MemoryFiles {
+        let tensors = Tensors([("w".to_owned(), (vec![64, 64], vec![0.25; 4096]))].into());
+        let weights = encode(&tensors, Quantization::Q8, &BTreeMap::new()).unwrap();
+        let file = |path: &str, bytes: &[u8]| (path.to_owned(), bytes.to_vec());
+        MemoryFiles(
+            [
+                file("model_index.json", b"{}"),
+                file("README.md", b"read me"),
+                file("scheduler/scheduler_config.json", b"{}"),
+                file("unet/config.json", b"{}"),
+                file("unet/model.safetensors", &weights),
+            ]
+            .into(),
+        )
+    }
+
+    fn card() -> ModelCard {
+        ModelCard { name: "test".into(), license: "MIT".into(), ..ModelCard::default() }
+    }
+
+    #[test]
+    fn a_built_manifest_lists_the_model_and_verifies() {
+        let files = model();
+        let manifest = Manifest::build(&files, card()).unwrap();
+        let paths: Vec<&str> = manifest.files().map(|f| f.path.as_str()).collect();
+        let expected = [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "unet/config.json",
+            "unet/model.safetensors",
+        ];
+        assert_eq!(paths, expected);
+        assert_eq!(manifest.components["unet"].dtype, "q8");
+        assert_eq!(manifest.components["scheduler"].dtype, "none");
+        manifest.verify(&files).unwrap();
+        assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn every_flipped_byte_and_missing_file_is_named() {
+        let files = model();
+        let manifest = Manifest::build(&files, card()).unwrap();
+        for path in manifest.files().map(|f| f.path.clone()) {
+            let mut flipped = files.clone();
+            *flipped.0.get_mut(&path).unwrap().last_mut().unwrap() ^= 1;
+            let mut longer = files.clone();
+            longer.0.get_mut(&path).unwrap().push(0);
+            for files in [flipped, longer] {
+                let error = manifest.verify(&files).unwrap_err();
+                assert_eq!(error.code, "file-corrupt");
+                assert!(error.message.contains(&path), "{error}");
+            }
+            let mut gone = files.clone();
+            gone.0.remove(&path);
+            let error = manifest.verify(&gone).unwrap_err();
+            assert_eq!(error.code, "file-missing");
+            assert!(error.message.contains(&path));
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_leaves_its_folder_or_lies_is_refused() {
+        let good = String::from_utf8(Manifest::build(&model(), card()).unwrap().to_json().unwrap()).unwrap();
+        let code = |from: &str, to: &str| {
+            assert!(good.contains(from));
+            Manifest::parse(good.replace(from, to).as_bytes()).unwrap_err().code
+        };
+        for path in ["../secret", "/etc/passwd", "unet/../../x", "a\\\\b", "C:x", "", "unet//x"] {
+            assert_eq!(code("unet/config.json", path), "manifest", "{path}");
+        }
+        assert_eq!(code("unet/config.json", "model_index.json"), "manifest");
+        assert_eq!(code("\"sha256\": \"", "\"sha256\": \"z"), "manifest");
+        assert_eq!(code("\"bytes\": ", "\"bytes\": -"), "manifest");
+        assert_eq!(code("\"format\": 1", "\"format\": 2"), "manifest-format");
+        assert_eq!(code("{", "["), "manifest");
+    }
+}

@@ -1,0 +1,360 @@
+//! Reading safetensors files that may be damaged or hostile.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ::safetensors::{Dtype, SafeTensors};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::quantize;
+use super::tensors::{TensorSource, Tensors, missing};
+use crate::error::{Error, Result};
+
+/// Longest header that is read, as in the format's own implementation.
+const MAX_HEADER: u64 = 100_000_000;
+/// The header's length comes first, as a little-endian u64.
+const LENGTH: usize = 8;
+
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: std::ops::Range<usize>,
+}
+
+/// A safetensors file in memory; its header is checked whole before anything is read.
+///
+/// Tensors that this crate has quantised (see [`Quantization`](super::Quantization)) are read like any other.
+pub struct SafetensorsFile {
+    bytes: Vec<u8>,
+    entries: BTreeMap<String, Entry>,
+    /// Block scales by the name of the tensor they belong to.
+    scales: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl SafetensorsFile {
+    /// Parses the header. Fails on a truncated file, a header longer than 100 MB or than the file, a name given
+    /// twice, overlapping or out-of-range offsets, shapes that do not fit their bytes, and scales that do not fit
+    /// the tensor they belong to.
+    pub fn new(bytes: Vec<u8>) -> Result<Self> {
+        let metadata = check_header(&bytes)?;
+        let mut entries = BTreeMap::new();
+        {
+            let parsed = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+            let base = bytes.as_ptr() as usize;
+            for (name, view) in parsed.iter() {
+                let start = view.data().as_ptr() as usize - base;
+                let range = start..start + view.data().len();
+                let entry = Entry { dtype: view.dtype(), shape: view.shape().to_vec(), range };
+                entries.insert(name.to_owned(), entry);
+            }
+        }
+        let scales = take_scales(&mut entries, &metadata)?;
+        Ok(Self { bytes, entries, scales, metadata })
+    }
+
+    /// All tensors as f32.
+    pub fn into_tensors(self) -> Result<Tensors> {
+        self.read_all()
+    }
+
+    /// The header's `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// How tensor `name` is stored, for people: `f32`, `f16`, `q8` and so on.
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        let entry = self.entries.get(name)?;
+        if self.scales.contains_key(name) {
+            return Some("q8".to_owned());
+        }
+        Some(format!("{:?}", entry.dtype).to_lowercase())
+    }
+}
+
+impl TensorSource for SafetensorsFile {
+    fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.entries.get(name).map(|e| e.shape.clone())
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
+        let values = decode(name, entry, &self.bytes)?;
+        match self.scales.get(name) {
+            None => Ok(values),
+            Some(scale) => {
+                let scales = decode(name, scale, &self.bytes)?;
+                Ok(quantize::dequantize(values, &entry.shape, &scales))
+            }
+        }
+    }
+}
+
+fn decode(name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
+    let bytes = &bytes[entry.range.clone()];
+    Ok(match entry.dtype {
+        Dtype::F32 => numbers(bytes, f32::from_le_bytes),
+        Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f32),
+        Dtype::I32 => numbers(bytes, |b| i32::from_le_bytes(b) as f32),
+        Dtype::I8 => numbers(bytes, |b: [u8; 1]| i8::from_le_bytes(b) as f32),
+        Dtype::U8 | Dtype::BOOL => bytes.iter().map(|b| *b as f32).collect(),
+        other => {
+            return Err(Error::weights(
+                "dtype",
+                format!("tensor '{name}' has type {other:?}, which is not supported"),
+                "convert it to F32, F16 or BF16",
+            ));
+        }
+    })
+}
+
+fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+fn damaged(reason: impl fmt::Display) -> Error {
+    Error::weights(
+        "safetensors",
+        format!("not a valid safetensors file: {reason}"),
+        "fetch or convert the file again",
+    )
+}
+
+/// Checks what the `safetensors` crate leaves open (names given twice; offsets so large that their sum overflows)
+/// and returns the metadata.
+fn check_header(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or_else(|| damaged("it has no header"))?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER || length > rest.len() as u64 {
+        return Err(damaged(format!("its header claims {length} bytes, the file has {}", rest.len())));
+    }
+    let (header, data) = rest.split_at(length as usize);
+    let header: Header = serde_json::from_slice(header).map_err(damaged)?;
+    match header.offsets.iter().find(|(_, [_, end])| *end > data.len() as u64) {
+        Some((name, _)) => Err(damaged(format!("tensor '{name}' lies beyond its end"))),
+        None => Ok(header.metadata),
+    }
+}
+
+#[derive(Default)]
+struct Header {
+    offsets: BTreeMap<String, [u64; 2]>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Offsets {
+    data_offsets: [u64; 2],
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a map of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut header = Header::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                header.metadata = map.next_value()?;
+            } else {
+                let value: Offsets = map.next_value()?;
+                if header.offsets.insert(name.clone(), value.data_offsets).is_some() {
+                    return Err(A::Error::custom(format!("tensor '{name}' is given twice")));
+                }
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// Moves the block scales out of `entries` in a file whose metadata names our scheme.
+fn take_scales(
+    entries: &mut BTreeMap<String, Entry>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Entry>> {
+    let mut scales = BTreeMap::new();
+    let Some(scheme) = metadata.get(quantize::METADATA_KEY) else { return Ok(scales) };
+    if scheme != quantize::Q8_SCHEME {
+        return Err(Error::weights(
+            "quantization-scheme",
+            format!("the file is quantised as '{scheme}', which this version does not know"),
+            "update facestudio, or quantise the original again",
+        ));
+    }
+    let names: Vec<String> =
+        entries.iter().filter(|(_, e)| e.dtype == Dtype::I8).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        let scale = entries.remove(&quantize::scale_name(&name));
+        let shape = &entries[&name].shape;
+        match scale {
+            Some(scale)
+                if matches!(scale.dtype, Dtype::F16 | Dtype::F32)
+                    && scale.shape == quantize::scale_shape(shape) =>
+            {
+                scales.insert(name, scale);
+            }
+            found => {
+                let found = found.map_or("none".to_owned(), |s| format!("{:?} {:?}", s.dtype, s.shape));
+                return Err(Error::weights(
+                    "quantization-scale",
+                    format!(
+                        "quantised tensor '{name}' of shape {shape:?} needs scales of shape {:?}; found {found}",
+                        quantize::scale_shape(shape)
+                    ),
+                    "fetch or quantise the file again",
+                ));
+            }
+        }
+    }
+    Ok(scales)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with this header and so many bytes of data.
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    }
+
+    fn code(bytes: Vec<u8>) -> &'static str {
+        SafetensorsFile::new(bytes).err().expect("must be refused").code
+    }
+
+    const GOOD: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
+                           "b":{"dtype":"F32","shape":[],"data_offsets":[8,12]}}"#;
+
+    #[test]
+    fn a_good_file_is_read_and_every_truncation_of_it_refused() {
+        let bytes = file(GOOD, 12);
+        let good = SafetensorsFile::new(bytes.clone()).unwrap();
+        assert_eq!(good.names(), ["a", "b"]);
+        assert_eq!(good.shape("b"), Some(vec![]));
+        assert_eq!(good.read("a").unwrap(), [0.0, 0.0]);
+        for length in 0..bytes.len() {
+            assert_eq!(code(bytes[..length].to_vec()), "safetensors", "cut to {length} bytes");
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_data_are_refused() {
+        assert_eq!(code(file(GOOD, 13)), "safetensors");
+    }
+
+    #[test]
+    fn a_lying_header_length_is_refused() {
+        for length in [u64::MAX, u64::MAX - 7, 1 << 40, MAX_HEADER + 1, 10_000, 0, 1] {
+            let mut bytes = file(GOOD, 12);
+            bytes[..8].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(code(bytes), "safetensors", "header length {length}");
+        }
+    }
+
+    #[test]
+    fn hostile_headers_are_refused_without_allocating_what_they_claim() {
+        let cases = [
+            ("not JSON", "{", 0),
+            ("not a map", "[]", 0),
+            (
+                "overlapping",
+                r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},
+                    "b":{"dtype":"U8","shape":[8],"data_offsets":[4,12]}}"#,
+                12,
+            ),
+            (
+                "a hole",
+                r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},
+                    "b":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}}"#,
+                12,
+            ),
+            ("ends before it starts", r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[4,0]}}"#, 4),
+            ("huge shape", r#"{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4]}}"#, 4),
+            (
+                "shape that overflows",
+                r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            ("negative shape", r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4),
+            ("negative offset", r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}"#, 4),
+            ("fractional shape", r#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}}"#, 4),
+            ("unknown type", r#"{"a":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}"#, 4),
+            ("shape of other bytes", r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4),
+            (
+                "name given twice",
+                r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},
+                    "a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#,
+                16,
+            ),
+            (
+                "offsets whose sum overflows",
+                r#"{"a":{"dtype":"U8","shape":[2305843009213693951],"data_offsets":[0,2305843009213693951]},
+                    "b":{"dtype":"U8","shape":[2305843009213693951],
+                         "data_offsets":[2305843009213693951,4611686018427387902]}}"#,
+                4,
+            ),
+        ];
+        for (what, header, data) in cases {
+            assert_eq!(code(file(header, data)), "safetensors", "{what}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_not_utf8_is_refused() {
+        let mut bytes = file(GOOD, 12);
+        let quote = bytes.iter().position(|b| *b == b'a').unwrap();
+        bytes[quote] = 0xff;
+        assert_eq!(code(bytes), "safetensors");
+    }
+
+    #[test]
+    fn types_without_a_meaning_as_f32_are_named() {
+        let header = r#"{"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}}"#;
+        let error = SafetensorsFile::new(file(header, 8)).unwrap().read("a").unwrap_err();
+        assert_eq!(error.code, "dtype");
+        assert!(error.message.contains("'a'"));
+    }
+
+    #[test]
+    fn missing_or_misshapen_scales_are_refused() {
+        let q = r#""__metadata__":{"quantization":"q8_block32"}"#;
+        let a = r#""a":{"dtype":"I8","shape":[2,40],"data_offsets":[0,80]}"#;
+        assert_eq!(code(file(&format!("{{{q},{a}}}"), 80)), "quantization-scale");
+        let s = r#""a.scale":{"dtype":"F32","shape":[2,1],"data_offsets":[80,88]}"#;
+        assert_eq!(code(file(&format!("{{{q},{a},{s}}}"), 88)), "quantization-scale");
+        let s = r#""a.scale":{"dtype":"F32","shape":[2,2],"data_offsets":[80,96]}"#;
+        let good = SafetensorsFile::new(file(&format!("{{{q},{a},{s}}}"), 96)).unwrap();
+        assert_eq!((good.names(), good.dtype("a")), (vec!["a".to_owned()], Some("q8".to_owned())));
+        let other = r#"{"__metadata__":{"quantization":"q2"}}"#;
+        assert_eq!(code(file(other, 0)), "quantization-scheme");
+    }
+
+    #[test]
+    fn without_our_metadata_a_tensor_named_scale_is_a_tensor() {
+        let header = r#"{"a":{"dtype":"I8","shape":[2,2],"data_offsets":[0,4]},
+                         "a.scale":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+        assert_eq!(SafetensorsFile::new(file(header, 8)).unwrap().names(), ["a", "a.scale"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Cutting a network's weights into files small enough to fetch and cache one by one.
+
+use std::collections::BTreeMap;
+
+use super::quantize::{self, Quantization};
+use super::tensors::Tensors;
+use crate::error::Result;
+
+/// Largest shard in bytes: what a browser comfortably fetches, hashes and stores as one piece.
+pub const MAX_SHARD: usize = 64 << 20;
+
+/// Encodes tensors as safetensors files of at most `max_bytes` (one tensor alone may exceed it), in order of name:
+/// `model.safetensors`, or `model-00001-of-0000N.safetensors` and so on.
+pub fn encode_shards(
+    tensors: &Tensors,
+    quantization: Quantization,
+    metadata: &BTreeMap<String, String>,
+    max_bytes: usize,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut parts = vec![Tensors::default()];
+    let mut size = 0;
+    for (name, (shape, values)) in &tensors.0 {
+        let bytes = stored_bytes(shape, values.len(), quantization) + HEADER_ENTRY + name.len();
+        if size > 0 && size + bytes > max_bytes {
+            parts.push(Tensors::default());
+            size = 0;
+        }
+        size += bytes;
+        if let Some(part) = parts.last_mut() {
+            part.0.insert(name.clone(), (shape.clone(), values.clone()));
+        }
+    }
+    let count = parts.len();
+    let encoded = parts.iter().enumerate().map(|(i, part)| {
+        let name = if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
+        Ok((name, quantize::encode(part, quantization, metadata)?))
+    });
+    encoded.collect()
+}
+
+/// A generous bound on what a tensor adds to the header besides its name, its scales' entry included.
+const HEADER_ENTRY: usize = 512;
+
+/// An upper bound of a tensor's stored size.
+fn stored_bytes(shape: &[usize], count: usize, quantization: Quantization) -> usize {
+    match quantization {
+        Quantization::Q8 if shape.len() > 1 => {
+            (4 * quantize::scale_shape(shape).iter().product::<usize>() + count).max(4 * count.min(1024))
+        }
+        _ => 4 * count,
+    }
+}
+
+fn shard_name(stem: &str, index: usize, count: usize) -> String {
+    format!("{stem}-{index:05}-of-{count:05}.safetensors")
+}
+
+/// All shards of the set that a file named `stem-00001-of-00003.safetensors` belongs to; none for other names.
+pub(super) fn siblings(name: &str) -> Vec<String> {
+    let parse = || {
+        let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+        let (stem, index) = rest.rsplit_once('-')?;
+        let number = |s: &str| (s.len() == 5).then(|| s.parse::<usize>().ok()).flatten();
+        number(index)?;
+        Some((stem, number(count)?))
+    };
+    parse().map_or(Vec::new(), |(stem, count)| (1..=count).map(|i| shard_name(stem, i, count)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Component, MemoryFiles, TensorSource};
+    use super::*;
+
+    fn tensors() -> Tensors {
+        let tensor = |i: usize| (vec![i + 1, 40, 3], (0..(i + 1) * 120).map(|v| v as f32 / 256.0).collect());
+        Tensors((0..20).map(|i| (format!("layer{i:02}.weight"), tensor(i))).collect())
+    }
+
+    fn files(shards: &[(String, Vec<u8>)]) -> MemoryFiles {
+        MemoryFiles(shards.iter().map(|(name, bytes)| (format!("unet/{name}"), bytes.clone())).collect())
+    }
+
+    #[test]
+    fn shards_stay_below_the_limit_and_join_to_the_same_tensors() {
+        for quantization in [Quantization::None, Quantization::F16, Quantization::Q8] {
+            let limit = 20_000;
+            let shards = encode_shards(&tensors(), quantization, &BTreeMap::new(), limit).unwrap();
+            assert!(shards.len() > 2);
+            assert!(shards.iter().all(|(_, bytes)| bytes.len() <= limit), "{quantization:?}");
+            let whole = encode_shards(&tensors(), quantization, &BTreeMap::new(), MAX_SHARD).unwrap();
+            assert_eq!(whole[0].0, "model.safetensors");
+            let read = |shards| Component::new(&files(shards), "unet").tensors().unwrap().read_all().unwrap();
+            assert_eq!(read(&shards), read(&whole));
+        }
+    }
+
+    #[test]
+    fn a_missing_shard_is_named() {
+        let mut shards = encode_shards(&tensors(), Quantization::F16, &BTreeMap::new(), 20_000).unwrap();
+        let (gone, _) = shards.remove(1);
+        let files = files(&shards);
+        let error = Component::new(&files, "unet").tensors().err().unwrap();
+        assert_eq!(error.code, "weights-missing");
+        assert!(error.message.contains(&gone), "{error}");
+    }
+
+    #[test]
+    fn a_variant_beside_the_plain_file_is_left_alone_and_other_duplicates_are_refused() {
+        let bytes = encode_shards(&tensors(), Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap()[0].1.clone();
+        let folder = |names: &[&str]| {
+            MemoryFiles(names.iter().map(|name| (format!("unet/{name}.safetensors"), bytes.clone())).collect())
+        };
+        let both = folder(&["model", "model.fp16"]);
+        assert_eq!(Component::new(&both, "unet").tensors().unwrap().names().len(), 20);
+        let only = folder(&["model.fp16"]);
+        assert_eq!(Component::new(&only, "unet").tensors().unwrap().names().len(), 20);
+        let twice = folder(&["model", "copy"]);
+        assert_eq!(Component::new(&twice, "unet").tensors().err().unwrap().code, "tensor-duplicate");
+    }
+}
