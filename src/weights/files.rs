@@ -87,7 +87,11 @@ impl MemoryFiles {
     fn below(&self, folder: &str) -> impl Iterator<Item = &str> {
         let folder = folder.trim_end_matches('/').to_owned();
         self.0.keys().filter_map(move |path| {
-            if folder.is_empty() { Some(path.as_str()) } else { path.strip_prefix(&folder)?.strip_prefix('/') }
+            if folder.is_empty() {
+                Some(path.as_str())
+            } else {
+                path.strip_prefix(&folder)?.strip_prefix('/')
+            }
         })
     }
 }
@@ -149,7 +153,8 @@ impl<'a> Component<'a> {
             ));
         }
         for name in &names {
-            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling)) {
+            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling))
+            {
                 return Err(Error::weights(
                     "weights-missing",
                     format!("{} is there, but {absent} is not", self.path(name)),
@@ -182,7 +187,8 @@ fn has(shards: &[SafetensorsFile], name: &str) -> bool {
 fn weight_files(names: Vec<String>) -> Vec<String> {
     let stems: Vec<String> =
         names.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect();
-    let variant = |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
+    let variant =
+        |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
     stems.iter().filter(|stem| !variant(stem)).map(|stem| format!("{stem}.safetensors")).collect()
 }
 
@@ -272,7 +278,11 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&NewFolder) -> Result<()>) ->
 /// A hidden name beside `path`, different for each process.
 fn partial_sibling(path: &Path) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| {
-        Error::input("output-name", format!("'{}' does not name a file or folder", path.display()), "name one")
+        Error::input(
+            "output-name",
+            format!("'{}' does not name a file or folder", path.display()),
+            "name one",
+        )
     })?;
     Ok(path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id())))
 }

@@ -110,7 +110,8 @@ impl Manifest {
             if !seen.insert(&file.path) {
                 return Err(invalid(format!("'{}' is listed twice", file.path)));
             }
-            if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            {
                 return Err(invalid(format!("'{}' has no valid sha256", file.path)));
             }
         }
@@ -133,13 +134,23 @@ impl Manifest {
         };
         let mut components = BTreeMap::new();
         for folder in files.folders("")?.into_iter().filter(|name| !name.starts_with('.')) {
-            let entry = ComponentEntry { files: entries(&folder)?, dtype: stored_as(files, &folder)?, license: None };
+            let entry =
+                ComponentEntry { files: entries(&folder)?, dtype: stored_as(files, &folder)?, license: None };
             if !entry.files.is_empty() {
                 components.insert(folder, entry);
             }
         }
         let ModelCard { name, family, version, license, provenance } = card;
-        Ok(Self { format: FORMAT, name, family, version, license, files: entries("")?, components, provenance })
+        Ok(Self {
+            format: FORMAT,
+            name,
+            family,
+            version,
+            license,
+            files: entries("")?,
+            components,
+            provenance,
+        })
     }
 
     /// Every listed file, components in order of name.

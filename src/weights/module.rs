@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// Fails, naming them, if tensors are missing or have another shape, before any parameter is allocated. Tensors that
 /// no parameter asks for are not an error: checkpoints carry buffers such as `position_ids`.
 pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let path: Vec<String> = Some(prefix.trim_end_matches('.').to_owned()).filter(|p| !p.is_empty()).into_iter().collect();
+    let path: Vec<String> =
+        Some(prefix.trim_end_matches('.').to_owned()).filter(|p| !p.is_empty()).into_iter().collect();
     let mut checker = Checker { source, path: path.clone(), problems: Vec::new() };
     module.visit(&mut checker);
     let mut problems = checker.problems;

@@ -63,7 +63,8 @@ pub(super) fn scale_shape(shape: &[usize]) -> Vec<usize> {
 
 /// `(out, rest)`: the first dimension, and the product of the others.
 fn rows(shape: &[usize]) -> (usize, usize) {
-    shape.split_first().map_or((1, 1), |(out, rest)| (*out, rest.iter().product()))
+    // A file may claim any size for the other dimensions of an empty tensor.
+    shape.split_first().map_or((1, 1), |(out, rest)| (*out, rest.iter().fold(1, |n, d| n.saturating_mul(*d))))
 }
 
 /// Scales integers back, in place.
@@ -286,7 +287,8 @@ mod tests {
             let all = &tensors.0["w"].1;
             // Scales in f16 are rounded up: by 2⁻¹⁰ of themselves at most, or by 2⁻²⁴ where f16 is subnormal.
             let half_scales = fits_f16(&[largest(all) / MOST]);
-            let (relative, absolute) = if half_scales { (2f32.powi(-10), 2f32.powi(-24)) } else { (0.0, 0.0) };
+            let (relative, absolute) =
+                if half_scales { (2f32.powi(-10), 2f32.powi(-24)) } else { (0.0, 0.0) };
             let original = all.chunks(columns).flat_map(|row| row.chunks(BLOCK));
             let read = again.0["w"].1.chunks(columns).flat_map(|row| row.chunks(BLOCK));
             for (x, y) in original.zip(read) {

@@ -347,6 +347,8 @@ mod tests {
         let s = r#""a.scale":{"dtype":"F32","shape":[2,2],"data_offsets":[80,96]}"#;
         let good = SafetensorsFile::new(file(&format!("{{{q},{a},{s}}}"), 96)).unwrap();
         assert_eq!((good.names(), good.dtype("a")), (vec!["a".to_owned()], Some("q8".to_owned())));
+        let a = r#""a":{"dtype":"I8","shape":[0,1099511627776,1099511627776],"data_offsets":[0,0]}"#;
+        assert_eq!(code(file(&format!("{{{q},{a}}}"), 0)), "quantization-scale");
         let other = r#"{"__metadata__":{"quantization":"q2"}}"#;
         assert_eq!(code(file(other, 0)), "quantization-scheme");
     }

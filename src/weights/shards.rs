@@ -32,7 +32,8 @@ pub fn encode_shards(
     }
     let count = parts.len();
     let encoded = parts.iter().enumerate().map(|(i, part)| {
-        let name = if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
+        let name =
+            if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
         Ok((name, quantize::encode(part, quantization, metadata)?))
     });
     encoded.collect()
@@ -69,7 +70,7 @@ pub(super) fn siblings(name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Component, MemoryFiles, TensorSource};
+    use super::super::{Component, MemoryFiles};
     use super::*;
 
     fn tensors() -> Tensors {
@@ -107,9 +108,12 @@ mod tests {
 
     #[test]
     fn a_variant_beside_the_plain_file_is_left_alone_and_other_duplicates_are_refused() {
-        let bytes = encode_shards(&tensors(), Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap()[0].1.clone();
+        let bytes =
+            encode_shards(&tensors(), Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap()[0].1.clone();
         let folder = |names: &[&str]| {
-            MemoryFiles(names.iter().map(|name| (format!("unet/{name}.safetensors"), bytes.clone())).collect())
+            MemoryFiles(
+                names.iter().map(|name| (format!("unet/{name}.safetensors"), bytes.clone())).collect(),
+            )
         };
         let both = folder(&["model", "model.fp16"]);
         assert_eq!(Component::new(&both, "unet").tensors().unwrap().names().len(), 20);
