@@ -1,0 +1,65 @@
+//! `UNet2DConditionModel` against diffusers.
+
+use burn::tensor::{Device, Tensor};
+use facestudio::condition::{Condition, Regions};
+use facestudio::unet::UNet2DConditionModel;
+use facestudio::weights::{Component, Tensors};
+
+use crate::{assert_close, fixture, io};
+
+/// Sums over thousands of terms are taken in another order than PyTorch takes them: f32 keeps about 1e-6 of the
+/// largest value through one layer, and dozens follow one another. A wrong epsilon or layout costs over 1e-3.
+const TOLERANCE: f32 = 1e-4;
+
+fn load(case: &str, device: &Device) -> (UNet2DConditionModel, Tensors) {
+    let folder = fixture(case);
+    let model = UNet2DConditionModel::load(&Component::new(&folder, ""), device).unwrap();
+    (model, io(&folder))
+}
+
+fn assert_parity(case: &str, tokens: &[usize]) {
+    let device = Device::flex();
+    let (model, io) = load(case, &device);
+    for n in tokens {
+        let condition = Condition::single(io.tensor(&format!("condition.{n}"), &device).unwrap());
+        let output = model.forward(
+            io.tensor("sample", &device).unwrap(),
+            io.tensor("timestep", &device).unwrap(),
+            &condition,
+        );
+        assert_close(output, io.tensor::<4>(&format!("output.{n}"), &device).unwrap(), TOLERANCE);
+    }
+}
+
+#[test]
+fn stable_diffusion_1() {
+    assert_parity("unet/sd1", &[4]);
+}
+
+#[test]
+fn stable_diffusion_2_with_few_and_many_tokens() {
+    assert_parity("unet/sd2", &[4, 77]);
+}
+
+#[test]
+fn odd_latents_and_the_rarer_config_values() {
+    assert_parity("unet/uneven", &[1, 4]);
+}
+
+#[test]
+fn identities_blend_by_their_regions() {
+    let device = Device::flex();
+    let (model, io) = load("unet/regions", &device);
+    let identities: Tensor<4> = io.tensor("identities", &device).unwrap();
+    let identities = (0..3).map(|i| identities.clone().narrow(0, i, 1).squeeze_dim::<3>(0)).collect();
+    let (shape, masks) = &io.0["masks"];
+    let masks = masks.chunks(shape[1] * shape[2]).map(<[f32]>::to_vec).collect();
+    let regions = Regions::new(shape[1], shape[2], masks, 2).unwrap();
+    let condition = Condition::with_regions(identities, regions).unwrap();
+    let output = model.forward(
+        io.tensor("sample", &device).unwrap(),
+        io.tensor("timestep", &device).unwrap(),
+        &condition,
+    );
+    assert_close(output, io.tensor::<4>("output", &device).unwrap(), TOLERANCE);
+}
