@@ -1,5 +1,7 @@
 //! One pretrained network each: words and pictures to embeddings. Knows nothing of guidance or the denoiser.
 
+pub mod detector;
+pub mod face;
 pub mod text;
 pub mod tokenizer;
 pub mod vision;

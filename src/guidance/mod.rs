@@ -4,3 +4,4 @@
 pub mod classifier_free;
 pub mod fusion;
 pub mod mixing;
+pub mod prior;
