@@ -1,1 +1,4 @@
-//! (empty room)
+//! Pixels to tensors and back; no weights.
+
+pub mod align;
+pub mod preprocess;

@@ -1,0 +1,184 @@
+//! Pictures to the tensors that networks take, and back.
+
+use ::image::RgbImage;
+use ::image::imageops::{self, FilterType};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::error::{Error, Result};
+
+/// A picture longer than this times its width is cut to its middle before it is resized: otherwise a line of
+/// 16,384×1 pixels would become gigabytes on its way to a square.
+const MAX_ASPECT: u32 = 4;
+
+/// Resizes to cover `width × height` and cuts the overhang off evenly. Bicubic, antialiased.
+///
+/// Fails with `image-empty` on a picture or a size without pixels.
+pub fn resize_to_cover(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
+    let (width, height) = (width as u32, height as u32);
+    if picture.width() == 0 || picture.height() == 0 || width == 0 || height == 0 {
+        return Err(Error::input(
+            "image-empty",
+            format!("a {}×{} picture cannot become {width}×{height}", picture.width(), picture.height()),
+            "use a picture with at least one pixel",
+        ));
+    }
+    if picture.dimensions() == (width, height) {
+        return Ok(picture.clone());
+    }
+    let bound = |side: u32, other: u32, out_side: u32, out_other: u32| {
+        let needed = u64::from(other) * u64::from(out_side) / u64::from(out_other);
+        u64::from(side).min((needed + 1) * u64::from(MAX_ASPECT)) as u32
+    };
+    let cut_width = bound(picture.width(), picture.height(), width, height);
+    let cut_height = bound(picture.height(), picture.width(), height, width);
+    let (left, top) = ((picture.width() - cut_width) / 2, (picture.height() - cut_height) / 2);
+    let cut = imageops::crop_imm(picture, left, top, cut_width, cut_height);
+
+    let scale = (f64::from(width) / f64::from(cut_width)).max(f64::from(height) / f64::from(cut_height));
+    // Truncated, as torchvision and transformers do; a rounding error must not leave the picture a pixel short.
+    let scaled = |side: u32, least: u32| ((f64::from(side) * scale + 1e-6) as u32).max(least);
+    let (full_width, full_height) = (scaled(cut_width, width), scaled(cut_height, height));
+    let full = imageops::resize(&*cut, full_width, full_height, FilterType::CatmullRom);
+    let (left, top) = ((full_width - width) / 2, (full_height - height) / 2);
+    Ok(imageops::crop_imm(&full, left, top, width, height).to_image())
+}
+
+/// CLIP's preprocessing: bicubic to cover `size × size`, centre crop, [0, 1], minus `mean`, over `std`
+/// → `[1, 3, size, size]`.
+pub fn clip_tensor(
+    picture: &RgbImage,
+    size: usize,
+    mean: [f32; 3],
+    std: [f32; 3],
+    device: &Device,
+) -> Result<Tensor<4>> {
+    let square = resize_to_cover(picture, size, size)?;
+    planes(&[&square], device, |channel, value| (value / 255.0 - mean[channel]) / std[channel])
+}
+
+/// Pictures of one size in [-1, 1], what the VAE, the identity encoder and the detector take: `[n, 3, h, w]`.
+///
+/// Fails with `image-batch` where there is none, or their sizes differ.
+pub fn signed_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4>> {
+    planes(pictures, device, |_, value| value / 127.5 - 1.0)
+}
+
+fn planes(pictures: &[&RgbImage], device: &Device, map: impl Fn(usize, f32) -> f32) -> Result<Tensor<4>> {
+    let Some((width, height)) = pictures.first().map(|p| p.dimensions()) else {
+        return Err(Error::input("image-batch", "no picture to make a tensor of", "give at least one"));
+    };
+    if let Some(other) = pictures.iter().find(|p| p.dimensions() != (width, height)) {
+        return Err(Error::input(
+            "image-batch",
+            format!("pictures of {width}×{height} and {}×{} in one batch", other.width(), other.height()),
+            "resize them to one size first",
+        ));
+    }
+    let (width, height) = (width as usize, height as usize);
+    let mut values = Vec::with_capacity(pictures.len() * 3 * width * height);
+    for picture in pictures {
+        for channel in 0..3 {
+            let bytes = picture.as_raw().iter().skip(channel).step_by(3);
+            values.extend(bytes.map(|byte| map(channel, f32::from(*byte))));
+        }
+    }
+    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), 3, height, width]), device))
+}
+
+/// `[n, 3, h, w]` in [-1, 1] → pictures; values outside are clamped.
+///
+/// Fails with `picture-not-finite` where a value is not a number: a black picture would hide that.
+pub async fn read_pictures(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
+    let [_, channels, height, width] = pixels.dims();
+    if channels != 3 {
+        return Err(Error::internal("picture-channels", format!("{channels} channels are no RGB picture")));
+    }
+    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
+    let data = pixels.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
+    let values = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
+    if values.iter().any(|value| value.is_nan()) {
+        return Err(Error::device(
+            "picture-not-finite",
+            "the network's picture is not a number in places",
+            "use another backend or precision; lower the guidance scale",
+        ));
+    }
+    let plane = height * width;
+    let pictures = values.chunks_exact(3 * plane).map(|picture| {
+        RgbImage::from_fn(width as u32, height as u32, |x, y| {
+            let p = y as usize * width + x as usize;
+            let byte = |channel: usize| {
+                ((picture[channel * plane + p].clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
+            };
+            ::image::Rgb([byte(0), byte(1), byte(2)])
+        })
+    });
+    Ok(pictures.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::image::Rgb;
+
+    fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            Rgb([(255 * x / width) as u8, (255 * y / height) as u8, ((x + y) % 256) as u8])
+        })
+    }
+
+    #[test]
+    fn pictures_survive_the_way_to_a_tensor_and_back() {
+        let (first, second) = (gradient(40, 24), gradient(40, 24));
+        let tensor = signed_tensor(&[&first, &second], &Device::flex()).unwrap();
+        assert_eq!(tensor.dims(), [2, 3, 24, 40]);
+        let back = pollster::block_on(read_pictures(tensor)).unwrap();
+        assert_eq!(back, [first, second]);
+    }
+
+    #[test]
+    fn channels_are_normalised_apart() {
+        let picture = RgbImage::from_pixel(8, 8, Rgb([255, 51, 0]));
+        let tensor = clip_tensor(&picture, 4, [0.5, 0.2, 0.1], [0.5, 0.1, 0.2], &Device::flex()).unwrap();
+        let means: Vec<f32> = tensor.mean_dims(&[2, 3]).try_into_vec_as().unwrap();
+        for (mean, expected) in means.iter().zip([1.0, 0.0, -0.5]) {
+            assert!((mean - expected).abs() < 1e-5, "{means:?}");
+        }
+    }
+
+    #[test]
+    fn covering_keeps_the_centre_and_the_proportions() {
+        // A wide picture's outer thirds are cut off.
+        let picture = RgbImage::from_fn(90, 30, |x, _| match x {
+            0..30 => Rgb([255, 0, 0]),
+            30..60 => Rgb([0, 255, 0]),
+            _ => Rgb([0, 0, 255]),
+        });
+        let square = resize_to_cover(&picture, 60, 60).unwrap();
+        assert_eq!(square.get_pixel(30, 30), &Rgb([0, 255, 0]));
+        assert_eq!(square.get_pixel(4, 50), &Rgb([0, 255, 0]));
+        for (w, h) in [(1, 1), (13, 200), (7, 7), (64, 3)] {
+            assert_eq!(resize_to_cover(&picture, w, h).unwrap().dimensions(), (w as u32, h as u32));
+        }
+    }
+
+    #[test]
+    fn a_line_becomes_a_square_without_becoming_gigabytes() {
+        for (w, h) in [(16_384, 1), (1, 16_384)] {
+            let line = RgbImage::from_pixel(w, h, Rgb([9, 8, 7]));
+            let square = resize_to_cover(&line, 224, 224).unwrap();
+            assert!(square.pixels().all(|p| *p == Rgb([9, 8, 7])));
+        }
+    }
+
+    #[test]
+    fn unusable_pictures_are_errors() {
+        let device = Device::flex();
+        assert_eq!(resize_to_cover(&RgbImage::new(0, 5), 4, 4).unwrap_err().code, "image-empty");
+        assert_eq!(signed_tensor(&[], &device).unwrap_err().code, "image-batch");
+        let (a, b) = (gradient(4, 4), gradient(4, 5));
+        assert_eq!(signed_tensor(&[&a, &b], &device).unwrap_err().code, "image-batch");
+        let broken = Tensor::full([1, 3, 2, 2], f32::NAN, &device);
+        assert_eq!(pollster::block_on(read_pictures(broken)).unwrap_err().code, "picture-not-finite");
+    }
+}
