@@ -1,5 +1,6 @@
 //! What a run needs to go on as if it had never stopped.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optim::AdamW;
 use crate::error::{Error, Result};
-use crate::weights::{SafetensorsFile, Tensors, apply, collect, encode_safetensors};
+use crate::weights::{Quantization, SafetensorsFile, Tensors, apply, collect, encode, write_file};
 
 /// Where a run stands, beside its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,10 +36,10 @@ pub fn save<M: Module>(folder: &Path, model: &M, optimizer: &AdamW, progress: &P
     drop(model.valid());
     let (updates, state) = optimizer.state();
     let progress = Progress { updates, ..progress.clone() };
-    write(&new.join("model.safetensors"), &encode_safetensors(&collect(model, "")?, None)?)?;
-    write(&new.join("optimizer.safetensors"), &encode_safetensors(&state, None)?)?;
+    write_file(&new.join("model.safetensors"), &bytes(&collect(model, "")?)?)?;
+    write_file(&new.join("optimizer.safetensors"), &bytes(&state)?)?;
     let json = serde_json::to_vec(&progress).map_err(|e| Error::internal("json", e.to_string()))?;
-    write(&new.join("progress.json"), &json)?;
+    write_file(&new.join("progress.json"), &json)?;
     remove(&old)?;
     if current.exists() {
         fs::rename(&current, &old).map_err(|e| Error::io(current.display(), &e))?;
@@ -72,7 +73,7 @@ pub fn export<M: Module>(path: &Path, model: &M) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
-    write(path, &encode_safetensors(&collect(model, "")?, None)?)
+    write_file(path, &bytes(&collect(model, "")?)?)
 }
 
 /// Writes a config as indented JSON.
@@ -82,7 +83,7 @@ pub fn export_json(path: &Path, config: &impl Serialize) -> Result<()> {
     }
     let mut json = serde_json::to_vec_pretty(config).map_err(|e| Error::internal("json", e.to_string()))?;
     json.push(b'\n');
-    write(path, &json)
+    write_file(path, &json)
 }
 
 fn tensors(path: &Path) -> Result<Tensors> {
@@ -95,8 +96,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io(path.display(), &e))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).map_err(|e| Error::io(path.display(), &e))
+fn bytes(tensors: &Tensors) -> Result<Vec<u8>> {
+    encode(tensors, Quantization::None, &BTreeMap::new())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -11,14 +11,45 @@
 //! resumed is the run that was never stopped.
 
 pub mod checkpoint;
+pub mod data;
 pub mod optim;
 pub mod plot;
 pub mod rng;
 pub mod run;
 
+use std::path::PathBuf;
+
 use burn::tensor::{DType, Device};
 
 use crate::error::{Error, Result};
+
+/// What every stage is told; the stage decides the sizes, by the preset's name.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The model folder that gets the stage's components.
+    pub out: PathBuf,
+    /// Sizes by name: `mini`, and what else the stage knows.
+    pub preset: String,
+    /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
+    pub data: Option<PathBuf>,
+    /// Where rendered pictures are kept between runs.
+    pub cache: PathBuf,
+    /// How many pictures to render; the stage's own number if it is not given.
+    pub pictures: Option<usize>,
+    /// How long, how fast, where; the stage fills in the rate and the batch where they were not given.
+    pub run: run::Options,
+}
+
+impl Setup {
+    /// A preset that the stage does not know.
+    pub fn unknown_preset(&self, known: &[&str]) -> Error {
+        Error::input(
+            "preset",
+            format!("there is no preset '{}' for this stage", self.preset),
+            format!("use one of: {}", known.join(", ")),
+        )
+    }
+}
 
 /// Where training computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

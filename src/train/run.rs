@@ -119,6 +119,17 @@ pub struct Report {
     pub note: Option<String>,
 }
 
+/// What a run tells of itself as it goes.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Something worth a line.
+    Note(String),
+    /// So many pictures of so many have been rendered.
+    Rendered(usize, usize),
+    /// A step was done.
+    Step(Report),
+}
+
 /// A run that came to its end or was stopped.
 pub struct Finished<M> {
     /// The module with averaged weights, recording no gradients.
@@ -137,13 +148,13 @@ const CURVE_POINTS: usize = 2000;
 /// Trains `model` on `objective`, the mean loss of one step's batch (f32, `[1]`).
 ///
 /// `show` gets the averaged weights from time to time and at the end, may write sample sheets into the folder, and
-/// returns a line for the log. `report` gets every step's line.
+/// returns a line for the log. `log` hears of every step.
 pub fn train<M: Module>(
     options: &Options,
     model: M,
     mut objective: impl FnMut(&M, &Step) -> Result<Tensor<1>>,
     mut show: impl FnMut(&M, &Path) -> Result<String>,
-    report: &mut dyn FnMut(&Report),
+    log: &mut dyn FnMut(Event),
 ) -> Result<Finished<M>> {
     if options.steps.is_none() && options.minutes.is_none() {
         return Err(Error::input(
@@ -210,7 +221,7 @@ pub fn train<M: Module>(
         }
         let session = start.elapsed().as_secs_f64();
         let done = options.progress(state.step, before + session);
-        report(&Report {
+        log(Event::Step(Report {
             step: state.step,
             progress: done,
             loss: loss_average.unwrap_or(f32::NAN),
@@ -219,12 +230,12 @@ pub fn train<M: Module>(
             samples_per_second: (state.step - first_step) as f64 * options.batch as f64 / session,
             seconds_left: (before + session) * (1.0 - done) / done.max(1e-9),
             note,
-        });
+        }));
     }
     checkpoint::save(&options.folder, &model, &optimizer, &state)?;
     let averaged = optimizer.averaged(&model);
     checkpoint::export(&options.folder.join("ema.safetensors"), &averaged)?;
-    show(&averaged, &options.folder)?;
+    log(Event::Note(show(&averaged, &options.folder)?));
     plot::curve(&options.folder.join("loss.png"), &state.losses)?;
     Ok(Finished { averaged, steps: state.step, completed })
 }
@@ -325,14 +336,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = Options { steps: Some(150), lr: 0.05, warmup: 5, ..Options::new(folder.path()) };
         let mut losses = Vec::new();
-        let done = train(
-            &options,
-            net(),
-            |net, step| Ok(loss(net, step)),
-            |_, _| Ok(String::new()),
-            &mut |report: &Report| losses.push(report.loss),
-        )
-        .unwrap();
+        let done =
+            train(&options, net(), |net, step| Ok(loss(net, step)), |_, _| Ok(String::new()), &mut |event| {
+                if let Event::Step(report) = event {
+                    losses.push(report.loss);
+                }
+            })
+            .unwrap();
         assert!(losses[149] < 0.2 * losses[0], "{} → {}", losses[0], losses[149]);
         let variance = collect(&done.averaged, "").unwrap().0["norm.running_var"].1.clone();
         assert!(variance.iter().any(|v| (v - 1.0).abs() > 0.1), "{variance:?}");
