@@ -11,6 +11,7 @@
 //! resumed is the run that was never stopped.
 
 pub mod checkpoint;
+pub mod clip;
 pub mod data;
 pub mod optim;
 pub mod plot;

@@ -1,1 +1,3 @@
-//! (empty room)
+//! Pictures to latents and back.
+mod dc;
+pub use dc::{AutoencoderDc, AutoencoderDcConfig, PerLevel};
