@@ -1,8 +1,6 @@
 //! [`FaceStudio::generate`]: the whole flow on one screen, and the only loop.
 
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 
 use ::image::RgbImage;
 use burn::tensor::Device;
@@ -25,12 +23,6 @@ pub struct Progress {
     /// A small preview of the picture so far, where one was asked for.
     pub preview: Option<RgbImage>,
 }
-
-/// Watches a generation: called after every step, `Break` cancels it.
-///
-/// The answer is awaited before the next step starts, so that in a browser the event loop turns between steps
-/// and a cancel can arrive. Natively it is ready at once: `Box::pin(std::future::ready(flow))`.
-pub type Watch<'a> = dyn FnMut(Progress) -> Pin<Box<dyn Future<Output = ControlFlow<()>>>> + 'a;
 
 /// The phases of a generation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -64,11 +56,14 @@ impl FaceStudio {
         Ok(Self { device: device.clone() })
     }
 
-    /// Makes the pictures of a request. `watch` can cancel within one step.
+    /// Makes the pictures of a request.
+    ///
+    /// `watch` is called after every step; `Break` cancels. Its answer is awaited before the next step starts, so
+    /// that in a browser the event loop turns between steps and a cancel can arrive.
     pub async fn generate(
         &self,
         request: &GenerateRequest,
-        _watch: &mut Watch<'_>,
+        _watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
         request.validate()?;
         let _ = &self.device;
