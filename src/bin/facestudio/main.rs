@@ -1,1 +1,82 @@
-fn main() {}
+//! The command line: one file a subcommand, each an `Args` and a `run`.
+
+mod backend;
+mod component;
+mod inspect;
+mod output;
+mod quantize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use facestudio::error::{Error, Fault};
+
+/// Identity-preserving image generation (FaceStudio).
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one network of a model on given tensors.
+    Component(component::Args),
+    /// Say what a model, a component, a safetensors file or a generated picture holds.
+    Inspect(inspect::Args),
+    /// Store a model's weights in fewer bits.
+    Quantize(quantize::Args),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Component(args) => component::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::Quantize(args) => quantize::run(args),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // A panic is a bug of ours: it is told like any other error, and has an exit status of its own.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let what = panic.payload_as_str().unwrap_or("unknown");
+        eprintln!("error: {}", Error::internal("bug", format!("{what}{place}")));
+    }));
+    let command = Cli::parse().command;
+    match std::panic::catch_unwind(|| command.run()) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            let error = told(error);
+            eprintln!("error: {error}");
+            exit_code(error.fault)
+        }
+        Err(_) => exit_code(Fault::Internal),
+    }
+}
+
+/// The crate's error behind `error`, or one made of it.
+fn told(error: anyhow::Error) -> Error {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return error.clone();
+    }
+    match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(source) => Error::io(&error, source),
+        None => Error::internal("bug", format!("{error:#}")),
+    }
+}
+
+/// Exit status 1 is left to nobody, 2 is also clap's own for a wrong flag.
+fn exit_code(fault: Fault) -> ExitCode {
+    ExitCode::from(match fault {
+        Fault::Input => 2,
+        Fault::Weights => 3,
+        Fault::Device => 4,
+        Fault::Io => 5,
+        Fault::Internal => 70,
+        Fault::Cancelled => 130,
+    })
+}

@@ -1,0 +1,53 @@
+//! `--backend`.
+
+use burn::tensor::Device;
+use facestudio::{Error, Result};
+
+/// Where networks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Backend {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A graphics card, through WebGPU.
+    Gpu,
+}
+
+impl Backend {
+    /// The device; fails where this program was built without it.
+    pub fn device(self) -> Result<Device> {
+        match self {
+            Self::Cpu => cpu(),
+            Self::Gpu => gpu(),
+        }
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn cpu() -> Result<Device> {
+    Ok(Device::flex())
+}
+
+#[cfg(not(feature = "cpu"))]
+fn cpu() -> Result<Device> {
+    Err(not_built("cpu"))
+}
+
+#[cfg(feature = "gpu")]
+fn gpu() -> Result<Device> {
+    Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpu() -> Result<Device> {
+    Err(not_built("gpu"))
+}
+
+#[cfg(not(all(feature = "cpu", feature = "gpu")))]
+fn not_built(feature: &str) -> Error {
+    Error::device(
+        "backend-missing",
+        format!("this program was built without the '{feature}' feature"),
+        format!("build it with `cargo build --release --features {feature}`, or choose another --backend"),
+    )
+}

@@ -1,0 +1,61 @@
+//! `facestudio component`: one network, tensors in, tensors out; the numbers can be held against any reference.
+
+mod encoders;
+mod inputs;
+mod unet;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use facestudio::Result;
+use facestudio::weights::{Component, Folder, Quantization, Tensors, encode, write_file};
+
+use crate::backend::Backend;
+use inputs::Inputs;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The network.
+    kind: Kind,
+    /// Its folder, with config.json and safetensors.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Its inputs, a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// Where its outputs go, a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where it runs.
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// sample, timestep, encoder_hidden_states → sample
+    Unet,
+    /// input_ids → last_hidden_state, and text_embeds where it projects
+    TextEncoder,
+    /// pixel_values → image_embeds, and last_hidden_state for a transformer
+    VisionEncoder,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let device = args.backend.device()?;
+    let inputs = Inputs::read(&args.inputs)?;
+    let folder = Folder(args.model.clone());
+    let component = Component::new(&folder, "");
+    let outputs = forward(&args, &component, &inputs, &device)?;
+    write_file(&args.output, &encode(&outputs, Quantization::None, &BTreeMap::new())?)?;
+    Ok(())
+}
+
+fn forward(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    match args.kind {
+        Kind::Unet => unet::run(component, inputs, device),
+        Kind::TextEncoder => encoders::text(component, inputs, device),
+        Kind::VisionEncoder => encoders::vision(component, inputs, device),
+    }
+}

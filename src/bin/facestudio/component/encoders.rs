@@ -1,0 +1,53 @@
+//! The pretrained encoders.
+
+use burn::tensor::{DType, Device};
+use facestudio::encoders::text::TextEncoder;
+use facestudio::encoders::vision::VisionEncoder;
+use facestudio::weights::{Component, Tensors};
+use facestudio::{Error, Result};
+
+use super::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
+
+pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let encoder = TextEncoder::load(component, device)?;
+    let (shape, values) = inputs.values("input_ids")?;
+    let &[batch, tokens] = shape else {
+        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
+    };
+    if batch == 0 || tokens == 0 {
+        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
+    }
+    let ids = values.chunks(tokens).map(|row| row.iter().map(|id| token_id(*id)).collect());
+    let output = encoder.forward(&ids.collect::<Result<Vec<Vec<u32>>>>()?, DType::F32)?;
+    let mut outputs = Tensors::default();
+    outputs.insert("last_hidden_state", output.last_hidden_state)?;
+    if let Some(text_embeds) = output.text_embeds {
+        outputs.insert("text_embeds", text_embeds)?;
+    }
+    Ok(outputs)
+}
+
+fn token_id(value: f32) -> Result<u32> {
+    let id = value as u32;
+    if id as f32 == value {
+        return Ok(id);
+    }
+    Err(Error::input(
+        "input-range",
+        format!("input 'input_ids' holds {value}"),
+        "ids are whole numbers from 0 on",
+    ))
+}
+
+pub fn vision(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let encoder = VisionEncoder::load(component, device)?;
+    let size = Exactly(encoder.preprocessing().size);
+    let pixel_values = inputs.tensor("pixel_values", [Any("batch"), Exactly(3), size, size], device)?;
+    let output = encoder.forward(pixel_values)?;
+    let mut outputs = Tensors::default();
+    outputs.insert("image_embeds", output.image_embeds)?;
+    if let Some(last_hidden_state) = output.last_hidden_state {
+        outputs.insert("last_hidden_state", last_hidden_state)?;
+    }
+    Ok(outputs)
+}
