@@ -26,11 +26,6 @@ impl Inputs {
         tensors.map(Self).map_err(|e| Error::input(e.code, e.message, e.remedy).context(path.display()))
     }
 
-    /// Whether there is an input `name`.
-    pub fn contains(&self, name: &str) -> bool {
-        self.0.0.contains_key(name)
-    }
-
     /// Shape and values of input `name`.
     pub fn values(&self, name: &str) -> Result<(&[usize], &[f32])> {
         let (shape, values) = self.0.0.get(name).ok_or_else(|| {
