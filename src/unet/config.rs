@@ -156,7 +156,7 @@ impl Default for UNet2DConditionConfig {
 /// Largest accepted number of channels: several times any published model's, and bounds what a config can allocate.
 const MAX_CHANNELS: usize = 1 << 13;
 /// Largest accepted number of levels, of layers in a level, and of blocks in a transformer.
-const MAX_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 16;
 
 impl UNet2DConditionConfig {
     /// Creates the model. Fails, naming the value, where a size is impossible or the config asks for something that
@@ -338,4 +338,92 @@ fn unsupported(message: String) -> Error {
         format!("UNet config: {message}"),
         "use a Stable Diffusion 1.x or 2.x UNet",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(config: Value) -> serde_json::Result<UNet2DConditionConfig> {
+        serde_json::from_value(config)
+    }
+
+    fn code_of(config: Value) -> (&'static str, String) {
+        let error = parse(config).unwrap().init(&Device::flex()).unwrap_err();
+        (error.code, error.message)
+    }
+
+    #[test]
+    fn stable_diffusion_sizes_are_built_without_allocating_them() {
+        for (config, params) in [
+            // The published models' numbers of parameters.
+            (json!({"cross_attention_dim": 768}), 859_520_964),
+            (
+                json!({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+                       "use_linear_projection": true, "dual_cross_attention": false}),
+                865_910_724,
+            ),
+        ] {
+            let unet = parse(config).unwrap().init(&Device::flex()).unwrap();
+            assert_eq!(burn::module::Module::num_params(&unet), params);
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_named() {
+        let huge = u64::MAX / 4;
+        for (config, name) in [
+            (json!({"block_out_channels": []}), "block_out_channels"),
+            (json!({"block_out_channels": [320, 640]}), "down_block_types"),
+            (json!({"block_out_channels": [320, 640, 1280, 0]}), "block_out_channels"),
+            (json!({"block_out_channels": [320, 640, 1280, huge]}), "block_out_channels"),
+            (json!({"block_out_channels": [320, 640, 1280, 1281]}), "heads"),
+            (json!({"in_channels": 0}), "in_channels"),
+            (json!({"out_channels": huge}), "out_channels"),
+            (json!({"cross_attention_dim": 0}), "cross_attention_dim"),
+            (json!({"layers_per_block": 0}), "layers_per_block"),
+            (json!({"layers_per_block": [2, 2, 2]}), "layers_per_block"),
+            (json!({"layers_per_block": huge}), "layers_per_block"),
+            (json!({"transformer_layers_per_block": [1, 1, 1, 0]}), "transformer_layers_per_block"),
+            (json!({"attention_head_dim": 0}), "heads"),
+            (json!({"num_attention_heads": [8]}), "num_attention_heads"),
+            (json!({"norm_num_groups": 0}), "norm_num_groups"),
+            (json!({"norm_num_groups": 24}), "norm_num_groups"),
+            (json!({"norm_eps": 0}), "norm_eps"),
+            (json!({"conv_in_kernel": 4}), "conv_in_kernel"),
+            (json!({"freq_shift": 160}), "freq_shift"),
+            (json!({"time_embedding_dim": huge}), "time_embedding_dim"),
+        ] {
+            let (code, message) = code_of(config.clone());
+            assert_eq!(code, "config-range", "{config}");
+            assert!(message.contains(name), "{config}: {message}");
+        }
+    }
+
+    #[test]
+    fn another_architecture_is_refused_and_its_key_named() {
+        for (name, value) in [
+            ("addition_embed_type", json!("text_time")),
+            ("class_embed_type", json!("projection")),
+            ("downsample_padding", json!(0)),
+            ("encoder_hid_dim", json!(4096)),
+            ("only_cross_attention", json!([true, true, true, false])),
+            ("resnet_time_scale_shift", json!("scale_shift")),
+            ("time_embedding_type", json!("fourier")),
+            ("_class_name", json!("FluxTransformer2DModel")),
+        ] {
+            let (code, message) = code_of(json!({ name: value }));
+            assert_eq!(code, "config-unsupported", "{name}");
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(parse(json!({"down_block_types": ["AttnDownBlock2D"]})).is_err());
+        assert!(parse(json!({"layers_per_block": -1})).is_err());
+    }
+
+    #[test]
+    fn a_config_survives_being_written_and_read() {
+        let config = parse(json!({"sample_size": [8, 9], "mid_block_type": null, "norm_eps": 1e-4})).unwrap();
+        assert_eq!(parse(serde_json::to_value(&config).unwrap()).unwrap(), config);
+        assert_eq!(config.mid_block_type, None);
+    }
 }

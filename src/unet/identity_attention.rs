@@ -24,6 +24,7 @@ struct Part {
 impl LevelCondition {
     /// Resizes the regions to a level of `[height, width]`; precision and device are `like`'s.
     ///
+    /// Without regions, or with a single identity, that identity acts everywhere: plain cross-attention.
     /// An identity whose weight is zero at every position of the level is left out: it could not alter anything.
     pub fn new<const D: usize>(condition: &Condition, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
         let (dtype, device) = (like.dtype(), like.device());
