@@ -22,7 +22,7 @@ const LEGACY_EOS_TOKEN_ID: u32 = 2;
 #[serde(default)]
 pub struct TextConfig {
     /// The classes that the checkpoint was saved from; `CLIPTextModel` has no projection, all others have one.
-    pub architectures: Vec<String>,
+    pub architectures: Option<Vec<String>>,
     /// Number of token ids.
     pub vocab_size: usize,
     /// Width of the transformer.
@@ -48,7 +48,7 @@ pub struct TextConfig {
 impl Default for TextConfig {
     fn default() -> Self {
         Self {
-            architectures: Vec::new(),
+            architectures: None,
             vocab_size: 49_408,
             hidden_size: 512,
             intermediate_size: 2048,
@@ -78,14 +78,14 @@ impl TextConfig {
             return component.json("config.json");
         };
         // The whole model's own width wins, and it always projects, as in `CLIPModel`.
-        config.architectures.clear();
+        config.architectures = None;
         config.projection_dim = clip.projection_dim.unwrap_or(config.projection_dim);
         Ok(config)
     }
 
     /// Whether the encoder ends in `text_projection`.
     pub fn projects(&self) -> bool {
-        !self.architectures.iter().any(|name| name == "CLIPTextModel")
+        !self.architectures.iter().flatten().any(|name| name == "CLIPTextModel")
     }
 
     fn encoder(&self) -> EncoderConfig {
@@ -164,10 +164,16 @@ struct TextEmbeddings {
 }
 
 impl TextEncoder {
-    /// Loads the encoder of a component folder.
+    /// Loads the encoder of a component folder. Names may lack their `text_model.`, as transformers 5 saves
+    /// a `CLIPTextModel`.
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
         let encoder = TextConfig::read(component)?.init(device)?;
-        weights::apply(encoder, component.tensors()?.as_ref(), "")
+        let source = component.tensors()?;
+        if encoder.text_projection.is_none() && source.shape("final_layer_norm.weight").is_some() {
+            let text_model = weights::apply(encoder.text_model, source.as_ref(), "")?;
+            return Ok(Self { text_model, ..encoder });
+        }
+        weights::apply(encoder, source.as_ref(), "")
     }
 
     /// The number of tokens that prompts are padded and cut to.

@@ -3,7 +3,10 @@
 //! Each room has a folder with the script that made its fixtures (`reference.py`), and the fixtures: `config.json`
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
+mod text;
+mod tokenizer;
 mod unet;
+mod vision;
 
 use std::path::Path;
 
