@@ -5,6 +5,7 @@ mod component;
 mod inspect;
 mod output;
 mod quantize;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Store a model's weights in fewer bits.
     Quantize(quantize::Args),
+    /// Serve the page and the models on this machine.
+    Serve(serve::Args),
 }
 
 impl Command {
@@ -35,6 +38,7 @@ impl Command {
             Self::Component(args) => component::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Quantize(args) => quantize::run(args),
+            Self::Serve(args) => serve::run(args),
         }
     }
 }

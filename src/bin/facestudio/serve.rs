@@ -1,0 +1,326 @@
+//! `facestudio serve`: the page and the models over HTTP, for one's own machine. Static files, GET and HEAD, no more.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use facestudio::Error;
+
+use crate::output::print;
+
+/// Most bytes of a request's head.
+const MAX_HEAD: u64 = 16 * 1024;
+/// Most connections at a time.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a silent peer is waited for.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Scripts only from here, no inline ones, wasm allowed; the worker inherits it from its own response.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
+     connect-src 'self'; img-src 'self' blob: data:; style-src 'self'; base-uri 'none'; form-action 'none'";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Port; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Address to listen on; 0.0.0.0 lets other machines in.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The browser package, served at /.
+    #[arg(long, default_value = "pkg")]
+    root: PathBuf,
+    /// The model folders, served at /models/.
+    #[arg(long, default_value = "models")]
+    models: PathBuf,
+    /// Send the headers that isolate the page from other origins (COOP and COEP).
+    #[arg(long)]
+    isolated: bool,
+}
+
+/// Serves until it is stopped.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let site = Site::new(&args.root, &args.models, args.isolated)?;
+    let address = SocketAddr::new(args.host, args.port);
+    let listener = TcpListener::bind(address).map_err(|e| {
+        Error::input("port-taken", format!("cannot listen on {address}: {e}"), "choose another --port")
+    })?;
+    print(&format!("FaceStudio is at http://{}/ (stop with Ctrl-C)\n", listener.local_addr()?))?;
+    serve(&listener, site);
+    Ok(())
+}
+
+/// What is served.
+struct Site {
+    root: PathBuf,
+    /// Absent until a model is there.
+    models: Option<PathBuf>,
+    isolated: bool,
+}
+
+impl Site {
+    fn new(root: &Path, models: &Path, isolated: bool) -> Result<Self, Error> {
+        if !root.join("index.html").is_file() {
+            return Err(Error::input(
+                "page-missing",
+                format!("{} holds no index.html", root.display()),
+                "build the browser package with `make pkg`, or name its folder with --root",
+            ));
+        }
+        let root = root.canonicalize().map_err(|e| Error::io(root.display(), &e))?;
+        Ok(Self { root, models: models.canonicalize().ok(), isolated })
+    }
+
+    /// The file behind a request's target; `None` where there is none that may be seen.
+    fn file(&self, target: &str) -> Option<PathBuf> {
+        let path = percent_decode(target.split(['?', '#']).next()?)?;
+        let (base, rest) = match path.strip_prefix("/models/") {
+            Some(rest) => (self.models.as_deref()?, rest),
+            None => (self.root.as_path(), path.strip_prefix('/')?),
+        };
+        let rest = if rest.is_empty() || rest.ends_with('/') {
+            format!("{rest}index.html")
+        } else {
+            rest.to_owned()
+        };
+        // Hidden files, drive letters and Windows' own separators are refused along with the way up.
+        let plain =
+            |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', ':', '\0']);
+        if !rest.split('/').all(plain) {
+            return None;
+        }
+        // Links are followed before the comparison, so that none of them leads out.
+        let file = base.join(rest).canonicalize().ok()?;
+        (file.starts_with(base) && file.is_file()).then_some(file)
+    }
+}
+
+fn serve(listener: &TcpListener, site: Site) {
+    let site = Arc::new(site);
+    let open = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming().flatten() {
+        if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (site, open) = (site.clone(), open.clone());
+        std::thread::spawn(move || {
+            // A peer that goes away is its own affair.
+            let _ = answer(&stream, &site);
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Answers the requests of one connection until it closes.
+fn answer(stream: &TcpStream, site: &Site) -> io::Result<()> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_head(&mut reader)? {
+        let (mut status, mut body) = ("404 Not Found", None);
+        match request.method.as_str() {
+            "GET" | "HEAD" => {
+                if let Some(path) = site.file(&request.target) {
+                    (status, body) = ("200 OK", Some((File::open(&path)?, mime(&path))));
+                }
+            }
+            _ => status = "405 Method Not Allowed",
+        }
+        let (length, mime) = match &body {
+            Some((file, mime)) => (file.metadata()?.len(), *mime),
+            None => (status.len() as u64, "text/plain; charset=utf-8"),
+        };
+        let isolation = if site.isolated {
+            "Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n"
+        } else {
+            ""
+        };
+        let connection = if request.close { "close" } else { "keep-alive" };
+        let mut out = stream;
+        write!(
+            out,
+            "HTTP/1.1 {status}\r\nContent-Type: {mime}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\
+             Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+             Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\n{isolation}\r\n"
+        )?;
+        if request.method != "HEAD" {
+            match body {
+                // `take`: a file that grows meanwhile must not run into the next answer.
+                Some((file, _)) => io::copy(&mut file.take(length), &mut out).map(drop)?,
+                None => out.write_all(status.as_bytes())?,
+            }
+        }
+        if request.close {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Request {
+    method: String,
+    target: String,
+    close: bool,
+}
+
+/// Reads one request's head; `None` at the connection's end and for what is not HTTP.
+fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+    let mut head = reader.take(MAX_HEAD);
+    let mut line = String::new();
+    head.read_line(&mut line)?;
+    let mut words = line.split_ascii_whitespace();
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
+        return Ok(None);
+    };
+    if !version.starts_with("HTTP/1.") {
+        return Ok(None);
+    }
+    let mut request =
+        Request { method: method.to_owned(), target: target.to_owned(), close: version == "HTTP/1.0" };
+    loop {
+        let mut header = String::new();
+        if head.read_line(&mut header)? == 0 {
+            return Ok(None);
+        }
+        let header = header.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            return Ok(Some(request));
+        }
+        match header.split_once(':') {
+            Some(("connection", value)) => request.close |= value.contains("close"),
+            // Nothing here takes a body; one that is sent would be read as the next request.
+            Some(("content-length" | "transfer-encoding", _)) => request.close = true,
+            _ => {}
+        }
+    }
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |b: u8| char::from(b).to_digit(16);
+                (digit(rest.next()?)? * 16 + digit(rest.next()?)?) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn mime(path: &Path) -> &'static str {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js" | "mjs") => "text/javascript; charset=utf-8",
+        Some("json") => "application/json",
+        Some("wasm") => "application/wasm",
+        Some("svg") => "image/svg+xml",
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("webp") => "image/webp",
+        Some("txt" | "md" | "ts") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> (tempfile::TempDir, Site) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("pkg/index.html", "page"),
+            ("pkg/engine/a b.js", "script"),
+            ("pkg/.hidden", "hidden"),
+            ("models/mini/manifest.json", "{}"),
+            ("secret", "secret"),
+        ] {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let site = Site::new(&dir.path().join("pkg"), &dir.path().join("models"), true).unwrap();
+        (dir, site)
+    }
+
+    #[test]
+    fn paths_lead_to_files_and_never_out() {
+        let (dir, site) = site();
+        for (target, file) in [
+            ("/", "pkg/index.html"),
+            ("/index.html?v=1#top", "pkg/index.html"),
+            ("/engine/a%20b.js", "pkg/engine/a b.js"),
+            ("/models/mini/manifest.json", "models/mini/manifest.json"),
+        ] {
+            let expected = dir.path().join(file).canonicalize().unwrap();
+            assert_eq!(site.file(target), Some(expected), "{target}");
+        }
+        for target in [
+            "/../secret",
+            "/%2e%2e/secret",
+            "/engine/../../secret",
+            "/models/../secret",
+            "/models/..%2fsecret",
+            "//etc/passwd",
+            "/.hidden",
+            "/engine",
+            "/engine/",
+            "/models/",
+            "/%",
+            "/%ff",
+            "/a%00b",
+            "index.html",
+            "",
+        ] {
+            assert_eq!(site.file(target), None, "{target}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_out_are_not_followed() {
+        let (dir, site) = site();
+        std::os::unix::fs::symlink(dir.path().join("secret"), dir.path().join("pkg/link")).unwrap();
+        assert_eq!(site.file("/link"), None);
+    }
+
+    #[test]
+    fn one_connection_answers_several_requests() {
+        let (_dir, site) = site();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || serve(&listener, site));
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .write_all(
+                b"HEAD / HTTP/1.1\r\n\r\nGET /nothing HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\n\r\n\
+                  GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            )
+            .unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        let status: Vec<&str> = answers.matches("HTTP/1.1 ").collect();
+        assert_eq!(status.len(), 4, "{answers}");
+        for expected in ["200 OK", "404 Not Found", "405 Method", "Cross-Origin-Opener-Policy: same-origin"] {
+            assert!(answers.contains(expected), "{expected} in {answers}");
+        }
+        assert!(answers.ends_with("\r\n\r\npage"), "{answers}");
+    }
+
+    #[test]
+    fn a_folder_without_a_page_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let Err(error) = Site::new(dir.path(), dir.path(), false) else { panic!("there is no page") };
+        assert_eq!(error.code, "page-missing");
+    }
+}
