@@ -33,7 +33,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
 /// let (vocab_json, merges_txt) = Tokenizer::train(["a smiling man", "a man"], 520)?;
 /// let tokenizer = Tokenizer::new(vocab_json.as_bytes(), &merges_txt, &SpecialTokens::default())?;
 /// assert_eq!(tokenizer.encode("A  man", 8)?, tokenizer.encode("a man", 8)?);
-/// # facestudio::Result::Ok(())
+/// # Ok::<(), facestudio::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
