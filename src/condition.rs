@@ -134,8 +134,8 @@ impl Regions {
         if (height, width) == (self.height, self.width) {
             return self.weights.clone();
         }
-        let rows = cells(self.height, height);
-        let columns = cells(self.width, width);
+        let rows = covered_cells(self.height, height);
+        let columns = covered_cells(self.width, width);
         self.weights
             .iter()
             .map(|mask| {
@@ -158,7 +158,7 @@ impl Regions {
 }
 
 /// For each of `to` cells over `from` samples: the samples it covers with weights that sum to 1.
-fn cells(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
+pub(crate) fn covered_cells(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     let scale = from as f64 / to as f64;
     (0..to)
         .map(|i| {

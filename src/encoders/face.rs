@@ -1,4 +1,4 @@
-//! The identity encoder `e_f = ArcFace(I_f)` (paper section 3.2): InsightFace's improved residual network.
+//! The identity encoder `e_f = ArcFace(I_f)` of the paper: InsightFace's improved residual network.
 //!
 //! Names are those of InsightFace's `arcface_torch` backbones (`iresnet50`, `iresnet100`), so that their
 //! checkpoints load as they are. Blocks follow Deng et al. 2019 (ArcFace), section 3.2: batch norm first, PReLU

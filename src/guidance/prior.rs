@@ -1,4 +1,4 @@
-//! The prior: a text embedding to a vision embedding, by diffusion (paper section 3.2; Ramesh et al. 2022,
+//! The prior: a text embedding to a vision embedding, by diffusion (the paper's text branch; Ramesh et al. 2022,
 //! section 2.2). Names and defaults are those of diffusers' `PriorTransformer`.
 
 use burn::module::{Module, Param};

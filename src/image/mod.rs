@@ -1,4 +1,6 @@
 //! Pixels to tensors and back; no weights.
 
 pub mod align;
+pub mod codec;
+pub mod mask;
 pub mod preprocess;

@@ -1,0 +1,227 @@
+//! Files to pixels and back: every size is checked before anything is allocated for it.
+
+use std::io::Cursor;
+
+use ::image::error::{ImageError, LimitErrorKind};
+use ::image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use crate::error::{Error, Result};
+
+/// Most pixels of a picture that is read: 64 megapixels, more than phones take.
+pub const MAX_PIXELS: u64 = 64 << 20;
+/// Most pixels along one side of a picture that is read.
+pub const MAX_SIDE: u32 = 16_384;
+/// Most bytes that a decoder may hold: the largest picture with four channels of 16 bits, and as much again.
+const MAX_ALLOCATION: u64 = MAX_PIXELS * 8 * 2;
+/// Most bytes of text that is read from a PNG.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Decodes a PNG, JPEG, WebP, GIF (its first frame) or BMP file, told apart by its content.
+///
+/// Turns the picture upright where the camera's Exif data say so, and lays transparent pixels over white. Colour
+/// profiles are ignored: pixels are taken as sRGB. Fails with `image-format` on anything else, `image-too-large`
+/// beyond [`MAX_PIXELS`] or [`MAX_SIDE`], and `image-damaged` on a file that is cut off or broken.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let picture = decode_dynamic(bytes)?;
+    Ok(if picture.color().has_alpha() { over(&picture, 255) } else { picture.into_rgb8() })
+}
+
+/// [`decode`] for masks: brightness, with transparent pixels black (outside).
+pub fn decode_mask(bytes: &[u8]) -> Result<GrayImage> {
+    let picture = decode_dynamic(bytes)?;
+    let picture = if picture.color().has_alpha() { over(&picture, 0).into() } else { picture };
+    Ok(picture.into_luma8())
+}
+
+fn decode_dynamic(bytes: &[u8]) -> Result<DynamicImage> {
+    let mut limits = Limits::no_limits();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| not_a_picture())?;
+    let format = reader.format().ok_or_else(not_a_picture)?;
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(from_image)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    if format == ImageFormat::Jpeg && is_cut_off_jpeg(bytes) {
+        return Err(damaged("the JPEG file ends before its picture does"));
+    }
+    let orientation = decoder.orientation().map_err(from_image)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(from_image)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+fn check_size(width: u32, height: u32) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(damaged(&format!("the picture has {width}×{height} pixels")));
+    }
+    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(too_large(&format!("the picture has {width}×{height} pixels")));
+    }
+    Ok(())
+}
+
+/// Blends over a gray background.
+fn over(picture: &DynamicImage, background: u8) -> RgbImage {
+    let rgba = picture.to_rgba8();
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, alpha] = rgba.get_pixel(x, y).0.map(u32::from);
+        let blend = |c: u32| ((c * alpha + u32::from(background) * (255 - alpha) + 127) / 255) as u8;
+        ::image::Rgb([blend(r), blend(g), blend(b)])
+    })
+}
+
+/// Whether a JPEG has no end-of-image marker after its first scan begins. The decoder fills what is missing with
+/// gray instead of failing. A thumbnail's marker lies in a segment before the scan and does not count.
+fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut at = 2;
+    while let Some([0xFF, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            0xFF => at += 1,
+            0x01 | 0xD0..=0xD8 => at += 2,
+            &START_OF_SCAN => return !bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]),
+            _ => match bytes.get(at + 2..at + 4) {
+                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
+                None => return true,
+            },
+        }
+    }
+    at >= bytes.len()
+}
+
+fn not_a_picture() -> Error {
+    Error::input(
+        "image-format",
+        "the file is not a PNG, JPEG, WebP, GIF or BMP picture",
+        "save the picture as PNG or JPEG",
+    )
+}
+
+fn too_large(message: &str) -> Error {
+    Error::input(
+        "image-too-large",
+        format!("{message}; at most {} megapixels and {MAX_SIDE} along a side can be read", MAX_PIXELS >> 20),
+        "scale the picture down first",
+    )
+}
+
+fn damaged(message: &str) -> Error {
+    Error::input("image-damaged", message, "save or download the picture again")
+}
+
+fn from_image(error: ImageError) -> Error {
+    match error {
+        ImageError::Limits(limit) => match limit.kind() {
+            LimitErrorKind::DimensionError | LimitErrorKind::InsufficientMemory => {
+                too_large("the picture is too large")
+            }
+            _ => damaged(&format!("the picture cannot be read: {limit}")),
+        },
+        ImageError::Unsupported(what) => Error::input(
+            "image-format",
+            format!("this kind of picture is not supported: {what}"),
+            "save the picture as PNG or JPEG",
+        ),
+        other => damaged(&format!("the picture cannot be read: {other}")),
+    }
+}
+
+/// Encodes a PNG with texts under their keywords (`tEXt`, or `iTXt` where a text is not Latin-1).
+///
+/// Fails with `png-text` on a keyword that is empty, longer than 79 characters or not Latin-1.
+pub fn encode_png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let fail = |e: png::EncodingError| Error::internal("png-encode", format!("{e}"));
+    let is_latin_1 = |text: &str| text.chars().all(|c| u32::from(c) < 256);
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, text) in texts {
+        if !(1..=79).contains(&keyword.chars().count()) || !is_latin_1(keyword) || keyword.contains('\0') {
+            return Err(Error::input(
+                "png-text",
+                format!("'{keyword}' cannot be a keyword of a PNG"),
+                "use 1 to 79 Latin letters",
+            ));
+        }
+        let (keyword, text) = ((*keyword).to_owned(), (*text).to_owned());
+        if is_latin_1(&text) && !text.contains('\0') {
+            encoder.add_text_chunk(keyword, text).map_err(fail)?;
+        } else {
+            encoder.add_itxt_chunk(keyword, text).map_err(fail)?;
+        }
+    }
+    let mut writer = encoder.write_header().map_err(fail)?;
+    writer.write_image_data(picture).map_err(fail)?;
+    writer.finish().map_err(fail)?;
+    Ok(bytes)
+}
+
+/// The texts before a PNG's pixels, with their keywords; decodes no pixels.
+///
+/// Fails with `image-format` where the bytes are no PNG and `image-damaged` where its head is broken.
+pub fn read_png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err(not_a_picture());
+    }
+    let fail = |e: png::DecodingError| damaged(&format!("the PNG cannot be read: {e}"));
+    // A row of the widest picture must fit as well.
+    let limits = png::Limits { bytes: MAX_TEXT + MAX_SIDE as usize * 8 };
+    let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits).read_info().map_err(fail)?;
+    let info = reader.info();
+    let mut texts = Vec::new();
+    for chunk in &info.uncompressed_latin1_text {
+        texts.push((chunk.keyword.clone(), chunk.text.clone()));
+    }
+    for chunk in &info.compressed_latin1_text {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text_with_limit(MAX_TEXT).map_err(fail)?;
+        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(fail)?));
+    }
+    for chunk in &info.utf8_text {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text_with_limit(MAX_TEXT).map_err(fail)?;
+        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(fail)?));
+    }
+    Ok(texts)
+}
+
+/// Writes a file so that nobody ever sees half of it: under another name in the same folder, then renamed. What was
+/// there before stays if anything fails.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn write_atomic(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let Some(name) = path.file_name() else {
+        return Err(Error::input(
+            "output-path",
+            format!("{} is not the path of a file", path.display()),
+            "name a file to write",
+        ));
+    };
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".{}-{count}.part", std::process::id()));
+    let partial = path.with_file_name(partial);
+    let write = || {
+        let mut file = std::fs::File::create_new(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|e| {
+        // The first error is what matters; the leftover may not even exist.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(path.display(), &e)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use super::*;
+use ::image::{Rgb, Rgba, RgbaImage};
+
+const FORMATS: [ImageFormat; 5] =
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp];
+
+fn picture() -> RgbImage {
+    RgbImage::from_fn(48, 32, |x, y| Rgb([(5 * x) as u8, (7 * y) as u8, (x * y % 256) as u8]))
+}
+
+fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// The head of a PNG that claims a size and has no pixels.
+fn png_head(width: u32, height: u32) -> Vec<u8> {
+    let mut chunk = b"IHDR".to_vec();
+    chunk.extend(width.to_be_bytes());
+    chunk.extend(height.to_be_bytes());
+    chunk.extend([8, 2, 0, 0, 0]);
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    bytes.extend(&chunk);
+    bytes.extend(crc32(&chunk).to_be_bytes());
+    bytes.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    bytes
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn every_format_is_read() {
+    for format in FORMATS {
+        let decoded = decode(&encoded(picture(), format)).unwrap();
+        assert_eq!(decoded.dimensions(), (48, 32), "{format:?}");
+        if matches!(format, ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp) {
+            assert_eq!(decoded, picture(), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_picture_is_refused_by_its_head() {
+    for (width, height) in [(60_000, 60_000), (20_000, 2), (2, 20_000), (12_000, 12_000)] {
+        let error = decode(&png_head(width, height)).unwrap_err();
+        assert_eq!(error.code, "image-too-large", "{width}×{height}: {error}");
+    }
+    let mut bmp = encoded(picture(), ImageFormat::Bmp);
+    bmp[18..22].copy_from_slice(&60_000_i32.to_le_bytes());
+    bmp[22..26].copy_from_slice(&60_000_i32.to_le_bytes());
+    assert_eq!(decode(&bmp).unwrap_err().code, "image-too-large");
+    let mut gif = encoded(picture(), ImageFormat::Gif);
+    gif[6..10].copy_from_slice(&[0xFF; 4]);
+    assert_eq!(decode(&gif).unwrap_err().code, "image-too-large");
+    let mut jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xEA, 0x60, 0xEA, 0x60]);
+    assert_eq!(decode(&jpeg).unwrap_err().code, "image-too-large");
+}
+
+#[test]
+fn what_is_no_picture_is_refused() {
+    for bytes in
+        [&b""[..], b"x", b"%PDF-1.7 and so on, for more than sixteen bytes", &[0; 4096], b"II*\0\x08\0\0\0"]
+    {
+        assert_eq!(decode(bytes).unwrap_err().code, "image-format");
+    }
+}
+
+#[test]
+fn a_cut_off_picture_is_damaged_wherever_it_is_cut() {
+    for format in FORMATS {
+        let bytes = encoded(picture(), format);
+        for part in [20, 30, 50, 75, 95] {
+            let cut = &bytes[..bytes.len() * part / 100];
+            let error = decode(cut).map(|_| ()).unwrap_err();
+            assert_eq!(error.code, "image-damaged", "{format:?} cut to {part} %: {error}");
+        }
+    }
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    for format in FORMATS {
+        let bytes = encoded(picture(), format);
+        for i in 0..bytes.len().min(600) {
+            let mut broken = bytes.clone();
+            broken[i] ^= 0x5A;
+            if let Err(error) = decode(&broken) {
+                assert!(error.code.starts_with("image-"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn transparency_is_white_in_pictures_and_black_in_masks() {
+    let clear = RgbaImage::from_fn(2, 1, |x, _| Rgba([200, 100, 0, if x == 0 { 0 } else { 128 }]));
+    let bytes = encoded(clear, ImageFormat::Png);
+    let picture = decode(&bytes).unwrap();
+    assert_eq!(picture.get_pixel(0, 0), &Rgb([255, 255, 255]));
+    assert_eq!(picture.get_pixel(1, 0), &Rgb([227, 177, 127]));
+    assert_eq!(decode_mask(&bytes).unwrap().get_pixel(0, 0).0, [0]);
+}
+
+#[test]
+fn photos_are_turned_upright() {
+    // Exif with a single tag: orientation 6, turned right by a quarter.
+    let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let mut turned = jpeg[..2].to_vec();
+    turned.extend([0xFF, 0xE1]);
+    turned.extend((exif.len() as u16 + 2).to_be_bytes());
+    turned.extend(exif);
+    turned.extend(&jpeg[2..]);
+    let upright = decode(&turned).unwrap();
+    assert_eq!(upright, ::image::imageops::rotate90(&decode(&jpeg).unwrap()));
+}
+
+#[test]
+fn texts_survive_a_png() {
+    let texts = [("parameters", "a portrait, steps: 25"), ("prompt", "портрет — 肖像 🙂"), ("empty", "")];
+    let bytes = encode_png(&picture(), &texts).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), picture());
+    let mut read = read_png_texts(&bytes).unwrap();
+    read.sort();
+    let mut expected = texts.map(|(k, t)| (k.to_owned(), t.to_owned()));
+    expected.sort();
+    assert_eq!(read, expected);
+    assert!(read_png_texts(&encode_png(&picture(), &[]).unwrap()).unwrap().is_empty());
+}
+
+#[test]
+fn unusable_texts_are_errors() {
+    for keyword in ["", "ключ", &"k".repeat(80), "a\0b"] {
+        assert_eq!(encode_png(&picture(), &[(keyword, "text")]).unwrap_err().code, "png-text");
+    }
+    assert_eq!(read_png_texts(b"GIF89a").unwrap_err().code, "image-format");
+    assert_eq!(read_png_texts(&png_head(8, 8)[..20]).unwrap_err().code, "image-damaged");
+}
+
+#[test]
+fn a_failed_write_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture.png");
+    write_atomic(&path, b"first").unwrap();
+    write_atomic(&path, b"second").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"second");
+    // A folder cannot be replaced by a file.
+    let taken = folder.path().join("taken");
+    std::fs::create_dir_all(taken.join("inside")).unwrap();
+    assert_eq!(write_atomic(&taken, b"third").unwrap_err().code, "io");
+    assert!(taken.join("inside").is_dir());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file stays");
+    assert_eq!(write_atomic(std::path::Path::new("/"), b"").unwrap_err().code, "output-path");
+}

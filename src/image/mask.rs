@@ -1,0 +1,283 @@
+//! Masks: where a person, a face or a change is, as numbers in [0, 1] at any size.
+
+use ::image::{GrayImage, Rgb, RgbImage};
+
+use crate::condition::covered_cells;
+use crate::error::{Error, Result};
+use crate::request::RelativeBox;
+
+/// What fills the face in a style image (see [`hide`]): the middle of the range, with neither skin nor light in it.
+/// The paper masks the face in training and does not say with what.
+pub const FACE_FILL: Rgb<u8> = Rgb([127, 127, 127]);
+
+/// How much of each position is inside, 0 to 1, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    width: usize,
+    height: usize,
+    values: Vec<f32>,
+}
+
+impl Mask {
+    /// A mask from its values. Fails with `mask-size` where there are not `width × height` of them, and with
+    /// `mask-range` outside [0, 1].
+    pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self> {
+        if width == 0 || height == 0 || width.checked_mul(height) != Some(values.len()) {
+            return Err(Error::input(
+                "mask-size",
+                format!("{} values do not make a {width}×{height} mask", values.len()),
+                "make the mask the size of the picture",
+            ));
+        }
+        if values.iter().any(|value| !(0.0..=1.0).contains(value)) {
+            return Err(Error::input(
+                "mask-range",
+                "the mask has values outside [0, 1]",
+                "scale the mask to [0, 1]",
+            ));
+        }
+        Ok(Self { width, height, values })
+    }
+
+    /// White is inside. Fails with `mask-size` on an empty picture.
+    pub fn from_gray(picture: &GrayImage) -> Result<Self> {
+        let values = picture.as_raw().iter().map(|byte| f32::from(*byte) / 255.0).collect();
+        Self::new(picture.width() as usize, picture.height() as usize, values)
+    }
+
+    /// A box, with the exact share of the positions that its edges cut.
+    pub fn from_box(area: &RelativeBox, width: usize, height: usize) -> Self {
+        let share = |start: f32, length: f32, count: usize| -> Vec<f32> {
+            let (start, end) = (start * count as f32, (start + length) * count as f32);
+            (0..count).map(|i| (end.min(i as f32 + 1.0) - start.max(i as f32)).clamp(0.0, 1.0)).collect()
+        };
+        let columns = share(area.x, area.width, width);
+        let rows = share(area.y, area.height, height);
+        let values = rows.iter().flat_map(|row| columns.iter().map(move |column| row * column)).collect();
+        Self { width, height, values }
+    }
+
+    /// The ellipse in a box, `[left, top, right, bottom]` in pixels, with an edge one pixel soft: a face's outline
+    /// in its box.
+    pub fn oval(edges: [f32; 4], width: usize, height: usize) -> Self {
+        let [left, top, right, bottom] = edges;
+        let (centre_x, centre_y) = ((left + right) / 2.0, (top + bottom) / 2.0);
+        let (radius_x, radius_y) = (((right - left) / 2.0).max(1e-3), ((bottom - top) / 2.0).max(1e-3));
+        let mut values = Vec::with_capacity(width * height);
+        for y in 0..height {
+            for x in 0..width {
+                let (u, v) = ((x as f32 + 0.5 - centre_x) / radius_x, (y as f32 + 0.5 - centre_y) / radius_y);
+                let squared = u * u + v * v;
+                // Distance to the edge in pixels, to first order: the implicit function over its gradient's length.
+                let gradient = 2.0 * (u / radius_x).hypot(v / radius_y);
+                values.push((0.5 - (squared - 1.0) / gradient.max(1e-6)).clamp(0.0, 1.0));
+            }
+        }
+        Self { width, height, values }
+    }
+
+    /// `(width, height)`.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// The values, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The values, row-major.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
+    /// How much of the picture is inside, 0 to 1.
+    pub fn coverage(&self) -> f32 {
+        (self.values.iter().map(|value| f64::from(*value)).sum::<f64>() / self.values.len() as f64) as f32
+    }
+
+    /// The mask at another size, for example the latents': the average of what each position covers. Keeps the
+    /// coverage. Fails with `mask-size` on a size of zero.
+    pub fn resized(&self, width: usize, height: usize) -> Result<Self> {
+        let rows = covered_cells(self.height, height);
+        let columns = covered_cells(self.width, width);
+        let mut values = Vec::with_capacity(width * height);
+        for row in &rows {
+            for column in &columns {
+                let mut sum = 0.0;
+                for (y, row_weight) in row {
+                    for (x, column_weight) in column {
+                        sum += row_weight * column_weight * self.values[y * self.width + x];
+                    }
+                }
+                // Weights sum to 1 but for rounding.
+                values.push(sum.clamp(0.0, 1.0));
+            }
+        }
+        Self::new(width, height, values)
+    }
+
+    /// The mask with its edge softened by a Gaussian of standard deviation `sigma` in positions; what is constant
+    /// stays. A `sigma` of zero or less changes nothing.
+    pub fn feathered(&self, sigma: f32) -> Self {
+        if !(sigma > 0.0 && sigma.is_finite()) {
+            return self.clone();
+        }
+        // Beyond three deviations a Gaussian has 0.3 % of its weight; a longer reach than the mask changes nothing.
+        let reach = ((3.0 * sigma).ceil() as usize).min(self.width.max(self.height));
+        let weight = |k: usize| (-((k as f32 / sigma).powi(2)) / 2.0).exp();
+        let kernel: Vec<f32> = (0..=2 * reach).map(|k| weight(k.abs_diff(reach))).collect();
+        let total: f32 = kernel.iter().sum();
+        let blur = |count: usize, at: &dyn Fn(usize) -> f32, i: usize| -> f32 {
+            let sum: f32 = kernel
+                .iter()
+                .enumerate()
+                .map(|(k, w)| w * at((i + k).saturating_sub(reach).min(count - 1)))
+                .sum();
+            (sum / total).clamp(0.0, 1.0)
+        };
+        let (width, height) = (self.width, self.height);
+        let across: Vec<f32> = (0..width * height)
+            .map(|p| blur(width, &|x| self.values[p / width * width + x], p % width))
+            .collect();
+        let values = (0..width * height)
+            .map(|p| blur(height, &|y| across[y * width + p % width], p / width))
+            .collect();
+        Self { width, height, values }
+    }
+
+    /// What is outside.
+    pub fn inverted(&self) -> Self {
+        Self { values: self.values.iter().map(|value| 1.0 - value).collect(), ..*self }
+    }
+
+    /// What is inside either. Fails with `mask-size` where their sizes differ.
+    pub fn union(&self, other: &Self) -> Result<Self> {
+        if self.size() != other.size() {
+            return Err(Error::input(
+                "mask-size",
+                format!("masks of {:?} and {:?} positions cannot be joined", self.size(), other.size()),
+                "make all masks the size of the picture",
+            ));
+        }
+        let values = self.values.iter().zip(&other.values).map(|(a, b)| a.max(*b)).collect();
+        Ok(Self { values, ..*self })
+    }
+
+    /// Black and white.
+    pub fn to_gray(&self) -> GrayImage {
+        GrayImage::from_fn(self.width as u32, self.height as u32, |x, y| {
+            ::image::Luma([(self.values[y as usize * self.width + x as usize] * 255.0).round() as u8])
+        })
+    }
+}
+
+/// Paints `mask` in one colour: with [`FACE_FILL`] and the face's mask, a picture becomes the style input that
+/// training sees, which shows everything about the picture but whose face it is.
+///
+/// Fails with `mask-size` where the mask's size is not the picture's.
+pub fn hide(picture: &RgbImage, mask: &Mask, colour: Rgb<u8>) -> Result<RgbImage> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    if mask.size() != (width, height) {
+        return Err(Error::input(
+            "mask-size",
+            format!("a mask of {:?} positions cannot hide part of a {width}×{height} picture", mask.size()),
+            "make the mask the size of the picture",
+        ));
+    }
+    let mut hidden = picture.clone();
+    for (pixel, weight) in hidden.pixels_mut().zip(mask.values()) {
+        for (byte, fill) in pixel.0.iter_mut().zip(colour.0) {
+            *byte = (f32::from(*byte) * (1.0 - weight) + f32::from(fill) * weight).round() as u8;
+        }
+    }
+    Ok(hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn area(x: f32, y: f32, width: f32, height: f32) -> RelativeBox {
+        RelativeBox { x, y, width, height }
+    }
+
+    #[test]
+    fn a_box_covers_its_share_at_any_size() {
+        let third = area(0.25, 0.1, 1.0 / 3.0, 0.7);
+        for (w, h) in [(64, 64), (5, 3), (1, 1), (7, 40)] {
+            let coverage = Mask::from_box(&third, w, h).coverage();
+            assert!((coverage - 0.7 / 3.0).abs() < 1e-4, "{w}×{h}: {coverage}");
+        }
+        let left = Mask::from_box(&area(0.0, 0.0, 0.5, 1.0), 4, 1);
+        assert_eq!(left.values(), [1.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn an_oval_has_an_ellipse_s_area_and_place() {
+        let oval = Mask::oval([10.0, 20.0, 50.0, 80.0], 64, 96);
+        let expected = std::f32::consts::PI * 20.0 * 30.0 / (64.0 * 96.0);
+        assert!((oval.coverage() / expected - 1.0).abs() < 0.01, "{}", oval.coverage());
+        assert_eq!(oval.values()[50 * 64 + 30], 1.0);
+        assert_eq!(oval.values()[22 * 64 + 12], 0.0, "the box's corner is outside");
+    }
+
+    #[test]
+    fn resizing_keeps_the_coverage() {
+        let mask = Mask::oval([3.0, 3.0, 40.0, 29.0], 48, 32);
+        for (w, h) in [(6, 4), (7, 5), (96, 64), (48, 32), (1, 1)] {
+            let resized = mask.resized(w, h).unwrap();
+            assert_eq!(resized.size(), (w, h));
+            assert!((resized.coverage() - mask.coverage()).abs() < 1e-4, "{w}×{h}");
+        }
+        assert_eq!(mask.resized(0, 4).unwrap_err().code, "mask-size");
+    }
+
+    #[test]
+    fn feathering_softens_the_edge_alone() {
+        let half = Mask::from_box(&area(0.0, 0.0, 0.5, 1.0), 40, 10);
+        let soft = half.feathered(2.0);
+        let row = &soft.values()[5 * 40..6 * 40];
+        assert!((row[19] + row[20] - 1.0).abs() < 1e-4, "symmetric about the edge");
+        assert!(row.windows(2).all(|pair| pair[0] >= pair[1]), "falls all the way");
+        assert!(row[2] > 0.999 && row[37] < 0.001);
+        let full = Mask::from_box(&area(0.0, 0.0, 1.0, 1.0), 9, 9);
+        assert!(full.feathered(50.0).values().iter().all(|v| (v - 1.0).abs() < 1e-5));
+        assert_eq!(half.feathered(0.0), half);
+        assert_eq!(half.feathered(f32::NAN), half);
+    }
+
+    #[test]
+    fn hiding_changes_what_is_inside_alone() {
+        let picture = RgbImage::from_fn(20, 20, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 5]));
+        let face = Mask::oval([5.0, 5.0, 15.0, 15.0], 20, 20);
+        let hidden = hide(&picture, &face, FACE_FILL).unwrap();
+        for (p, weight) in face.values().iter().enumerate() {
+            let (x, y) = (p as u32 % 20, p as u32 / 20);
+            if *weight == 0.0 {
+                assert_eq!(hidden.get_pixel(x, y), picture.get_pixel(x, y));
+            } else if *weight == 1.0 {
+                assert_eq!(hidden.get_pixel(x, y), &FACE_FILL);
+            }
+        }
+        let small = Mask::oval([0.0, 0.0, 4.0, 4.0], 4, 4);
+        assert_eq!(hide(&picture, &small, FACE_FILL).unwrap_err().code, "mask-size");
+    }
+
+    #[test]
+    fn masks_combine() {
+        let left = Mask::from_box(&area(0.0, 0.0, 0.5, 1.0), 8, 2);
+        let right = left.inverted();
+        assert_eq!(left.union(&right).unwrap().coverage(), 1.0);
+        assert_eq!(Mask::from_gray(&left.to_gray()).unwrap(), left);
+        assert_eq!(left.union(&Mask::oval([0.0; 4], 3, 3)).unwrap_err().code, "mask-size");
+    }
+
+    #[test]
+    fn unusable_masks_are_errors() {
+        assert_eq!(Mask::new(2, 2, vec![0.0; 3]).unwrap_err().code, "mask-size");
+        assert_eq!(Mask::new(usize::MAX, 2, vec![]).unwrap_err().code, "mask-size");
+        assert_eq!(Mask::new(1, 2, vec![0.5, f32::NAN]).unwrap_err().code, "mask-range");
+        assert_eq!(Mask::from_gray(&GrayImage::new(0, 3)).unwrap_err().code, "mask-size");
+    }
+}
