@@ -77,7 +77,7 @@ impl AdamW {
         reader.error.map_or(Ok(()), Err)?;
 
         let square_sum: f64 =
-            self.slots.values().filter_map(|slot| slot.gradient.as_ref()).map(squares).sum();
+            self.slots.values().filter_map(|slot| slot.gradient.as_deref()).map(squares).sum();
         let norm = square_sum.sqrt() as f32;
         if !norm.is_finite() {
             self.slots.values_mut().for_each(|slot| slot.gradient = None);
@@ -136,7 +136,7 @@ impl AdamW {
     }
 }
 
-fn squares(values: &Vec<f32>) -> f64 {
+fn squares(values: &[f32]) -> f64 {
     // Partial sums are collected in order, so that the norm does not depend on how the threads took turns.
     let partial: Vec<f64> = values
         .par_chunks(CHUNK)

@@ -1,0 +1,181 @@
+//! `facestudio train`: trains one stage of a model.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::atomic::{Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use facestudio::error::Error;
+use facestudio::train::run::{Event, Options, Report};
+use facestudio::train::{Backend, Setup, vae};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Flags of `facestudio train`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to train.
+    stage: Stage,
+    /// Model folder that gets the trained component.
+    #[arg(long)]
+    out: PathBuf,
+    /// Sizes of the networks.
+    #[arg(long, default_value = "mini")]
+    preset: String,
+    /// Folder of photographs with a metadata.jsonl; without it, portraits are rendered.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Folder for checkpoints, loss curves, sample sheets and rendered pictures.
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Pictures to render once and train on.
+    #[arg(long)]
+    pictures: Option<usize>,
+    /// Stop after so many steps.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Stop after so many minutes.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Samples a step.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Decides every random number.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Go on from the last checkpoint.
+    #[arg(long)]
+    resume: bool,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendName,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The autoencoder.
+    Vae,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BackendName {
+    /// burn's CPU backend, f32.
+    Cpu,
+    /// libtorch on the CPU, bf16 (needs the feature `torch`).
+    Torch,
+    /// libtorch on CUDA, bf16 (needs the feature `torch`).
+    TorchCuda,
+}
+
+/// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.batch == Some(0) || args.pictures == Some(0) {
+        let error = Error::input("count-range", "--batch and --pictures must be at least 1", "leave them out");
+        return Err(error.into());
+    }
+    if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
+        return Err(Error::input("lr-range", "--lr must be above 0", "leave it out").into());
+    }
+    let stage = args.stage.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    let folder = match args.preset.strip_prefix("mini") {
+        Some(variant) => format!("{stage}{variant}"),
+        None => format!("{stage}-{}", args.preset),
+    };
+    let backend = match args.backend {
+        BackendName::Cpu => Backend::Cpu,
+        BackendName::Torch => Backend::Torch,
+        BackendName::TorchCuda => Backend::TorchCuda,
+    };
+    let options = Options {
+        backend,
+        batch: args.batch.unwrap_or(0),
+        lr: args.lr.unwrap_or(0.0),
+        steps: args.steps,
+        minutes: args.minutes,
+        resume: args.resume,
+        seed: args.seed,
+        ..Options::new(args.runs.join(folder))
+    };
+    let stop = options.stop.clone();
+    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
+    let setup = Setup {
+        out: args.out,
+        preset: args.preset,
+        data: args.data,
+        cache: args.runs.join("cache"),
+        pictures: args.pictures,
+        run: options,
+    };
+    let mut console = Console::default();
+    let log = &mut |event| console.show(event);
+    match args.stage {
+        Stage::Vae => vae::train(&setup, log)?,
+    }
+    Ok(())
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+#[derive(Default)]
+struct Console {
+    bar: Option<ProgressBar>,
+    last: Option<Instant>,
+}
+
+/// Time between lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Console {
+    fn show(&mut self, event: Event) {
+        match event {
+            Event::Note(note) => self.line(&note),
+            Event::Rendered(done, total) => {
+                self.tick(done as f64 / total.max(1) as f64, &format!("rendered {done} of {total} pictures"));
+            }
+            Event::Step(report) => {
+                if let Some(note) = &report.note {
+                    self.line(&format!("step {}: {note}", report.step));
+                }
+                self.tick(report.progress, &describe(&report));
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => println!("{text}"),
+        }
+    }
+
+    fn tick(&mut self, fraction: f64, text: &str) {
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}");
+                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+                ProgressBar::new(10_000).with_style(style)
+            });
+            bar.set_position((fraction * 10_000.0) as u64);
+            bar.set_message(text.to_owned());
+        } else if fraction >= 1.0 || self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+            self.last = Some(Instant::now());
+            println!("{:3.0}% {text}", 100.0 * fraction);
+        }
+    }
+}
+
+fn describe(report: &Report) -> String {
+    let left = report.seconds_left as u64;
+    format!(
+        "step {} loss {:.4} |g| {:.2} lr {:.1e} {:.1}/s {}:{:02} left",
+        report.step,
+        report.loss,
+        report.grad_norm,
+        report.lr,
+        report.samples_per_second,
+        left / 60,
+        left % 60
+    )
+}

@@ -1,0 +1,109 @@
+//! The rendered pictures of each stage, from [`synth`](crate::synth).
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::synth::{Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
+
+use super::Setup;
+use super::data::{Meta, OwnedPicture, Person, Pictures, photographs};
+use super::run::Event;
+
+/// Rendered pictures of the stages that learn to draw, where `--pictures` does not say.
+const PORTRAITS: usize = 12_000;
+/// Half coverage: the pixel counts as the person's.
+const COVERED: u8 = 128;
+/// Changes when the same name no longer gives the same pictures: older caches are then left alone.
+const VERSION: u32 = 1;
+
+/// What the generating stages train on: `--data`, or portraits of one to three people and some other pictures.
+pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
+    match &setup.data {
+        Some(folder) => photographs(folder, size),
+        None => {
+            let options = SceneOptions { frontal_fraction: 0.1, ..SceneOptions::default() };
+            let count = setup.pictures.unwrap_or(PORTRAITS);
+            scenes(setup, "portraits", size, count, &options, log)
+        }
+    }
+}
+
+/// What the detector trains on: scenes of none to three people, in equal parts but fewer without people.
+pub fn crowds(setup: &Setup, size: usize, count: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
+    let options =
+        SceneOptions { people: [0.1, 0.4, 0.3, 0.2], non_human_fraction: 0.05, ..SceneOptions::default() };
+    scenes(setup, "crowds", size, count, &options, log)
+}
+
+/// `count` scenes of `options`, drawn or from the cache.
+pub fn scenes(
+    setup: &Setup,
+    name: &str,
+    size: usize,
+    count: usize,
+    options: &SceneOptions,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
+    let seed = setup.run.seed;
+    let make = |i: u64| owned(&render(&Scene::random(seed, i, options), size as u32), size, 0);
+    cached(&setup.cache, &format!("{name}-v{VERSION}-seed{seed}"), size, count, make, setup, log)
+}
+
+/// `identities` people of a pool, `views` pictures of each, one person a picture; `Meta::identity` says who.
+pub fn people(
+    setup: &Setup,
+    split: IdentitySplit,
+    identities: usize,
+    views: usize,
+    size: usize,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
+    let seed = setup.run.seed;
+    let options = SceneOptions {
+        people: [0.0, 1.0, 0.0, 0.0],
+        identities: split,
+        non_human_fraction: 0.0,
+        frontal_fraction: 0.25,
+        ..SceneOptions::default()
+    };
+    let make = |i: u64| {
+        let who = i / views as u64;
+        let mut scene = Scene::random(seed ^ 0xFACE, i, &options);
+        if let Some(person) = scene.people.first_mut() {
+            person.identity = Identity::from_pool(split, who);
+        }
+        owned(&render(&scene, size as u32), size, who)
+    };
+    let name = format!("people-v{VERSION}-{split:?}-{views}views-seed{seed}").to_lowercase();
+    cached(&setup.cache, &name, size, identities * views, make, setup, log)
+}
+
+fn cached(
+    cache: &Path,
+    name: &str,
+    size: usize,
+    count: usize,
+    make: impl Fn(u64) -> OwnedPicture + Sync,
+    setup: &Setup,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
+    Pictures::cached(cache, name, size, count, make, &setup.run.stop, log)
+}
+
+/// A rendered picture with its masks as maps of person numbers.
+fn owned(rendered: &Rendered, size: usize, identity: u64) -> OwnedPicture {
+    let (mut people, mut faces) = (vec![0; size * size], vec![0; size * size]);
+    let mut known = Vec::with_capacity(rendered.people.len());
+    for (k, person) in rendered.people.iter().enumerate() {
+        for (map, mask) in [(&mut people, &person.mask), (&mut faces, &person.face_mask)] {
+            for (value, covered) in map.iter_mut().zip(mask.as_raw()) {
+                if *covered >= COVERED {
+                    *value = k as u8 + 1;
+                }
+            }
+        }
+        known.push(Person { face_box: person.face_box, landmarks: person.landmarks });
+    }
+    let meta = Meta { caption: rendered.caption.clone(), people: known, identity };
+    OwnedPicture { rgb: rendered.image.as_raw().clone(), people, faces, meta }
+}

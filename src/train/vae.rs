@@ -1,0 +1,208 @@
+//! The autoencoder stage: a deep-compression autoencoder on reconstruction alone.
+//!
+//! Neither a discriminator nor a pretrained perceptual network: sharpness comes from comparing the pictures' gradients
+//! beside their values. The decoder sees slightly noisy latents, so that it forgives what a denoiser leaves over.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::data::{Pictures, pictures_of};
+use super::run::{Event, Options, Step};
+use super::{Setup, checkpoint, plot, portraits, run};
+use crate::error::{Error, Result};
+use crate::vae::{AutoencoderDc, AutoencoderDcConfig};
+
+/// Side of the training pictures.
+const SIZE: usize = 128;
+/// Pictures kept from training, to measure on.
+const HELD_OUT: usize = 64;
+/// Weight of the picture gradients' L1.
+const EDGE_WEIGHT: f64 = 0.5;
+/// Weight of the L1 between pictures at a half and a quarter of the size.
+const COARSE_WEIGHT: f64 = 0.25;
+/// Weight of the latents' mean square: keeps their scale bounded.
+const LATENT_WEIGHT: f64 = 3e-4;
+/// Standard deviation of the noise that the decoder learns to forgive.
+const LATENT_NOISE: f64 = 0.1;
+/// Pictures over which the latents' statistics are taken.
+const STATISTICS: usize = 1000;
+
+/// The sizes of a preset.
+fn config(setup: &Setup) -> Result<AutoencoderDcConfig> {
+    let json = match setup.preset.as_str() {
+        "mini" => serde_json::json!({
+            "_class_name": "AutoencoderDC",
+            "in_channels": 3,
+            "latent_channels": 8,
+            "encoder_block_types": "ResBlock",
+            "decoder_block_types": "ResBlock",
+            "encoder_block_out_channels": [32, 64, 128, 256],
+            "decoder_block_out_channels": [32, 64, 128, 256],
+            "encoder_layers_per_block": [0, 1, 2, 1],
+            "decoder_layers_per_block": [0, 1, 2, 1],
+            "downsample_block_type": "pixel_unshuffle",
+            "upsample_block_type": "pixel_shuffle",
+            "scaling_factor": 1.0,
+        }),
+        _ => return Err(setup.unknown_preset(&["mini"])),
+    };
+    serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string()))
+}
+
+/// Trains the autoencoder and writes `vae/` of the model folder.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let mut config = config(setup)?;
+    let options = Options {
+        batch: if setup.run.batch == 0 { 16 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 4e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.backend.device()?;
+    let dtype = options.backend.dtype();
+    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
+    let model = config.init(&device)?;
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let objective = |model: &AutoencoderDc, step: &Step| {
+        let mut rng = step.rng();
+        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let flip: Vec<bool> = indices.iter().map(|_| rng.chance(0.5)).collect();
+        let images = pictures.tensor(&indices, &flip, &device);
+        let latents = model.encode(images.clone().cast(dtype)).cast(DType::F32);
+        let noise = rng.normals(latents.shape().num_elements());
+        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device) * LATENT_NOISE;
+        let size = latents.clone().square().mean() * LATENT_WEIGHT;
+        let decoded = model.decode((latents + noise).cast(dtype)).cast(DType::F32);
+        Ok(reconstruction_loss(decoded - images) + size)
+    };
+    let show = |model: &AutoencoderDc, folder: &Path| show(model, &pictures, trained, dtype, folder);
+    let finished = run::train(&options, model, objective, show, log)?;
+
+    let device = options.backend.device()?.without_autodiff();
+    let (mean, std) =
+        latent_statistics(&finished.averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
+    log(Event::Note(format!("latents' mean {mean:.2?}, standard deviation {std:.2?}")));
+    config.latents_mean = Some(mean);
+    config.latents_std = Some(std);
+    let folder = setup.out.join("vae");
+    checkpoint::export_json(&folder.join("config.json"), &config)?;
+    checkpoint::export(&folder.join("diffusion_pytorch_model.safetensors"), &finished.averaged)
+}
+
+/// L1 of values, of gradients and of two coarser scales of the error `[n, 3, h, w]`.
+pub fn reconstruction_loss(error: Tensor<4>) -> Tensor<1> {
+    let [_, _, h, w] = error.dims();
+    let across = error.clone().narrow(3, 1, w - 1) - error.clone().narrow(3, 0, w - 1);
+    let down = error.clone().narrow(2, 1, h - 1) - error.clone().narrow(2, 0, h - 1);
+    let half = halved(error.clone());
+    let quarter = halved(half.clone());
+    error.abs().mean()
+        + (across.abs().mean() + down.abs().mean()) * EDGE_WEIGHT
+        + (half.abs().mean() + quarter.abs().mean()) * COARSE_WEIGHT
+}
+
+/// `[n, c, h, w]` → `[n, c, h/2, w/2]`, means of 2×2 pixels; `h` and `w` are even.
+fn halved(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h / 2, 2, w / 2, 2]).mean_dims(&[3, 5]).reshape([n, c, h / 2, w / 2])
+}
+
+/// Peak signal-to-noise ratio in dB of pictures in [-1, 1].
+pub fn psnr(decoded: Tensor<4>, images: Tensor<4>) -> Result<f32> {
+    let error: f32 = (decoded.clamp(-1.0, 1.0) - images)
+        .square()
+        .mean()
+        .try_into_scalar()
+        .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
+    Ok(10.0 * (4.0 / error.max(1e-12)).log10())
+}
+
+/// Reconstructs the held-out pictures: a sheet with each above its copy, and the mean PSNR.
+fn show(
+    model: &AutoencoderDc,
+    pictures: &Pictures,
+    from: usize,
+    dtype: DType,
+    folder: &Path,
+) -> Result<String> {
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let held_out: Vec<usize> = (from..pictures.len()).collect();
+    let (mut total, mut count) = (0.0, 0);
+    let mut sheet = Vec::new();
+    for indices in held_out.chunks(16) {
+        let images = pictures.tensor(indices, &[], &device);
+        let latents = model.encode(images.clone().cast(dtype));
+        let decoded = model.decode(latents).cast(DType::F32);
+        total += psnr(decoded.clone(), images.clone())? * indices.len() as f32;
+        count += indices.len();
+        if sheet.is_empty() {
+            for (image, copy) in pictures_of(images)?.chunks(8).zip(pictures_of(decoded)?.chunks(8)) {
+                sheet.extend_from_slice(image);
+                sheet.extend_from_slice(copy);
+            }
+        }
+    }
+    plot::sheet(&folder.join("samples.png"), &sheet, 8)?;
+    Ok(format!("held-out PSNR {:.2} dB", total / count.max(1) as f32))
+}
+
+/// Mean and standard deviation of each latent channel over the first `count` pictures.
+fn latent_statistics(
+    model: &AutoencoderDc,
+    pictures: &Pictures,
+    count: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let indices: Vec<usize> = (0..count).collect();
+    let (mut sums, mut squares, mut seen) = (Vec::new(), Vec::new(), 0usize);
+    for chunk in indices.chunks(16) {
+        let latents = model.encode(pictures.tensor(chunk, &[], device).cast(dtype));
+        let [n, channels, h, w] = latents.dims();
+        let values: Vec<f32> = latents
+            .try_into_vec_as::<f32>()
+            .map_err(|e| Error::device("read-back", format!("could not read latents back: {e:?}"), ""))?;
+        sums.resize(channels, 0f64);
+        squares.resize(channels, 0f64);
+        for (i, plane) in values.chunks_exact(h * w).enumerate() {
+            sums[i % channels] += plane.iter().map(|v| f64::from(*v)).sum::<f64>();
+            squares[i % channels] += plane.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        }
+        seen += n * h * w;
+    }
+    let count = seen.max(1) as f64;
+    let mean = sums.iter().map(|sum| sum / count).collect();
+    let std = sums
+        .iter()
+        .zip(&squares)
+        .map(|(sum, square)| (square / count - (sum / count).powi(2)).max(1e-6).sqrt());
+    let std = std.collect();
+    Ok((mean, std))
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shifted_edge_costs_more_than_the_same_error_spread_out() {
+        let device = Device::flex();
+        let flat = Tensor::<4>::full([1, 3, 8, 8], 0.125, &device);
+        let mut values = vec![0.0; 192];
+        (0..192).step_by(8).for_each(|i| values[i + 3] = 1.0);
+        let edge = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 8, 8]), &device);
+        let loss = |error| reconstruction_loss(error).into_scalar::<f32>();
+        assert!(loss(edge) > 1.2 * loss(flat));
+    }
+
+    #[test]
+    fn psnr_of_a_known_error() {
+        let device = Device::flex();
+        let zeros = Tensor::<4>::zeros([1, 3, 4, 4], &device);
+        // An error of 0.2 of a range of 2 is 20 dB.
+        assert!((psnr(zeros.clone() + 0.2, zeros).unwrap() - 20.0).abs() < 1e-3);
+    }
+}
