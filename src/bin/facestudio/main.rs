@@ -6,6 +6,7 @@ mod inspect;
 mod output;
 mod quantize;
 mod serve;
+mod train;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Serve the page and the models on this machine.
     Serve(serve::Args),
+    /// Train one stage of a model.
+    Train(train::Args),
 }
 
 impl Command {
@@ -39,6 +42,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(args),
             Self::Quantize(args) => quantize::run(args),
             Self::Serve(args) => serve::run(args),
+            Self::Train(args) => train::run(args),
         }
     }
 }

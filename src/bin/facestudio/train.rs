@@ -2,13 +2,13 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::atomic::{Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
-use facestudio::train::{Backend, Setup, vae};
+use facestudio::train::{Backend, Setup, face, vae};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Flags of `facestudio train`.
@@ -58,6 +58,8 @@ pub struct Args {
 enum Stage {
     /// The autoencoder.
     Vae,
+    /// The identity encoder.
+    Face,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -73,7 +75,8 @@ enum BackendName {
 /// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.batch == Some(0) || args.pictures == Some(0) {
-        let error = Error::input("count-range", "--batch and --pictures must be at least 1", "leave them out");
+        let error =
+            Error::input("count-range", "--batch and --pictures must be at least 1", "leave them out");
         return Err(error.into());
     }
     if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
@@ -113,6 +116,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let log = &mut |event| console.show(event);
     match args.stage {
         Stage::Vae => vae::train(&setup, log)?,
+        Stage::Face => face::train(&setup, log)?,
     }
     Ok(())
 }
