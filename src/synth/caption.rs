@@ -35,7 +35,7 @@ fn comma(text: &str) -> String {
 }
 
 fn article(noun: &str) -> String {
-    let an = noun.starts_with(['a', 'e', 'i', 'o', 'u']);
+    let an = noun.starts_with(['a', 'e', 'i', 'o', 'u', '8']);
     format!("{} {noun}", if an { "an" } else { "a" })
 }
 
@@ -84,22 +84,23 @@ fn hair_color(color: HairColor, rng: &mut Rng) -> &'static str {
 
 fn hair(id: &Identity, rng: &mut Rng) -> String {
     let c = hair_color(id.hair_color, rng);
+    let a = if c.starts_with(['a', 'o']) { "an" } else { "a" };
     match id.hair_style {
         HairStyle::Bald => rng.pick(&["a bald head", "no hair"]).into(),
-        HairStyle::Buzz => format!("a {c} buzz cut"),
+        HairStyle::Buzz => format!("{a} {c} buzz cut"),
         HairStyle::Short => format!("short {c} hair"),
         HairStyle::SidePart => format!("{c} hair parted at the side"),
-        HairStyle::Quiff => format!("a {c} quiff"),
+        HairStyle::Quiff => format!("{a} {c} quiff"),
         HairStyle::Curly => format!("curly {c} hair"),
-        HairStyle::Afro => format!("a {c} afro"),
-        HairStyle::Bob => format!("a {c} bob"),
-        HairStyle::BobBangs => format!("a {c} bob with bangs"),
+        HairStyle::Afro => format!("{a} {c} afro"),
+        HairStyle::Bob => format!("{a} {c} bob"),
+        HairStyle::BobBangs => format!("{a} {c} bob with bangs"),
         HairStyle::Long => format!("long {c} hair"),
         HairStyle::LongBangs => format!("long {c} hair and bangs"),
         HairStyle::LongWavy => format!("long wavy {c} hair"),
-        HairStyle::Ponytail => format!("a {c} ponytail"),
+        HairStyle::Ponytail => format!("{a} {c} ponytail"),
         HairStyle::Bun => format!("{c} hair in a bun"),
-        HairStyle::Pixie => format!("a {c} pixie cut"),
+        HairStyle::Pixie => format!("{a} {c} pixie cut"),
         HairStyle::Receding => format!("receding {c} hair"),
     }
 }
@@ -202,7 +203,7 @@ fn clothing(person: &Person, rng: &mut Rng) -> String {
         ClothingKind::Hoodie => "hoodie",
         ClothingKind::Dress => rng.pick(&["dress", "top"]),
         ClothingKind::Striped => {
-            return format!("a {c} and {} striped shirt", person.clothing.accent.name);
+            return article(&format!("{c} and {} striped shirt", person.clothing.accent.name));
         }
     };
     article(&format!("{c} {name}"))

@@ -33,7 +33,7 @@ fn cut(id: &Identity) -> Option<Cut> {
     use HairStyle::*;
     let l = id.hair_length;
     let v = 0.7 + 0.6 * id.hair_volume;
-    let line = 2.75 + 0.7 * (0.5 - id.hairline);
+    let line = 2.85 + 0.7 * (0.5 - id.hairline);
     let short = |side: f32| [line, line, line + 0.15, line + 0.55, 4.3 + side, 5.0 + side, 4.75, 6.5, 7.0];
     let base = Cut {
         ends: short(0.0),
@@ -180,10 +180,13 @@ pub(super) fn meshes(face: &Face, id: &Identity, hat: Option<f32>) -> Vec<Mesh> 
         // The parting: a groove along one side of the crown.
         let groove = bell(sine * 0.6 + 0.28 * cut.sweep.signum(), 0.05) * smoothstep(0.0, 0.4, cosine);
         thick *= 1.0 - 0.5 * groove * cut.sweep.abs().min(0.5);
+        let mut under = 0.0;
         if let Some(brim) = hat {
-            thick = lerp(thick, 0.03, smoothstep(brim + 0.7, brim - 0.2, s));
+            under = smoothstep(brim + 0.7, brim - 0.1, s);
+            thick = lerp(thick, 0.02, under);
         }
-        let curl = cut.curl[0]
+        let curl = (1.0 - under)
+            * cut.curl[0]
             * (noise((turn + 1.0) * cut.curl[1] * 3.0 % (cut.curl[1] * 6.0), s * cut.curl[1] * 0.33, seed)
                 - 0.35)
             * 1.8;

@@ -55,7 +55,7 @@ impl Face {
         let mouth_y = nose_y - (0.215 + 0.07 * (id.mouth_height - 0.5)) * lower;
         let wide = 0.84 + 0.30 * id.skull_width;
         let spacing = (0.285 + 0.07 * (id.eye_spacing - 0.5)) * (0.6 + 0.4 * wide);
-        let a = 0.155 + 0.06 * id.eye_size;
+        let a = 0.168 + 0.062 * id.eye_size;
         let b = a * (0.50 + 0.30 * id.eye_open);
         let mut face = Self {
             eyes: [[-spacing, eye_y, 0.0], [spacing, eye_y, 0.0]],
@@ -63,7 +63,7 @@ impl Face {
             eye_tilt: 0.36 * (id.eye_tilt - 0.45),
             eyeball: a * 1.12,
             eye_open: (1.0 - expression.lids).clamp(0.0, 1.3) * (1.0 - 0.13 * expression.smile.max(0.0)),
-            brow_y: eye_y + b + 0.105 + 0.05 * id.brow_height + 0.06 * expression.brow,
+            brow_y: eye_y + b + 0.120 + 0.06 * id.brow_height + 0.05 * expression.brow,
             nose: [0.0, nose_y, 0.0],
             mouth: [0.0, mouth_y, 0.0],
             mouth_half: (0.185 + 0.10 * id.mouth_width) * (1.0 + 0.22 * expression.smile.max(0.0)),
@@ -125,13 +125,13 @@ impl Face {
                 0.06 * bell(t, 0.2)
             } else {
                 0.06 + 0.05 * id.nose_bridge
-                    + (0.15 + 0.06 * id.nose_bridge) * t
+                    + (0.105 + 0.055 * id.nose_bridge) * t
                     + 0.05 * (id.nose_hook - 0.4) * 4.0 * t * (1.0 - t).max(0.0)
             };
-            let under = smoothstep(1.27, 1.02, t);
+            let under = smoothstep(1.36, 0.98, t);
             let width = lerp(0.050, 0.075 + 0.03 * id.nose_width, t.clamp(0.0, 1.0));
             z += height * under * bell(ax, width);
-            let ball = 0.06 + 0.06 * id.nose_tip;
+            let ball = 0.045 + 0.06 * id.nose_tip;
             z += ball * under * bell2(ax, y - bottom, 0.075 + 0.02 * id.nose_tip, 0.08);
             let wing = 0.085 + 0.06 * id.nose_width;
             z += (0.085 + 0.04 * id.nose_width) * under * bell2(ax - wing, y - bottom + 0.005, 0.052, 0.06);

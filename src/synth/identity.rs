@@ -367,7 +367,7 @@ impl Identity {
         }
     }
 
-    /// Colour of the hair, linear blend weights applied, in [0, 1].
+    /// Colour of the hair in [0, 1].
     pub fn hair_rgb(&self) -> [f32; 3] {
         [self.hair_red, self.hair_green, self.hair_blue]
     }

@@ -10,6 +10,7 @@
 
 mod background;
 mod caption;
+pub mod dataset;
 mod features;
 mod geometry;
 mod hair;
@@ -21,6 +22,8 @@ mod rng;
 mod scene;
 mod shade;
 mod style;
+#[cfg(test)]
+mod tests;
 
 pub use caption::caption;
 pub use identity::{Beard, Glasses, HairColor, HairStyle, Identity, IdentitySplit};
@@ -31,7 +34,7 @@ pub use scene::{
     SceneOptions, Style, Subject,
 };
 
-use geometry::{Material, Rotation, V3, add, dot, lerp, scale, smoothstep, unit};
+use geometry::{Material, Rotation, V3, add, dot, lerp, lerp3, scale, smoothstep, unit};
 use raster::{Buffer, Placement, Sample};
 use shade::{Model, Surface};
 use style::Layer;
@@ -144,7 +147,7 @@ fn light(scene: &Scene, buffer: &Buffer, stands: &[Stand], palette: &[V3]) -> La
             background::color(scene, x / half as f32, y / half as f32)
         })
         .collect();
-    let mut layer = Layer::new(size);
+    let mut layer = Layer::new(size, backdrop);
     let view: V3 = [0.0, 0.0, 1.0];
     let halfway = unit(add(scene.light.direction, view));
     for y in 0..size {
@@ -152,7 +155,7 @@ fn light(scene: &Scene, buffer: &Buffer, stands: &[Stand], palette: &[V3]) -> La
             let p = y * size + x;
             let sample = &buffer.samples[p];
             if sample.material == Material::None {
-                layer.albedo[p] = backdrop[(y / 2) * half + x / 2];
+                layer.albedo[p] = layer.backdrop[(y / 2) * half + x / 2];
                 layer.color[p] = layer.albedo[p];
                 continue;
             }
@@ -165,14 +168,17 @@ fn light(scene: &Scene, buffer: &Buffer, stands: &[Stand], palette: &[V3]) -> La
                 (Some(n), Some(s)) => s.head.rotation.apply(n),
                 _ => sample.normal,
             };
-            let lambert = dot(normal, scene.light.direction);
+            let skin = matches!(sample.material, Material::Skin | Material::Neck);
+            // Light scatters inside skin, which softens its relief.
+            let soft = if skin { unit(lerp3(normal, [0.0, 0.12, 1.0], 0.22)) } else { normal };
+            let lambert = dot(soft, scene.light.direction);
             // Wrapped: light bleeds past the terminator, as it does in skin and cloth.
             let wrap = ((lambert + 0.30) / 1.30).max(0.0);
             let sky = 0.80 + 0.20 * normal[1];
-            let hidden = occlusion(buffer, x, y) * surface.occlusion;
+            let around = occlusion(buffer, x, y);
+            let hidden = surface.occlusion * if skin { lerp(1.0, around, 0.75) } else { around };
             let ambient = scene.light.ambient;
             let amount = (ambient * sky + 1.02 * (1.0 - ambient) * wrap) * hidden;
-            let skin = matches!(sample.material, Material::Skin | Material::Neck);
             let bleed = if skin { 0.10 * smoothstep(0.75, 0.1, wrap) } else { 0.0 };
             let tint = [
                 lerp(1.0, scene.light.color[0], 0.8) + bleed,
@@ -218,7 +224,7 @@ fn occlusion(buffer: &Buffer, x: usize, y: usize) -> f32 {
         [(0, -3), (2, -2), (3, 0), (2, 2), (0, 3), (-2, 2), (-3, 0), (-2, -2), (0, -7), (0, -5)];
     let size = buffer.size as i32;
     let unit = (size as f32 / 128.0).max(0.5);
-    let here = buffer.samples[y * buffer.size + x].depth;
+    let here = &buffer.samples[y * buffer.size + x];
     let mut hidden = 0.0;
     for (dx, dy) in RING {
         let sx = x as i32 + (dx as f32 * unit) as i32;
@@ -226,9 +232,11 @@ fn occlusion(buffer: &Buffer, x: usize, y: usize) -> f32 {
         if sx < 0 || sy < 0 || sx >= size || sy >= size {
             continue;
         }
-        let nearer = buffer.samples[(sy * size + sx) as usize].depth - here;
+        let nearer = buffer.samples[(sy * size + sx) as usize].depth - here.depth;
         if nearer > 0.0 {
-            hidden += smoothstep(0.03, 0.22, nearer) * smoothstep(2.2, 0.9, nearer);
+            let sample = &buffer.samples[(sy * size + sx) as usize];
+            let own = if sample.material == here.material { 0.4 } else { 1.0 };
+            hidden += own * smoothstep(0.03, 0.22, nearer) * smoothstep(2.2, 0.9, nearer);
         }
     }
     1.0 - 0.055 * hidden

@@ -240,8 +240,8 @@ impl Person {
         } else {
             (rng.normal() * 19.0, rng.normal() * 6.5, rng.normal() * 5.0)
         };
-        let happy = rng.chance(0.55);
-        let smile = if happy { rng.range(0.3, 1.0) } else { rng.range(-0.45, 0.3) };
+        let happy = rng.chance(0.62);
+        let smile = if happy { rng.range(0.3, 1.0) } else { rng.range(-0.35, 0.3) };
         let mouth_open = if rng.chance(0.3) { rng.range(0.2, 0.9) } else { 0.0 };
         let lids = if rng.chance(0.04) { 1.0 } else { rng.range(-0.2, 0.3) };
         let look = if rng.chance(0.65) { 0.15 } else { 0.7 };

@@ -4,7 +4,7 @@ use super::geometry::{Material, V3, bell, bell2, dot, lerp, lerp3, mul, scale, s
 use super::head::Face;
 use super::identity::{Beard, HairStyle};
 use super::raster::Sample;
-use super::rng::{fractal, noise};
+use super::rng::{fractal, lattice, noise};
 use super::scene::{ClothingKind, Person};
 
 /// Colour and gloss of a point, and how much of a drawn line it is.
@@ -99,8 +99,14 @@ impl Model<'_> {
             bell2(x.abs() - 0.40, y - nose[1] - 0.02, 0.15, 0.12) + 0.6 * bell2(x, y - nose[1], 0.10, 0.08);
         s.albedo = mul(s.albedo, lerp3([1.0; 3], [1.03, 0.80, 0.80], (flush * cheek).min(1.0)));
         if id.freckles > 0.6 {
-            let f = noise(x * 26.0 + 50.0, y * 26.0 + 50.0, 7);
-            let spot = smoothstep(0.66, 0.76, f) * bell2(x.abs() - 0.22, y - nose[1] - 0.10, 0.24, 0.16);
+            // One dot in each cell of a grid, jittered.
+            let (u, v) = (x * 24.0 + 50.0, y * 24.0 + 50.0);
+            let (cu, cv) = (u.floor() as i32, v.floor() as i32);
+            let (du, dv) = (0.25 + 0.5 * lattice(cu, cv, 7), 0.25 + 0.5 * lattice(cu, cv, 8));
+            let radius = 0.14 + 0.26 * lattice(cu, cv, 9);
+            let dot = ((u - cu as f32 - du).powi(2) + (v - cv as f32 - dv).powi(2)).sqrt();
+            let spot = smoothstep(radius + 0.1, radius - 0.1, dot)
+                * bell2(x.abs() - 0.22, y - nose[1] - 0.10, 0.24, 0.16);
             s.albedo = lerp3(
                 s.albedo,
                 mul(s.albedo, [0.72, 0.55, 0.46]),
@@ -112,10 +118,10 @@ impl Model<'_> {
         let eye = face.eyes[1];
         let socket = bell2(x.abs() - eye[0] * 0.86, y - eye[1] - 0.06, 0.13, 0.08);
         s.occlusion *= 1.0 - 0.20 * socket;
-        s.occlusion *= 1.0 - 0.35 * bell2(x, y - nose[1] + 0.085, 0.11, 0.035);
-        let nostril = bell2(x.abs() - 0.055 - 0.03 * id.nose_width, y - nose[1] + 0.058, 0.030, 0.018);
-        s.albedo = lerp3(s.albedo, scale(mul(self.skin, [0.42, 0.26, 0.24]), 0.9), (nostril * 1.1).min(0.85));
-        s.line = s.line.max(nostril * 0.8);
+        s.occlusion *= 1.0 - 0.10 * bell2(x, y - nose[1] + 0.085, 0.10, 0.03);
+        let nostril = bell2(x.abs() - 0.055 - 0.03 * id.nose_width, y - nose[1] + 0.058, 0.024, 0.015);
+        s.albedo = lerp3(s.albedo, scale(mul(self.skin, [0.42, 0.26, 0.24]), 0.9), (nostril * 0.9).min(0.65));
+        s.line = s.line.max(nostril * 0.55);
         let beard = face.beard(p, id.beard);
         if beard > 0.0 {
             s.albedo = lerp3(s.albedo, self.beard_rgb(p), beard);
@@ -186,7 +192,7 @@ impl Model<'_> {
         let upper = (0.022 + 0.050 * id.lip_upper) * arch.sqrt() * arch.sqrt() * bow;
         let lower = (0.030 + 0.062 * id.lip_lower) * arch;
         let make_up = id.presentation * id.lip_tint;
-        let natural = mul(self.skin, [0.86, 0.58, 0.58]);
+        let natural = mul(self.skin, [0.92, 0.56, 0.56]);
         let painted = lerp3([0.72, 0.16, 0.22], natural, 0.45);
         let lip = lerp3(natural, painted, (make_up * 1.5 - 0.3).clamp(0.0, 0.9));
         let inside_upper =
@@ -231,14 +237,14 @@ impl Model<'_> {
         let e = face.eyes[1];
         let a = face.eye_size[0];
         // −1 at the inner end, 1 at the outer.
-        let u = (x.abs() - e[0] * 1.02) / (a * 1.28);
+        let u = (x.abs() - e[0] * 1.05) / (a * 1.14);
         if u.abs() > 1.1 {
             return;
         }
         let frown = -self.person.expression.brow.min(0.0);
-        let centre = face.brow_y + (0.02 + 0.055 * id.brow_arch) * (1.0 - (u - 0.25) * (u - 0.25)) - 0.035
+        let centre = face.brow_y + (0.02 + 0.055 * id.brow_arch) * (0.8 - (u - 0.12) * (u - 0.12)) - 0.035
             + 0.10 * (id.brow_tilt - 0.5) * u
-            - 0.06 * frown * (0.4 - u).max(0.0)
+            - 0.035 * frown * (0.4 - u).max(0.0)
             + 0.02 * face.smile.min(0.0) * u;
         let half = (0.018 + 0.040 * id.brow_thickness) * lerp(1.0, 0.40, smoothstep(0.0, 1.0, u));
         let hairs = 0.8 + 0.35 * noise(x.abs() * 60.0 - y * 30.0, y * 20.0, 9);
@@ -354,7 +360,7 @@ impl Model<'_> {
             return self.cloth([p[0], -3.0, p[2]]);
         }
         let mut s = Surface { gloss: 0.05, ..Surface::matte(self.skin) };
-        s.occlusion = 0.60 + 0.40 * smoothstep(-0.85, -1.5, p[1]);
+        s.occlusion = 0.70 + 0.30 * smoothstep(-0.85, -1.5, p[1]);
         s
     }
 

@@ -10,6 +10,8 @@ use super::scene::{Scene, Style};
 /// Lit samples, two by two for each pixel.
 pub(super) struct Layer {
     pub size: usize,
+    /// The background alone, one value a pixel.
+    pub backdrop: Vec<V3>,
     pub albedo: Vec<V3>,
     pub color: Vec<V3>,
     /// Amount of light; 1 in the background.
@@ -23,10 +25,11 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn new(size: usize) -> Self {
+    pub(super) fn new(size: usize, backdrop: Vec<V3>) -> Self {
         let n = size * size;
         Self {
             size,
+            backdrop,
             albedo: vec![[0.0; 3]; n],
             color: vec![[0.0; 3]; n],
             light: vec![1.0; n],
@@ -171,7 +174,7 @@ pub(super) fn finish(scene: &Scene, layer: &Layer) -> RgbImage {
 
 fn photo(layer: &Layer, seed: u32) -> Canvas {
     // The background is out of focus.
-    let mut back = layer.reduce(|p| layer.color[p]);
+    let mut back = Canvas { size: layer.size / 2, pixels: layer.backdrop.clone() };
     let radius = (back.size as i32 / 64).max(1);
     back = back.blur(radius);
     let n = back.size;
