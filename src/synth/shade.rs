@@ -497,7 +497,7 @@ impl Model<'_> {
                 }
             }
             Dress => {
-                let edge = -1.98 - 0.16 * bell(ax - 0.42, 0.3) + 0.10 * bell(ax, 0.12) * -1.0;
+                let edge = -1.98 - 0.16 * bell(ax - 0.42, 0.3) - 0.10 * bell(ax, 0.12);
                 let strap = (ax - 0.74).abs() < 0.085;
                 if y > edge && !strap {
                     return skin;

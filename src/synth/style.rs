@@ -357,7 +357,8 @@ fn pop(layer: &Layer, scene: &Scene) -> Canvas {
     layer.reduce(|p| {
         let (x, y) = ((p % n) as f32 * unit, (p / n) as f32 * unit);
         let dots = |gap: f32, size: f32| {
-            let (u, v) = ((x + y) * 0.7071 / gap, (x - y) * 0.7071 / gap);
+            let slant = std::f32::consts::FRAC_1_SQRT_2 / gap;
+            let (u, v) = ((x + y) * slant, (x - y) * slant);
             let (a, b) = (u - u.floor() - 0.5, v - v.floor() - 0.5);
             smoothstep(size + 0.08, size - 0.08, (a * a + b * b).sqrt())
         };

@@ -59,8 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     fs::create_dir_all(&args.out).map_err(|e| Error::io(args.out.display(), &e))?;
     let list = args.out.join("metadata.jsonl");
     // An existing data set is not overwritten.
-    let mut metadata =
-        fs::File::create_new(&list).map_err(|e| Error::io(list.display(), &e))?;
+    let mut metadata = fs::File::create_new(&list).map_err(|e| Error::io(list.display(), &e))?;
     for start in (0..args.count).step_by(BATCH as usize) {
         let indices = start..(start + BATCH).min(args.count);
         let lines = indices
