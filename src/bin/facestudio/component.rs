@@ -2,6 +2,7 @@
 
 mod encoders;
 mod inputs;
+mod prior;
 mod unet;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,10 @@ enum Kind {
     TextEncoder,
     /// pixel_values → image_embeds, and last_hidden_state for a transformer
     VisionEncoder,
+    /// pixel_values → embedding (not normalised)
+    FaceEncoder,
+    /// hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask → predicted_image_embedding
+    Prior,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -57,5 +62,7 @@ fn forward(args: &Args, component: &Component, inputs: &Inputs, device: &Device)
         Kind::Unet => unet::run(component, inputs, device),
         Kind::TextEncoder => encoders::text(component, inputs, device),
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
+        Kind::FaceEncoder => encoders::face(component, inputs, device),
+        Kind::Prior => prior::run(component, inputs, device),
     }
 }

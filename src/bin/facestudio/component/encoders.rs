@@ -1,6 +1,7 @@
 //! The pretrained encoders.
 
 use burn::tensor::{DType, Device};
+use facestudio::encoders::face::FaceEncoder;
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::weights::{Component, Tensors};
@@ -49,5 +50,14 @@ pub fn vision(component: &Component, inputs: &Inputs, device: &Device) -> Result
     if let Some(last_hidden_state) = output.last_hidden_state {
         outputs.insert("last_hidden_state", last_hidden_state)?;
     }
+    Ok(outputs)
+}
+
+pub fn face(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let encoder = FaceEncoder::load(component, device)?;
+    let size = Exactly(encoder.image_size());
+    let pixel_values = inputs.tensor("pixel_values", [Any("batch"), Exactly(3), size, size], device)?;
+    let mut outputs = Tensors::default();
+    outputs.insert("embedding", encoder.forward(pixel_values)?)?;
     Ok(outputs)
 }

@@ -62,6 +62,17 @@ impl Inputs {
         self.0.tensor(name, device)
     }
 
+    /// [`tensor`](Self::tensor), or `None` where there is no such input.
+    pub fn optional<const D: usize>(
+        &self,
+        name: &str,
+        expected: [Axis; D],
+        device: &Device,
+    ) -> Result<Option<Tensor<D>>> {
+        let given = self.0.0.contains_key(name);
+        given.then(|| self.tensor(name, expected, device)).transpose()
+    }
+
     /// Input `timestep`, a scalar, `[1]` or `[batch]`, as `[batch]`.
     pub fn timestep(&self, batch: usize, device: &Device) -> Result<Tensor<1>> {
         let (shape, values) = self.values("timestep")?;

@@ -1,0 +1,27 @@
+//! The prior's denoiser.
+
+use burn::tensor::Device;
+use facestudio::Result;
+use facestudio::guidance::prior::PriorTransformer;
+use facestudio::weights::{Component, Tensors};
+
+use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+
+pub fn run(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let prior = PriorTransformer::load(component, device)?;
+    let axes = [Any("batch"), Exactly(prior.embedding_dim())];
+    let hidden_states = inputs.tensor("hidden_states", axes, device)?;
+    let batch = hidden_states.dims()[0];
+    let timestep = inputs.timestep(batch, device)?;
+    let proj_embedding =
+        inputs.tensor("proj_embedding", [Exactly(batch), Any("embedding_proj_dim")], device)?;
+    let tokens = Exactly(prior.num_embeddings());
+    let axes = [Exactly(batch), tokens, Any("encoder_hid_dim")];
+    let encoder_hidden_states = inputs.optional("encoder_hidden_states", axes, device)?;
+    let attention_mask = inputs.optional("attention_mask", [Exactly(batch), tokens], device)?;
+    let mut outputs = Tensors::default();
+    let predicted =
+        prior.forward(hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask)?;
+    outputs.insert("predicted_image_embedding", predicted)?;
+    Ok(outputs)
+}
