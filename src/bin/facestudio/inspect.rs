@@ -204,7 +204,6 @@ fn file(path: &Path) -> Result<Report> {
     let name = path.display().to_string();
     let sha256 = facestudio::weights::sha256(&bytes);
     let size = bytes.len() as u64;
-    let file = SafetensorsFile::new(bytes).map_err(|e| e.context(&name))?;
     let mut report = ComponentReport {
         name: name.clone(),
         class: None,
@@ -213,13 +212,23 @@ fn file(path: &Path) -> Result<Report> {
         bytes: size,
         files: vec![FileReport { path: name.clone(), bytes: size, sha256, state: State::Unlisted }],
         config: BTreeMap::new(),
-        metadata: file.metadata().clone(),
-        tensors: file.names().into_iter().map(|n| (n.clone(), file.shape(&n).unwrap_or_default())).collect(),
+        metadata: BTreeMap::new(),
+        tensors: BTreeMap::new(),
     };
-    count(&mut report, &file);
+    let is_png = bytes.starts_with(b"\x89PNG");
+    if is_png {
+        let texts = facestudio::image::codec::read_png_texts(&bytes).map_err(|e| e.context(&name))?;
+        report.metadata = texts.into_iter().collect();
+    } else {
+        let file = SafetensorsFile::new(bytes).map_err(|e| e.context(&name))?;
+        report.metadata = file.metadata().clone();
+        let shape = |name: &String| file.shape(name).unwrap_or_default();
+        report.tensors = file.names().into_iter().map(|name| (name.clone(), shape(&name))).collect();
+        count(&mut report, &file);
+    }
     Ok(Report {
         path: name,
-        kind: "safetensors",
+        kind: if is_png { "picture" } else { "safetensors" },
         manifest: None,
         parameters: report.parameters,
         bytes: size,
