@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::de::DeserializeOwned;
 
@@ -219,9 +220,17 @@ impl From<&Path> for Folder {
 
 /// Writes a file whole or not at all: into a temporary sibling that is renamed at the end.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+
     let partial = partial_sibling(path)?;
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|e| {
+    let write = || {
+        let mut file = std::fs::File::create_new(&partial)?;
+        file.write_all(bytes)?;
+        // Renamed before its bytes are on the disk, it could survive a power cut empty.
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|e| {
         // The first error is the one to tell; the partial file may not even exist.
         let _ = std::fs::remove_file(&partial);
         Error::io(path.display(), &e)
@@ -275,8 +284,9 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&NewFolder) -> Result<()>) ->
     filled
 }
 
-/// A hidden name beside `path`, different for each process.
+/// A hidden name beside `path`, another one for each call in each process.
 fn partial_sibling(path: &Path) -> Result<PathBuf> {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
     let name = path.file_name().ok_or_else(|| {
         Error::input(
             "output-name",
@@ -284,5 +294,6 @@ fn partial_sibling(path: &Path) -> Result<PathBuf> {
             "name one",
         )
     })?;
-    Ok(path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id())))
+    let (name, call) = (name.to_string_lossy(), CALLS.fetch_add(1, Ordering::Relaxed));
+    Ok(path.with_file_name(format!(".{name}.partial-{}-{call}", std::process::id())))
 }
