@@ -3,6 +3,9 @@
 //! Each room has a folder with the script that made its fixtures (`reference.py`), and the fixtures: `config.json`
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
+mod face;
+mod preprocess;
+mod prior;
 mod text;
 mod tokenizer;
 mod unet;
