@@ -190,38 +190,5 @@ pub fn read_png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     Ok(texts)
 }
 
-/// Writes a file so that nobody ever sees half of it: under another name in the same folder, then renamed. What was
-/// there before stays if anything fails.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn write_atomic(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(Error::input(
-            "output-path",
-            format!("{} is not the path of a file", path.display()),
-            "name a file to write",
-        ));
-    };
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{}-{count}.part", std::process::id()));
-    let partial = path.with_file_name(partial);
-    let write = || {
-        let mut file = std::fs::File::create_new(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|e| {
-        // The first error is what matters; the leftover may not even exist.
-        let _ = std::fs::remove_file(&partial);
-        Error::io(path.display(), &e)
-    })
-}
-
 #[cfg(test)]
 mod tests;

@@ -143,19 +143,3 @@ fn unusable_texts_are_errors() {
     assert_eq!(read_png_texts(b"GIF89a").unwrap_err().code, "image-format");
     assert_eq!(read_png_texts(&png_head(8, 8)[..20]).unwrap_err().code, "image-damaged");
 }
-
-#[test]
-fn a_failed_write_leaves_what_was_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("picture.png");
-    write_atomic(&path, b"first").unwrap();
-    write_atomic(&path, b"second").unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), b"second");
-    // A folder cannot be replaced by a file.
-    let taken = folder.path().join("taken");
-    std::fs::create_dir_all(taken.join("inside")).unwrap();
-    assert_eq!(write_atomic(&taken, b"third").unwrap_err().code, "io");
-    assert!(taken.join("inside").is_dir());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file stays");
-    assert_eq!(write_atomic(std::path::Path::new("/"), b"").unwrap_err().code, "output-path");
-}
