@@ -4,17 +4,73 @@
 //! encoder `k` by CLIP's symmetric cross-entropy (Radford et al. 2021, section 2.3). So one text tower speaks to all
 //! three encoders, and text and image embeddings have one layout, which is what the prior maps between.
 
+use std::path::Path;
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, activation};
+use rayon::prelude::*;
 
+use super::data::Pictures;
+use super::run::{Event, Options, Step};
+use super::{Setup, checkpoint, portraits, run, style};
 use crate::encoders::text::{TextConfig, TextEncoder};
+use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionConfig, VisionNetwork};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::weights::{Component, Folder, write_file};
 
 /// CLIP's initial logit scale, `ln(1 / 0.07)`.
 const INITIAL_LOG_SCALE: f32 = 2.659_26;
 /// CLIP's bound on the scale.
 const MAX_SCALE: f32 = 100.0;
+/// Side of the training pictures.
+const SIZE: usize = 128;
+/// Pictures kept from training, to measure on.
+const HELD_OUT: usize = 256;
+/// Captions that the vocabulary is made from.
+const VOCABULARY_CAPTIONS: usize = 8000;
+/// Token ids: 256 bytes, 256 word-ending bytes, merges and the two marks.
+const VOCABULARY: usize = 1024;
+/// Tokens of a prompt.
+const CONTEXT: usize = 40;
+/// How often a face is hidden, as it is in every style input.
+const HIDE_FACES: f32 = 0.5;
+
+fn text_config(setup: &Setup, vocab_size: usize) -> Result<TextConfig> {
+    match setup.preset.as_str() {
+        "mini" => Ok(TextConfig {
+            architectures: Some(vec!["CLIPTextModelWithProjection".to_owned()]),
+            vocab_size,
+            hidden_size: 256,
+            intermediate_size: 768,
+            projection_dim: 256,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            max_position_embeddings: CONTEXT,
+            eos_token_id: vocab_size as u32 - 1,
+            ..TextConfig::default()
+        }),
+        _ => Err(setup.unknown_preset(&["mini"])),
+    }
+}
+
+fn vision_configs() -> Result<Vec<VisionConfig>> {
+    // Small counterparts of ViT-L/14, RN101 and ViT-B/32: a fine transformer, a ResNet, a coarse transformer.
+    let vit = |projection_dim: usize, patch_size: usize| {
+        serde_json::json!({
+            "model_type": "clip_vision_model", "hidden_size": 192, "intermediate_size": 576,
+            "projection_dim": projection_dim, "num_hidden_layers": 4, "num_attention_heads": 4,
+            "image_size": 64, "patch_size": patch_size,
+        })
+    };
+    let resnet = serde_json::json!({
+        "model_type": "clip_resnet", "layers": [1, 1, 1, 1], "embed_dim": 80, "heads": 8, "image_size": 64, "width": 12,
+    });
+    [vit(96, 8), resnet, vit(80, 16)]
+        .into_iter()
+        .map(|json| serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string())))
+        .collect()
+}
 
 /// Everything that the contrastive stage trains.
 #[derive(Module, Debug)]
@@ -33,30 +89,53 @@ impl ClipTrainee {
         Ok(Self {
             text: text.init(device)?,
             vision: vision.iter().map(|config| config.init(device)).collect::<Result<_>>()?,
-            log_scales: Param::from_tensor(Tensor::full([vision.len()], INITIAL_LOG_SCALE, device)),
+            log_scales: Param::from_tensor(
+                Tensor::full([vision.len()], INITIAL_LOG_SCALE, device).require_grad(),
+            ),
         })
     }
 
-    /// Mean contrastive loss over the pairs. `pixel_values`: one `[n, 3, s_k, s_k]` a vision tower; `input_ids`: `n` rows.
-    pub fn loss(&self, pixel_values: Vec<Tensor<4>>, input_ids: &[Vec<u32>]) -> Result<Tensor<1>> {
+    /// Cosine similarities of every picture with every text for each vision tower, `[n, n]` each.
+    ///
+    /// `pixel_values`: one `[n, 3, s_k, s_k]` a vision tower; `input_ids`: `n` rows.
+    pub fn similarities(
+        &self,
+        pixel_values: Vec<Tensor<4>>,
+        input_ids: &[Vec<u32>],
+    ) -> Result<Vec<Tensor<2>>> {
         let dtype = pixel_values.first().map_or(DType::F32, Tensor::dtype);
         let output = self.text.forward(input_ids, dtype)?;
         let text = output.text_embeds.unwrap_or(output.pooled).cast(DType::F32);
-        let n = text.dims()[0];
-        let targets = Tensor::<1, Int>::arange(0..n as i64, &text.device()).reshape([n, 1]);
-        let scales = self.log_scales.val().exp().clamp_max(MAX_SCALE);
         let mut start = 0;
-        let mut losses = Vec::with_capacity(self.vision.len());
-        for (k, (tower, pixels)) in self.vision.iter().zip(pixel_values).enumerate() {
-            let image = unit(tower.forward(pixels).image_embeds.cast(DType::F32));
-            let width = image.dims()[1];
-            let slice = unit(text.clone().narrow(1, start, width));
-            start += width;
-            let logits = image.matmul(slice.transpose()) * scales.clone().narrow(0, k, 1).reshape([1, 1]);
-            let rows = -activation::log_softmax(logits.clone(), 1).gather(1, targets.clone()).mean();
-            let columns = -activation::log_softmax(logits.transpose(), 1).gather(1, targets.clone()).mean();
-            losses.push((rows + columns) * 0.5);
-        }
+        let towers = self.vision.iter().zip(pixel_values);
+        Ok(towers
+            .map(|(tower, pixels)| {
+                let image = unit(tower.forward(pixels).image_embeds.cast(DType::F32));
+                let width = image.dims()[1];
+                let slice = unit(text.clone().narrow(1, start, width));
+                start += width;
+                image.matmul(slice.transpose())
+            })
+            .collect())
+    }
+
+    /// Mean contrastive loss over the pairs; arguments as in [`ClipTrainee::similarities`].
+    pub fn loss(&self, pixel_values: Vec<Tensor<4>>, input_ids: &[Vec<u32>]) -> Result<Tensor<1>> {
+        let n = input_ids.len();
+        let scales = self.log_scales.val().exp().clamp_max(MAX_SCALE);
+        let targets = Tensor::<1, Int>::arange(0..n as i64, &scales.device()).reshape([n, 1]);
+        let losses = self
+            .similarities(pixel_values, input_ids)?
+            .into_iter()
+            .enumerate()
+            .map(|(k, cosines)| {
+                let logits = cosines * scales.clone().narrow(0, k, 1).reshape([1, 1]);
+                let rows = -activation::log_softmax(logits.clone(), 1).gather(1, targets.clone()).mean();
+                let columns =
+                    -activation::log_softmax(logits.transpose(), 1).gather(1, targets.clone()).mean();
+                (rows + columns) * 0.5
+            })
+            .collect();
         Ok(Tensor::cat(losses, 0).mean())
     }
 }
@@ -65,4 +144,88 @@ impl ClipTrainee {
 fn unit(x: Tensor<2>) -> Tensor<2> {
     let norm = (x.clone().square().sum_dim(1) + 1e-12).sqrt();
     x / norm
+}
+
+/// Trains the four towers and writes `tokenizer/`, `text_encoder/` and `vision_encoder*/` of the model folder.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let options = Options {
+        batch: if setup.run.batch == 0 { 128 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 8e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.backend.device()?;
+    let dtype = options.backend.dtype();
+    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
+    let tokenizer = vocabulary(setup, &pictures)?;
+    let vision = vision_configs()?;
+    let config = text_config(setup, VOCABULARY)?;
+    let model = ClipTrainee::init(&config, &vision, &device)?;
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let batch = |indices: &[usize], hide: &[bool], variant: u64, device: &Device| {
+        let pixels = style::pixels(&pictures, indices, hide, &vision, device)?;
+        let ids = indices
+            .par_iter()
+            .map(|i| tokenizer.encode(&portraits::caption(setup, &pictures, *i, variant), CONTEXT))
+            .collect::<Result<Vec<_>>>()?;
+        Ok((pixels.into_iter().map(|p| p.cast(dtype)).collect::<Vec<_>>(), ids))
+    };
+    let objective = |model: &ClipTrainee, step: &Step| {
+        let mut rng = step.rng();
+        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let hide: Vec<bool> = indices.iter().map(|_| rng.chance(HIDE_FACES)).collect();
+        let (pixels, ids) = batch(&indices, &hide, rng.next_u64(), &device)?;
+        model.loss(pixels, &ids)
+    };
+    let show = |model: &ClipTrainee, _: &Path| {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        let indices: Vec<usize> = (trained..pictures.len()).collect();
+        let (pixels, ids) = batch(&indices, &vec![false; indices.len()], 0, &device)?;
+        let top: Vec<String> = model
+            .similarities(pixels, &ids)?
+            .into_iter()
+            .map(|cosines| Ok(format!("{:.0} %", 100.0 * top_1(cosines)?)))
+            .collect::<Result<_>>()?;
+        Ok(format!("held-out caption found among {}: {}", indices.len(), top.join(", ")))
+    };
+    let finished = run::train(&options, model, objective, show, log)?;
+
+    let ClipTrainee { text, vision: towers, .. } = finished.averaged;
+    checkpoint::export_json(&setup.out.join("text_encoder/config.json"), &config)?;
+    checkpoint::export(&setup.out.join("text_encoder/model.safetensors"), &text)?;
+    for (k, (tower, config)) in towers.iter().zip(&vision).enumerate() {
+        let folder = setup.out.join(style::folder(k));
+        checkpoint::export_json(&folder.join("config.json"), config)?;
+        checkpoint::export(&folder.join("model.safetensors"), tower)?;
+    }
+    Ok(())
+}
+
+/// The model folder's tokenizer; made from captions if it has none.
+fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
+    let folder = setup.out.join("tokenizer");
+    if !folder.join("vocab.json").exists() {
+        let captions: Vec<String> = (0..VOCABULARY_CAPTIONS)
+            .into_par_iter()
+            .map(|i| portraits::caption(setup, pictures, i % pictures.len(), i as u64))
+            .collect();
+        let (vocab, merges) = Tokenizer::train(&captions, VOCABULARY)?;
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(folder.display(), &e))?;
+        write_file(&folder.join("merges.txt"), merges.as_bytes())?;
+        // Written last: its presence says that the tokenizer is whole.
+        write_file(&folder.join("vocab.json"), vocab.as_bytes())?;
+    }
+    Tokenizer::load(&Component::new(&Folder(folder), ""))
+}
+
+/// Fraction of rows whose own column is the largest.
+fn top_1(cosines: Tensor<2>) -> Result<f32> {
+    let [n, _] = cosines.dims();
+    let values: Vec<f32> = cosines
+        .try_into_vec_as::<f32>()
+        .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
+    let right =
+        values.chunks_exact(n).enumerate().filter(|(i, row)| row.iter().all(|v| *v <= row[*i])).count();
+    Ok(right as f32 / n as f32)
 }

@@ -19,6 +19,7 @@ pub mod plot;
 pub mod portraits;
 pub mod rng;
 pub mod run;
+pub mod style;
 pub mod vae;
 
 use std::path::PathBuf;

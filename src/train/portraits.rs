@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::synth::{Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
+use crate::synth::{self, Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
 
 use super::Setup;
 use super::data::{Meta, OwnedPicture, Person, Pictures, photographs};
@@ -21,11 +21,24 @@ pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Resu
     match &setup.data {
         Some(folder) => photographs(folder, size),
         None => {
-            let options = SceneOptions { frontal_fraction: 0.1, ..SceneOptions::default() };
             let count = setup.pictures.unwrap_or(PORTRAITS);
-            scenes(setup, "portraits", size, count, &options, log)
+            scenes(setup, "portraits", size, count, &portrait_options(), log)
         }
     }
+}
+
+fn portrait_options() -> SceneOptions {
+    SceneOptions { frontal_fraction: 0.1, ..SceneOptions::default() }
+}
+
+/// A caption of picture `i` of [`portraits`]; each `variant` leaves out and rewords other details. A photograph has
+/// the one caption of its metadata.
+pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> String {
+    if setup.data.is_some() {
+        return pictures.get(i).meta.caption.clone();
+    }
+    let scene = Scene::random(setup.run.seed, i as u64, &portrait_options());
+    synth::caption(&scene, &mut synth::Rng::new(variant, i as u64))
 }
 
 /// What the detector trains on: scenes of none to three people, in equal parts but fewer without people.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
-use facestudio::train::{Backend, Setup, face, vae};
+use facestudio::train::{Backend, Setup, clip, face, vae};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Flags of `facestudio train`.
@@ -58,6 +58,8 @@ pub struct Args {
 enum Stage {
     /// The autoencoder.
     Vae,
+    /// The text encoder and the vision ensemble, with their tokenizer.
+    Clip,
     /// The identity encoder.
     Face,
 }
@@ -116,6 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let log = &mut |event| console.show(event);
     match args.stage {
         Stage::Vae => vae::train(&setup, log)?,
+        Stage::Clip => clip::train(&setup, log)?,
         Stage::Face => face::train(&setup, log)?,
     }
     Ok(())
