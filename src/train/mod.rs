@@ -62,7 +62,7 @@ pub enum Backend {
     /// burn's own CPU backend, in f32.
     #[default]
     Cpu,
-    /// libtorch on the CPU, activations in bf16 (needs the feature `torch`).
+    /// libtorch on the CPU, activations in bf16 where the processor has it (needs the feature `torch`).
     Torch,
     /// libtorch on the first CUDA device, activations in bf16 (needs the feature `torch`).
     TorchCuda,
@@ -79,11 +79,26 @@ impl Backend {
     }
 
     /// Precision of the activations; weights and losses are always f32.
+    ///
+    /// On the CPU bf16 pays only where the processor multiplies it: emulated, convolutions ran ten times slower than f32.
     pub fn dtype(self) -> DType {
         match self {
             Self::Cpu => DType::F32,
+            Self::Torch if !multiplies_bf16() => DType::F32,
             Self::Torch | Self::TorchCuda => DType::BF16,
         }
+    }
+}
+
+/// Whether the processor has bf16 products (every AMX machine has AVX-512's as well).
+fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
     }
 }
 
