@@ -1,0 +1,302 @@
+//! `scheduler_config.json`, with diffusers' names and defaults.
+
+use serde::{Deserialize, Serialize};
+
+use super::Prediction;
+use crate::error::{Error, Result};
+use crate::request::Sampler;
+use crate::weights::Component;
+
+/// How β grows over the training steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    /// β linear in t (DDPM).
+    Linear,
+    /// √β linear in t (latent diffusion).
+    ScaledLinear,
+    /// ᾱ a squared cosine, β at most 0.999 (Nichol and Dhariwal 2021, equation 17).
+    SquaredcosCapV2,
+}
+
+/// Which training steps are visited (Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed",
+/// table 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Evenly from the last to the first.
+    Linspace,
+    /// Multiples of a whole stride, from 0 up.
+    Leading,
+    /// Back from the last in fractional strides.
+    Trailing,
+}
+
+/// The noise level after the last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigmas {
+    /// None.
+    Zero,
+    /// That of training step 0.
+    SigmaMin,
+}
+
+/// `scheduler_config.json`.
+///
+/// `_class_name` decides the default sampler only: every sampler runs on every config. A value that the file does not
+/// state has the default of the class that runs, as with diffusers' `from_config`; but `clip_sample`, which would
+/// clip latents to ±1, is off unless the file states it or is a `DDIMScheduler`'s.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchedulerConfig {
+    /// The class in diffusers.
+    #[serde(rename = "_class_name")]
+    pub class_name: String,
+    /// Training steps, 1000.
+    pub num_train_timesteps: Option<usize>,
+    /// β of the first training step.
+    pub beta_start: Option<f64>,
+    /// β of the last training step.
+    pub beta_end: Option<f64>,
+    /// Between them.
+    pub beta_schedule: Option<BetaSchedule>,
+    /// Every β; takes the place of the three above.
+    pub trained_betas: Option<Vec<f64>>,
+    /// What the denoiser predicts.
+    pub prediction_type: Option<Prediction>,
+    /// Which training steps are visited.
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// Added to the timesteps of leading spacing.
+    pub steps_offset: Option<usize>,
+    /// Rescales β so that the last training step is pure noise (Lin et al. 2023, algorithm 1).
+    pub rescale_betas_zero_snr: Option<bool>,
+    /// Noise levels of Karras et al. 2022 (equation 5); Euler and DPM-Solver++.
+    pub use_karras_sigmas: Option<bool>,
+    /// Lowest level of Karras' schedule; Euler.
+    pub sigma_min: Option<f64>,
+    /// Highest level of Karras' schedule; Euler.
+    pub sigma_max: Option<f64>,
+    /// The level after the last step; Euler and DPM-Solver++.
+    pub final_sigmas_type: Option<FinalSigmas>,
+    /// Whether DDIM's last step ends without noise, or at the level of training step 0.
+    pub set_alpha_to_one: Option<bool>,
+    /// Whether x₀ is clipped; DDIM and LCM.
+    pub clip_sample: Option<bool>,
+    /// To ± this.
+    pub clip_sample_range: Option<f64>,
+    /// Steps of the distillation that LCM's timesteps are taken from.
+    pub original_inference_steps: Option<usize>,
+    /// Factor on LCM's timesteps in the boundary condition.
+    pub timestep_scaling: Option<f64>,
+    /// 1 or 2; DPM-Solver++.
+    pub solver_order: Option<usize>,
+    /// `dpmsolver++`.
+    pub algorithm_type: Option<String>,
+    /// `midpoint`.
+    pub solver_type: Option<String>,
+    /// First order at the last of fewer than 15 steps.
+    pub lower_order_final: Option<bool>,
+    /// First order at the last step.
+    pub euler_at_final: Option<bool>,
+    /// Lowest λ that is visited; DPM-Solver++ on the cosine schedule.
+    pub lambda_min_clipped: Option<f64>,
+    /// Not supported when true.
+    pub thresholding: Option<bool>,
+    /// Not supported when true.
+    pub use_exponential_sigmas: Option<bool>,
+    /// Not supported when true.
+    pub use_beta_sigmas: Option<bool>,
+    /// Not supported when true.
+    pub use_lu_lambdas: Option<bool>,
+    /// Not supported when true.
+    pub use_flow_sigmas: Option<bool>,
+    /// `linear`.
+    pub interpolation_type: Option<String>,
+    /// `discrete`.
+    pub timestep_type: Option<String>,
+    /// Not supported when set.
+    pub variance_type: Option<String>,
+}
+
+/// Most training steps: bounds what a hostile config can allocate.
+const MAX_TRAIN_TIMESTEPS: usize = 100_000;
+
+impl SchedulerConfig {
+    /// Reads `scheduler_config.json`.
+    pub fn from_component(component: &Component) -> Result<Self> {
+        let name = "scheduler_config.json";
+        Self::from_json(&component.read(name)?).map_err(|error| error.context(name))
+    }
+
+    /// Parses the text of a `scheduler_config.json`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        // Python writes the default of `lambda_min_clipped` as -Infinity, which JSON does not know.
+        let text = String::from_utf8_lossy(bytes).replace("-Infinity", "null");
+        let config: Self = serde_json::from_str(&text).map_err(|e| {
+            Error::weights("config", e.to_string(), "use the config of a supported scheduler")
+        })?;
+        config.default_sampler()?;
+        Ok(config)
+    }
+
+    /// The sampler of the config's class; Euler ancestral, the paper's, where this crate does not have the class but its
+    /// config means the same.
+    pub fn default_sampler(&self) -> Result<Sampler> {
+        Ok(match self.class_name.as_str() {
+            "EulerDiscreteScheduler" => Sampler::Euler,
+            "DDIMScheduler" => Sampler::Ddim,
+            "DPMSolverMultistepScheduler" => Sampler::Dpmpp2m,
+            "LCMScheduler" => Sampler::Lcm,
+            ""
+            | "EulerAncestralDiscreteScheduler"
+            | "PNDMScheduler"
+            | "DDPMScheduler"
+            | "LMSDiscreteScheduler"
+            | "HeunDiscreteScheduler"
+            | "UniPCMultistepScheduler"
+            | "KDPM2DiscreteScheduler"
+            | "KDPM2AncestralDiscreteScheduler" => Sampler::EulerAncestral,
+            other => {
+                return Err(unsupported(format!("scheduler class '{other}' is not supported")));
+            }
+        })
+    }
+
+    /// Training steps.
+    pub fn train_timesteps(&self) -> usize {
+        self.num_train_timesteps.unwrap_or(1000)
+    }
+
+    /// ᾱ of every training step (`alphas_cumprod`), for the config's own class: what training noises with.
+    pub fn alphas_cumprod(&self) -> Result<Vec<f64>> {
+        self.alphas_cumprod_for(self.default_sampler()?)
+    }
+
+    pub(super) fn alphas_cumprod_for(&self, sampler: Sampler) -> Result<Vec<f64>> {
+        let count = self.train_timesteps();
+        if !(2..=MAX_TRAIN_TIMESTEPS).contains(&count) {
+            return Err(range(format!("num_train_timesteps is {count}")));
+        }
+        if self.steps_offset.is_some_and(|offset| offset >= count) {
+            return Err(range(format!("steps_offset is {:?} of {count} training steps", self.steps_offset)));
+        }
+        let mut product = 1.0;
+        let mut alphas_cumprod = Vec::with_capacity(count);
+        for beta in self.betas(sampler, count)? {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(range(format!("a β is {beta}")));
+            }
+            // Models were trained with f32 β: near 1 the rounding is felt.
+            product *= f64::from(1.0 - beta as f32);
+            alphas_cumprod.push(product);
+        }
+        if self.rescale_betas_zero_snr.unwrap_or(false) {
+            rescale_zero_terminal_snr(&mut alphas_cumprod);
+            if matches!(sampler, Sampler::EulerAncestral | Sampler::Euler | Sampler::Dpmpp2m)
+                && let Some(last) = alphas_cumprod.last_mut()
+            {
+                // Close to zero, so that σ stays finite (diffusers' value).
+                *last = 2f64.powi(-24);
+            }
+        }
+        Ok(alphas_cumprod)
+    }
+
+    fn betas(&self, sampler: Sampler, count: usize) -> Result<Vec<f64>> {
+        if let Some(betas) = &self.trained_betas {
+            if betas.len() != count {
+                return Err(range(format!("{} trained_betas for {count} training steps", betas.len())));
+            }
+            return Ok(betas.clone());
+        }
+        let (start, end, schedule) = match sampler {
+            Sampler::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
+            _ => (0.0001, 0.02, BetaSchedule::Linear),
+        };
+        let (start, end) = (self.beta_start.unwrap_or(start), self.beta_end.unwrap_or(end));
+        if !((0.0..1.0).contains(&start) && (0.0..1.0).contains(&end)) {
+            return Err(range(format!("beta_start is {start}, beta_end {end}")));
+        }
+        Ok(match self.beta_schedule.unwrap_or(schedule) {
+            BetaSchedule::Linear => super::schedule::linspace(start, end, count),
+            BetaSchedule::ScaledLinear => super::schedule::linspace(start.sqrt(), end.sqrt(), count)
+                .into_iter()
+                .map(|root| root * root)
+                .collect(),
+            BetaSchedule::SquaredcosCapV2 => {
+                let alpha_bar = |t: usize| {
+                    let t = t as f64 / count as f64;
+                    ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
+                };
+                (0..count).map(|t| (1.0 - alpha_bar(t + 1) / alpha_bar(t)).min(0.999)).collect()
+            }
+        })
+    }
+
+    /// The bound that x₀ is clipped to with `sampler`, if any.
+    pub(super) fn clip(&self, sampler: Sampler) -> Option<f64> {
+        let clips = matches!(sampler, Sampler::Ddim | Sampler::Lcm)
+            && self.clip_sample.unwrap_or(sampler == Sampler::Ddim && self.class_name == "DDIMScheduler");
+        clips.then_some(self.clip_sample_range.unwrap_or(1.0))
+    }
+
+    /// Fails, naming it, if the config asks `sampler` for something this crate does not have.
+    pub(super) fn check_supported(&self, sampler: Sampler) -> Result<()> {
+        let on = |flag: Option<bool>| flag.unwrap_or(false);
+        let other = |value: &Option<String>, known: &[&str]| {
+            value.as_deref().is_some_and(|value| !known.contains(&value))
+        };
+        // Only these choose their levels; the others never look at such flags, in diffusers either.
+        let spaced = matches!(sampler, Sampler::Euler | Sampler::Dpmpp2m);
+        let solver = sampler == Sampler::Dpmpp2m;
+        let named = [
+            (
+                "thresholding",
+                on(self.thresholding) && !matches!(sampler, Sampler::EulerAncestral | Sampler::Euler),
+            ),
+            ("use_exponential_sigmas", on(self.use_exponential_sigmas) && spaced),
+            ("use_beta_sigmas", on(self.use_beta_sigmas) && spaced),
+            ("use_lu_lambdas", on(self.use_lu_lambdas) && solver),
+            ("use_flow_sigmas", on(self.use_flow_sigmas)),
+            ("interpolation_type", sampler == Sampler::Euler && other(&self.interpolation_type, &["linear"])),
+            ("timestep_type", sampler == Sampler::Euler && other(&self.timestep_type, &["discrete"])),
+            ("variance_type", solver && other(&self.variance_type, &["fixed_small", "fixed_large"])),
+            ("algorithm_type", solver && other(&self.algorithm_type, &["dpmsolver++", "deis"])),
+            ("solver_type", solver && other(&self.solver_type, &["midpoint", "logrho", "bh1", "bh2"])),
+            ("solver_order", solver && !(1..=2).contains(&self.solver_order.unwrap_or(2))),
+        ];
+        match named.iter().find(|(_, bad)| *bad) {
+            Some((name, _)) => Err(unsupported(format!("the scheduler config's {name} is not supported"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shifts and stretches √ᾱ so that its last value is 0 and its first is kept (Lin et al. 2023, algorithm 1).
+fn rescale_zero_terminal_snr(alphas_cumprod: &mut [f64]) {
+    let (Some(first), Some(last)) =
+        (alphas_cumprod.first().map(|a| a.sqrt()), alphas_cumprod.last().map(|a| a.sqrt()))
+    else {
+        return;
+    };
+    for alpha in alphas_cumprod {
+        *alpha = ((alpha.sqrt() - last) * first / (first - last)).powi(2);
+    }
+}
+
+fn range(message: String) -> Error {
+    Error::weights(
+        "config-range",
+        format!("scheduler config: {message}"),
+        "use the config of a supported model",
+    )
+}
+
+fn unsupported(message: String) -> Error {
+    Error::weights(
+        "config-unsupported",
+        message,
+        "use the config of an Euler, DDIM, DPM-Solver++ or LCM scheduler without it",
+    )
+}

@@ -1,0 +1,22 @@
+//! Multistep consistency sampling (Luo et al. 2023, "Latent consistency models", algorithm 3).
+
+use burn::tensor::Tensor;
+
+use super::NoiseLevel;
+
+/// The deviation of the data in the boundary condition (Song et al. 2023, appendix C).
+const SIGMA_DATA: f64 = 0.5;
+
+/// The consistency function's value: `c_skip x + c_out x₀`, which is x itself at time 0.
+pub(super) fn denoised(scaled_timestep: f64, sample: Tensor<4>, original: Tensor<4>) -> Tensor<4> {
+    let square = scaled_timestep * scaled_timestep + SIGMA_DATA * SIGMA_DATA;
+    original * (scaled_timestep / square.sqrt()) + sample * (SIGMA_DATA * SIGMA_DATA / square)
+}
+
+/// Noises the consistency function's value to the next level; without noise it is the result.
+pub(super) fn step(to: NoiseLevel, denoised: Tensor<4>, noise: Option<Tensor<4>>) -> Tensor<4> {
+    match noise {
+        Some(noise) => denoised * to.alpha + noise * to.sigma,
+        None => denoised,
+    }
+}
