@@ -322,6 +322,12 @@ impl PriorTransformer {
     }
 }
 
+/// 1 for a prompt's tokens up to its first end mark `end`, 0 for the padding after it: a row of `attention_mask`.
+pub fn text_mask(ids: &[u32], end: u32) -> Vec<f32> {
+    let last = ids.iter().position(|id| *id == end).unwrap_or(ids.len());
+    (0..ids.len()).map(|i| if i <= last { 1.0 } else { 0.0 }).collect()
+}
+
 fn input_error(message: String) -> Error {
     Error::input("prior-input", message, "pass what the prior's config.json asks for")
 }

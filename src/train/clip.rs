@@ -36,18 +36,18 @@ const CONTEXT: usize = 40;
 /// How often a face is hidden, as it is in every style input.
 const HIDE_FACES: f32 = 0.5;
 
-fn text_config(setup: &Setup, vocab_size: usize) -> Result<TextConfig> {
+fn text_config(setup: &Setup, eos_token_id: u32) -> Result<TextConfig> {
     match setup.preset.as_str() {
         "mini" => Ok(TextConfig {
             architectures: Some(vec!["CLIPTextModelWithProjection".to_owned()]),
-            vocab_size,
-            hidden_size: 256,
-            intermediate_size: 768,
+            vocab_size: VOCABULARY,
+            hidden_size: 192,
+            intermediate_size: 576,
             projection_dim: 256,
-            num_hidden_layers: 4,
+            num_hidden_layers: 3,
             num_attention_heads: 4,
             max_position_embeddings: CONTEXT,
-            eos_token_id: vocab_size as u32 - 1,
+            eos_token_id,
             ..TextConfig::default()
         }),
         _ => Err(setup.unknown_preset(&["mini"])),
@@ -58,8 +58,8 @@ fn vision_configs() -> Result<Vec<VisionConfig>> {
     // Small counterparts of ViT-L/14, RN101 and ViT-B/32: a fine transformer, a ResNet, a coarse transformer.
     let vit = |projection_dim: usize, patch_size: usize| {
         serde_json::json!({
-            "model_type": "clip_vision_model", "hidden_size": 192, "intermediate_size": 576,
-            "projection_dim": projection_dim, "num_hidden_layers": 4, "num_attention_heads": 4,
+            "model_type": "clip_vision_model", "hidden_size": 144, "intermediate_size": 432,
+            "projection_dim": projection_dim, "num_hidden_layers": 3, "num_attention_heads": 4,
             "image_size": 64, "patch_size": patch_size,
         })
     };
@@ -159,7 +159,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
     let tokenizer = vocabulary(setup, &pictures)?;
     let vision = vision_configs()?;
-    let config = text_config(setup, VOCABULARY)?;
+    // An empty text is its two marks.
+    let end = tokenizer.encode("", CONTEXT)?.get(1).copied();
+    let end = end.ok_or_else(|| Error::internal("tokenizer", "an empty text has no end mark"))?;
+    let config = text_config(setup, end)?;
     let model = ClipTrainee::init(&config, &vision, &device)?;
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 

@@ -13,10 +13,13 @@
 pub mod checkpoint;
 pub mod clip;
 pub mod data;
+pub mod diffusion;
+pub mod encoded;
 pub mod face;
 pub mod optim;
 pub mod plot;
 pub mod portraits;
+pub mod prior;
 pub mod rng;
 pub mod run;
 pub mod style;

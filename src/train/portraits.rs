@@ -14,7 +14,7 @@ const PORTRAITS: usize = 12_000;
 /// Half coverage: the pixel counts as the person's.
 const COVERED: u8 = 128;
 /// Changes when the same name no longer gives the same pictures: older caches are then left alone.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the generating stages train on: `--data`, or portraits of one to three people and some other pictures.
 pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {

@@ -1,0 +1,190 @@
+//! The diffusion stage: the shared Linear and the UNet, by the paper's recipe (section 3.1 and 4.1).
+//!
+//! A picture is reconstructed from itself with its faces hidden (style) and from its largest face (identity):
+//! `‖ε − ε_θ(z_t, t, e_g)‖²`. Style and identity are dropped independently for classifier-free guidance. Only the
+//! image branch is trained, so no captions are needed.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::data::pictures_of;
+use super::encoded::{Encoded, encode_all};
+use super::run::{Event, Options, Step};
+use super::{Setup, checkpoint, plot, portraits, run};
+use crate::condition::Condition;
+use crate::error::{Error, Result};
+use crate::guidance::classifier_free::guide;
+use crate::guidance::fusion::{Fusion, FusionConfig};
+use crate::request::Sampler;
+use crate::sampling::{NoiseSource, Scheduler, SchedulerConfig};
+use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::vae::Vae;
+use crate::weights::{Component, Folder};
+
+/// Side of the training pictures.
+const SIZE: usize = 128;
+/// Pictures kept from training, to show.
+const HELD_OUT: usize = 64;
+/// Paper section 4.1: how often the style is dropped.
+const DROP_STYLE: f32 = 0.64;
+/// Paper section 4.1: how often the identity is dropped.
+const DROP_IDENTITY: f32 = 0.1;
+/// Guidance tokens of `mini`.
+const TOKENS: usize = 4;
+/// Channels of a guidance token of `mini`.
+const TOKEN_CHANNELS: usize = 256;
+/// Pictures, steps and guidance of a sample sheet.
+const SHOWN: usize = 16;
+const SHOWN_STEPS: usize = 20;
+const SHOWN_GUIDANCE: f32 = 2.0;
+
+/// What the stage trains.
+#[derive(Module, Debug)]
+pub struct DiffusionTrainee {
+    /// The denoiser.
+    pub unet: UNet2DConditionModel,
+    /// The shared Linear.
+    pub guidance: Fusion,
+}
+
+fn unet_config(setup: &Setup, latent_channels: usize) -> Result<serde_json::Value> {
+    match setup.preset.as_str() {
+        "mini" => Ok(serde_json::json!({
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": 16, "in_channels": latent_channels, "out_channels": latent_channels,
+            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [64, 96, 192], "layers_per_block": 1, "norm_num_groups": 16,
+            "attention_head_dim": [2, 3, 6], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
+        })),
+        _ => Err(setup.unknown_preset(&["mini"])),
+    }
+}
+
+/// Stable Diffusion's schedule (scaled linear β, 1000 steps), sampled by the paper's Euler ancestral.
+fn scheduler_json() -> serde_json::Value {
+    serde_json::json!({
+        "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon", "timestep_spacing": "trailing", "steps_offset": 1,
+    })
+}
+
+/// Trains the UNet and the Linear, and writes `unet/`, `guidance/` and `scheduler/` of the model folder.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let options = Options {
+        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 5e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.backend.device()?;
+    let dtype = options.backend.dtype();
+    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
+    let unet_json = unet_config(setup, encoded.latent_dims[0])?;
+    let unet_config: UNet2DConditionConfig =
+        serde_json::from_value(unet_json.clone()).map_err(|e| Error::internal("preset", e.to_string()))?;
+    let fusion_config = FusionConfig {
+        image_embed_dim: encoded.image_embed_dim(),
+        id_embed_dim: encoded.id_embed_dim(),
+        n_tokens: TOKENS,
+        cross_attention_dim: TOKEN_CHANNELS,
+    };
+    let scheduler = SchedulerConfig::from_json(scheduler_json().to_string().as_bytes())?;
+    let alphas_cumprod = scheduler.alphas_cumprod()?;
+    let model = DiffusionTrainee { unet: unet_config.init(&device)?, guidance: fusion_config.init(&device)? };
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let objective = |model: &DiffusionTrainee, step: &Step| {
+        let mut rng = step.rng();
+        let n = options.batch;
+        let indices: Vec<usize> = (0..n).map(|_| rng.below(trained)).collect();
+        let latents = encoded.latents(&indices, &device);
+        let mut kept = |p: f32| {
+            let keep: Vec<f32> = (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect();
+            Tensor::<2>::from_data(TensorData::new(keep, [n, 1]), &device)
+        };
+        let (keep_style, keep_identity) = (kept(DROP_STYLE), kept(DROP_IDENTITY));
+        let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), &indices, &device);
+        let id_embeds = Encoded::rows(&encoded.id_embeds, encoded.id_embed_dim(), &indices, &device);
+        let timesteps: Vec<usize> = (0..n).map(|_| rng.below(alphas_cumprod.len())).collect();
+        let noise = rng.normals(latents.shape().num_elements());
+        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
+        let noised = noised(latents, noise.clone(), &timesteps, &alphas_cumprod);
+        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
+        let tokens = model.guidance.forward(image_embeds * keep_style, id_embeds * keep_identity).cast(dtype);
+        let noise_pred = model.unet.forward(noised.cast(dtype), steps, &Condition::single(tokens));
+        Ok((noise_pred.cast(DType::F32) - noise).square().mean())
+    };
+    let vae = Vae::load(
+        &Component::new(&Folder(setup.out.clone()), "vae"),
+        &options.backend.device()?.without_autodiff(),
+    )?;
+    let show = |model: &DiffusionTrainee, folder: &Path| {
+        // Above: pictures that were never trained on. Below: drawn from their style and identity alone.
+        let shown: Vec<usize> = (trained..encoded.len).take(SHOWN).collect();
+        let drawn = sample(model, &encoded, &shown, &scheduler, dtype)?;
+        let drawn = pictures_of(vae.decode_latents(drawn.cast(dtype))?.cast(DType::F32))?;
+        let originals: Vec<_> = shown.iter().map(|i| super::style::rgb(&pictures.get(*i))).collect();
+        let mut sheet = Vec::new();
+        for (above, below) in originals.chunks(8).zip(drawn.chunks(8)) {
+            sheet.extend_from_slice(above);
+            sheet.extend_from_slice(below);
+        }
+        plot::sheet(&folder.join("samples.png"), &sheet, 8)?;
+        Ok("sample sheet written".to_owned())
+    };
+    let finished = run::train(&options, model, objective, show, log)?;
+
+    let DiffusionTrainee { unet, guidance } = finished.averaged;
+    checkpoint::export_json(&setup.out.join("unet/config.json"), &unet_json)?;
+    checkpoint::export(&setup.out.join("unet/diffusion_pytorch_model.safetensors"), &unet)?;
+    checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
+    checkpoint::export(&setup.out.join("guidance/model.safetensors"), &guidance)?;
+    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json())
+}
+
+/// `z_t = √ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, eq. 4), one timestep a row.
+fn noised(latents: Tensor<4>, noise: Tensor<4>, timesteps: &[usize], alphas_cumprod: &[f64]) -> Tensor<4> {
+    let device = latents.device();
+    let column = |f: fn(f64) -> f64| {
+        let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
+        Tensor::<4>::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), &device)
+    };
+    latents * column(f64::sqrt) + noise * column(|a| (1.0 - a).sqrt())
+}
+
+/// Draws latents for pictures `indices` from their embeddings, with guidance.
+fn sample(
+    model: &DiffusionTrainee,
+    encoded: &Encoded,
+    indices: &[usize],
+    config: &SchedulerConfig,
+    dtype: DType,
+) -> Result<Tensor<4>> {
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let n = indices.len();
+    let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
+    let id_embeds = Encoded::rows(&encoded.id_embeds, encoded.id_embed_dim(), indices, &device);
+    let null = model.guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
+    let tokens = Tensor::cat(vec![null, model.guidance.forward(image_embeds, id_embeds)], 0).cast(dtype);
+    let condition = Condition::single(tokens);
+    let mut scheduler = Scheduler::new(config.schedule(Sampler::EulerAncestral, SHOWN_STEPS, None)?);
+    let noise = NoiseSource::new(1);
+    let [c, h, w] = encoded.latent_dims;
+    let mut latents = noise.tensor(0, [n, c, h, w], &device) * scheduler.schedule().init_noise_sigma();
+    for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
+        let input = scheduler.scale_model_input(i, latents.clone())?;
+        let input = Tensor::cat(vec![input.clone(), input], 0).cast(dtype);
+        let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
+        let noise_pred =
+            guide(model.unet.forward(input, timesteps, &condition).cast(DType::F32), SHOWN_GUIDANCE);
+        let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
+        latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
+    }
+    Ok(latents)
+}

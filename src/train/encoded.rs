@@ -1,0 +1,210 @@
+//! What the frozen networks say about every training picture, computed once: latents, style and identity.
+//!
+//! The diffusion stage trains neither the VAE nor the encoders, so each picture's three inputs are constants.
+
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::data::{Picture, Pictures};
+use super::run::Event;
+use super::{Setup, style};
+use crate::encoders::face::FaceEncoder;
+use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionEnsemble};
+use crate::error::{Error, Result};
+use crate::image::align::align;
+use crate::image::preprocess::signed_tensor;
+use crate::vae::Vae;
+use crate::weights::{
+    Component, Files, Folder, Quantization, SafetensorsFile, Tensors, encode, sha256, write_file,
+};
+
+/// Pictures that go through a network at once.
+const BATCH: usize = 32;
+
+/// One row a picture.
+pub struct Encoded {
+    /// Normalised latents, `[n][channels · height · width]`.
+    pub latents: Vec<f32>,
+    /// `[channels, height, width]` of the latents.
+    pub latent_dims: [usize; 3],
+    /// The vision ensemble's embedding of the picture with its faces hidden, `[n][image_embed_dim]`.
+    pub image_embeds: Vec<f32>,
+    /// Unit-norm identity of the largest face, zero where there is none (paper section 3.1), `[n][id_embed_dim]`.
+    pub id_embeds: Vec<f32>,
+    /// Pictures.
+    pub len: usize,
+}
+
+impl Encoded {
+    /// Width of a row of [`Encoded::image_embeds`].
+    pub fn image_embed_dim(&self) -> usize {
+        self.image_embeds.len() / self.len.max(1)
+    }
+
+    /// Width of a row of [`Encoded::id_embeds`].
+    pub fn id_embed_dim(&self) -> usize {
+        self.id_embeds.len() / self.len.max(1)
+    }
+
+    /// Rows `indices` of one of the matrices, `width` wide.
+    pub fn rows(values: &[f32], width: usize, indices: &[usize], device: &Device) -> Tensor<2> {
+        let picked: Vec<f32> =
+            indices.iter().flat_map(|i| &values[i * width..(i + 1) * width]).copied().collect();
+        Tensor::from_data(TensorData::new(picked, [indices.len(), width]), device)
+    }
+
+    /// Latents of `indices`, `[n, channels, height, width]`.
+    pub fn latents(&self, indices: &[usize], device: &Device) -> Tensor<4> {
+        let [c, h, w] = self.latent_dims;
+        Self::rows(&self.latents, c * h * w, indices, device).reshape([indices.len(), c, h, w])
+    }
+}
+
+/// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
+pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
+    let files = Folder(setup.out.clone());
+    let vision: Vec<String> = (0..)
+        .map(style::folder)
+        .take_while(|name| setup.out.join(name).join("config.json").exists())
+        .collect();
+    let mut key = Vec::new();
+    for folder in vision.iter().map(String::as_str).chain(["vae", "face_encoder"]) {
+        for name in files.list(folder)? {
+            key.extend_from_slice(sha256(&files.read(&format!("{folder}/{name}"))?).as_bytes());
+        }
+    }
+    key.extend_from_slice(pictures.get(pictures.len() - 1).rgb);
+    let name = format!("encoded-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
+    let path = setup.cache.join(name);
+    if path.exists() {
+        return read(&path);
+    }
+
+    let device = setup.run.backend.device()?.without_autodiff();
+    let dtype = setup.run.backend.dtype();
+    let vae = Vae::load(&Component::new(&files, "vae"), &device)?;
+    let face = FaceEncoder::load(&Component::new(&files, "face_encoder"), &device)?;
+    let configs =
+        vision.iter().map(|f| VisionConfig::read(&Component::new(&files, f))).collect::<Result<Vec<_>>>()?;
+    let encoders = vision
+        .iter()
+        .map(|f| VisionEncoder::load(&Component::new(&files, f), &device))
+        .collect::<Result<Vec<_>>>()?;
+    let ensemble = VisionEnsemble { encoders };
+
+    let mut out = Encoded {
+        latents: Vec::new(),
+        latent_dims: [0; 3],
+        image_embeds: Vec::new(),
+        id_embeds: Vec::new(),
+        len: pictures.len(),
+    };
+    let all: Vec<usize> = (0..pictures.len()).collect();
+    for indices in all.chunks(BATCH) {
+        if setup.run.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+        let latents = vae.encode_latents(pictures.tensor(indices, &[], &device).cast(dtype))?;
+        let [_, c, h, w] = latents.dims();
+        out.latent_dims = [c, h, w];
+        out.latents.extend(host(latents)?);
+        let pixels = style::pixels(pictures, indices, &vec![true; indices.len()], &configs, &device)?;
+        let pixels = pixels.into_iter().map(|p| p.cast(dtype)).collect();
+        out.image_embeds.extend(host(ensemble.forward(pixels)?)?);
+        out.id_embeds.extend(identities(&face, pictures, indices, dtype, &device)?);
+        log(Event::Rendered(out.image_embeds.len() / ensemble.embed_dim(), pictures.len()));
+    }
+    write(&path, &out)?;
+    Ok(out)
+}
+
+fn identities(
+    face: &FaceEncoder,
+    pictures: &Pictures,
+    indices: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> Result<Vec<f32>> {
+    let crops: Vec<Option<::image::RgbImage>> = indices
+        .par_iter()
+        .map(|i| largest_face(&pictures.get(*i), face.image_size()))
+        .collect::<Result<_>>()?;
+    let known: Vec<&::image::RgbImage> = crops.iter().flatten().collect();
+    if known.is_empty() {
+        // The width is known from another batch's rows; a batch without any face still needs it.
+        let blank = ::image::RgbImage::new(face.image_size() as u32, face.image_size() as u32);
+        let width = face.embed(signed_tensor(&[&blank], device)?.cast(dtype))?.dims()[1];
+        return Ok(vec![0.0; width * indices.len()]);
+    }
+    let embeds = face.embed(signed_tensor(&known, device)?.cast(dtype))?;
+    let width = embeds.dims()[1];
+    let embeds = host(embeds)?;
+    let mut rows = embeds.chunks_exact(width);
+    let zero = vec![0.0; width];
+    Ok(crops
+        .iter()
+        .flat_map(|crop| crop.as_ref().and_then(|_| rows.next()).unwrap_or(&zero).to_vec())
+        .collect())
+}
+
+/// The largest face, aligned to `size × size`.
+fn largest_face(picture: &Picture, size: usize) -> Result<Option<::image::RgbImage>> {
+    let area = |b: &[f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
+    let people = picture.meta.people.iter();
+    let Some(person) = people.max_by(|a, b| area(&a.face_box).total_cmp(&area(&b.face_box))) else {
+        return Ok(None);
+    };
+    align(&style::rgb(picture), &person.landmarks, size).map(Some)
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor
+        .cast(DType::F32)
+        .try_into_vec_as::<f32>()
+        .map_err(|e| Error::device("read-back", format!("could not read embeddings back: {e:?}"), ""))
+}
+
+fn write(path: &Path, encoded: &Encoded) -> Result<()> {
+    let mut tensors = Tensors::default();
+    let n = encoded.len;
+    let [c, h, w] = encoded.latent_dims;
+    for (name, shape, values) in [
+        ("latents", vec![n, c, h, w], &encoded.latents),
+        ("image_embeds", vec![n, encoded.image_embed_dim()], &encoded.image_embeds),
+        ("id_embeds", vec![n, encoded.id_embed_dim()], &encoded.id_embeds),
+    ] {
+        tensors.0.insert(name.to_owned(), (shape, values.clone()));
+    }
+    write_file(path, &encode(&tensors, Quantization::None, &Default::default())?)
+}
+
+fn read(path: &Path) -> Result<Encoded> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+    let mut tensors = SafetensorsFile::new(bytes)?.into_tensors()?.0;
+    let mut take = |name: &str| {
+        tensors.remove(name).ok_or_else(|| {
+            Error::input(
+                "cache",
+                format!("{} lacks {name}", path.display()),
+                "delete the file; it will be made again",
+            )
+        })
+    };
+    let (shape, latents) = take("latents")?;
+    let [len, c, h, w] = shape[..] else {
+        return Err(Error::input(
+            "cache",
+            format!("{}: latents {shape:?}", path.display()),
+            "delete the file",
+        ));
+    };
+    Ok(Encoded {
+        latents,
+        latent_dims: [c, h, w],
+        image_embeds: take("image_embeds")?.1,
+        id_embeds: take("id_embeds")?.1,
+        len,
+    })
+}
