@@ -103,7 +103,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let noised = clean.clone() * column(f64::sqrt) + noise * column(|a| (1.0 - a).sqrt());
         let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
-        let Prompts { text_embeds, states, mask } = prompts.to_device(&device);
+        let Prompts { text_embeds, states, mask } = prompts.on(&device);
         let predicted = model.forward(noised.cast(dtype), steps, text_embeds, Some(states), Some(mask))?;
         Ok::<_, Error>((predicted.cast(DType::F32) - clean).square().mean())
     };
@@ -151,7 +151,7 @@ impl Prompts {
     }
 
     /// Constants on a device that records gradients.
-    fn to_device(self, device: &Device) -> Self {
+    fn on(self, device: &Device) -> Self {
         if device.is_autodiff() {
             Self {
                 text_embeds: Tensor::from_inner(self.text_embeds),

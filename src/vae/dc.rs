@@ -307,6 +307,10 @@ impl Decoder {
 
 /// One entry of a level; in checkpoints they are numbered alike.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few dozen in all, each holding its layer's tensors elsewhere"
+)]
 enum Stage {
     Conv(Conv2d),
     Res(ResBlock),

@@ -6,6 +6,7 @@ mod inspect;
 mod output;
 mod quantize;
 mod serve;
+mod synth;
 mod train;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Serve the page and the models on this machine.
     Serve(serve::Args),
+    /// Draw portraits of made-up people.
+    Synth(synth::Args),
     /// Train one stage of a model.
     Train(train::Args),
 }
@@ -42,6 +45,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(args),
             Self::Quantize(args) => quantize::run(args),
             Self::Serve(args) => serve::run(args),
+            Self::Synth(args) => synth::run(args),
             Self::Train(args) => train::run(args),
         }
     }
