@@ -1,0 +1,347 @@
+//! The built program from outside: what it computes, and how it fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use facestudio::weights::{Quantization, SafetensorsFile, TensorSource, Tensors, encode};
+
+fn facestudio(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facestudio")).args(arguments).output().unwrap()
+}
+
+fn parity(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(case)
+}
+
+fn read(path: &Path) -> Tensors {
+    SafetensorsFile::new(std::fs::read(path).unwrap()).unwrap().into_tensors().unwrap()
+}
+
+fn write(path: &Path, tensors: &Tensors) {
+    std::fs::write(path, encode(tensors, Quantization::None, &Default::default()).unwrap()).unwrap();
+}
+
+/// Some tensors of a fixture under the program's input names.
+fn inputs(case: &str, names: &[(&str, &str)]) -> Tensors {
+    let io = read(&parity(case).join("io.safetensors"));
+    Tensors(names.iter().map(|(from, to)| ((*to).to_owned(), io.0[*from].clone())).collect())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Runs a component of the fixture `case` and gives its outputs.
+#[track_caller]
+fn component(kind: &str, model: &Path, inputs: &Tensors) -> Tensors {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    write(&input, inputs);
+    let run = facestudio(&[
+        "component",
+        kind,
+        "--model",
+        text(model),
+        "--inputs",
+        text(&input),
+        "--output",
+        text(&output),
+    ]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    read(&output)
+}
+
+#[track_caller]
+fn assert_close(ours: &Tensors, name: &str, reference: &(Vec<usize>, Vec<f32>), tolerance: f32) {
+    let (shape, values) = &ours.0[name];
+    assert_eq!(shape, &reference.0);
+    let most = reference.1.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+    for (x, y) in values.iter().zip(&reference.1) {
+        assert!((x - y).abs() <= tolerance * most, "{x} is not {y} (of {most})");
+    }
+}
+
+/// The program must fail with this status and code, say so like every error, and leave `output` unwritten.
+#[track_caller]
+fn assert_fails(arguments: &[&str], status: i32, code: &str, output: &Path) -> String {
+    let run = facestudio(arguments);
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(status), "{said}");
+    assert!(said.starts_with("error: "), "{said}");
+    assert!(said.contains(&format!("[{code}]")), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("backtrace"), "{said}");
+    assert!(!output.exists(), "a failed run left {}", output.display());
+    let folder = output.parent().unwrap();
+    let left = std::fs::read_dir(folder).unwrap().filter_map(|e| e.unwrap().file_name().into_string().ok());
+    let left: Vec<String> = left.filter(|name| name.contains("partial")).collect();
+    assert!(left.is_empty(), "a failed run left {left:?}");
+    said
+}
+
+const UNET: &[(&str, &str)] =
+    &[("sample", "sample"), ("timestep", "timestep"), ("condition.4", "encoder_hidden_states")];
+
+#[test]
+fn the_unet_equals_its_reference() {
+    let reference = read(&parity("unet/sd1").join("io.safetensors"));
+    let ours = component("unet", &parity("unet/sd1"), &inputs("unet/sd1", UNET));
+    assert_eq!(ours.names(), ["sample"]);
+    assert_close(&ours, "sample", &reference.0["output.4"], 1e-4);
+}
+
+#[test]
+fn a_timestep_may_be_a_scalar_one_or_one_each() {
+    let mut tensors = inputs("unet/sd1", UNET);
+    let batch = tensors.0["sample"].0[0];
+    let mut run = |shape: Vec<usize>| {
+        let values = vec![321.0; shape.iter().product()];
+        tensors.0.insert("timestep".to_owned(), (shape, values));
+        component("unet", &parity("unet/sd1"), &tensors)
+    };
+    let scalar = run(vec![]);
+    assert_eq!(run(vec![1]), scalar);
+    assert_eq!(run(vec![batch]), scalar);
+}
+
+/// A folder to write to, with the arguments of a UNet run on `inputs` there.
+struct Case {
+    folder: tempfile::TempDir,
+    input: PathBuf,
+    output: PathBuf,
+}
+
+impl Case {
+    fn new(inputs: &Tensors) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("in.safetensors");
+        write(&input, inputs);
+        let output = folder.path().join("out.safetensors");
+        Self { folder, input, output }
+    }
+
+    #[track_caller]
+    fn fails(&self, model: &Path, status: i32, code: &str) -> String {
+        let (input, output) = (text(&self.input), text(&self.output));
+        let arguments = ["component", "unet", "--model", text(model), "--inputs", input, "--output", output];
+        assert_fails(&arguments, status, code, &self.output)
+    }
+
+    /// A copy of the fixture `unet/sd1` without its inputs and outputs.
+    fn model(&self) -> PathBuf {
+        let model = self.folder.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(parity("unet/sd1").join(name), model.join(name)).unwrap();
+        }
+        model
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_named() {
+    let good = inputs("unet/sd1", UNET);
+    let shape = |name: &str, shape: &[usize]| {
+        let mut bad = good.clone();
+        bad.0.insert(name.to_owned(), (shape.to_vec(), vec![0.5; shape.iter().product()]));
+        bad
+    };
+    let tokens = good.0["encoder_hidden_states"].0.clone();
+    let batch = tokens[0];
+    let bad = [
+        shape("sample", &[batch, 3, 8, 8]),
+        shape("sample", &[batch, 4, 64]),
+        shape("sample", &[0, 4, 8, 8]),
+        shape("sample", &[batch, 4, 0, 8]),
+        shape("sample", &[batch + 1, 4, 8, 8]),
+        shape("encoder_hidden_states", &[batch, 4, tokens[2] + 1]),
+        shape("encoder_hidden_states", &[batch, 0, tokens[2]]),
+        shape("timestep", &[batch + 1]),
+        shape("timestep", &[batch, 1]),
+    ];
+    for bad in bad {
+        let said = Case::new(&bad).fails(&parity("unet/sd1"), 2, "input-shape");
+        assert!(said.contains('\'') && said.contains("help:"), "{said}");
+    }
+    let mut missing = good.clone();
+    missing.0.remove("timestep");
+    let said = Case::new(&missing).fails(&parity("unet/sd1"), 2, "input-missing");
+    assert!(said.contains("timestep"));
+    let mut endless = good;
+    endless.0.insert("timestep".to_owned(), (vec![], vec![f32::NAN]));
+    Case::new(&endless).fails(&parity("unet/sd1"), 2, "input-range");
+}
+
+#[test]
+fn damaged_inputs_are_the_requests_fault() {
+    let case = Case::new(&inputs("unet/sd1", UNET));
+    let whole = std::fs::read(&case.input).unwrap();
+    for bytes in [&whole[..whole.len() / 2], b"", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"] {
+        std::fs::write(&case.input, bytes).unwrap();
+        let said = case.fails(&parity("unet/sd1"), 2, "safetensors");
+        assert!(said.contains(text(&case.input)));
+    }
+    std::fs::remove_file(&case.input).unwrap();
+    case.fails(&parity("unet/sd1"), 5, "io");
+}
+
+#[test]
+fn damaged_models_are_told_from_bad_requests() {
+    let case = Case::new(&inputs("unet/sd1", UNET));
+    case.fails(&case.folder.path().join("nowhere"), 5, "io");
+    let model = case.model();
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let set = |key: &str, value: serde_json::Value| {
+        let mut json: serde_json::Value = serde_json::from_str(&config).unwrap();
+        json[key] = value;
+        std::fs::write(model.join("config.json"), json.to_string()).unwrap();
+    };
+    set("cross_attention_dim", 1_000_000_000.into());
+    case.fails(&model, 3, "config-range");
+    set("norm_num_groups", 0.into());
+    case.fails(&model, 3, "config-range");
+    set("in_channels", (-4).into());
+    case.fails(&model, 3, "config");
+    set("in_channels", 5.into());
+    let said = case.fails(&model, 3, "weights-mismatch");
+    assert!(said.contains("conv_in.weight"), "{said}");
+    std::fs::write(model.join("config.json"), "{").unwrap();
+    case.fails(&model, 3, "config");
+    std::fs::write(model.join("config.json"), &config).unwrap();
+    let weights = std::fs::read(model.join("model.safetensors")).unwrap();
+    std::fs::write(model.join("model.safetensors"), &weights[..weights.len() - 1]).unwrap();
+    case.fails(&model, 3, "safetensors");
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    case.fails(&model, 3, "weights-missing");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_leaves_nothing() {
+    let case = Case::new(&inputs("unet/sd1", UNET));
+    let output = case.folder.path().join("no/such/folder/out.safetensors");
+    let run = facestudio(&[
+        "component",
+        "unet",
+        "--model",
+        text(&parity("unet/sd1")),
+        "--inputs",
+        text(&case.input),
+        "--output",
+        text(&output),
+    ]);
+    assert_eq!(run.status.code(), Some(5));
+    assert!(!case.folder.path().join("no").exists());
+}
+
+#[cfg(not(feature = "gpu"))]
+#[test]
+fn a_backend_that_is_not_built_in_is_named() {
+    let case = Case::new(&inputs("unet/sd1", UNET));
+    let (model, input, output) = (parity("unet/sd1"), text(&case.input), text(&case.output));
+    let model = text(&model);
+    let arguments =
+        ["component", "unet", "--model", model, "--inputs", input, "--output", output, "--backend", "gpu"];
+    let said = assert_fails(&arguments, 4, "backend-missing", &case.output);
+    assert!(said.contains("'gpu' feature"), "{said}");
+}
+
+#[test]
+fn wrong_flags_are_the_requests_fault() {
+    for arguments in [&["component", "nothing"][..], &["component", "unet"], &["frobnicate"], &["inspect"]] {
+        assert_eq!(facestudio(arguments).status.code(), Some(2));
+    }
+}
+
+/// A model folder with one UNet component and a scheduler's config.
+fn model(folder: &Path) -> PathBuf {
+    let model = folder.join("model");
+    std::fs::create_dir_all(model.join("unet")).unwrap();
+    std::fs::create_dir_all(model.join("scheduler")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(parity("unet/sd1").join(name), model.join("unet").join(name)).unwrap();
+    }
+    std::fs::write(model.join("scheduler/scheduler_config.json"), "{\"_class_name\":\"DDIMScheduler\"}")
+        .unwrap();
+    model
+}
+
+#[test]
+fn a_quantised_model_is_smaller_listed_and_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let size = |model: &Path| std::fs::metadata(model.join("unet/model.safetensors")).unwrap().len() as f32;
+    let reference = &read(&parity("unet/sd1").join("io.safetensors")).0["output.4"];
+    for (dtype, smaller, tolerance) in [("q8", 0.45, 0.05), ("f16", 0.65, 0.005)] {
+        let out = folder.path().join(dtype);
+        let run = facestudio(&["quantize", "--model", text(&model), "--out", text(&out), "--dtype", dtype]);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        assert!(size(&out) < smaller * size(&model), "{dtype}: {} of {}", size(&out), size(&model));
+        let ours = component("unet", &out.join("unet"), &inputs("unet/sd1", UNET));
+        assert_close(&ours, "sample", reference, tolerance);
+
+        let run = facestudio(&["inspect", "--json", text(&out)]);
+        assert!(run.status.success());
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(report["kind"], "model");
+        assert_eq!(report["manifest"]["name"], "model");
+        let states =
+            report["components"].as_array().unwrap().iter().flat_map(|c| c["files"].as_array().unwrap());
+        assert!(states.map(|file| &file["state"]).all(|state| state == "verified"), "{report}");
+    }
+    let again = folder.path().join("again");
+    facestudio(&["quantize", "--model", text(&model), "--out", text(&again), "--dtype", "q8"]);
+    let bytes = |out: &Path| std::fs::read(out.join("manifest.json")).unwrap();
+    assert_eq!(bytes(&again), bytes(&folder.path().join("q8")), "quantising twice gave different bytes");
+}
+
+#[test]
+fn a_damaged_model_is_reported_and_not_quantised() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("q8");
+    facestudio(&["quantize", "--model", text(&model(folder.path())), "--out", text(&out), "--dtype", "q8"]);
+    let path = out.join("unet/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let run = facestudio(&["inspect", text(&out)]);
+    assert_eq!(run.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&run.stdout).contains("1 damaged"));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("unet/model.safetensors"));
+    let next = folder.path().join("next");
+    let arguments = ["quantize", "--model", text(&out), "--out", text(&next), "--dtype", "f16"];
+    let said = assert_fails(&arguments, 3, "file-corrupt", &next);
+    assert!(said.contains("unet/model.safetensors"));
+}
+
+#[test]
+fn quantising_never_overwrites_and_needs_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let run = facestudio(&["quantize", "--model", text(&model), "--out", text(&model), "--dtype", "q8"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("[output-exists]"));
+    assert!(model.join("unet/model.safetensors").exists());
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["quantize", "--model", text(&empty), "--out", text(&out), "--dtype", "q8"];
+    assert_fails(&arguments, 3, "weights-missing", &out);
+    assert_eq!(facestudio(&["inspect", text(&empty)]).status.code(), Some(3));
+}
+
+#[test]
+fn a_file_a_component_and_a_model_can_be_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let said = |path: &Path| {
+        let run = facestudio(&["inspect", text(path)]);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).unwrap()
+    };
+    assert!(said(&model.join("unet/model.safetensors")).contains("conv_in.weight ["));
+    assert!(said(&model.join("unet")).contains("cross_attention_dim: "));
+    let whole = said(&model);
+    assert!(
+        whole.contains("DDIMScheduler") && whole.contains("unlisted") && whole.contains("total"),
+        "{whole}"
+    );
+}
