@@ -89,6 +89,77 @@ fn the_unet_equals_its_reference() {
     assert_close(&ours, "sample", &reference.0["output.4"], 1e-4);
 }
 
+/// These fixtures name their inputs and outputs as the program does.
+#[test]
+fn encoders_and_prior_equal_their_references() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("text-encoder", "text/legacy_eos", &["last_hidden_state"]),
+        ("text-encoder", "text/projection", &["last_hidden_state", "text_embeds"]),
+        ("vision-encoder", "vision/vit", &["image_embeds", "last_hidden_state"]),
+        ("vision-encoder", "vision/resnet", &["image_embeds"]),
+        ("face-encoder", "face/odd", &["embedding"]),
+        ("prior", "prior/karlo", &["predicted_image_embedding"]),
+        ("prior", "prior/bare", &["predicted_image_embedding"]),
+    ];
+    for (kind, case, names) in cases {
+        let io = read(&parity(case).join("io.safetensors"));
+        let ours = component(kind, &parity(case), &io);
+        assert_eq!(ours.names(), *names, "{case}");
+        for name in *names {
+            assert_close(&ours, name, &io.0[*name], 1e-4);
+        }
+    }
+}
+
+/// A folder with a scheduler's config, and inputs of three steps in which the denoiser finds no noise.
+fn scheduler(class: &str) -> (tempfile::TempDir, Tensors) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("{{\"_class_name\": \"{class}\", \"num_train_timesteps\": 1000}}");
+    std::fs::write(folder.path().join("scheduler_config.json"), config).unwrap();
+    let sample = (vec![1, 2, 2, 2], (0..8).map(|v| v as f32 - 3.5).collect());
+    let outputs = (vec![3, 1, 2, 2, 2], vec![0.0; 24]);
+    (folder, Tensors([("sample".to_owned(), sample), ("model_outputs".to_owned(), outputs)].into()))
+}
+
+#[test]
+fn without_predicted_noise_euler_keeps_the_sample() {
+    let (folder, inputs) = scheduler("EulerDiscreteScheduler");
+    let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    write(&input, &inputs);
+    let (model, input) = (text(folder.path()), text(&input));
+    let run = |steps| {
+        let out = text(&output);
+        let paths = ["--model", model, "--inputs", input, "--output", out, "--steps", steps];
+        facestudio(&[&["component", "scheduler"][..], &paths].concat())
+    };
+    let told = run("3");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let ours = read(&output);
+    assert_eq!(ours.names(), ["sample", "scaled_inputs", "timesteps"]);
+    assert_eq!(ours.0["timesteps"].0, [3]);
+    assert!(ours.0["timesteps"].1.is_sorted_by(|a, b| a > b));
+    assert_eq!(ours.0["scaled_inputs"].0, [3, 1, 2, 2, 2]);
+    // x₀ + σ·0 at every level is the first sample, which is the input times a σ far above 1.
+    let factor = ours.0["sample"].1[0] / inputs.0["sample"].1[0];
+    assert!(factor > 10.0, "{factor}");
+    let scaled: Vec<f32> = inputs.0["sample"].1.iter().map(|v| v * factor).collect();
+    assert_close(&ours, "sample", &(vec![1, 2, 2, 2], scaled), 1e-5);
+    std::fs::remove_file(&output).unwrap();
+    assert_eq!(run("4").status.code(), Some(2), "three outputs are not enough for four steps");
+    assert!(!output.exists());
+}
+
+#[test]
+fn an_ancestral_scheduler_asks_for_its_noise() {
+    let (folder, inputs) = scheduler("EulerAncestralDiscreteScheduler");
+    let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    write(&input, &inputs);
+    let paths = ["--model", text(folder.path()), "--inputs", text(&input), "--output", text(&output)];
+    let arguments = [&["component", "scheduler", "--steps", "3"][..], &paths].concat();
+    let said = assert_fails(&arguments, 2, "input-missing", &output);
+    assert!(said.contains("'noise'"), "{said}");
+}
+
 #[test]
 fn a_timestep_may_be_a_scalar_one_or_one_each() {
     let mut tensors = inputs("unet/sd1", UNET);
@@ -270,11 +341,13 @@ fn a_quantised_model_is_smaller_listed_and_nearly_the_same() {
     let model = model(folder.path());
     let size = |model: &Path| std::fs::metadata(model.join("unet/model.safetensors")).unwrap().len() as f32;
     let reference = &read(&parity("unet/sd1").join("io.safetensors")).0["output.4"];
-    for (dtype, smaller, tolerance) in [("q8", 0.45, 0.05), ("f16", 0.65, 0.005)] {
+    // The fixture is stored in f16 already, and many of its tensors are too small for blocks.
+    for (dtype, largest, tolerance) in [("q8", 0.8, 0.05), ("f16", 1.0, 0.005)] {
         let out = folder.path().join(dtype);
         let run = facestudio(&["quantize", "--model", text(&model), "--out", text(&out), "--dtype", dtype]);
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        assert!(size(&out) < smaller * size(&model), "{dtype}: {} of {}", size(&out), size(&model));
+        let ratio = size(&out) / size(&model);
+        assert!(ratio <= largest, "{dtype}: {ratio} of the size");
         let ours = component("unet", &out.join("unet"), &inputs("unet/sd1", UNET));
         assert_close(&ours, "sample", reference, tolerance);
 
@@ -326,6 +399,21 @@ fn quantising_never_overwrites_and_needs_a_model() {
     let arguments = ["quantize", "--model", text(&empty), "--out", text(&out), "--dtype", "q8"];
     assert_fails(&arguments, 3, "weights-missing", &out);
     assert_eq!(facestudio(&["inspect", text(&empty)]).status.code(), Some(3));
+}
+
+#[test]
+fn a_generated_picture_says_how_it_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture.png");
+    let picture = image::RgbImage::new(4, 4);
+    let png = facestudio::image::codec::encode_png(&picture, &[("seed", "7")]).unwrap();
+    std::fs::write(&path, png).unwrap();
+    let run = facestudio(&["inspect", "--json", text(&path)]);
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(
+        (&report["kind"], &report["components"][0]["metadata"]["seed"]),
+        (&"picture".into(), &"7".into())
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod encoders;
 mod inputs;
 mod prior;
+mod scheduler;
 mod unet;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub struct Args {
     /// Where it runs.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
+    /// Denoising steps, for the scheduler.
+    #[arg(long, default_value_t = 25)]
+    steps: usize,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -45,6 +49,8 @@ enum Kind {
     FaceEncoder,
     /// hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask → predicted_image_embedding
     Prior,
+    /// sample (unit variance), model_outputs [steps, ..], noise [steps, ..] → sample, timesteps, scaled_inputs
+    Scheduler,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -64,5 +70,6 @@ fn forward(args: &Args, component: &Component, inputs: &Inputs, device: &Device)
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
         Kind::FaceEncoder => encoders::face(component, inputs, device),
         Kind::Prior => prior::run(component, inputs, device),
+        Kind::Scheduler => scheduler::run(component, inputs, args.steps, device),
     }
 }
