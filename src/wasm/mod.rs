@@ -1,1 +1,36 @@
-//! (empty room)
+//! The browser's door: an [`Engine`] for the worker in `web/engine/worker.js`, and plain JavaScript objects across it.
+
+mod convert;
+mod engine;
+mod failure;
+mod sample;
+
+pub use engine::Engine;
+pub use sample::{inspect_image, render_face};
+
+use wasm_bindgen::prelude::*;
+
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
+/// Runs once, when the module is instantiated.
+#[wasm_bindgen(start)]
+pub fn start() {
+    // burn registers its operations in constructors, which no one else calls on wasm32-unknown-unknown.
+    // SAFETY: the linker defines this symbol, and nothing has run before it.
+    unsafe { __wasm_call_ctors() };
+    failure::install_panic_hook();
+}
+
+/// The crate's version: the worker checks that it is its own.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// What the last panic said: the reason behind a `RuntimeError` that left this module.
+#[wasm_bindgen]
+pub fn last_panic() -> Option<String> {
+    failure::last_panic()
+}

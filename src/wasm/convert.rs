@@ -1,0 +1,217 @@
+//! Plain JavaScript objects to requests, and results to plain JavaScript objects; typed in `web/engine/protocol.js`.
+
+use ::image::{GrayImage, RgbImage};
+use js_sys::{BigInt, Object, Uint8Array};
+use serde::Deserialize;
+use wasm_bindgen::JsValue;
+
+use super::failure::set;
+use crate::error::{Error, Result};
+use crate::image::codec;
+use crate::pipeline::{Generated, Phase, Progress};
+use crate::request::{
+    Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+};
+
+/// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// A `GenerateRequest` as the page sends it; pictures are still encoded.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsRequest {
+    #[serde(default)]
+    people: Vec<JsPerson>,
+    style: Option<Encoded>,
+    prompt: Option<String>,
+    negative_prompt: Option<String>,
+    alpha: Option<f32>,
+    layout: Option<JsLayout>,
+    background: Option<Background>,
+    init: Option<JsInit>,
+    seed: Option<u64>,
+    count: Option<usize>,
+    steps: Option<usize>,
+    guidance_scale: Option<f32>,
+    sampler: Option<Sampler>,
+    width: Option<usize>,
+    height: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsPerson {
+    identities: Vec<JsIdentity>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsIdentity {
+    photos: Vec<Encoded>,
+    beta: Option<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum JsLayout {
+    Whole,
+    Boxes(Vec<RelativeBox>),
+    Masks(Vec<Encoded>),
+    Content(Encoded),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsInit {
+    image: Encoded,
+    strength: f32,
+    mask: Option<Encoded>,
+}
+
+/// The bytes of a picture's file: a `Uint8Array` or an `ArrayBuffer`.
+struct Encoded(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Encoded;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("the bytes of a picture as a Uint8Array")
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Encoded, E> {
+                Ok(Encoded(bytes))
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Encoded, E> {
+                Ok(Encoded(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+impl Encoded {
+    /// The picture; an error says which one it is.
+    fn decode(&self, name: impl std::fmt::Display) -> Result<RgbImage> {
+        codec::decode(&self.0).map_err(|e| e.context(name))
+    }
+
+    fn decode_mask(&self, name: impl std::fmt::Display) -> Result<GrayImage> {
+        codec::decode_mask(&self.0).map_err(|e| e.context(name))
+    }
+}
+
+/// Parses and decodes the page's request. What the numbers may be is checked by the pipeline.
+pub fn request(value: JsValue) -> Result<GenerateRequest> {
+    let js: JsRequest = serde_wasm_bindgen::from_value(value).map_err(|e| {
+        Error::input(
+            "request-format",
+            format!("the request cannot be read: {e}"),
+            "see `GenerateRequest` in engine/protocol.js",
+        )
+    })?;
+    let usual = GenerateRequest::default();
+    let people = js.people.iter().enumerate().map(|(i, p)| person(i, p)).collect::<Result<_>>()?;
+    Ok(GenerateRequest {
+        people,
+        style: js.style.map(|image| image.decode("the style picture")).transpose()?,
+        prompt: js.prompt.unwrap_or_default(),
+        negative_prompt: js.negative_prompt.unwrap_or_default(),
+        alpha: js.alpha.unwrap_or(usual.alpha),
+        layout: js.layout.map(layout).transpose()?.unwrap_or_default(),
+        background: js.background.unwrap_or_default(),
+        init: js.init.map(init).transpose()?,
+        seed: js.seed.unwrap_or(usual.seed),
+        count: js.count.unwrap_or(usual.count),
+        steps: js.steps.unwrap_or(usual.steps),
+        guidance_scale: js.guidance_scale.unwrap_or(usual.guidance_scale),
+        sampler: js.sampler.unwrap_or(usual.sampler),
+        width: js.width,
+        height: js.height,
+    })
+}
+
+fn person(index: usize, js: &JsPerson) -> Result<Person> {
+    let name = format!("a photo of person {}", index + 1);
+    let identities = js.identities.iter().map(|identity| {
+        let photos = identity.photos.iter().map(|photo| photo.decode(&name)).collect::<Result<_>>()?;
+        Ok(Identity { photos, beta: identity.beta.unwrap_or(1.0) })
+    });
+    Ok(Person { identities: identities.collect::<Result<_>>()? })
+}
+
+fn layout(js: JsLayout) -> Result<Layout> {
+    Ok(match js {
+        JsLayout::Whole => Layout::Whole,
+        JsLayout::Boxes(boxes) => Layout::Boxes(boxes),
+        JsLayout::Masks(masks) => {
+            let masks = masks.iter().enumerate().map(|(i, m)| m.decode_mask(format!("mask {}", i + 1)));
+            Layout::Masks(masks.collect::<Result<_>>()?)
+        }
+        JsLayout::Content(image) => Layout::Content(image.decode("the content picture")?),
+    })
+}
+
+fn init(js: JsInit) -> Result<InitImage> {
+    let mask = js.mask.map(|mask| mask.decode_mask("the mask of the start picture")).transpose()?;
+    Ok(InitImage { image: js.image.decode("the start picture")?, strength: js.strength, mask })
+}
+
+/// A `Progress` of `web/engine/protocol.js`.
+pub fn progress(progress: &Progress) -> JsValue {
+    let phase = match progress.phase {
+        Phase::Encode => "encode",
+        Phase::Denoise => "denoise",
+        Phase::Decode => "decode",
+    };
+    let object = Object::new();
+    set(&object, "phase", &phase.into());
+    set(&object, "step", &count(progress.step));
+    set(&object, "steps", &count(progress.steps));
+    set(&object, "picture", &count(progress.picture));
+    if let Some(preview) = &progress.preview {
+        // A preview that cannot be encoded is left out: the picture itself will say why.
+        if let Ok(png) = codec::encode_png(preview, &[]) {
+            set(&object, "preview", &Uint8Array::from(png.as_slice()));
+        }
+    }
+    object.into()
+}
+
+/// A `Picture` of `web/engine/protocol.js`: a PNG with the settings that make it again.
+pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue> {
+    let settings = settings(picture, request);
+    let software = concat!("FaceStudio ", env!("CARGO_PKG_VERSION"));
+    let png = codec::encode_png(&picture.image, &[("Software", software), ("facestudio", &settings)])?;
+    let object = Object::new();
+    set(&object, "png", &Uint8Array::from(png.as_slice()));
+    set(&object, "seed", &seed(picture.seed));
+    set(&object, "width", &picture.image.width().into());
+    set(&object, "height", &picture.image.height().into());
+    Ok(object.into())
+}
+
+/// The settings that make this picture again, as JSON.
+fn settings(picture: &Generated, request: &GenerateRequest) -> String {
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "generated": true,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "alpha": request.alpha,
+        "seed": picture.seed,
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "sampler": request.sampler,
+    })
+    .to_string()
+}
+
+fn count(value: usize) -> JsValue {
+    // At most a few thousand.
+    JsValue::from_f64(value as f64)
+}
+
+fn seed(value: u64) -> JsValue {
+    if value <= MAX_SAFE_INTEGER { JsValue::from_f64(value as f64) } else { BigInt::from(value).into() }
+}

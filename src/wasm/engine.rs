@@ -1,0 +1,141 @@
+//! [`Engine`]: one device, one model, one generation at a time.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use burn::tensor::Device;
+use js_sys::{Array, Function, Promise};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use super::convert;
+use crate::error::{Error, Result};
+use crate::pipeline::{FaceStudio, Progress};
+use crate::weights::MemoryFiles;
+
+/// A device with a model on it.
+///
+/// Every method takes `&self`, so that `cancel` can be called while `generate` is awaited.
+#[wasm_bindgen]
+pub struct Engine {
+    device: Device,
+    files: RefCell<MemoryFiles>,
+    studio: RefCell<Option<Rc<FaceStudio>>>,
+    cancelled: Cell<bool>,
+    busy: Cell<bool>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens a device: `webgpu`, or `cpu` for wasm itself. Rejects with a `Failure`.
+    pub async fn open(backend: String) -> Result<Engine, JsValue> {
+        let device = match backend.as_str() {
+            #[cfg(feature = "gpu")]
+            "webgpu" => webgpu().await?,
+            #[cfg(feature = "cpu")]
+            "cpu" => Device::flex(),
+            _ => {
+                return Err(Error::device(
+                    "backend-missing",
+                    format!("this build has no backend '{backend}'"),
+                    "build with the features `cpu` and `gpu`",
+                )
+                .into());
+            }
+        };
+        Ok(Self {
+            device,
+            files: RefCell::default(),
+            studio: RefCell::new(None),
+            cancelled: Cell::new(false),
+            busy: Cell::new(false),
+        })
+    }
+
+    /// Hands over one file of the model folder; `path` is relative to it.
+    pub fn add_file(&self, path: String, bytes: Vec<u8>) {
+        self.files.borrow_mut().0.insert(path, bytes);
+    }
+
+    /// Loads the model from the files that were handed over, and lets go of them.
+    pub async fn load(&self) -> Result<(), JsValue> {
+        let files = self.files.take();
+        let studio = FaceStudio::load(&files, &self.device)?;
+        self.studio.replace(Some(Rc::new(studio)));
+        Ok(())
+    }
+
+    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`.
+    ///
+    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns.
+    pub async fn generate(&self, request: JsValue, on_progress: Function) -> Result<Array, JsValue> {
+        if self.busy.replace(true) {
+            return Err(Error::input(
+                "engine-busy",
+                "a picture is being made already",
+                "wait for it, or cancel it",
+            )
+            .into());
+        }
+        self.cancelled.set(false);
+        let result = self.run(request, on_progress).await;
+        self.busy.set(false);
+        result.map_err(JsValue::from)
+    }
+
+    /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+}
+
+impl Engine {
+    async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
+        let studio = self.studio.borrow().clone().ok_or_else(|| {
+            Error::input("model-not-open", "no model is loaded", "add its files, then load it")
+        })?;
+        let request = convert::request(request)?;
+        let watch = async |progress: Progress| {
+            // A progress handler that throws must not stop the picture.
+            let _ = on_progress.call1(&JsValue::NULL, &convert::progress(&progress));
+            next_task().await;
+            if self.cancelled.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let pictures = studio.generate(&request, watch).await?;
+        let array = Array::new();
+        for picture in &pictures {
+            array.push(&convert::picture(picture, &request)?);
+        }
+        Ok(array)
+    }
+}
+
+#[cfg(feature = "gpu")]
+async fn webgpu() -> Result<Device> {
+    thread_local! {
+        // The runtime can be set up once per module; the device is cheap to clone.
+        static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
+    }
+    if let Some(device) = DEVICE.with(|slot| slot.borrow().clone()) {
+        return Ok(device);
+    }
+    let device = Device::wgpu_options().init_async().await.map_err(|e| {
+        Error::device("webgpu-failed", format!("WebGPU did not start: {e}"), "use the backend `cpu`")
+    })?;
+    DEVICE.with(|slot| slot.replace(Some(device.clone())));
+    Ok(device)
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, milliseconds: i32);
+}
+
+/// Waits for the next turn of the event loop: a resolved promise would run before any message is delivered.
+async fn next_task() {
+    let promise = Promise::new(&mut |resolve, _| set_timeout(&resolve, 0));
+    // This promise is never rejected.
+    let _ = JsFuture::from(promise).await;
+}
