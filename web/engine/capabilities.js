@@ -1,0 +1,74 @@
+/** Which backend to compute on, decided where it will run: in the worker. */
+
+/** @import { BackendWish, Choice } from "./protocol.js" */
+
+/**
+ * The parts of WebGPU's adapter that are looked at; TypeScript's DOM library does not know WebGPU everywhere.
+ * @typedef {object} Adapter
+ * @property {{ vendor?: string, architecture?: string, description?: string, isFallbackAdapter?: boolean }} [info]
+ * @property {boolean} [isFallbackAdapter]
+ * @property {Iterable<string>} features
+ */
+
+/**
+ * @typedef {{ requestAdapter(options?: { powerPreference?: string }): Promise<Adapter | null> }} Gpu
+ */
+
+/**
+ * Chooses WebGPU where there is a real one, and wasm on the CPU otherwise.
+ *
+ * A software adapter (SwiftShader, llvmpipe) runs shaders on the CPU, where compiled wasm is about ten times
+ * faster; it is used only if asked for by name.
+ *
+ * @param {BackendWish} wish
+ * @param {Gpu | undefined} gpu `navigator.gpu`
+ * @returns {Promise<Choice>}
+ */
+export async function chooseBackend(wish, gpu) {
+  /** @type {Choice} */
+  const cpu = { backend: "cpu", reason: "", adapter: "", software: false, features: [] };
+  if (!gpu) {
+    return refuse(wish, { ...cpu, reason: "this browser has no WebGPU" });
+  }
+  let adapter;
+  try {
+    adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  } catch {
+    adapter = null;
+  }
+  if (!adapter) {
+    return refuse(wish, { ...cpu, reason: "this browser's WebGPU offers no adapter" });
+  }
+  const info = adapter.info ?? {};
+  const name = [info.vendor, info.architecture].filter(Boolean).join(" ") || info.description || "unnamed";
+  const software =
+    Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|software/i.test(name);
+  const found = { adapter: name, software, features: [...adapter.features].sort() };
+  if (wish === "cpu") {
+    return { ...found, backend: "cpu", reason: "asked for by the page" };
+  }
+  if (wish === "webgpu") {
+    return { ...found, backend: "webgpu", reason: "asked for by the page" };
+  }
+  if (software) {
+    return { ...found, backend: "cpu", reason: `WebGPU is emulated here (${name}); compiled code is faster` };
+  }
+  return { ...found, backend: "webgpu", reason: "this browser has WebGPU" };
+}
+
+/**
+ * @param {BackendWish} wish
+ * @param {Choice} choice
+ * @returns {Choice}
+ */
+function refuse(wish, choice) {
+  if (wish === "webgpu") {
+    throw {
+      code: "webgpu-missing",
+      fault: "device",
+      message: `WebGPU was asked for, but ${choice.reason}`,
+      remedy: "use another browser, or the backend “auto” or “cpu”",
+    };
+  }
+  return wish === "cpu" ? { ...choice, reason: "asked for by the page" } : choice;
+}

@@ -1,0 +1,165 @@
+/**
+ * What the page and the worker say to each other: the only file that both read.
+ *
+ * The page asks ({@link Ask}), the worker answers ({@link Reply}); `id` ties an answer to its question.
+ * The first question is always `hello`: page and worker check that they are of one release before they speak.
+ */
+
+/** Version of the messages below; raised with every change to them. */
+export const PROTOCOL = 1;
+
+/** The release of page and worker, equal to the version in `Cargo.toml`. */
+export const RELEASE = "0.1.0";
+
+/** Most bytes of one chosen picture. */
+export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
+
+/**
+ * @typedef {"webgpu" | "cpu"} Backend
+ * @typedef {"auto" | Backend} BackendWish
+ */
+
+/**
+ * An error as it crosses from the worker: the shape of the crate's `Error`.
+ * @typedef {object} Failure
+ * @property {string} code stable and kebab-case, for programs; listed in docs/errors.md
+ * @property {"input" | "weights" | "device" | "io" | "cancelled" | "internal"} fault whose fault it is
+ * @property {string} message what happened, for people
+ * @property {string} remedy what to do about it; may be empty
+ */
+
+/**
+ * Which backend computes, and why.
+ * @typedef {object} Choice
+ * @property {Backend} backend
+ * @property {string} reason one sentence for people
+ * @property {string} adapter vendor and architecture of the WebGPU adapter, "" where there is none
+ * @property {boolean} software whether that adapter is emulated on the CPU
+ * @property {string[]} features the adapter's features
+ */
+
+/**
+ * A model that is ready.
+ * @typedef {object} Opened
+ * @property {Choice} choice
+ * @property {string} model the model's name
+ * @property {string} version the model's version
+ * @property {number} bytes size of its files together
+ */
+
+/**
+ * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out;
+ * what each field means is said in `src/request.rs`.
+ * @typedef {object} GenerateRequest
+ * @property {{ identities: { photos: Uint8Array[], beta?: number }[] }[]} people
+ * @property {Uint8Array} [style]
+ * @property {string} [prompt]
+ * @property {string} [negative_prompt]
+ * @property {number} [alpha] 1 is the style image alone, 0 the prompt alone
+ * @property {"whole" | { boxes: { x: number, y: number, width: number, height: number }[] }
+ *   | { masks: Uint8Array[] } | { content: Uint8Array }} [layout]
+ * @property {"hold" | { person: number }} [background]
+ * @property {{ image: Uint8Array, strength: number, mask?: Uint8Array }} [init]
+ * @property {number | bigint} [seed]
+ * @property {number} [count]
+ * @property {number} [steps]
+ * @property {number} [guidance_scale]
+ * @property {"euler_ancestral" | "euler" | "ddim" | "dpmpp2m" | "lcm"} [sampler]
+ * @property {number} [width]
+ * @property {number} [height]
+ */
+
+/**
+ * One finished picture.
+ * @typedef {object} Picture
+ * @property {Uint8Array} png with the request in its text chunks
+ * @property {number | bigint} seed makes this picture alone again
+ * @property {number} width
+ * @property {number} height
+ */
+
+/**
+ * Where a task stands.
+ * @typedef {object} Progress
+ * @property {"engine" | "fetch" | "load" | "encode" | "denoise" | "decode"} phase
+ * @property {number} step finished steps; bytes while fetching
+ * @property {number} steps steps of this phase; bytes while fetching
+ * @property {number} [picture] index of the picture being made
+ * @property {Uint8Array} [preview] a small PNG of the picture so far
+ */
+
+/**
+ * @typedef {{ type: "hello", protocol: number, release: string }} Hello
+ * @typedef {{ type: "open", model: string, backend: BackendWish }} Open
+ * @typedef {{ type: "generate", request: GenerateRequest }} Generate
+ * @typedef {{ type: "cancel", target: number }} Cancel stops the generation with that id; answers at once
+ * @typedef {{ type: "inspect", image: Uint8Array }} Inspect decodes a picture to learn whether it is one
+ * @typedef {{ type: "render", seed: number, style: string, size: number }} Render draws a made-up person
+ * @typedef {{ type: "forget" }} Forget removes the stored model files
+ * @typedef {Hello | Open | Generate | Cancel | Inspect | Render | Forget} Ask
+ */
+
+/**
+ * What each question is answered with.
+ * @typedef {object} Answers
+ * @property {{ protocol: number, release: string }} hello
+ * @property {Opened} open
+ * @property {Picture[]} generate
+ * @property {null} cancel
+ * @property {{ width: number, height: number }} inspect
+ * @property {Uint8Array} render a PNG
+ * @property {null} forget
+ */
+
+/**
+ * @typedef {{ type: "progress", id: number, progress: Progress }
+ *   | { type: "result", id: number, value: unknown }
+ *   | { type: "error", id: number, error: Failure }
+ *   | { type: "crash", error: Failure }} Reply `crash` ends every task: the worker cannot go on
+ */
+
+/** A {@link Failure} as a JavaScript error. */
+export class FaceStudioError extends Error {
+  /** @param {Failure} failure */
+  constructor({ code, fault, message, remedy }) {
+    super(message);
+    this.name = "FaceStudioError";
+    this.code = code;
+    this.fault = fault;
+    this.remedy = remedy;
+  }
+}
+
+/**
+ * Any thrown value as a {@link Failure}: the crate's errors keep their code, everything else is internal.
+ * @param {unknown} thrown
+ * @returns {Failure}
+ */
+export function toFailure(thrown) {
+  if (thrown && typeof thrown === "object" && "code" in thrown && "fault" in thrown) {
+    const { code, fault, message, remedy } = /** @type {Failure} */ (thrown);
+    return { code: String(code), fault, message: String(message), remedy: String(remedy ?? "") };
+  }
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return { code: "unexpected", fault: "internal", message, remedy: "this is a bug: please report it" };
+}
+
+/**
+ * Why page and worker cannot speak to each other; null if they can.
+ * @param {{ protocol: number, release: string }} ours
+ * @param {{ protocol: number, release: string }} theirs
+ * @returns {Failure | null}
+ */
+export function mismatch(ours, theirs) {
+  if (ours.protocol === theirs.protocol && ours.release === theirs.release) {
+    return null;
+  }
+  const name = (/** @type {{ protocol: number, release: string }} */ side) =>
+    `${side.release} (protocol ${side.protocol})`;
+  return {
+    code: "version-mismatch",
+    fault: "internal",
+    message: `the page is FaceStudio ${name(ours)}, its worker ${name(theirs)}`,
+    remedy: "reload the page; if that does not help, serve all files from one release",
+  };
+}
