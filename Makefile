@@ -1,0 +1,45 @@
+# The whole project in a few words; see CONTRIBUTING.md. Every target works on a fresh clone.
+
+PORT ?= 8080
+
+.PHONY: help setup pkg demo test fmt lint test-native test-web
+
+help:
+	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
+	@echo "make test    everything that CI checks"
+	@echo "make setup   the tool chain: wasm target, wasm-bindgen, npm packages"
+	@echo "make pkg     the browser package in pkg/"
+	@echo "make lint    formatting, clippy, types"
+	@echo "make fmt     format the code"
+
+setup:
+	scripts/setup.sh
+
+pkg: setup
+	scripts/build-pkg.sh
+
+demo: pkg
+	cargo run --bin facestudio -- serve --port $(PORT)
+
+fmt:
+	cargo fmt
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	scripts/cargo-wasm.sh clippy -- -D warnings
+	npx tsc --project web
+
+test-native:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	if command -v cargo-nextest >/dev/null; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	cargo test --doc
+
+test-web: pkg
+	scripts/cargo-wasm.sh clippy -- -D warnings
+	npx tsc --project web
+	cargo build --bin facestudio
+	node --test --test-timeout=600000 tests/browser/
+
+test: test-native test-web

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes pkg/, the browser package: wasm, its JavaScript, the element and the page. Needs setup.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/cargo-wasm.sh build
+built=target-wasm/wasm32-unknown-unknown/release/facestudio.wasm
+bound=target-wasm/bindgen
+wasm=pkg/wasm/facestudio_bg.wasm
+mkdir -p pkg/wasm
+
+# wasm-opt takes minutes: only when the module changed.
+if [ ! -f "$wasm" ] || [ "$built" -nt "$wasm" ]; then
+  rm -rf "$bound"
+  scripts/wasm-bindgen.sh --target web --out-dir "$bound" "$built"
+  npx wasm-opt "${WASM_OPT_LEVEL:--O2}" --strip-debug --strip-producers \
+    --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-nontrapping-float-to-int \
+    --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue \
+    "$bound/facestudio_bg.wasm" -o "$bound/optimised.wasm"
+  cp "$bound/facestudio.js" "$bound"/*.d.ts pkg/wasm/
+  mv "$bound/optimised.wasm" "$wasm"
+fi
+
+rm -rf pkg/engine pkg/face-studio
+cp -R web/index.html web/page.css web/package.json web/engine web/face-studio README.md LICENSE-MIT LICENSE-APACHE pkg/
+echo "pkg: $(($(wc -c <"$wasm") / 1024)) KiB of wasm, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Gets what a build needs beside Rust itself: the wasm target, wasm-bindgen's program and the npm packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v cargo >/dev/null || { echo "setup: Rust is missing; see https://rustup.rs" >&2; exit 1; }
+command -v npm >/dev/null || { echo "setup: Node.js 20 or later is missing; see https://nodejs.org" >&2; exit 1; }
+
+# The wasm target. Where rustup cannot get it, Debian's rustc-web builds the standard library from its sources.
+sysroot=$(rustc --print sysroot)
+if [ ! -d "$sysroot/lib/rustlib/wasm32-unknown-unknown/lib" ] && ! rustup target add wasm32-unknown-unknown; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get install -y rustc-web rust-web-src
+  elif ! dpkg -s rustc-web rust-web-src >/dev/null 2>&1; then
+    echo "setup: no standard library for wasm32-unknown-unknown" >&2
+    echo "  help: run 'rustup target add wasm32-unknown-unknown', or on Debian 'apt-get install rustc-web rust-web-src'" >&2
+    exit 1
+  fi
+fi
+
+# wasm-bindgen's program must be of the very version of the crate.
+version=$(sed -n '/^name = "wasm-bindgen"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
+if ! scripts/wasm-bindgen.sh --version 2>/dev/null | grep -qF " $version"; then
+  cargo install wasm-bindgen-cli --version "$version" --root target-tools
+fi
+
+if [ ! -d node_modules ] || [ package-lock.json -nt node_modules ]; then
+  npm ci --no-audit --no-fund
+  touch node_modules
+fi

@@ -1,0 +1,76 @@
+/** A server with the page, and a browser that looks at it. */
+
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+import { chromium } from "playwright-core";
+
+export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+/** Why tests that make pictures cannot run; false if they can. */
+export const WITHOUT_MODEL = existsSync(`${ROOT}models/mini/manifest.json`) ? false : "models/mini is not there";
+
+const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+const FLAGS = [
+  "--no-sandbox",
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** Starts `facestudio serve` on a free port. */
+export async function startServer() {
+  const child = spawn(`${ROOT}target/debug/facestudio`, ["serve", "--port", "0"], {
+    cwd: ROOT,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [line] = await Promise.race([
+    once(createInterface({ input: child.stdout }), "line"),
+    once(child, "exit").then(([code]) => {
+      throw new Error(`facestudio serve ended with status ${code}`);
+    }),
+  ]);
+  return { url: line.match(/http:\S+/)[0], stop: () => child.kill() };
+}
+
+export function startBrowser() {
+  return chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true });
+}
+
+/**
+ * A page of its own storage that notes what went wrong in it and what it asked the network for.
+ * @param {import("playwright-core").Browser} browser
+ * @param {object} [options] of the context
+ */
+export async function openPage(browser, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  /** @type {string[]} */
+  const errors = [];
+  /** @type {string[]} */
+  const requests = [];
+  page.on("console", (message) => {
+    if (message.type() === "error") {
+      errors.push(message.text());
+    }
+  });
+  page.on("pageerror", (error) => errors.push(error.message));
+  context.on("request", (request) => requests.push(request.url()));
+  return { context, page, errors, requests };
+}
+
+/**
+ * Waits for the sample galleries: the engine runs, and the page is usable.
+ * @param {import("playwright-core").Page} page
+ */
+export async function waitForSamples(page) {
+  await page.locator("#style .samples img").nth(6).waitFor({ timeout: 120_000 });
+}
