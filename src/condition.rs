@@ -55,14 +55,6 @@ impl Condition {
             .collect();
         Self { identities, regions: first.regions }
     }
-
-    /// The same regions with all-zero tokens: the null condition of classifier-free guidance.
-    pub fn zeros_like(&self) -> Self {
-        Self {
-            identities: self.identities.iter().map(Tensor::zeros_like).collect(),
-            regions: self.regions.clone(),
-        }
-    }
 }
 
 /// Weights in [0, 1] of each identity at each position of a reference grid; they sum to 1 everywhere.

@@ -9,13 +9,14 @@ use crate::error::{Error, Result};
 pub struct GenerateRequest {
     /// The people to show; empty for a picture without an identity (style and prompt only).
     pub people: Vec<Person>,
-    /// The style image `I_h`; `None` conditions on a zero style embedding (only with `alpha` 0 is that usual).
+    /// The style image `I_h`. Faces in it are hidden first, as in training: it gives everything but the identity.
     pub style: Option<RgbImage>,
     /// The prompt `T`; empty means none.
     pub prompt: String,
     /// A prompt to move away from: its embedding takes the null condition's place.
     pub negative_prompt: String,
     /// Balance of hybrid guidance, `e_g = α e_i + (1 − α) e_p`: 1 is the style image alone, 0 the prompt alone.
+    /// Counts only where there are both, see [`GenerateRequest::effective_alpha`].
     pub alpha: f32,
     /// Where each person goes; needed for two people or more.
     pub layout: Layout,
@@ -37,6 +38,8 @@ pub struct GenerateRequest {
     pub width: Option<usize>,
     /// Height in pixels; `None` is the model's own size.
     pub height: Option<usize>,
+    /// A preview after every so many steps; none without it, and none from a model without a preview decoder.
+    pub preview_every: Option<usize>,
 }
 
 /// One person of the picture: one identity, or a mix of several.
@@ -154,6 +157,7 @@ impl Default for GenerateRequest {
             sampler: Sampler::EulerAncestral,
             width: None,
             height: None,
+            preview_every: None,
         }
     }
 }
@@ -170,6 +174,9 @@ impl GenerateRequest {
                 count(name, side, MAX_SIDE)?;
             }
         }
+        if let Some(every) = self.preview_every {
+            count("preview-every", every, MAX_STEPS)?;
+        }
         if self.people.len() > MAX_PEOPLE {
             return Err(Error::input(
                 "people-count",
@@ -184,7 +191,7 @@ impl GenerateRequest {
                 "give at least one",
             ));
         }
-        if self.alpha > 0.0 && self.style.is_none() && self.prompt.trim().is_empty() {
+        if self.style.is_none() && self.prompt.trim().is_empty() {
             return Err(Error::input(
                 "nothing-to-draw",
                 "a face alone says who, not what: there is no style image and no prompt",
@@ -206,6 +213,16 @@ impl GenerateRequest {
             ));
         }
         Ok(())
+    }
+
+    /// The balance that is used: a request without a style image is drawn from its prompt alone (0), one without a
+    /// prompt from its style image alone (1), and one with both as [`alpha`](Self::alpha) says.
+    pub fn effective_alpha(&self) -> f32 {
+        match (&self.style, self.prompt.trim().is_empty()) {
+            (None, _) => 0.0,
+            (Some(_), true) => 1.0,
+            (Some(_), false) => self.alpha,
+        }
     }
 
     fn validate_layout(&self) -> Result<()> {
@@ -323,6 +340,7 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
     let code = match name {
         "steps" => "steps-range",
         "count" => "count-range",
+        "preview-every" => "preview-range",
         _ => "size-range",
     };
     Err(Error::input(code, format!("{name} is {value}; it must be 1 to {most}"), ""))

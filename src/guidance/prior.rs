@@ -224,6 +224,11 @@ impl PriorTransformer {
         self.embedding_dim
     }
 
+    /// Whether it takes the text's states besides the pooled embedding.
+    pub fn takes_text_states(&self) -> bool {
+        self.encoder_hidden_states_proj.is_some()
+    }
+
     /// Text tokens that it takes.
     pub fn num_embeddings(&self) -> usize {
         self.num_embeddings

@@ -170,6 +170,11 @@ impl Tokenizer {
         Ok(Self { merges, special, bos, eos, pad, unk, words: words()?, vocab })
     }
 
+    /// The token that ends every text.
+    pub fn eos_token_id(&self) -> u32 {
+        self.eos
+    }
+
     /// The begin token, the tokens of `text` (cut to fit), the end token, and padding: `context_length` ids, as
     /// transformers' `CLIPTokenizer` makes them with `padding="max_length", truncation=True`.
     ///

@@ -1,0 +1,173 @@
+//! The parts of a model folder, and whether they fit each other.
+
+use burn::tensor::Device;
+
+use super::prompt::TextBranch;
+use crate::encoders::detector::Detector;
+use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
+use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
+use crate::error::{Error, Result};
+use crate::guidance::fusion::{Fusion, FusionConfig};
+use crate::sampling::SchedulerConfig;
+use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::vae::Vae;
+use crate::weights::{Component, Files};
+
+/// Every network of a model, loaded.
+#[derive(Debug)]
+pub struct Models {
+    /// `detector/`.
+    pub detector: Detector,
+    /// `face_encoder/`.
+    pub face_encoder: FaceEncoder,
+    /// `vision_encoder/`, `vision_encoder_2/`, and so on.
+    pub vision: VisionEnsemble,
+    /// `tokenizer/`, `text_encoder/` and `prior/`; a folder without a prior draws from style images alone.
+    pub text: Option<TextBranch>,
+    /// `guidance/`.
+    pub fusion: Fusion,
+    /// Width of the identity embedding.
+    pub id_embed_dim: usize,
+    /// `unet/`.
+    pub unet: UNet2DConditionModel,
+    /// `[height, width]` of the latents that the UNet was trained on, where its config says.
+    pub sample_size: Option<[usize; 2]>,
+    /// `vae/`.
+    pub vae: Vae,
+    /// `tiny_vae/`: decodes previews.
+    pub tiny_vae: Option<Vae>,
+    /// `scheduler/`.
+    pub scheduler: SchedulerConfig,
+}
+
+/// A model folder and the components that it has.
+pub(super) struct ModelFolder<'a> {
+    files: &'a dyn Files,
+    folders: Vec<String>,
+}
+
+impl<'a> ModelFolder<'a> {
+    fn new(files: &'a dyn Files) -> Result<Self> {
+        Ok(Self { files, folders: files.folders("")? })
+    }
+
+    pub(super) fn has(&self, folder: &str) -> bool {
+        self.folders.iter().any(|name| name == folder)
+    }
+
+    /// What `load` makes of a component; fails with `component-missing` where the model has no such folder, and names
+    /// the component in any error.
+    pub(super) fn load<T>(&self, folder: &str, load: impl FnOnce(&Component) -> Result<T>) -> Result<T> {
+        if !self.has(folder) {
+            return Err(Error::weights(
+                "component-missing",
+                format!("the model has no component '{folder}'"),
+                "point to a whole model folder, or train or convert the missing component",
+            ));
+        }
+        load(&Component::new(self.files, folder)).map_err(|e| e.context(folder))
+    }
+}
+
+impl Models {
+    /// Loads every component of a model folder onto `device`.
+    ///
+    /// Fails with `component-missing`, or with `model-mismatch` where two components do not fit each other.
+    pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
+        let folder = ModelFolder::new(files)?;
+        // Configs first: what does not fit is found before any weights are read.
+        let fusion: FusionConfig = folder.load("guidance", |c| c.json("config.json"))?;
+        let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
+        let face: FaceEncoderConfig = folder.load("face_encoder", |c| c.json("config.json"))?;
+        same("guidance tokens", fusion.cross_attention_dim, "the unet's tokens", unet.cross_attention_dim)?;
+        same("guidance's identities", fusion.id_embed_dim, "face_encoder's", face.embedding_size)?;
+        same("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
+
+        let mut encoders = vec![folder.load("vision_encoder", |c| VisionEncoder::load(c, device))?];
+        for k in 2.. {
+            let name = format!("vision_encoder_{k}");
+            if !folder.has(&name) {
+                break;
+            }
+            encoders.push(folder.load(&name, |c| VisionEncoder::load(c, device))?);
+        }
+        let vision = VisionEnsemble { encoders };
+        let style_width = vision.embed_dim();
+        same("guidance's styles", fusion.image_embed_dim, "the vision encoders together", style_width)?;
+        let text = if folder.has("prior") { Some(TextBranch::load(&folder, device)?) } else { None };
+        if let Some(text) = &text {
+            same("the prior", text.prior.embedding_dim(), "the vision encoders together", style_width)?;
+        }
+        let vae = folder.load("vae", |c| Vae::load(c, device))?;
+        same("the unet's input", unet.in_channels, "the vae's latents", vae.latent_channels())?;
+        let tiny_vae = if folder.has("tiny_vae") {
+            Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
+        } else {
+            None
+        };
+        if let Some(tiny) = &tiny_vae {
+            same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
+        }
+        Ok(Self {
+            detector: folder.load("detector", |c| Detector::load(c, device))?,
+            face_encoder: folder.load("face_encoder", |c| FaceEncoder::load(c, device))?,
+            vision,
+            text,
+            fusion: folder.load("guidance", |c| Fusion::load(c, device))?,
+            id_embed_dim: fusion.id_embed_dim,
+            unet: folder.load("unet", |c| UNet2DConditionModel::load(c, device))?,
+            sample_size: sample_size(&unet),
+            vae,
+            tiny_vae,
+            scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
+        })
+    }
+}
+
+/// Fails with `model-mismatch` unless two components agree on a width.
+pub(super) fn same(first: &str, first_width: usize, second: &str, second_width: usize) -> Result<()> {
+    if first_width == second_width {
+        return Ok(());
+    }
+    Err(Error::weights(
+        "model-mismatch",
+        format!("components do not fit: {first} {first_width} wide, {second} {second_width}"),
+        "use components that were trained together",
+    ))
+}
+
+/// One number, or `[height, width]`.
+fn sample_size(unet: &UNet2DConditionConfig) -> Option<[usize; 2]> {
+    let value = unet.sample_size.as_ref()?;
+    let side = |value: &serde_json::Value| Some(value.as_u64()? as usize);
+    match value.as_array().map(Vec::as_slice) {
+        Some([height, width]) => Some([side(height)?, side(width)?]),
+        Some(_) => None,
+        None => side(value).map(|side| [side, side]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_size_is_one_side_or_two() {
+        let read = |json| {
+            let sample_size = Some(json);
+            self::sample_size(&UNet2DConditionConfig { sample_size, ..UNet2DConditionConfig::default() })
+        };
+        assert_eq!(read(serde_json::json!(64)), Some([64, 64]));
+        assert_eq!(read(serde_json::json!([64, 32])), Some([64, 32]));
+        assert_eq!(read(serde_json::json!([64])), None);
+        assert_eq!(read(serde_json::json!("64")), None);
+        assert_eq!(sample_size(&UNet2DConditionConfig::default()), None);
+    }
+
+    #[test]
+    fn a_mismatch_names_both_components() {
+        let error = same("the prior", 96, "the vision encoders together", 80).unwrap_err();
+        assert_eq!(error.code, "model-mismatch");
+        assert!(error.message.contains("prior 96") && error.message.contains("together 80"), "{error}");
+    }
+}

@@ -1,0 +1,108 @@
+//! The text branch: a prompt to an embedding in the vision ensemble's space, `e_T = Prior(CLIP_T(T))` (paper
+//! section 3.2).
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::models::{ModelFolder, same};
+use crate::encoders::text::{TextConfig, TextEncoder};
+use crate::encoders::tokenizer::Tokenizer;
+use crate::error::Result;
+use crate::guidance::prior::{PriorConfig, PriorTransformer, text_mask};
+use crate::request::Sampler;
+use crate::sampling::{NoiseSource, Scheduler, SchedulerConfig};
+
+/// Steps of the prior's diffusion: unCLIP's default is 25; with DDIM fewer do.
+const PRIOR_STEPS: usize = 20;
+
+/// Tokenizer, text encoder and prior.
+#[derive(Debug)]
+pub struct TextBranch {
+    /// `tokenizer/`.
+    pub tokenizer: Tokenizer,
+    /// `text_encoder/`.
+    pub text_encoder: TextEncoder,
+    /// `prior/`.
+    pub prior: PriorTransformer,
+    /// `prior/scheduler_config.json`.
+    pub scheduler: SchedulerConfig,
+}
+
+/// What the prior is told about a batch of prompts.
+#[derive(Debug, Clone)]
+pub struct TextEmbeds {
+    /// The pooled embedding, projected where the text encoder projects, `[batch, dim]`.
+    pub proj_embedding: Tensor<2>,
+    /// Every token's state, `[batch, tokens, hidden]`; none for a prior without text states.
+    pub encoder_hidden_states: Option<Tensor<3>>,
+    /// 1 for text and 0 for padding, `[batch, tokens]`; none for a prior without text states.
+    pub attention_mask: Option<Tensor<2>>,
+}
+
+impl TextBranch {
+    pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {
+        let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
+        let config: PriorConfig = folder.load("prior", |c| c.json("config.json"))?;
+        let or_embedding = |width: Option<usize>| width.unwrap_or(config.embedding_dim);
+        let text_width = if text.projects() { text.projection_dim } else { text.hidden_size };
+        let pooled = or_embedding(config.embedding_proj_dim);
+        same("the prior's pooled text", pooled, "text_encoder's", text_width)?;
+        same("the prior's input", config.embedding_dim, "its output", or_embedding(config.clip_embed_dim))?;
+        if config.encoder_hid_proj_type.is_some() {
+            let states = or_embedding(config.encoder_hid_dim);
+            same("the prior's text states", states, "text_encoder's", text.hidden_size)?;
+            same("the prior's text", config.num_embeddings, "text_encoder's", text.max_position_embeddings)?;
+        }
+        Ok(Self {
+            tokenizer: folder.load("tokenizer", Tokenizer::load)?,
+            text_encoder: folder.load("text_encoder", |c| TextEncoder::load(c, device))?,
+            prior: folder.load("prior", |c| PriorTransformer::load(c, device))?,
+            scheduler: folder.load("prior", SchedulerConfig::from_component)?,
+        })
+    }
+
+    /// Encodes prompts.
+    pub fn encode(&self, prompts: &[&str]) -> Result<TextEmbeds> {
+        let length = self.text_encoder.context_length();
+        let ids = prompts
+            .iter()
+            .map(|prompt| self.tokenizer.encode(prompt, length))
+            .collect::<Result<Vec<Vec<u32>>>>()?;
+        let text = self.text_encoder.forward(&ids, DType::F32)?;
+        let proj_embedding = text.text_embeds.unwrap_or(text.pooled);
+        if !self.prior.takes_text_states() {
+            return Ok(TextEmbeds { proj_embedding, encoder_hidden_states: None, attention_mask: None });
+        }
+        let end = self.tokenizer.eos_token_id();
+        let mask: Vec<f32> = ids.iter().flat_map(|ids| text_mask(ids, end)).collect();
+        let mask = TensorData::new(mask, [ids.len(), length]);
+        let mask = Tensor::from_data(mask, &proj_embedding.device());
+        Ok(TextEmbeds {
+            proj_embedding,
+            encoder_hidden_states: Some(text.last_hidden_state),
+            attention_mask: Some(mask),
+        })
+    }
+
+    /// Draws one prompt's embedding `[1, dim]` in the vision ensemble's space, from numbers of `stream`.
+    ///
+    /// DDIM over the normalised embedding, which is taken for a picture of one pixel with `dim` channels.
+    pub fn embed(&self, text: &TextEmbeds, noise: &NoiseSource, stream: u64) -> Result<Tensor<2>> {
+        let dim = self.prior.embedding_dim();
+        let device = text.proj_embedding.device();
+        let steps = PRIOR_STEPS.min(self.scheduler.train_timesteps());
+        let mut scheduler = Scheduler::new(self.scheduler.schedule(Sampler::Ddim, steps, None)?);
+        let mut latents =
+            noise.tensor(stream, [1, dim, 1, 1], &device) * scheduler.schedule().init_noise_sigma();
+        for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
+            let predicted = self.prior.forward(
+                scheduler.scale_model_input(i, latents.clone())?.reshape([1, dim]),
+                Tensor::full([1], timestep, &device),
+                text.proj_embedding.clone(),
+                text.encoder_hidden_states.clone(),
+                text.attention_mask.clone(),
+            )?;
+            latents = scheduler.step(i, predicted.reshape([1, dim, 1, 1]), latents, None)?.sample;
+        }
+        Ok(self.prior.post_process_latents(latents.reshape([1, dim])))
+    }
+}

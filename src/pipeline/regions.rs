@@ -1,0 +1,182 @@
+//! A request's layout on the latents' grid: who acts where, and what may change (paper section 3.4).
+
+use ::image::{DynamicImage, GrayImage, RgbImage};
+use burn::tensor::Device;
+
+use super::embed;
+use crate::condition::Regions;
+use crate::encoders::detector::Detector;
+use crate::error::{Error, Result};
+use crate::image::mask::Mask;
+use crate::image::preprocess::resize_to_cover;
+use crate::request::{Background, GenerateRequest, InitImage, Layout};
+
+/// Sizes of a picture and its latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canvas {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Latents across.
+    pub latent_width: usize,
+    /// Latents down.
+    pub latent_height: usize,
+}
+
+/// One mask per person over the latents; none for a layout without regions.
+pub async fn masks(
+    request: &GenerateRequest,
+    canvas: &Canvas,
+    detector: &Detector,
+    device: &Device,
+) -> Result<Vec<Mask>> {
+    let Canvas { latent_width: width, latent_height: height, .. } = *canvas;
+    match &request.layout {
+        Layout::Whole => Ok(Vec::new()),
+        Layout::Boxes(boxes) => Ok(boxes.iter().map(|area| Mask::from_box(area, width, height)).collect()),
+        Layout::Masks(masks) => masks
+            .iter()
+            .enumerate()
+            .map(|(i, mask)| {
+                let name = format!("mask {}", i + 1);
+                let size = (canvas.width as u32, canvas.height as u32);
+                same_proportions(&name, mask.dimensions(), "the picture", size)?;
+                Mask::from_gray(mask)?.resized(width, height)
+            })
+            .collect(),
+        Layout::Content(content) => {
+            let content = resize_to_cover(content, canvas.width, canvas.height)?;
+            people_in(&content, request.people.len().max(1), detector, device)
+                .await?
+                .iter()
+                .map(|mask| mask.resized(width, height))
+                .collect()
+        }
+    }
+}
+
+/// The masks of the `count` people with the largest faces, from left to right.
+async fn people_in(
+    content: &RgbImage,
+    count: usize,
+    detector: &Detector,
+    device: &Device,
+) -> Result<Vec<Mask>> {
+    let mut found = embed::detect(detector, content, true, device).await?;
+    if found.len() < count {
+        return Err(Error::input(
+            "content-people",
+            format!("{} people were found in the content image, {count} are needed", found.len()),
+            "use a content image that shows as many people, or draw boxes or masks",
+        ));
+    }
+    found.sort_by(|a, b| b.area().total_cmp(&a.area()));
+    found.truncate(count);
+    found.sort_by(|a, b| (a.face_box[0] + a.face_box[2]).total_cmp(&(b.face_box[0] + b.face_box[2])));
+    Ok(found.into_iter().filter_map(|person| person.mask).collect())
+}
+
+/// Who acts where; `None` with a single identity, which acts everywhere.
+///
+/// What is outside every mask follows the background's person. Where it is held instead, nobody's tokens matter there.
+pub fn regions(masks: &[Mask], background: Background, canvas: &Canvas) -> Result<Option<Regions>> {
+    if masks.len() < 2 {
+        return Ok(None);
+    }
+    let background = match background {
+        Background::Person(index) => index,
+        Background::Hold => 0,
+    };
+    let weights = masks.iter().map(|mask| mask.values().to_vec()).collect();
+    Regions::new(canvas.latent_height, canvas.latent_width, weights, background).map(Some)
+}
+
+/// Where latents may change: inside the people if the background is held, and inside the init image's mask. `None`
+/// is everywhere.
+pub fn changing(request: &GenerateRequest, masks: &[Mask], canvas: &Canvas) -> Result<Option<Mask>> {
+    let mut changing =
+        request.init.as_ref().and_then(|init| init_mask(init, canvas).transpose()).transpose()?;
+    if let (Background::Hold, Some((first, rest))) = (request.background, masks.split_first()) {
+        let people = rest.iter().try_fold(first.clone(), |people, mask| people.union(mask))?;
+        changing = Some(match changing {
+            // Inside both.
+            Some(mask) => mask.inverted().union(&people.inverted())?.inverted(),
+            None => people,
+        });
+    }
+    Ok(changing)
+}
+
+/// The init image's mask on the latents; it is cut as the init image itself is.
+fn init_mask(init: &InitImage, canvas: &Canvas) -> Result<Option<Mask>> {
+    let Some(mask) = &init.mask else { return Ok(None) };
+    same_proportions("the init image's mask", mask.dimensions(), "the init image", init.image.dimensions())?;
+    let cut =
+        resize_to_cover(&DynamicImage::ImageLuma8(mask.clone()).into_rgb8(), canvas.width, canvas.height)?;
+    let cut: GrayImage = DynamicImage::ImageRgb8(cut).into_luma8();
+    Mask::from_gray(&cut)?.resized(canvas.latent_width, canvas.latent_height).map(Some)
+}
+
+/// Fails with `mask-size` unless two sizes have one aspect ratio, to within a pixel of the smaller.
+fn same_proportions(name: &str, mask: (u32, u32), other_name: &str, other: (u32, u32)) -> Result<()> {
+    let cross = |a: u32, b: u32| u64::from(a) * u64::from(b);
+    let off = cross(mask.0, other.1).abs_diff(cross(mask.1, other.0));
+    let pixel = u64::from(mask.0.max(mask.1).max(other.0).max(other.1));
+    if mask.0 > 0 && mask.1 > 0 && off <= pixel {
+        return Ok(());
+    }
+    Err(Error::input(
+        "mask-size",
+        format!("{name} is {}×{}, {other_name} {}×{}", mask.0, mask.1, other.0, other.1),
+        "make the mask the size of the picture, or of the same proportions",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::RelativeBox;
+
+    const CANVAS: Canvas = Canvas { width: 64, height: 32, latent_width: 16, latent_height: 8 };
+
+    fn mask(x: f32, width: f32) -> Mask {
+        Mask::from_box(&RelativeBox { x, y: 0.0, width, height: 1.0 }, 16, 8)
+    }
+
+    #[test]
+    fn one_identity_needs_no_regions() {
+        assert_eq!(regions(&[mask(0.0, 0.5)], Background::Person(0), &CANVAS).unwrap(), None);
+        let two = regions(&[mask(0.0, 0.5), mask(0.5, 0.25)], Background::Person(1), &CANVAS).unwrap();
+        assert_eq!(two.unwrap().resized(1, 16)[1], [[0.0; 8], [1.0; 8]].concat());
+    }
+
+    #[test]
+    fn what_changes_is_inside_people_and_mask() {
+        let init_mask = GrayImage::from_fn(64, 32, |x, _| ::image::Luma([if x < 32 { 255 } else { 0 }]));
+        let init = InitImage { image: RgbImage::new(64, 32), strength: 0.5, mask: Some(init_mask) };
+        let mut request = GenerateRequest { init: Some(init), ..GenerateRequest::default() };
+        let people = [mask(0.25, 0.125), mask(0.375, 0.375)];
+        let row = |request: &GenerateRequest| {
+            changing(request, &people, &CANVAS).unwrap().map(|mask| mask.values()[..16].to_vec())
+        };
+        assert_eq!(row(&request).unwrap(), [[1.0; 8], [0.0; 8]].concat());
+        request.background = Background::Hold;
+        assert_eq!(row(&request).unwrap(), [[0.0; 4], [1.0; 4], [0.0; 4], [0.0; 4]].concat());
+        request.init = None;
+        assert_eq!(row(&request).unwrap(), [[0.0; 4], [1.0; 4], [1.0; 4], [0.0; 4]].concat());
+        request.background = Background::Person(0);
+        assert_eq!(row(&request), None);
+    }
+
+    #[test]
+    fn a_mask_of_other_proportions_is_refused() {
+        assert!(same_proportions("mask 1", (640, 321), "the picture", (64, 32)).is_ok());
+        let error = same_proportions("mask 1", (64, 64), "the picture", (64, 32)).unwrap_err();
+        assert_eq!(error.code, "mask-size");
+        assert_eq!(
+            same_proportions("mask 1", (0, 0), "the picture", (64, 32)).unwrap_err().code,
+            "mask-size"
+        );
+    }
+}

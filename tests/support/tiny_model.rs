@@ -1,0 +1,233 @@
+//! A whole model folder with random weights, small enough to draw a picture in milliseconds.
+//!
+//! The pictures are noise, but every part is there and has its real architecture. Only the detector's weights are
+//! made by hand, since random ones find anything or nothing: it takes every bright spot on a dark ground for a face
+//! of half the picture's longer side, and the bright pixels around it for the person.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use facestudio::encoders::detector::DetectorConfig;
+use facestudio::encoders::face::FaceEncoderConfig;
+use facestudio::encoders::text::TextConfig;
+use facestudio::encoders::tokenizer::Tokenizer;
+use facestudio::encoders::vision::{ClipResNetConfig, ClipVitConfig, VisionConfig};
+use facestudio::guidance::fusion::FusionConfig;
+use facestudio::guidance::prior::PriorConfig;
+use facestudio::image::align::{TEMPLATE, TEMPLATE_SIZE};
+use facestudio::sampling::NoiseSource;
+use facestudio::unet::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
+use facestudio::vae::AutoencoderDcConfig;
+use facestudio::weights::{Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, encode};
+use serde::Serialize;
+use serde_json::json;
+
+/// Side of the model's own pictures, in pixels.
+pub const SIZE: usize = 32;
+/// Side of a picture over side of its latents.
+pub const DOWNSAMPLING: usize = 4;
+
+const LATENT_CHANNELS: usize = 4;
+const CONTEXT: usize = 16;
+const TEXT_WIDTH: usize = 16;
+const TEXT_EMBED: usize = 12;
+const VIT_EMBED: usize = 12;
+const RESNET_EMBED: usize = 8;
+const ID_EMBED: usize = 16;
+const TOKEN_CHANNELS: usize = 8;
+
+/// The model folder's files. The same on every call.
+pub fn files() -> MemoryFiles {
+    let device = Device::flex();
+    let mut model = Writer::default();
+    let (vocab, merges) =
+        Tokenizer::train(["a smiling man with a hat", "a woman with red hair, an oil painting"], 560)
+            .unwrap();
+    let tokens: BTreeMap<String, u32> = serde_json::from_str(&vocab).unwrap();
+    model.put("tokenizer/vocab.json", vocab.into_bytes());
+    model.put("tokenizer/merges.txt", merges.into_bytes());
+
+    let text = TextConfig {
+        vocab_size: tokens.len(),
+        hidden_size: TEXT_WIDTH,
+        intermediate_size: 32,
+        projection_dim: TEXT_EMBED,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        max_position_embeddings: CONTEXT,
+        eos_token_id: tokens["<|endoftext|>"],
+        ..TextConfig::default()
+    };
+    model.component("text_encoder", &text, text.init(&device).unwrap());
+    let prior = PriorConfig {
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        num_layers: 1,
+        embedding_dim: VIT_EMBED + RESNET_EMBED,
+        num_embeddings: CONTEXT,
+        embedding_proj_dim: Some(TEXT_EMBED),
+        encoder_hid_dim: Some(TEXT_WIDTH),
+        ..PriorConfig::default()
+    };
+    model.component("prior", &prior, prior.init(&device).unwrap());
+    model.json(
+        "prior/scheduler_config.json",
+        &json!({
+            "_class_name": "DDIMScheduler", "prediction_type": "sample", "clip_sample": false,
+            "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing",
+        }),
+    );
+
+    let vit = ClipVitConfig {
+        hidden_size: 16,
+        intermediate_size: 32,
+        projection_dim: VIT_EMBED,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        image_size: 32,
+        patch_size: 8,
+        ..ClipVitConfig::default()
+    };
+    model.component("vision_encoder", &VisionConfig::Vit(vit.clone()), vit.init(&device).unwrap());
+    let resnet =
+        ClipResNetConfig { layers: [1; 4], embed_dim: RESNET_EMBED, heads: 2, image_size: 32, width: 2 };
+    model.component("vision_encoder_2", &VisionConfig::ResNet(resnet.clone()), resnet.init(&device).unwrap());
+
+    let face = FaceEncoderConfig {
+        layers: [1; 4],
+        channels: [4, 4, 8, 8, 8],
+        embedding_size: ID_EMBED,
+        image_size: 32,
+        ..FaceEncoderConfig::default()
+    };
+    model.component("face_encoder", &face, face.init(&device).unwrap());
+    let detector = DetectorConfig {
+        channels: vec![4; 3],
+        blocks: 0,
+        head_channels: 4,
+        image_size: 64,
+        ..DetectorConfig::default()
+    };
+    let weights = bright_spots(collect(&detector.init(&device).unwrap(), "").unwrap());
+    model.json("detector/config.json", &detector);
+    model.weights("detector", &weights);
+
+    let fusion = FusionConfig {
+        image_embed_dim: VIT_EMBED + RESNET_EMBED,
+        id_embed_dim: ID_EMBED,
+        n_tokens: 3,
+        cross_attention_dim: TOKEN_CHANNELS,
+    };
+    model.component("guidance", &fusion, fusion.init(&device).unwrap());
+    let unet = UNet2DConditionConfig {
+        sample_size: Some(json!(SIZE / DOWNSAMPLING)),
+        in_channels: LATENT_CHANNELS,
+        out_channels: LATENT_CHANNELS,
+        down_block_types: vec![DownBlockType::CrossAttnDownBlock2D; 2],
+        up_block_types: vec![UpBlockType::CrossAttnUpBlock2D; 2],
+        block_out_channels: vec![8, 16],
+        layers_per_block: PerLevel::All(1),
+        norm_num_groups: 4,
+        cross_attention_dim: TOKEN_CHANNELS,
+        attention_head_dim: PerLevel::All(2),
+        use_linear_projection: true,
+        ..UNet2DConditionConfig::default()
+    };
+    model.component("unet", &unet, unet.init(&device).unwrap());
+    let vae = AutoencoderDcConfig {
+        latent_channels: LATENT_CHANNELS,
+        encoder_block_out_channels: vec![8, 16, 16],
+        decoder_block_out_channels: vec![8, 16, 16],
+        encoder_layers_per_block: vec![0, 1, 1],
+        decoder_layers_per_block: vec![0, 1, 1],
+        ..AutoencoderDcConfig::default()
+    };
+    model.component("vae", &vae, vae.init(&device).unwrap());
+    model.json(
+        "scheduler/scheduler_config.json",
+        &json!({
+            "_class_name": "EulerAncestralDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "timestep_spacing": "trailing",
+        }),
+    );
+
+    let card = ModelCard {
+        name: "tiny".to_owned(),
+        family: "tiny".to_owned(),
+        version: "1".to_owned(),
+        license: "CC0-1.0".to_owned(),
+        ..ModelCard::default()
+    };
+    let manifest = Manifest::build(&model.files, card).unwrap();
+    model.put(Manifest::NAME, manifest.to_json().unwrap());
+    model.files
+}
+
+#[derive(Default)]
+struct Writer {
+    files: MemoryFiles,
+    /// Of the next tensor's random numbers.
+    stream: u64,
+}
+
+impl Writer {
+    fn put(&mut self, path: &str, bytes: Vec<u8>) {
+        self.files.0.insert(path.to_owned(), bytes);
+    }
+
+    fn json(&mut self, path: &str, value: &impl Serialize) {
+        self.put(path, serde_json::to_vec_pretty(value).unwrap());
+    }
+
+    fn weights(&mut self, folder: &str, tensors: &Tensors) {
+        let bytes = encode(tensors, Quantization::None, &BTreeMap::new()).unwrap();
+        self.put(&format!("{folder}/model.safetensors"), bytes);
+    }
+
+    /// A config, and weights of the usual deviation; norms and biases that begin at a constant keep it.
+    fn component<M: Module>(&mut self, folder: &str, config: &impl Serialize, module: M) {
+        let mut tensors = collect(&module, "").unwrap();
+        for (shape, values) in tensors.0.values_mut() {
+            self.stream += 1;
+            let fan_in = shape.iter().skip(1).product::<usize>();
+            if values.iter().any(|value| *value != values[0]) {
+                let noise = NoiseSource::new(1).normal(self.stream, values.len());
+                *values = noise.iter().map(|n| n / (fan_in as f32).sqrt()).collect();
+            }
+        }
+        self.json(&format!("{folder}/config.json"), config);
+        self.weights(folder, &tensors);
+    }
+}
+
+/// The detector's weights: its first channel carries brightness through every layer, the others carry nothing.
+fn bright_spots(mut tensors: Tensors) -> Tensors {
+    /// Half a face's side, in the face grid's cells.
+    const REACH: f32 = 2.0;
+    for (name, (shape, values)) in &mut tensors.0 {
+        if !name.contains("norm") {
+            values.fill(0.0);
+        }
+        // `[out, in, height, width]`: the first output is the mean over the first inputs' windows.
+        let window = shape.iter().skip(2).product::<usize>();
+        match name.as_str() {
+            "stem.conv.weight" => values[..3 * window].fill(1.0 / (3 * window) as f32),
+            "levels.0.down.conv.weight" | "levels.1.down.conv.weight" => {
+                values[..window].fill(1.0 / window as f32);
+            }
+            _ if name.ends_with("conv.weight") => values[window / 2] = 1.0,
+            "lateral.0.weight" | "lateral.1.weight" => values[0] = 1.0,
+            "heatmap.weight" | "mask.weight" => values[0] = 40.0,
+            "heatmap.bias" | "mask.bias" => values[0] = -4.0,
+            // softplus(x) = REACH
+            "boxes.bias" => values.fill(REACH.exp_m1().ln()),
+            "landmarks.bias" => {
+                let offset = |p: f32| (p / TEMPLATE_SIZE - 0.5) * 2.0 * REACH;
+                values.copy_from_slice(&TEMPLATE.concat().into_iter().map(offset).collect::<Vec<_>>());
+            }
+            _ => {}
+        }
+    }
+    tensors
+}
