@@ -2,6 +2,7 @@
 
 mod backend;
 mod component;
+mod generate;
 mod inspect;
 mod output;
 mod quantize;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Run one network of a model on given tensors.
     Component(component::Args),
+    /// Make portraits of the people in photos.
+    Generate(generate::Args),
     /// Say what a model, a component, a safetensors file or a generated picture holds.
     Inspect(inspect::Args),
     /// Store a model's weights in fewer bits.
@@ -42,6 +45,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Component(args) => component::run(args),
+            Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Quantize(args) => quantize::run(args),
             Self::Serve(args) => serve::run(args),

@@ -1,0 +1,278 @@
+//! `facestudio generate`: faces, a style and a prompt in, PNG files out.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use facestudio::Error;
+use facestudio::image::codec;
+use facestudio::pipeline::{FaceStudio, Phase};
+use facestudio::request::{
+    Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+};
+use facestudio::weights::{Folder, write_file};
+use image::{GrayImage, RgbImage};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::backend::Backend;
+use crate::output;
+
+/// Flags of `facestudio generate`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model folder.
+    #[arg(long, default_value = "models/mini")]
+    model: PathBuf,
+    /// A face photo, with its mixing weight after a colon; repeat to mix several identities into one person.
+    #[arg(long, value_name = "PHOTO[:WEIGHT]", conflicts_with = "person")]
+    face: Vec<String>,
+    /// One person of several: identities separated by commas, photos of one identity by `+`, as in
+    /// `a1.png+a2.png:0.7,b.png:0.3`. Repeat once per person, and give --layout or --content.
+    #[arg(long, value_name = "PHOTO[+PHOTO..][:WEIGHT][,..]")]
+    person: Vec<String>,
+    /// The style image.
+    #[arg(long)]
+    style: Option<PathBuf>,
+    /// What the picture shows.
+    #[arg(long, default_value = "")]
+    prompt: String,
+    /// What it should not show.
+    #[arg(long, default_value = "")]
+    negative_prompt: String,
+    /// From the prompt alone (0) to the style image alone (1).
+    #[arg(long, default_value_t = 0.5)]
+    alpha: f32,
+    /// Where each person goes: a box `x,y,width,height` in fractions of the picture, or a mask PNG. Once per person.
+    #[arg(long, value_name = "BOX|MASK", conflicts_with = "content")]
+    layout: Vec<String>,
+    /// A picture whose people, found from left to right, give the layout.
+    #[arg(long)]
+    content: Option<PathBuf>,
+    /// What fills the rest: a person's number (from 1), or `hold` to keep the init image there.
+    #[arg(long, default_value = "1")]
+    background: String,
+    /// Start from this picture instead of noise.
+    #[arg(long)]
+    init: Option<PathBuf>,
+    /// How far to move from the init image, 0 to 1.
+    #[arg(long, default_value_t = 0.6, requires = "init")]
+    strength: f32,
+    /// Where the init image may change (white).
+    #[arg(long, requires = "init")]
+    mask: Option<PathBuf>,
+    /// Seed; picture i of --count uses seed + i.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Number of pictures.
+    #[arg(long, default_value_t = 1)]
+    count: usize,
+    /// Denoising steps.
+    #[arg(long, default_value_t = 25)]
+    steps: usize,
+    /// Classifier-free guidance scale; 1 turns guidance off.
+    #[arg(long, default_value_t = GenerateRequest::default().guidance_scale)]
+    guidance_scale: f32,
+    /// The sampler.
+    #[arg(long, value_enum, default_value = "euler-ancestral")]
+    sampler: SamplerName,
+    /// Size as WIDTHxHEIGHT; the model's own if not given.
+    #[arg(long, value_name = "WxH")]
+    size: Option<String>,
+    /// Output PNG; with --count, a number is added before the extension.
+    #[arg(long, default_value = "out.png")]
+    out: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SamplerName {
+    EulerAncestral,
+    Euler,
+    Ddim,
+    Dpmpp2m,
+    Lcm,
+}
+
+impl From<SamplerName> for Sampler {
+    fn from(name: SamplerName) -> Self {
+        match name {
+            SamplerName::EulerAncestral => Self::EulerAncestral,
+            SamplerName::Euler => Self::Euler,
+            SamplerName::Ddim => Self::Ddim,
+            SamplerName::Dpmpp2m => Self::Dpmpp2m,
+            SamplerName::Lcm => Self::Lcm,
+        }
+    }
+}
+
+/// Makes the pictures; Ctrl-C stops within a step and leaves no file.
+pub fn run(args: Args) -> Result<()> {
+    let request = request(&args)?;
+    request.validate()?;
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
+    bar.set_message("load");
+    let studio = FaceStudio::load(&Folder(args.model.clone()), &args.backend.device()?)?;
+
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let stop = cancelled.clone();
+    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
+    let mut phase = None;
+    let progress = async |p: facestudio::pipeline::Progress| {
+        if phase != Some((p.phase, p.picture)) {
+            phase = Some((p.phase, p.picture));
+            bar.reset();
+        }
+        bar.set_length(p.steps as u64);
+        bar.set_position(p.step as u64);
+        bar.set_message(match p.phase {
+            Phase::Encode => "encode".to_owned(),
+            Phase::Denoise => format!("picture {}", p.picture + 1),
+            Phase::Decode => "decode".to_owned(),
+        });
+        if cancelled.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let pictures = pollster::block_on(studio.generate(&request, progress))?;
+    bar.finish_and_clear();
+
+    for (i, picture) in pictures.iter().enumerate() {
+        let path = if pictures.len() == 1 { args.out.clone() } else { numbered(&args.out, i) };
+        let settings = settings(&args, picture.seed);
+        let texts =
+            [("Software", concat!("FaceStudio ", env!("CARGO_PKG_VERSION"))), ("facestudio", &settings)];
+        write_file(&path, &codec::encode_png(&picture.image, &texts)?)?;
+        output::print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+fn request(args: &Args) -> Result<GenerateRequest> {
+    let people = if args.person.is_empty() {
+        let identities = args.face.iter().map(|face| identity(face)).collect::<Result<Vec<_>>>()?;
+        if identities.is_empty() { Vec::new() } else { vec![Person { identities }] }
+    } else {
+        let person = |group: &String| {
+            let identities = group.split(',').map(identity).collect::<Result<Vec<_>>>()?;
+            Ok(Person { identities })
+        };
+        args.person.iter().map(person).collect::<Result<Vec<_>>>()?
+    };
+    let size = args.size.as_deref().map(parse_size).transpose()?;
+    Ok(GenerateRequest {
+        people,
+        style: args.style.as_deref().map(open).transpose()?,
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        alpha: args.alpha,
+        layout: layout(args)?,
+        background: background(&args.background)?,
+        init: match &args.init {
+            Some(path) => Some(InitImage {
+                image: open(path)?,
+                strength: args.strength,
+                mask: args.mask.as_deref().map(open_mask).transpose()?,
+            }),
+            None => None,
+        },
+        seed: args.seed,
+        count: args.count,
+        steps: args.steps,
+        guidance_scale: args.guidance_scale,
+        sampler: args.sampler.into(),
+        width: size.map(|s| s.0),
+        height: size.map(|s| s.1),
+        preview_every: None,
+    })
+}
+
+/// `a.png+b.png:0.7` → the photos of one identity and its weight (1 without one).
+fn identity(text: &str) -> Result<Identity> {
+    let (photos, beta) = match text.rsplit_once(':') {
+        Some((photos, beta)) if beta.parse::<f32>().is_ok() => (photos, beta.parse()?),
+        _ => (text, 1.0),
+    };
+    let photos = photos.split('+').map(|path| open(Path::new(path))).collect::<Result<Vec<_>>>()?;
+    Ok(Identity { photos, beta })
+}
+
+fn layout(args: &Args) -> Result<Layout> {
+    if let Some(content) = &args.content {
+        return Ok(Layout::Content(open(content)?));
+    }
+    if args.layout.is_empty() {
+        return Ok(Layout::Whole);
+    }
+    let boxes: Vec<Option<RelativeBox>> = args.layout.iter().map(|text| parse_box(text)).collect();
+    if boxes.iter().all(Option::is_some) {
+        return Ok(Layout::Boxes(boxes.into_iter().flatten().collect()));
+    }
+    if boxes.iter().any(Option::is_some) {
+        let message = "--layout mixes boxes and masks";
+        return Err(Error::input("layout-mixed", message, "give either boxes or masks for all people").into());
+    }
+    Ok(Layout::Masks(args.layout.iter().map(|path| open_mask(Path::new(path))).collect::<Result<_>>()?))
+}
+
+fn parse_box(text: &str) -> Option<RelativeBox> {
+    let numbers: Vec<f32> = text.split(',').map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
+    let [x, y, width, height] = numbers[..] else { return None };
+    Some(RelativeBox { x, y, width, height })
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize)> {
+    let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        Error::input("size-format", format!("--size is '{text}'"), "write it as 128x128").into()
+    })
+}
+
+fn background(text: &str) -> Result<Background> {
+    match (text, text.parse::<usize>()) {
+        ("hold", _) => Ok(Background::Hold),
+        (_, Ok(number)) if number >= 1 => Ok(Background::Person(number - 1)),
+        _ => Err(Error::input(
+            "background-format",
+            format!("--background is '{text}'"),
+            "give a person's number or `hold`",
+        )
+        .into()),
+    }
+}
+
+fn open(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+    Ok(codec::decode(&bytes).map_err(|e| e.context(path.display()))?)
+}
+
+fn open_mask(path: &Path) -> Result<GrayImage> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+    Ok(codec::decode_mask(&bytes).map_err(|e| e.context(path.display()))?)
+}
+
+fn numbered(path: &Path, i: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{i:03}.png"))
+}
+
+/// What made this picture, as JSON: without the photos themselves, or their names.
+fn settings(args: &Args, seed: u64) -> String {
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "generated": true,
+        "model": args.model.file_name().map(|name| name.to_string_lossy()),
+        "prompt": args.prompt,
+        "negative_prompt": args.negative_prompt,
+        "alpha": args.alpha,
+        "strength": args.init.as_ref().map(|_| args.strength),
+        "seed": seed,
+        "steps": args.steps,
+        "guidance_scale": args.guidance_scale,
+        "sampler": Sampler::from(args.sampler),
+        "size": args.size,
+    })
+    .to_string()
+}
