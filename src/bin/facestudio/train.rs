@@ -72,7 +72,7 @@ enum Stage {
 enum BackendName {
     /// burn's CPU backend, f32.
     Cpu,
-    /// libtorch on the CPU, bf16 (needs the feature `torch`).
+    /// libtorch on the CPU, bf16 where the processor has it (needs the feature `torch`).
     Torch,
     /// libtorch on CUDA, bf16 (needs the feature `torch`).
     TorchCuda,
