@@ -6,6 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
+use super::augment::recolour;
 use super::data::{Picture, Pictures, planes};
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
@@ -23,7 +24,7 @@ const SCALE: f64 = 32.0;
 const MARGIN_WARM_UP: f64 = 0.3;
 /// Side of the rendered pictures that the crops are taken from.
 const PICTURE: usize = 128;
-/// Share of each identity's views that is photo-like and frontal is the renderer's business; this is how many views.
+/// Pictures of each identity.
 const VIEWS: usize = 12;
 /// Identities kept from training, to measure on, and views of each.
 const HELD_OUT: (usize, usize) = (100, 8);
@@ -191,39 +192,6 @@ fn crop(picture: &Picture, size: usize, augment: Option<&mut Rng>) -> Result<Vec
         recolour(&mut out, size, rng);
     }
     Ok(out)
-}
-
-/// Brightness, contrast and tint of three planes in [-1, 1]; sometimes a blur or noise, as an autoencoder leaves.
-fn recolour(planes: &mut [f32], size: usize, rng: &mut Rng) {
-    let (gain, lift) = (rng.range(0.85, 1.15), rng.range(-0.12, 0.12));
-    for plane in planes.chunks_exact_mut(size * size) {
-        let (gain, lift) = (gain * rng.range(0.95, 1.05), lift + rng.range(-0.05, 0.05));
-        plane.iter_mut().for_each(|v| *v = (*v * gain + lift).clamp(-1.0, 1.0));
-    }
-    if rng.chance(0.4) {
-        let weight = rng.range(0.1, 0.34);
-        for plane in planes.chunks_exact_mut(size * size) {
-            blur(plane, size, weight);
-        }
-    }
-    if rng.chance(0.3) {
-        let strength = rng.range(0.0, 0.08);
-        let noise = rng.normals(planes.len());
-        planes.iter_mut().zip(noise).for_each(|(v, n)| *v += strength * n);
-    }
-}
-
-/// A 3-tap filter `[weight, 1 − 2·weight, weight]` in both directions.
-fn blur(plane: &mut [f32], size: usize, weight: f32) {
-    for step in [1, size] {
-        let source = plane.to_vec();
-        for (p, value) in plane.iter_mut().enumerate() {
-            let place = if step == 1 { p % size } else { p / size };
-            let before = if place > 0 { source[p - step] } else { source[p] };
-            let after = if place + 1 < size { source[p + step] } else { source[p] };
-            *value = weight * (before + after) + (1.0 - 2.0 * weight) * source[p];
-        }
-    }
 }
 
 fn batch(crops: &[Vec<f32>], size: usize, device: &Device) -> Tensor<4> {

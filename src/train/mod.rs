@@ -10,9 +10,11 @@
 //! [`Step::rng`](run::Step::rng), which depends on the seed and the step's number alone: a run that was stopped and
 //! resumed is the run that was never stopped.
 
+pub mod augment;
 pub mod checkpoint;
 pub mod clip;
 pub mod data;
+pub mod detector;
 pub mod diffusion;
 pub mod encoded;
 pub mod face;

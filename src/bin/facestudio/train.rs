@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
-use facestudio::train::{Backend, Setup, clip, diffusion, face, prior, vae};
+use facestudio::train::{Backend, Setup, clip, detector, diffusion, face, prior, vae};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Flags of `facestudio train`.
@@ -62,6 +62,8 @@ enum Stage {
     Clip,
     /// The identity encoder.
     Face,
+    /// The detector of faces and people.
+    Detector,
     /// From prompts to vision embeddings; needs vae, clip and face.
     Prior,
     /// The UNet and the shared Linear; needs vae, clip and face.
@@ -124,6 +126,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Stage::Vae => vae::train(&setup, log)?,
         Stage::Clip => clip::train(&setup, log)?,
         Stage::Face => face::train(&setup, log)?,
+        Stage::Detector => detector::train(&setup, log)?,
         Stage::Prior => prior::train(&setup, log)?,
         Stage::Diffusion => diffusion::train(&setup, log)?,
     }
