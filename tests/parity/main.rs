@@ -8,6 +8,8 @@ mod preprocess;
 mod prior;
 mod text;
 mod tokenizer;
+#[cfg(feature = "train")]
+mod train;
 mod unet;
 mod vision;
 
