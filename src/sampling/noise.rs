@@ -96,10 +96,7 @@ mod tests {
         // Five standard errors of each moment: the moments of v, v², v³, v⁴ have variances 1, 2, 15, 96.
         for (power, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
             let error = (moment(power) - expected).abs();
-            assert!(
-                error < 5.0 * (f64::from(variance) / count as f64).sqrt(),
-                "moment {power}: off by {error}"
-            );
+            assert!(error < 5.0 * (variance / count as f64).sqrt(), "moment {power}: off by {error}");
         }
         let neighbours = values.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>() / count as f64;
         assert!(neighbours.abs() < 5.0 / (count as f64).sqrt(), "neighbours correlate: {neighbours}");

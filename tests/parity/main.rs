@@ -6,6 +6,7 @@
 mod face;
 mod preprocess;
 mod prior;
+mod sampling;
 mod text;
 mod tokenizer;
 #[cfg(feature = "train")]
