@@ -5,8 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::{MAX_CHANNELS, MAX_LAYERS, MAX_LEVELS, conv3};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, BatchNorm, Conv2d, Conv2dConfig, RmsNorm, upsample_nearest};
+use crate::nn::{Activation, BatchNorm, Conv2d, RmsNorm, upsample_nearest};
 
 /// One value for every level, or one a level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,20 +99,13 @@ impl Default for AutoencoderDcConfig {
     }
 }
 
-/// Most levels, layers of a level and channels: bounds what a hostile config can allocate.
-const MAX_LEVELS: usize = 12;
-const MAX_LAYERS: usize = 64;
-const MAX_CHANNELS: usize = 8192;
 /// diffusers' ε of every norm here.
 const EPS: f64 = 1e-5;
 
 impl AutoencoderDcConfig {
     /// Side of a picture over side of its latents.
     pub fn downsampling(&self) -> usize {
-        let levels = self.encoder_block_out_channels.len();
-        let stem = usize::from(self.encoder_layers_per_block.first() == Some(&0));
-        let folded = self.encoder_layers_per_block.iter().rev().skip(1).filter(|n| **n == 0).count();
-        1 << (levels.saturating_sub(1) - folded + stem)
+        1 << halvings(&self.encoder_layers_per_block).min(MAX_LEVELS)
     }
 
     fn check(&self) -> Result<()> {
@@ -151,6 +145,40 @@ impl AutoencoderDcConfig {
                     "{last} channels are no multiple of {} latents",
                     self.latent_channels
                 )));
+            }
+        }
+        let (channels, layers) = (&self.encoder_block_out_channels, &self.encoder_layers_per_block);
+        let mut width = channels[usize::from(layers[0] == 0)];
+        for (i, _) in layers.iter().enumerate().filter(|(_, count)| **count > 0) {
+            if width != channels[i] {
+                return Err(range(format!("encoder level {i} has {} channels, not {width}", channels[i])));
+            }
+            width = *channels.get(i + 1).unwrap_or(&width);
+        }
+        if width != channels[channels.len() - 1] {
+            return Err(range(format!("the encoder ends with {width} channels: {channels:?}, {layers:?}")));
+        }
+        let (channels, layers) = (&self.decoder_block_out_channels, &self.decoder_layers_per_block);
+        let mut width = channels[channels.len() - 1];
+        for (i, _) in layers.iter().enumerate().rev().filter(|(_, count)| **count > 0) {
+            if channels.get(i + 1).is_some_and(|below| width != *below) {
+                return Err(range(format!("decoder level {i} is given {width} channels: {channels:?}")));
+            }
+            width = channels[i];
+        }
+        if width != channels[usize::from(layers[0] == 0)] {
+            return Err(range(format!("the decoder ends with {width} channels: {channels:?}, {layers:?}")));
+        }
+        if halvings(&self.encoder_layers_per_block) != halvings(&self.decoder_layers_per_block) {
+            return Err(range("the decoder does not undo the encoder's halvings".to_owned()));
+        }
+        for (name, value, known) in [
+            ("downsample_block_type", &self.downsample_block_type, ["pixel_unshuffle", "conv"]),
+            ("upsample_block_type", &self.upsample_block_type, ["pixel_shuffle", "interpolate"]),
+        ] {
+            // Any other name means convolution in diffusers; here a misspelling is an error.
+            if !known.contains(&value.to_lowercase().as_str()) {
+                return Err(range(format!("{name} is '{value}'")));
             }
         }
         if !(1..=64).contains(&self.in_channels) {
@@ -225,16 +253,15 @@ impl AutoencoderDcConfig {
     }
 }
 
-fn range(message: String) -> Error {
-    Error::weights(
-        "config-range",
-        format!("AutoencoderDC config: {message}"),
-        "use the config of a supported model",
-    )
+/// How often an encoder of these layer counts halves the picture: after every level with blocks but the last, and in
+/// the stem if that stands for the first level.
+fn halvings(layers: &[usize]) -> usize {
+    let levels = layers.iter().rev().skip(1).filter(|count| **count > 0).count();
+    levels + usize::from(layers.first() == Some(&0))
 }
 
-fn conv3(channels_in: usize, channels_out: usize, stride: usize) -> Conv2dConfig {
-    Conv2dConfig::new(channels_in, channels_out, 3).with_stride(stride).with_padding(1)
+fn range(message: String) -> Error {
+    super::range("AutoencoderDC", message)
 }
 
 /// DC-AE: a deterministic encoder and a decoder.

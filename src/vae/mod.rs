@@ -1,77 +1,277 @@
-//! Pictures to latents and back.
+//! Pictures to latents and back: one [`Vae`] for every autoencoder layout.
 
 mod dc;
+mod kl;
+mod tiny;
 
 pub use dc::{AutoencoderDc, AutoencoderDcConfig, PerLevel};
+pub use kl::{AutoencoderKl, AutoencoderKlConfig};
+pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::weights::{Component, apply};
+use crate::nn::Conv2dConfig;
+use crate::weights::{Component, TensorSource, apply};
 
-/// A loaded autoencoder of any family. Its config, not its caller, knows how latents are scaled for the denoiser.
+/// Most levels, layers of a level and channels: bounds what a hostile config can allocate.
+const MAX_LEVELS: usize = 12;
+const MAX_LAYERS: usize = 64;
+const MAX_CHANNELS: usize = 8192;
+
+/// `config.json` of an autoencoder.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VaeConfig {
+    /// `AutoencoderKL`.
+    Kl(AutoencoderKlConfig),
+    /// `AutoencoderDC`.
+    Dc(AutoencoderDcConfig),
+    /// `AutoencoderTiny`.
+    Tiny(AutoencoderTinyConfig),
+}
+
+impl VaeConfig {
+    /// Reads `config.json`; its `_class_name` says which autoencoder it is.
+    pub fn from_component(component: &Component) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Class {
+            #[serde(rename = "_class_name")]
+            name: String,
+        }
+        let file = "config.json";
+        match component.json::<Class>(file)?.name.as_str() {
+            "AutoencoderKL" => Ok(Self::Kl(component.json(file)?)),
+            "AutoencoderDC" => Ok(Self::Dc(component.json(file)?)),
+            "AutoencoderTiny" => Ok(Self::Tiny(component.json(file)?)),
+            other => Err(Error::weights(
+                "config-unsupported",
+                format!("autoencoder class '{other}' is not supported"),
+                "use an AutoencoderKL, AutoencoderDC or AutoencoderTiny",
+            )),
+        }
+    }
+
+    /// Creates the autoencoder with random weights. Fails on sizes and statistics that are out of range.
+    pub fn init(&self, device: &Device) -> Result<Vae> {
+        Ok(match self {
+            Self::Kl(config) => Vae {
+                network: Network::Kl(config.init(device)?),
+                normalisation: Normalisation::new(
+                    config.latent_channels,
+                    config.scaling_factor,
+                    config.shift_factor,
+                    config.latents_mean.as_deref(),
+                    config.latents_std.as_deref(),
+                )?,
+                in_channels: config.in_channels,
+                latent_channels: config.latent_channels,
+                downsampling: config.downsampling(),
+            },
+            Self::Dc(config) => Vae {
+                network: Network::Dc(config.init(device)?),
+                normalisation: Normalisation::new(
+                    config.latent_channels,
+                    config.scaling_factor,
+                    None,
+                    config.latents_mean.as_deref(),
+                    config.latents_std.as_deref(),
+                )?,
+                in_channels: config.in_channels,
+                latent_channels: config.latent_channels,
+                downsampling: config.downsampling(),
+            },
+            Self::Tiny(config) => Vae {
+                network: Network::Tiny(config.init(device)?),
+                normalisation: Normalisation::new(
+                    config.latent_channels,
+                    config.scaling_factor,
+                    Some(config.shift_factor),
+                    None,
+                    None,
+                )?,
+                in_channels: config.in_channels,
+                latent_channels: config.latent_channels,
+                downsampling: config.downsampling(),
+            },
+        })
+    }
+}
+
+/// What an encoder says of the unscaled latents, `[n, latent_channels, h, w]` each.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// The mean; the latents themselves where the encoder is deterministic.
+    pub mean: Tensor<4>,
+    /// Logarithm of the variance; `None` where the encoder is deterministic.
+    pub logvar: Option<Tensor<4>>,
+}
+
+/// An autoencoder with the normalisation that its config states.
 #[derive(Debug, Clone)]
 pub struct Vae {
-    network: AutoencoderDc,
-    config: AutoencoderDcConfig,
+    network: Network,
+    normalisation: Normalisation,
+    in_channels: usize,
+    latent_channels: usize,
+    downsampling: usize,
 }
 
 impl Vae {
-    /// Loads `config.json` and weights; the config's `_class_name` says which family it is.
+    /// Loads `config.json` and weights.
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
-        let config: AutoencoderDcConfig = component.json("config.json")?;
-        if config.class_name != "AutoencoderDC" {
-            return Err(Error::weights(
-                "config-unsupported",
-                format!("VAE class '{}' is not supported", config.class_name),
-                "use an AutoencoderDC",
-            ));
-        }
-        let network = apply(config.init(device)?, component.tensors()?.as_ref(), "")?;
-        Ok(Self { network, config })
+        let vae = VaeConfig::from_component(component)?.init(device)?;
+        vae.with_weights(component.tensors()?.as_ref())
+    }
+
+    /// The same autoencoder with the parameters of `source`.
+    pub fn with_weights(self, source: &dyn TensorSource) -> Result<Self> {
+        let network = match self.network {
+            Network::Kl(network) => Network::Kl(network.load(source)?),
+            Network::Dc(network) => Network::Dc(apply(network, source, "")?),
+            Network::Tiny(network) => Network::Tiny(apply(network, source, "")?),
+        };
+        Ok(Self { network, ..self })
     }
 
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
-        self.config.latent_channels
+        self.latent_channels
     }
 
     /// Side of a picture over side of its latents.
     pub fn downsampling(&self) -> usize {
-        self.config.downsampling()
+        self.downsampling
     }
 
-    /// Pictures `[n, 3, h, w]` in [-1, 1] → latents as the denoiser knows them: per channel of mean 0 and variance 1,
-    /// or times the scaling factor.
+    /// Pictures `[n, 3, h, w]` in [-1, 1] → unscaled latents `[n, latent_channels, h / f, w / f]`.
+    ///
+    /// Fails if sides are no multiples of [`Vae::downsampling`] or the channels are not the config's.
+    pub fn encode(&self, images: Tensor<4>) -> Result<Moments> {
+        let [_, channels, height, width] = images.dims();
+        let fits = |side: usize| side > 0 && side.is_multiple_of(self.downsampling);
+        if channels != self.in_channels || !fits(height) || !fits(width) {
+            return Err(Error::input(
+                "vae-input",
+                format!("a picture of {channels} channels and {width}×{height} pixels for the autoencoder"),
+                format!(
+                    "give {} channels, and sides that are multiples of {}",
+                    self.in_channels, self.downsampling
+                ),
+            ));
+        }
+        Ok(match &self.network {
+            Network::Kl(network) => network.encode(images),
+            Network::Dc(network) => Moments { mean: network.encode(images), logvar: None },
+            Network::Tiny(network) => Moments { mean: network.encode(images), logvar: None },
+        })
+    }
+
+    /// Unscaled latents `[n, latent_channels, h, w]` → pictures `[n, 3, h · f, w · f]` in about [-1, 1].
+    ///
+    /// Fails if the channels are not the config's.
+    pub fn decode(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
+        let [_, channels, height, width] = latents.dims();
+        if channels != self.latent_channels || height == 0 || width == 0 {
+            return Err(Error::input(
+                "vae-input",
+                format!("latents of {channels} channels and {width}×{height} for the autoencoder"),
+                format!("give {} channels, and at least one position", self.latent_channels),
+            ));
+        }
+        Ok(match &self.network {
+            Network::Kl(network) => network.decode(latents),
+            Network::Dc(network) => network.decode(latents),
+            Network::Tiny(network) => network.decode(latents),
+        })
+    }
+
+    /// Pictures → the denoiser's latents: the encoder's mean, normalised.
     pub fn encode_latents(&self, images: Tensor<4>) -> Result<Tensor<4>> {
-        let latents = self.network.encode(images);
-        let (mean, std) = self.statistics(&latents)?;
-        Ok((latents - mean) / std * self.config.scaling_factor)
+        Ok(self.normalisation.normalise(self.encode(images)?.mean))
     }
 
-    /// The denoiser's latents → pictures in about [-1, 1].
+    /// The denoiser's latents → pictures.
     pub fn decode_latents(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
-        let (mean, std) = self.statistics(&latents)?;
-        Ok(self.network.decode(latents / self.config.scaling_factor * std + mean))
+        if latents.dims()[1] != self.latent_channels {
+            return self.decode(latents);
+        }
+        self.decode(self.normalisation.restore(latents))
+    }
+}
+
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // one in a model
+enum Network {
+    Kl(AutoencoderKl),
+    Dc(AutoencoderDc),
+    Tiny(AutoencoderTiny),
+}
+
+/// Between unscaled latents and those of the denoiser, `(z − shift) · scale` channel by channel.
+#[derive(Debug, Clone, PartialEq)]
+struct Normalisation {
+    shift: Vec<f32>,
+    scale: Vec<f32>,
+}
+
+impl Normalisation {
+    /// As diffusers' pipelines: `(z − mean) · scaling_factor / std`, where a config without channel means may state one
+    /// `shift_factor` for all.
+    fn new(
+        channels: usize,
+        scaling_factor: f64,
+        shift_factor: Option<f64>,
+        mean: Option<&[f64]>,
+        std: Option<&[f64]>,
+    ) -> Result<Self> {
+        let wrong = |name: &str| range("autoencoder", format!("{name} is not {channels} usable numbers"));
+        let mean = mean.map_or_else(|| vec![shift_factor.unwrap_or(0.0); channels], <[f64]>::to_vec);
+        if mean.len() != channels || !mean.iter().all(|m| m.is_finite()) {
+            return Err(wrong("latents_mean"));
+        }
+        let std = std.map_or_else(|| vec![1.0; channels], <[f64]>::to_vec);
+        if std.len() != channels || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
+            return Err(wrong("latents_std"));
+        }
+        if !(scaling_factor.is_finite() && scaling_factor > 0.0) {
+            return Err(range("autoencoder", format!("scaling_factor is {scaling_factor}")));
+        }
+        Ok(Self {
+            shift: mean.iter().map(|m| *m as f32).collect(),
+            scale: std.iter().map(|s| (scaling_factor / s) as f32).collect(),
+        })
     }
 
-    fn statistics(&self, like: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>)> {
-        let channels = self.config.latent_channels;
-        let tensor = |values: &Option<Vec<f64>>, default: f32| {
-            let values: Vec<f32> = match values {
-                Some(values) if values.len() == channels => values.iter().map(|v| *v as f32).collect(),
-                Some(values) => {
-                    return Err(Error::weights(
-                        "config-range",
-                        format!("{} latent statistics for {channels} channels", values.len()),
-                        "use the config that belongs to the weights",
-                    ));
-                }
-                None => vec![default; channels],
-            };
-            let tensor = Tensor::<1>::from_floats(values.as_slice(), &like.device());
-            Ok(tensor.reshape([1, channels, 1, 1]).cast(like.dtype()))
-        };
-        Ok((tensor(&self.config.latents_mean, 0.0)?, tensor(&self.config.latents_std, 1.0)?))
+    fn normalise(&self, latents: Tensor<4>) -> Tensor<4> {
+        let (shift, scale) = self.tensors(&latents);
+        (latents - shift) * scale
     }
+
+    fn restore(&self, latents: Tensor<4>) -> Tensor<4> {
+        let (shift, scale) = self.tensors(&latents);
+        latents / scale + shift
+    }
+
+    /// `[1, channels, 1, 1]` each, in the latents' precision and on their device.
+    fn tensors(&self, like: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let tensor = |values: &[f32]| {
+            let values = Tensor::<1>::from_floats(values, &like.device()).cast(like.dtype());
+            values.reshape([1, self.shift.len(), 1, 1])
+        };
+        (tensor(&self.shift), tensor(&self.scale))
+    }
+}
+
+fn range(class: &str, message: String) -> Error {
+    Error::weights(
+        "config-range",
+        format!("{class} config: {message}"),
+        "use the config of a supported model",
+    )
+}
+
+fn conv3(channels_in: usize, channels_out: usize, stride: usize) -> Conv2dConfig {
+    Conv2dConfig::new(channels_in, channels_out, 3).with_stride(stride).with_padding(1)
 }

@@ -12,6 +12,7 @@ mod tokenizer;
 #[cfg(feature = "train")]
 mod train;
 mod unet;
+mod vae;
 mod vision;
 
 use std::path::Path;
