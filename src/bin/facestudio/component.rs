@@ -5,6 +5,7 @@ mod inputs;
 mod prior;
 mod scheduler;
 mod unet;
+mod vae;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +42,10 @@ pub struct Args {
 enum Kind {
     /// sample, timestep, encoder_hidden_states → sample
     Unet,
+    /// sample → mean, and logvar where the encoder has one
+    VaeEncode,
+    /// latents (unscaled) → sample
+    VaeDecode,
     /// input_ids → last_hidden_state, and text_embeds where it projects
     TextEncoder,
     /// pixel_values → image_embeds, and last_hidden_state for a transformer
@@ -66,6 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn forward(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     match args.kind {
         Kind::Unet => unet::run(component, inputs, device),
+        Kind::VaeEncode => vae::encode(component, inputs, device),
+        Kind::VaeDecode => vae::decode(component, inputs, device),
         Kind::TextEncoder => encoders::text(component, inputs, device),
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
         Kind::FaceEncoder => encoders::face(component, inputs, device),

@@ -1,0 +1,28 @@
+//! The autoencoder's two halves, in unscaled latents.
+
+use burn::tensor::Device;
+use facestudio::Result;
+use facestudio::vae::Vae;
+use facestudio::weights::{Component, Tensors};
+
+use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+
+pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let vae = Vae::load(component, device)?;
+    let axes = [Any("batch"), Any("channels"), Any("height"), Any("width")];
+    let moments = vae.encode(inputs.tensor("sample", axes, device)?)?;
+    let mut outputs = Tensors::default();
+    outputs.insert("mean", moments.mean)?;
+    if let Some(logvar) = moments.logvar {
+        outputs.insert("logvar", logvar)?;
+    }
+    Ok(outputs)
+}
+
+pub fn decode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+    let vae = Vae::load(component, device)?;
+    let axes = [Any("batch"), Exactly(vae.latent_channels()), Any("height"), Any("width")];
+    let mut outputs = Tensors::default();
+    outputs.insert("sample", vae.decode(inputs.tensor("latents", axes, device)?)?)?;
+    Ok(outputs)
+}
