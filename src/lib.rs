@@ -29,6 +29,8 @@ pub mod vae;
 
 pub mod pipeline;
 
+#[cfg(feature = "train")]
+pub mod eval;
 pub mod synth;
 #[cfg(feature = "train")]
 pub mod train;

@@ -18,6 +18,7 @@ use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::request::GenerateRequest;
 use crate::sampling::{NoiseSource, Scheduler};
 use crate::weights::Files;
+pub use embed::Found;
 use models::Models;
 use regions::Canvas;
 
@@ -79,6 +80,11 @@ impl FaceStudio {
     /// `scheduler`, and `tiny_vae` for previews. Without a `prior`, only style images can be drawn from.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         Ok(Self { models: Models::load(files, device)?, device: device.clone() })
+    }
+
+    /// The faces of a picture, as the pipeline finds them, without person masks.
+    pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<Found>> {
+        embed::detect(&self.models.detector, picture, false, &self.device).await
     }
 
     /// Makes the pictures of a request.

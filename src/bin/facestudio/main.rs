@@ -2,6 +2,7 @@
 
 mod backend;
 mod component;
+mod eval;
 mod generate;
 mod inspect;
 mod output;
@@ -29,6 +30,8 @@ enum Command {
     Component(component::Args),
     /// Make portraits of the people in photos.
     Generate(generate::Args),
+    /// Measure how well a model keeps identities.
+    Eval(eval::Args),
     /// Say what a model, a component, a safetensors file or a generated picture holds.
     Inspect(inspect::Args),
     /// Store a model's weights in fewer bits.
@@ -45,6 +48,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Component(args) => component::run(args),
+            Self::Eval(args) => eval::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Quantize(args) => quantize::run(args),

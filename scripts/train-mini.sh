@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Trains every network of the mini model, stores it in 8 bits and measures it: one command a stage, in order.
+#
+#   scripts/train-mini.sh [RUNS]     checkpoints, curves and sheets go to RUNS (default runs/); run again to go on
+#
+# FACESTUDIO is the program (default: the release build), BACKEND is cpu, torch or torch-cuda, MINUTES scales every
+# stage (1 is about two and a half hours in all), PICTURES is how many portraits are rendered.
+set -euo pipefail
+
+runs=${1:-runs}
+program=${FACESTUDIO:-target/release/facestudio}
+backend=${BACKEND:-cpu}
+scale=${MINUTES:-1}
+pictures=${PICTURES:-12000}
+model=$runs/mini
+
+minutes() { awk "BEGIN { print $1 * $scale }"; }
+
+stage() { # name, preset, minutes, extra flags
+  local name=$1 preset=$2 time=$3
+  shift 3
+  "$program" train "$name" --preset "$preset" --out "$model" --runs "$runs" --backend "$backend" \
+    --minutes "$(minutes "$time")" --resume "$@"
+}
+
+stage vae mini 30 --pictures "$pictures"
+stage clip mini 25 --pictures "$pictures"
+stage face mini 20
+stage face mini-eval 10
+stage detector mini 12
+stage prior mini 8 --pictures "$pictures"
+stage diffusion mini 45 --pictures "$pictures"
+rm -rf models/mini
+"$program" quantize --model "$model" --out models/mini --dtype q8
+"$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --out "$runs/eval"
