@@ -36,6 +36,7 @@ struct JsRequest {
     sampler: Option<Sampler>,
     width: Option<usize>,
     height: Option<usize>,
+    preview_every: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +129,7 @@ pub fn request(value: JsValue) -> Result<GenerateRequest> {
         sampler: js.sampler.unwrap_or(usual.sampler),
         width: js.width,
         height: js.height,
+        preview_every: js.preview_every,
     })
 }
 

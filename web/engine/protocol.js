@@ -67,6 +67,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {"euler_ancestral" | "euler" | "ddim" | "dpmpp2m" | "lcm"} [sampler]
  * @property {number} [width]
  * @property {number} [height]
+ * @property {number} [preview_every] steps between previews; none from a model without a preview decoder
  */
 
 /**
