@@ -375,3 +375,99 @@ fn karras(low: f64, high: f64, steps: usize) -> Vec<f64> {
     let (low, high) = (low.powf(1.0 / KARRAS_RHO), high.powf(1.0 / KARRAS_RHO));
     linspace(0.0, 1.0, steps).into_iter().map(|ramp| (high + ramp * (low - high)).powf(KARRAS_RHO)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::BetaSchedule;
+
+    const SAMPLERS: [Sampler; 5] =
+        [Sampler::EulerAncestral, Sampler::Euler, Sampler::Ddim, Sampler::Dpmpp2m, Sampler::Lcm];
+
+    /// Whatever the config, a schedule is an error or falls from noise to (almost) none in finite numbers.
+    #[test]
+    fn levels_fall_and_stay_finite() {
+        let mut schedules = 0;
+        for sampler in SAMPLERS {
+            for spacing in [TimestepSpacing::Linspace, TimestepSpacing::Leading, TimestepSpacing::Trailing] {
+                for beta_schedule in
+                    [BetaSchedule::Linear, BetaSchedule::ScaledLinear, BetaSchedule::SquaredcosCapV2]
+                {
+                    for flags in 0..4 {
+                        let config = SchedulerConfig {
+                            timestep_spacing: Some(spacing),
+                            beta_schedule: Some(beta_schedule),
+                            use_karras_sigmas: Some(flags & 1 == 1),
+                            rescale_betas_zero_snr: Some(flags & 2 == 2),
+                            prediction_type: Some(Prediction::VPrediction),
+                            ..Default::default()
+                        };
+                        for steps in [1, 2, 3, 7, 49, 50, 51, 333, 999, 1000] {
+                            let Ok(schedule) = config.schedule(sampler, steps, None) else {
+                                assert!(steps > 50, "{sampler:?} {spacing:?} {beta_schedule:?} {steps}");
+                                continue;
+                            };
+                            schedules += 1;
+                            assert_eq!(schedule.len(), steps);
+                            for step in &schedule.steps {
+                                let numbers =
+                                    [step.from.alpha, step.from.sigma, step.to.alpha, step.to.sigma];
+                                assert!(numbers.iter().all(|n| n.is_finite() && *n >= 0.0), "{step:?}");
+                                assert!((0.0..=1000.0).contains(&step.timestep), "{step:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(schedules > 1000, "{schedules}");
+    }
+
+    #[test]
+    fn strength_keeps_the_last_steps() {
+        let config = SchedulerConfig::default();
+        for sampler in SAMPLERS {
+            let whole = config.schedule(sampler, 10, None).unwrap();
+            for (strength, kept) in [(0.0, 1), (0.3, 3), (0.7, 7), (0.75, 7), (1.0, 10)] {
+                let part = config.schedule(sampler, 10, Some(strength)).unwrap();
+                assert_eq!(part.steps, whole.steps[10 - kept..], "{sampler:?} {strength}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_configs_are_errors() {
+        for json in [
+            r#"{"num_train_timesteps": 0}"#,
+            r#"{"num_train_timesteps": 9999999999}"#,
+            r#"{"beta_start": -1}"#,
+            r#"{"beta_end": 1.5}"#,
+            r#"{"beta_start": 0.99, "beta_end": 0.99}"#,
+            r#"{"beta_start": 0, "beta_end": 0}"#,
+            r#"{"beta_start": 0, "beta_end": 0, "rescale_betas_zero_snr": true}"#,
+            r#"{"trained_betas": [0.1]}"#,
+            r#"{"steps_offset": 18446744073709551615}"#,
+            r#"{"thresholding": true, "use_exponential_sigmas": true}"#,
+        ] {
+            let config = SchedulerConfig::from_json(json.as_bytes()).unwrap();
+            for sampler in SAMPLERS {
+                let result = config.schedule(sampler, 25, None);
+                let ignored = json.contains("thresholding") && sampler == Sampler::EulerAncestral;
+                assert_eq!(result.is_ok(), ignored, "{json} with {sampler:?}");
+            }
+        }
+        for json in
+            [r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, r#"{"prediction_type": "flow"}"#]
+        {
+            assert!(SchedulerConfig::from_json(json.as_bytes()).is_err(), "{json}");
+        }
+        // As diffusers writes it.
+        assert!(SchedulerConfig::from_json(br#"{"lambda_min_clipped": -Infinity}"#).is_ok());
+        for sampler in SAMPLERS {
+            for steps in [0, 1001, usize::MAX] {
+                let error = SchedulerConfig::default().schedule(sampler, steps, None).unwrap_err();
+                assert_eq!(error.code, "steps-range");
+            }
+        }
+    }
+}

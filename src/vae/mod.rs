@@ -275,3 +275,119 @@ fn range(class: &str, message: String) -> Error {
 fn conv3(channels_in: usize, channels_out: usize, stride: usize) -> Conv2dConfig {
     Conv2dConfig::new(channels_in, channels_out, 3).with_stride(stride).with_padding(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::weights::MemoryFiles;
+
+    /// A small config of each class.
+    fn configs() -> [Value; 3] {
+        [
+            json!({
+                "_class_name": "AutoencoderKL", "block_out_channels": [4, 8], "norm_num_groups": 2,
+                "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+                "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+            }),
+            json!({
+                "_class_name": "AutoencoderDC", "latent_channels": 4,
+                "encoder_block_out_channels": [4, 8], "decoder_block_out_channels": [4, 8],
+                "encoder_layers_per_block": [1, 1], "decoder_layers_per_block": [1, 1],
+            }),
+            json!({
+                "_class_name": "AutoencoderTiny",
+                "encoder_block_out_channels": [4, 4], "decoder_block_out_channels": [4, 4],
+                "num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 1],
+            }),
+        ]
+    }
+
+    fn init(config: &Value) -> Result<Vae> {
+        let files = MemoryFiles([("config.json".to_owned(), config.to_string().into_bytes())].into());
+        VaeConfig::from_component(&Component::new(&files, ""))?.init(&Device::flex())
+    }
+
+    #[test]
+    fn pictures_keep_their_size_and_wrong_shapes_are_refused() {
+        let device = Device::flex();
+        for config in configs() {
+            let vae = init(&config).unwrap();
+            assert_eq!((vae.downsampling(), vae.latent_channels()), (2, 4));
+            let latents = vae.encode_latents(Tensor::zeros([1, 3, 8, 12], &device)).unwrap();
+            assert_eq!(latents.dims(), [1, 4, 4, 6]);
+            assert_eq!(vae.decode_latents(latents).unwrap().dims(), [1, 3, 8, 12]);
+            for dims in [[1, 3, 8, 11], [1, 3, 0, 8], [1, 4, 8, 8]] {
+                assert_eq!(vae.encode(Tensor::zeros(dims, &device)).unwrap_err().code, "vae-input");
+            }
+            for error in [
+                vae.decode(Tensor::zeros([1, 3, 4, 4], &device)).unwrap_err(),
+                vae.decode_latents(Tensor::zeros([1, 5, 4, 4], &device)).unwrap_err(),
+            ] {
+                assert_eq!(error.code, "vae-input");
+            }
+        }
+    }
+
+    #[test]
+    fn normalising_is_undone_by_restoring() {
+        let device = Device::flex();
+        let latents = Tensor::<4>::from_floats([[[[1.5]], [[-2.0]]]], &device);
+        let normalisation = Normalisation::new(2, 0.5, None, Some(&[0.5, 1.0]), Some(&[2.0, 0.25])).unwrap();
+        let normalised = normalisation.normalise(latents.clone());
+        // (1.5 − 0.5) · 0.5 / 2 and (−2 − 1) · 0.5 / 0.25
+        assert_eq!(normalised.clone().try_into_vec_as::<f32>().unwrap(), [0.25, -6.0]);
+        let restored = normalisation.restore(normalised);
+        assert_eq!(restored.try_into_vec_as::<f32>().unwrap(), [1.5, -2.0]);
+    }
+
+    /// Every number of every config at absurd values: an error or a network, never a panic.
+    #[test]
+    fn absurd_configs_are_errors_not_panics() {
+        for config in configs() {
+            let mut refused = 0;
+            for (key, value) in config.as_object().unwrap() {
+                for absurd in [0, 1, 3, 5, 1 << 20, usize::MAX >> 1] {
+                    let Some(list) = value.as_array() else { continue };
+                    if !list.iter().all(Value::is_u64) {
+                        continue;
+                    }
+                    for i in 0..list.len() {
+                        let mut changed = config.clone();
+                        changed[key][i] = absurd.into();
+                        refused += usize::from(init(&changed).is_err());
+                    }
+                    let mut longer = config.clone();
+                    longer[key].as_array_mut().unwrap().push(absurd.into());
+                    assert!(init(&longer).is_err(), "{longer}");
+                }
+                let mut empty = config.clone();
+                if value.is_array() {
+                    empty[key] = json!([]);
+                    assert!(init(&empty).is_err(), "{empty}");
+                }
+            }
+            assert!(refused > 0, "{config}");
+            for (key, values) in [
+                ("latent_channels", [0, 3000, usize::MAX >> 1]),
+                ("in_channels", [0, 3000, usize::MAX >> 1]),
+                ("scaling_factor", [0, 0, 0]),
+            ] {
+                for value in values {
+                    let mut changed = config.clone();
+                    changed[key] = value.into();
+                    assert_eq!(init(&changed).unwrap_err().code, "config-range", "{changed}");
+                }
+            }
+        }
+        let unknown = json!({ "_class_name": "VQModel" });
+        assert_eq!(init(&unknown).unwrap_err().code, "config-unsupported");
+        let mut efficient = configs()[1].clone();
+        efficient["encoder_block_types"] = json!(["ResBlock", "EfficientViTBlock"]);
+        assert_eq!(init(&efficient).unwrap_err().code, "config-unsupported");
+        let mut statistics = configs()[1].clone();
+        statistics["latents_std"] = json!([1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(init(&statistics).unwrap_err().code, "config-range");
+    }
+}

@@ -10,6 +10,7 @@ mod tensors;
 
 pub use files::{Component, Files, Folder, MemoryFiles, NewFolder, write_file, write_folder};
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, sha256};
+#[cfg(feature = "train")]
 pub(crate) use module::is_named;
 pub use module::{apply, collect};
 pub use quantize::{Quantization, encode};

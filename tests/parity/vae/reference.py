@@ -37,6 +37,7 @@ def save(case, model, sizes, mean=None, std=None, rename=()):
     folder = HERE / case
     folder.mkdir(exist_ok=True)
     config = {k: v for k, v in model.config.items() if k != "_use_default_values"}
+    config["_class_name"] = type(model).__name__
     if mean is not None:
         config |= {"latents_mean": mean, "latents_std": std}
     scale = config["scaling_factor"] / (torch.tensor(std).view(1, -1, 1, 1) if std else 1)
