@@ -7,6 +7,9 @@
 # stage (1 is about two and a half hours in all), PICTURES is how many portraits are rendered.
 set -euo pipefail
 
+# Tensors are of a few sizes, made and freed at every step: glibc should keep their memory, not give it back each time.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+
 runs=${1:-runs}
 program=${FACESTUDIO:-target/release/facestudio}
 backend=${BACKEND:-cpu}

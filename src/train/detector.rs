@@ -24,7 +24,7 @@ const HELD_OUT: usize = 96;
 const VISIBLE: usize = 40;
 /// Weights of the parts of the loss, beside the heatmap's 1.
 const BOX_WEIGHT: f64 = 2.0;
-const LANDMARK_WEIGHT: f64 = 2.0;
+const LANDMARK_WEIGHT: f64 = 5.0;
 const MASK_WEIGHT: f64 = 1.0;
 const OFFSET_WEIGHT: f64 = 0.1;
 

@@ -42,7 +42,7 @@ fn preset(setup: &Setup) -> Result<Preset> {
         "mini" => Ok(Preset {
             config: FaceEncoderConfig {
                 layers: [1, 2, 2, 1],
-                channels: [24, 24, 48, 96, 160],
+                channels: [16, 24, 48, 96, 160],
                 embedding_size: 256,
                 image_size: 64,
                 ..FaceEncoderConfig::default()
@@ -89,7 +89,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let dtype = options.backend.dtype();
     let size = config.image_size;
     let train_views = portraits::people(setup, split, identities, VIEWS, PICTURE, log)?;
-    let (people, views) = HELD_OUT;
+    let (people, views) = (HELD_OUT.0.min(identities), HELD_OUT.1);
     let test_views = portraits::people(setup, IdentitySplit::HeldOut, people, views, PICTURE, log)?;
     let usable: Vec<usize> = (0..train_views.len()).filter(|i| has_face(&train_views.get(*i))).collect();
     if usable.is_empty() {

@@ -135,3 +135,75 @@ fn torch(_cuda: bool) -> Result<Device> {
         "build with `--features torch` (README, \"Train\"), or use `--backend cpu`",
     ))
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::encoders::detector::Detector;
+    use crate::encoders::face::FaceEncoder;
+    use crate::vae::Vae;
+    use crate::weights::{Component, Folder};
+
+    /// One step on a few pictures, to see that a stage leaves what the pipeline can load.
+    fn setup(folder: &Path, pictures: usize) -> Setup {
+        let run = run::Options { steps: Some(1), batch: 2, ..run::Options::new(folder.join("run")) };
+        Setup {
+            out: folder.join("model"),
+            preset: "mini".to_owned(),
+            data: None,
+            cache: folder.join("cache"),
+            pictures: Some(pictures),
+            run,
+        }
+    }
+
+    #[test]
+    fn the_autoencoder_stage_leaves_a_vae_with_its_latent_statistics() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = setup(folder.path(), 4);
+        vae::train(&setup, &mut |_| ()).unwrap();
+        let files = Folder(setup.out.clone());
+        let component = Component::new(&files, "vae");
+        let vae = Vae::load(&component, &Device::flex()).unwrap();
+        assert_eq!((vae.latent_channels(), vae.downsampling()), (8, 8));
+        let config: serde_json::Value = component.json("config.json").unwrap();
+        let std = config["latents_std"].as_array().unwrap();
+        assert!(std.len() == 8 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
+        assert!(setup.run.folder.join("samples.png").exists() && setup.run.folder.join("loss.png").exists());
+    }
+
+    #[test]
+    fn the_identity_stage_leaves_a_face_encoder() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = setup(folder.path(), 24);
+        face::train(&setup, &mut |_| ()).unwrap();
+        let files = Folder(setup.out);
+        let encoder = FaceEncoder::load(&Component::new(&files, "face_encoder"), &Device::flex()).unwrap();
+        assert_eq!(encoder.image_size(), 64);
+    }
+
+    #[test]
+    fn the_detector_stage_leaves_a_detector() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = setup(folder.path(), 4);
+        detector::train(&setup, &mut |_| ()).unwrap();
+        let files = Folder(setup.out);
+        let detector = Detector::load(&Component::new(&files, "detector"), &Device::flex()).unwrap();
+        assert_eq!(detector.image_size(), 128);
+    }
+
+    #[test]
+    fn an_unknown_preset_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup { preset: "huge".to_owned(), ..setup(folder.path(), 4) };
+        for result in [
+            vae::train(&setup, &mut |_| ()),
+            face::train(&setup, &mut |_| ()),
+            detector::train(&setup, &mut |_| ()),
+        ] {
+            assert_eq!(result.map_err(|e| e.code), Err("preset"));
+        }
+    }
+}
