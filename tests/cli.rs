@@ -1,5 +1,8 @@
 //! The built program from outside: what it computes, and how it fails.
 
+#[path = "support/tiny_model.rs"]
+mod tiny_model;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -432,4 +435,55 @@ fn a_file_a_component_and_a_model_can_be_inspected() {
         whole.contains("DDIMScheduler") && whole.contains("unlisted") && whole.contains("total"),
         "{whole}"
     );
+}
+
+#[test]
+fn pictures_are_generated_from_photos_and_never_left_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    facestudio::weights::write_folder(Path::new(&at("model")), |new| {
+        tiny_model::files().0.iter().try_for_each(|(path, bytes)| new.write(path, bytes))
+    })
+    .unwrap();
+    // The model takes a bright spot for a face.
+    for (name, face) in [("ann.png", [255, 210, 180]), ("nobody.png", [10, 12, 20])] {
+        let colour =
+            |x: u32, y: u32| if x.abs_diff(32).max(y.abs_diff(32)) < 9 { face } else { [10, 12, 20] };
+        image::RgbImage::from_fn(64, 64, |x, y| image::Rgb(colour(x, y))).save(at(name)).unwrap();
+    }
+    let (model, ann, nobody, out) = (at("model"), at("ann.png"), at("nobody.png"), at("out.png"));
+    let base = ["generate", "--model", &model, "--prompt", "a man", "--steps", "2", "--out", &out];
+    let with = |more: &[&str]| -> Vec<String> {
+        base.iter().chain(more).map(|argument| (*argument).to_owned()).collect()
+    };
+    let fails = |more: &[&str], status, code| {
+        let arguments = with(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert_fails(&arguments, status, code, Path::new(&out));
+    };
+    fails(&["--face", &nobody], 2, "face-not-found");
+    fails(&["--face", &ann, "--size", "30x32"], 2, "size-multiple");
+    fails(&["--face", &ann, "--size", "30"], 2, "size-format");
+    fails(&["--face", &ann, "--background", "0"], 2, "background-format");
+    fails(&["--person", &ann, "--person", &ann, "--layout", "0,0,1,1", "--layout", &ann], 2, "layout-mixed");
+    fails(&["--face", &at("missing.png")], 5, "io");
+
+    let pair = format!("{ann}:0.5,{ann}+{ann}");
+    let arguments =
+        with(&["--person", &ann, "--person", &pair, "--layout", "0,0,.5,1", "--layout", ".5,0,.5,1"]);
+    let arguments: Vec<&str> =
+        arguments.iter().map(String::as_str).chain(["--count", "2", "--seed", "9"]).collect();
+    let run = facestudio(&arguments);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let written = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(written.lines().collect::<Vec<_>>(), [at("out-000.png"), at("out-001.png")]);
+    for (name, seed) in [("out-000.png", 9), ("out-001.png", 10)] {
+        let png = std::fs::read(at(name)).unwrap();
+        assert_eq!(facestudio::image::codec::decode(&png).unwrap().dimensions(), (32, 32));
+        let texts = facestudio::image::codec::read_png_texts(&png).unwrap();
+        let (_, settings) = texts.iter().find(|(keyword, _)| keyword == "facestudio").unwrap();
+        let settings: serde_json::Value = serde_json::from_str(settings).unwrap();
+        assert_eq!((&settings["seed"], &settings["steps"]), (&seed.into(), &2.into()));
+        assert!(!settings.to_string().contains("ann.png"), "a photo's name is nobody's business");
+    }
 }
