@@ -89,6 +89,12 @@ describe("the page", () => {
     });
     assert.ok(names.length > 20);
     assert.deepEqual(names.filter((name) => !name), []);
+    // With words beside the style picture there is something to balance: the slider can be reached.
+    await page.locator("face-studio textarea#prompt").evaluate((prompt) => {
+      /** @type {HTMLTextAreaElement} */ (prompt).value = "a portrait";
+      prompt.dispatchEvent(new Event("input", { bubbles: true }));
+    });
+    await page.locator("face-studio #alpha:enabled").waitFor();
     const reached = new Set();
     for (let i = 0; i < 20; i += 1) {
       await page.keyboard.press("Tab");
