@@ -77,7 +77,7 @@ impl FaceStudio {
     ///
     /// The folder has diffusers' layout: `tokenizer`, `text_encoder`, `vision_encoder`, `vision_encoder_2` and so on,
     /// `face_encoder`, `detector`, `prior` (with its own `scheduler_config.json`), `guidance`, `unet`, `vae`,
-    /// `scheduler`, and `tiny_vae` for previews. Without a `prior`, only style images can be drawn from.
+    /// `scheduler`, and perhaps `tiny_vae` for cheaper previews. Without a `prior`, only style images can be drawn from.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         Ok(Self { models: Models::load(files, device)?, device: device.clone() })
     }
@@ -132,6 +132,7 @@ impl FaceStudio {
                     Some(held) => held.put_back(output.sample, i + 1, &scheduler, &start)?,
                     None => output.sample,
                 };
+                settle(&latents).await?;
                 let preview = self.preview(request, i + 1, output.pred_original).await?;
                 watcher.report(Phase::Denoise, i + 1, schedule.len(), preview).await?;
             }
@@ -276,15 +277,18 @@ impl FaceStudio {
         source.tensor(stream, [1, channels, canvas.latent_height, canvas.latent_width], &self.device)
     }
 
-    /// The predicted picture so far, if one is due after `step` steps and the model can decode it quickly.
+    /// The predicted picture so far, if one is due after `step` steps: from the preview decoder where the model has one,
+    /// else from its own.
     async fn preview(
         &self,
         request: &GenerateRequest,
         step: usize,
         pred_original: Tensor<4>,
     ) -> Result<Option<RgbImage>> {
-        let due = request.preview_every.is_some_and(|every| step.is_multiple_of(every));
-        let Some(vae) = self.models.tiny_vae.as_ref().filter(|_| due) else { return Ok(None) };
+        if !request.preview_every.is_some_and(|every| step.is_multiple_of(every)) {
+            return Ok(None);
+        }
+        let vae = self.models.tiny_vae.as_ref().unwrap_or(&self.models.vae);
         Ok(read_pictures(vae.decode_latents(pred_original)?).await?.pop())
     }
 
@@ -292,6 +296,16 @@ impl FaceStudio {
         let mut pictures = read_pictures(self.models.vae.decode_latents(latents)?).await?;
         pictures.pop().ok_or_else(|| Error::internal("picture-missing", "the decoder gave no picture"))
     }
+}
+
+/// Waits until the device has computed `latents`: a GPU only queues what it is told, and without this wait progress and
+/// cancelling would run ahead of it by many steps. One value is read back, since WebGPU offers no other wait.
+async fn settle(latents: &Tensor<4>) -> Result<()> {
+    let one = latents.clone().slice([0..1, 0..1, 0..1, 0..1]);
+    one.into_data_async().await.map_err(|e| {
+        Error::device("read-back", format!("the device did not finish a step: {e:?}"), "try again")
+    })?;
+    Ok(())
 }
 
 /// What a request's pictures and texts became.

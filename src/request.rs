@@ -38,7 +38,8 @@ pub struct GenerateRequest {
     pub width: Option<usize>,
     /// Height in pixels; `None` is the model's own size.
     pub height: Option<usize>,
-    /// A preview after every so many steps; none without it, and none from a model without a preview decoder.
+    /// A preview after every so many steps; none without it. Each costs a run of the model's preview decoder, or of its
+    /// own where it has none.
     pub preview_every: Option<usize>,
 }
 

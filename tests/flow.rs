@@ -286,6 +286,22 @@ fn progress_counts_every_phase() {
 }
 
 #[test]
+fn previews_come_as_often_as_asked_and_end_in_the_picture() {
+    let studio = studio();
+    let mut previews: Vec<(usize, RgbImage)> = Vec::new();
+    let request = GenerateRequest { preview_every: Some(2), ..request() };
+    let watch = async |progress: Progress| {
+        previews.extend(progress.preview.map(|preview| (progress.step, preview)));
+        ControlFlow::Continue(())
+    };
+    let pictures = pollster::block_on(studio.generate(&request, watch)).unwrap();
+    assert_eq!(previews.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [2, 4]);
+    // After the last step the predicted picture is the picture: this model has no cheaper decoder for previews.
+    assert!(worst(&previews[1].1, &pictures[0].image) <= 1);
+    assert!(worst(&previews[0].1, &pictures[0].image) > 1);
+}
+
+#[test]
 fn cancelling_stops_at_once() {
     let studio = studio();
     let all = 3 + STEPS + 1;

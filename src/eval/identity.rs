@@ -53,6 +53,17 @@ pub struct IdentityReport {
     pub relative: f64,
 }
 
+/// What went into one trial, and what came out.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial<'a> {
+    /// The photo that conditions.
+    pub photo: &'a RgbImage,
+    /// The style image, of someone else.
+    pub style: &'a RgbImage,
+    /// The generated picture.
+    pub picture: &'a RgbImage,
+}
+
 /// Draws every trial's person from one photo in the style of a picture of someone else, and compares with photos that
 /// the model never saw. `watch` hears each finished trial and may stop.
 pub async fn identity(
@@ -60,7 +71,7 @@ pub async fn identity(
     encoder: &FaceEncoder,
     options: &IdentityOptions,
     device: &Device,
-    mut watch: impl FnMut(usize, &RgbImage) -> ControlFlow<()>,
+    mut watch: impl FnMut(usize, &Trial) -> ControlFlow<()>,
 ) -> Result<IdentityReport> {
     let n = options.trials;
     if n < 2 {
@@ -119,7 +130,7 @@ async fn draw(
     options: &IdentityOptions,
     photos: &[crate::synth::Rendered],
     device: &Device,
-    watch: &mut impl FnMut(usize, &RgbImage) -> ControlFlow<()>,
+    watch: &mut impl FnMut(usize, &Trial) -> ControlFlow<()>,
 ) -> Result<Vec<Option<Vec<f32>>>> {
     let styles = SceneOptions {
         people: [0.0, 1.0, 0.0, 0.0],
@@ -130,14 +141,17 @@ async fn draw(
     let mut drawn = Vec::with_capacity(options.trials);
     for i in 0..options.trials {
         let style = render(&Scene::random(STYLE_SEED, i as u64, &styles), PHOTO).image;
+        let photo = &photos[i * PHOTO_SEEDS.len()].image;
         let request = GenerateRequest {
-            people: vec![Person::new(vec![photos[i * PHOTO_SEEDS.len()].image.clone()])],
-            style: Some(style),
+            people: vec![Person::new(vec![photo.clone()])],
+            style: Some(style.clone()),
             seed: options.request.seed.wrapping_add(i as u64),
             ..options.request.clone()
         };
-        let pictures = studio.generate(&request, async |_| ControlFlow::Continue(())).await?;
-        let picture = &pictures[0].image;
+        let mut pictures = studio.generate(&request, async |_| ControlFlow::Continue(())).await?;
+        let picture =
+            pictures.pop().ok_or_else(|| Error::internal("picture-missing", "no picture was made"))?;
+        let picture = &picture.image;
         let faces = studio.faces(picture).await?;
         drawn.push(match faces.iter().max_by(|a, b| a.area().total_cmp(&b.area())) {
             Some(face) => {
@@ -146,7 +160,7 @@ async fn draw(
             }
             None => None,
         });
-        if watch(i + 1, picture).is_break() {
+        if watch(i + 1, &Trial { photo, style: &style, picture }).is_break() {
             return Err(Error::cancelled());
         }
     }

@@ -2,4 +2,4 @@
 
 mod identity;
 
-pub use identity::{IdentityOptions, IdentityReport, identity};
+pub use identity::{IdentityOptions, IdentityReport, Trial, identity};

@@ -9,6 +9,9 @@ use crate::request::RelativeBox;
 /// What fills the face in a style image (see [`hide`]): the middle of the range, with neither skin nor light in it.
 /// The paper masks the face in training and does not say with what.
 pub const FACE_FILL: Rgb<u8> = Rgb([127, 127, 127]);
+/// How far a head reaches beyond its face's box: to each side in widths, above and below in heights. Seen on this
+/// project's portraits: hides all hair but what falls on the shoulders, and leaves clothes and background.
+const HEAD: [f32; 3] = [0.38, 0.55, 0.08];
 
 /// How much of each position is inside, 0 to 1, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +77,17 @@ impl Mask {
             }
         }
         Self { width, height, values }
+    }
+
+    /// The oval that hides a head, given its face's box, `[left, top, right, bottom]` in pixels: hair and ears as well.
+    ///
+    /// The paper masks "the face region" (section 3.1) and leaves its outline open. A mask of the face alone would leave
+    /// the hair in the style input, and whose hair a picture shows would then be the style image's say, not the face's.
+    pub fn head(face_box: [f32; 4], width: usize, height: usize) -> Self {
+        let [left, top, right, bottom] = face_box;
+        let (w, h) = (right - left, bottom - top);
+        let [side, above, below] = HEAD;
+        Self::oval([left - side * w, top - above * h, right + side * w, bottom + below * h], width, height)
     }
 
     /// `(width, height)`.
@@ -197,6 +211,21 @@ pub fn hide(picture: &RgbImage, mask: &Mask, colour: Rgb<u8>) -> Result<RgbImage
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_reaches_beyond_its_face() {
+        let (face, head) =
+            (Mask::oval([40.0, 40.0, 60.0, 70.0], 100, 100), Mask::head([40.0, 40.0, 60.0, 70.0], 100, 100));
+        assert!(face.values().iter().zip(head.values()).all(|(face, head)| face <= head));
+        let at = |mask: &Mask, x: usize, y: usize| mask.values()[100 * y + x];
+        // Hair above the forehead and beside the cheeks; neither shoulders nor background.
+        for (x, y) in [(50, 26), (36, 50), (64, 50)] {
+            assert_eq!((at(&face, x, y), at(&head, x, y)), (0.0, 1.0));
+        }
+        for (x, y) in [(50, 80), (20, 50), (50, 10)] {
+            assert_eq!(at(&head, x, y), 0.0);
+        }
+    }
 
     fn area(x: f32, y: f32, width: f32, height: f32) -> RelativeBox {
         RelativeBox { x, y, width, height }

@@ -119,7 +119,7 @@ pub async fn style(models: &Models, picture: &RgbImage, device: &Device) -> Resu
     let mut picture = shrunk(picture, (STYLE_SIDES * largest) as u32);
     for face in detect(&models.detector, &picture, false, device).await? {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
-        picture = hide(&picture, &Mask::oval(face.face_box, width, height), FACE_FILL)?;
+        picture = hide(&picture, &Mask::head(face.face_box, width, height), FACE_FILL)?;
     }
     let pixel_values = encoders
         .iter()

@@ -245,17 +245,17 @@ pub fn pictures_of(tensor: Tensor<4>) -> Result<Vec<image::RgbImage>> {
 /// A line of a photograph folder's `metadata.jsonl`.
 #[derive(Debug, Deserialize)]
 struct Photograph {
-    file: PathBuf,
+    file_name: PathBuf,
     #[serde(default)]
-    caption: String,
+    text: String,
     #[serde(default)]
     people: Vec<Person>,
     #[serde(default)]
     identity: u64,
 }
 
-/// Reads a folder of photographs with `metadata.jsonl` (`file`, and where known `caption`, `identity` and `people`
-/// with `face_box` and `landmarks` in pixels). Each is cut to its middle square and scaled to `size`.
+/// Reads a folder of photographs with `metadata.jsonl` (`file_name`, and where known `text`, `identity` and `people`
+/// with `face_box` and `landmarks` in pixels; what `facestudio synth` writes is such a folder). Each is cut to its middle square and scaled to `size`.
 ///
 /// Without segmentation at hand a face's map is the ellipse in its box, and a person's the same ellipse.
 pub fn photographs(folder: &Path, size: usize) -> Result<Pictures> {
@@ -269,7 +269,7 @@ pub fn photographs(folder: &Path, size: usize) -> Result<Pictures> {
                 Error::input(
                     "metadata",
                     format!("{} line {}: {e}", path.display(), i + 1),
-                    "each line is an object with \"file\"",
+                    "each line is an object with \"file_name\"",
                 )
             })
         })
@@ -284,7 +284,7 @@ pub fn photographs(folder: &Path, size: usize) -> Result<Pictures> {
 }
 
 fn photograph(folder: &Path, row: Photograph, size: usize) -> Result<OwnedPicture> {
-    let path = folder.join(&row.file);
+    let path = folder.join(&row.file_name);
     let picture = image::open(&path).map_err(|e| {
         Error::input("image-format", format!("{}: {e}", path.display()), "use PNG, JPEG or WebP pictures")
     })?;
@@ -321,7 +321,7 @@ fn photograph(folder: &Path, row: Photograph, size: usize) -> Result<OwnedPictur
         rgb: scaled.into_raw(),
         people: faces.clone(),
         faces,
-        meta: Meta { caption: row.caption, people, identity: row.identity },
+        meta: Meta { caption: row.text, people, identity: row.identity },
     })
 }
 
@@ -352,6 +352,27 @@ mod tests {
         let picture = second.get(299);
         assert_eq!((picture.rgb[0], picture.people[0], picture.faces[15]), (43, 1, 2));
         assert_eq!(picture.meta.caption, "picture 299");
+    }
+
+    #[test]
+    fn a_folder_of_the_renderer_is_a_folder_of_photographs() {
+        use crate::synth::{Scene, SceneOptions, dataset, render};
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            SceneOptions { people: [0.0, 0.0, 1.0, 0.0], non_human_fraction: 0.0, ..SceneOptions::default() };
+        let scene = Scene::random(1, 4, &options);
+        let rendered = render(&scene, 96);
+        rendered.image.save(folder.path().join("a.png")).unwrap();
+        let line = dataset::record(&scene, &rendered, "a.png", &[]).to_string();
+        std::fs::write(folder.path().join("metadata.jsonl"), line).unwrap();
+        let read = photographs(folder.path(), 48).unwrap();
+        let meta = read.get(0).meta;
+        assert_eq!(meta.caption, rendered.caption);
+        assert_eq!(meta.people.len(), 2);
+        for (read, drawn) in meta.people.iter().zip(&rendered.people) {
+            assert_eq!(read.face_box, drawn.face_box.map(|v| v / 2.0));
+            assert_eq!(read.landmarks, drawn.landmarks.map(|point| point.map(|v| v / 2.0)));
+        }
     }
 
     #[test]

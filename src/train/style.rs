@@ -1,4 +1,4 @@
-//! The style input of training: the picture without its faces, as the vision ensemble takes it.
+//! The style input of training: the picture without its heads, as the vision ensemble takes it.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -15,12 +15,12 @@ pub fn folder(k: usize) -> String {
     if k == 0 { "vision_encoder".to_owned() } else { format!("vision_encoder_{}", k + 1) }
 }
 
-/// The picture with every face hidden (paper section 3.1): an oval in each face's box, which a detector finds as well.
+/// The picture with every head hidden (paper section 3.1): an oval around each face's box, which a detector finds as well.
 pub fn hidden(picture: &Picture) -> Result<RgbImage> {
     let size = picture.size;
     let mut rgb = rgb(picture);
     for person in &picture.meta.people {
-        rgb = hide(&rgb, &Mask::oval(person.face_box, size, size), FACE_FILL)?;
+        rgb = hide(&rgb, &Mask::head(person.face_box, size, size), FACE_FILL)?;
     }
     Ok(rgb)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use facestudio::encoders::face::FaceEncoder;
-use facestudio::eval::{IdentityOptions, identity};
+use facestudio::eval::{IdentityOptions, Trial, identity};
 use facestudio::pipeline::FaceStudio;
 use facestudio::request::GenerateRequest;
 use facestudio::train::plot;
@@ -14,6 +14,9 @@ use indicatif::ProgressBar;
 
 use crate::backend::Backend;
 use crate::output;
+
+/// Trials in a row of the sheet.
+const TRIALS_A_ROW: usize = 4;
 
 /// Flags of `facestudio eval`.
 #[derive(clap::Args)]
@@ -36,7 +39,7 @@ pub struct Args {
     /// Seed of the first trial.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder that gets `identity.json` and a sheet of the pictures.
+    /// Folder that gets `identity.json` and `identity.png`: four trials a row, each with photo, style and picture.
     #[arg(long)]
     out: PathBuf,
     /// Where to compute.
@@ -58,9 +61,13 @@ pub fn run(args: Args) -> Result<()> {
     };
     let bar = ProgressBar::new(args.trials as u64);
     let mut pictures = Vec::new();
-    let watch = |done: usize, picture: &image::RgbImage| {
+    let watch = |done: usize, trial: &Trial| {
         bar.set_position(done as u64);
-        pictures.push(picture.clone());
+        let (width, height) = trial.picture.dimensions();
+        for input in [trial.photo, trial.style] {
+            pictures.push(image::imageops::thumbnail(input, width, height));
+        }
+        pictures.push(trial.picture.clone());
         ControlFlow::Continue(())
     };
     let options = IdentityOptions { trials: args.trials, request };
@@ -69,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
     std::fs::create_dir_all(&args.out)?;
     let json = serde_json::to_string_pretty(&report)?;
     write_file(&args.out.join("identity.json"), json.as_bytes())?;
-    plot::sheet(&args.out.join("identity.png"), &pictures, 10)?;
+    plot::sheet(&args.out.join("identity.png"), &pictures, 3 * TRIALS_A_ROW)?;
     output::print(&format!("{json}\n"))?;
     Ok(())
 }
