@@ -40,6 +40,8 @@ pub struct GenerateRequest {
     pub height: Option<usize>,
     /// A preview after every so many steps; none without it, and none from a model without a preview decoder.
     pub preview_every: Option<usize>,
+    /// Mark the pictures invisibly as generated, see [`image::watermark`](crate::image::watermark).
+    pub watermark: bool,
 }
 
 /// One person of the picture: one identity, or a mix of several.
@@ -158,6 +160,7 @@ impl Default for GenerateRequest {
             width: None,
             height: None,
             preview_every: None,
+            watermark: true,
         }
     }
 }
