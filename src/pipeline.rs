@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
 use crate::guidance::fusion::hybrid;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
+use crate::image::watermark;
 use crate::request::GenerateRequest;
 use crate::sampling::{NoiseSource, Scheduler};
 use crate::weights::Files;
@@ -136,7 +137,10 @@ impl FaceStudio {
                 let preview = self.preview(request, i + 1, output.pred_original).await?;
                 watcher.report(Phase::Denoise, i + 1, schedule.len(), preview).await?;
             }
-            let image = self.decode(latents).await?;
+            let mut image = self.decode(latents).await?;
+            if request.watermark {
+                watermark::embed(&mut image);
+            }
             pictures.push(Generated { image, seed });
             watcher.report(Phase::Decode, 1, 1, None).await?;
         }

@@ -41,6 +41,8 @@ pub struct GenerateRequest {
     /// A preview after every so many steps; none without it. Each costs a run of the model's preview decoder, or of its
     /// own where it has none.
     pub preview_every: Option<usize>,
+    /// Mark the pictures invisibly as generated, see [`image::watermark`](crate::image::watermark).
+    pub watermark: bool,
 }
 
 /// One person of the picture: one identity, or a mix of several.
@@ -159,6 +161,7 @@ impl Default for GenerateRequest {
             width: None,
             height: None,
             preview_every: None,
+            watermark: true,
         }
     }
 }

@@ -484,6 +484,41 @@ fn pictures_are_generated_from_photos_and_never_left_half_written() {
         let (_, settings) = texts.iter().find(|(keyword, _)| keyword == "facestudio").unwrap();
         let settings: serde_json::Value = serde_json::from_str(settings).unwrap();
         assert_eq!((&settings["seed"], &settings["steps"]), (&seed.into(), &2.into()));
+        assert_eq!(settings["watermark"], true);
+        let (_, xmp) = texts.iter().find(|(keyword, _)| keyword == "XML:com.adobe.xmp").unwrap();
+        assert!(xmp.contains("digitalsourcetype/trainedAlgorithmicMedia"), "{xmp}");
         assert!(!settings.to_string().contains("ann.png"), "a photo's name is nobody's business");
     }
+
+    let arguments = with(&["--face", &ann, "--no-watermark"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert!(facestudio(&arguments).status.success());
+    let plain = std::fs::read(&out).unwrap();
+    let texts = facestudio::image::codec::read_png_texts(&plain).unwrap();
+    assert!(texts.iter().any(|(_, text)| text.contains("\"watermark\":false")), "{texts:?}");
+}
+
+#[test]
+fn the_watermark_is_found_where_it_is_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (plain, marked, tiny) = (at("plain.png"), at("marked.png"), at("tiny.png"));
+    let scene = facestudio::synth::Scene::random(3, 1, &Default::default());
+    facestudio::synth::render(&scene, 128).image.save(&plain).unwrap();
+    image::RgbImage::new(20, 64).save(&tiny).unwrap();
+
+    assert!(facestudio(&["watermark", "embed", &plain, "--out", &marked]).status.success());
+    let run = facestudio(&["watermark", "detect", &plain, &marked]);
+    let said = String::from_utf8(run.stdout).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert!(said[0].starts_with(&format!("{plain}: no watermark found")), "{said:?}");
+    assert!(said[1].starts_with(&format!("{marked}: generated")), "{said:?}");
+
+    let run = facestudio(&["watermark", "detect", "--json", &marked]);
+    let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&found["found"], &found["scale"]), (&true.into(), &1.0.into()));
+    assert!(found["score"].as_f64().unwrap() > 4.0, "{found}");
+
+    let said = assert_fails(&["watermark", "detect", &tiny], 2, "watermark-size", Path::new(&at("none")));
+    assert!(said.contains("tiny.png") && said.contains("20×64"), "{said}");
 }

@@ -65,6 +65,8 @@ fn request() -> GenerateRequest {
         style: Some(style(90)),
         prompt: "a smiling man".to_owned(),
         steps: STEPS,
+        // The mark would hide small differences between pictures, and make some.
+        watermark: false,
         ..GenerateRequest::default()
     }
 }
@@ -99,6 +101,17 @@ fn every_picture_of_a_request_can_be_made_alone() {
         assert_eq!(generated.image, alone);
     }
     assert_ne!(several[0].image, several[1].image);
+}
+
+#[test]
+fn pictures_are_marked_unless_that_is_turned_off() {
+    assert!(GenerateRequest::default().watermark);
+    let studio = studio();
+    let mut expected = picture(&studio, &request());
+    let marked = picture(&studio, &GenerateRequest { watermark: true, ..request() });
+    assert_ne!(marked, expected);
+    facestudio::image::watermark::embed(&mut expected);
+    assert_eq!(marked, expected);
 }
 
 #[test]

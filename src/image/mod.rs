@@ -4,3 +4,4 @@ pub mod align;
 pub mod codec;
 pub mod mask;
 pub mod preprocess;
+pub mod watermark;

@@ -37,6 +37,7 @@ struct JsRequest {
     width: Option<usize>,
     height: Option<usize>,
     preview_every: Option<usize>,
+    watermark: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +131,7 @@ pub fn request(value: JsValue) -> Result<GenerateRequest> {
         width: js.width,
         height: js.height,
         preview_every: js.preview_every,
+        watermark: js.watermark.unwrap_or(usual.watermark),
     })
 }
 
@@ -183,8 +185,7 @@ pub fn progress(progress: &Progress) -> JsValue {
 /// A `Picture` of `web/engine/protocol.js`: a PNG with the settings that make it again.
 pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue> {
     let settings = settings(picture, request);
-    let software = concat!("FaceStudio ", env!("CARGO_PKG_VERSION"));
-    let png = codec::encode_png(&picture.image, &[("Software", software), ("facestudio", &settings)])?;
+    let png = codec::encode_generated_png(&picture.image, &settings)?;
     let object = Object::new();
     set(&object, "png", &Uint8Array::from(png.as_slice()));
     set(&object, "seed", &seed(picture.seed));
@@ -205,6 +206,7 @@ fn settings(picture: &Generated, request: &GenerateRequest) -> String {
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "sampler": request.sampler,
+        "watermark": request.watermark,
     })
     .to_string()
 }

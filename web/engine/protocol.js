@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -68,6 +68,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [width]
  * @property {number} [height]
  * @property {number} [preview_every] steps between previews; none from a model without a preview decoder
+ * @property {boolean} [watermark] mark the pictures invisibly as generated; true if left out
  */
 
 /**

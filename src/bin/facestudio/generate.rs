@@ -80,6 +80,9 @@ pub struct Args {
     /// Size as WIDTHxHEIGHT; the model's own if not given.
     #[arg(long, value_name = "WxH")]
     size: Option<String>,
+    /// Leave out the invisible mark that says that the pictures were generated.
+    #[arg(long)]
+    no_watermark: bool,
     /// Output PNG; with --count, a number is added before the extension.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
@@ -142,9 +145,7 @@ pub fn run(args: Args) -> Result<()> {
     for (i, picture) in pictures.iter().enumerate() {
         let path = if pictures.len() == 1 { args.out.clone() } else { numbered(&args.out, i) };
         let settings = settings(&args, picture.seed);
-        let texts =
-            [("Software", concat!("FaceStudio ", env!("CARGO_PKG_VERSION"))), ("facestudio", &settings)];
-        write_file(&path, &codec::encode_png(&picture.image, &texts)?)?;
+        write_file(&path, &codec::encode_generated_png(&picture.image, &settings)?)?;
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(())
@@ -186,6 +187,7 @@ fn request(args: &Args) -> Result<GenerateRequest> {
         width: size.map(|s| s.0),
         height: size.map(|s| s.1),
         preview_every: None,
+        watermark: !args.no_watermark,
     })
 }
 
@@ -273,6 +275,7 @@ fn settings(args: &Args, seed: u64) -> String {
         "guidance_scale": args.guidance_scale,
         "sampler": Sampler::from(args.sampler),
         "size": args.size,
+        "watermark": !args.no_watermark,
     })
     .to_string()
 }

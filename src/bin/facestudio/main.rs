@@ -10,6 +10,7 @@ mod quantize;
 mod serve;
 mod synth;
 mod train;
+mod watermark;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     Synth(synth::Args),
     /// Train one stage of a model.
     Train(train::Args),
+    /// Look for the invisible mark of generated pictures.
+    Watermark(watermark::Args),
 }
 
 impl Command {
@@ -55,6 +58,7 @@ impl Command {
             Self::Serve(args) => serve::run(args),
             Self::Synth(args) => synth::run(args),
             Self::Train(args) => train::run(args),
+            Self::Watermark(args) => watermark::run(args),
         }
     }
 }

@@ -143,3 +143,19 @@ fn unusable_texts_are_errors() {
     assert_eq!(read_png_texts(b"GIF89a").unwrap_err().code, "image-format");
     assert_eq!(read_png_texts(&png_head(8, 8)[..20]).unwrap_err().code, "image-damaged");
 }
+
+/// What exiftool, browsers and content checkers read: XMP in an uncompressed iTXt chunk, before the pixels.
+#[test]
+fn a_generated_picture_says_so_in_the_iptcs_words() {
+    let bytes = encode_generated_png(&picture(), r#"{"seed":7}"#).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), picture());
+    let place = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
+    let chunk = place(b"iTXtXML:com.adobe.xmp\0\0\0\0\0<?xpacket begin=\"\"").expect("XMP chunk");
+    assert!(chunk < place(b"IDAT").unwrap());
+    let texts: std::collections::BTreeMap<_, _> = read_png_texts(&bytes).unwrap().into_iter().collect();
+    assert_eq!(texts["facestudio"], r#"{"seed":7}"#);
+    assert!(texts["Software"].starts_with("FaceStudio "));
+    let xmp = &texts["XML:com.adobe.xmp"];
+    let source = "Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia\"";
+    assert!(xmp.contains(source), "{xmp}");
+}
