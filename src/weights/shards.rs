@@ -73,7 +73,7 @@ mod tests {
     use std::cell::RefCell;
     use std::ops::Range;
 
-    use super::super::{Component, Files, MemoryFiles, TensorSource};
+    use super::super::{Component, Files, MemoryFiles};
     use super::*;
 
     fn tensors() -> Tensors {
