@@ -39,7 +39,7 @@ test-native:
 test-web: pkg
 	scripts/cargo-wasm.sh clippy -- -D warnings
 	npx tsc --project web
-	cargo build --bin facestudio
+	cargo build --bin facestudio --example tiny-model
 	node --test --test-timeout=600000 tests/browser/*.test.mjs
 
 test: test-native test-web

@@ -1,4 +1,6 @@
-//! Writes the tests' small model folder with random weights: `cargo run --example tiny-model -- DIR`.
+//! Writes the tests' small model folder with random weights: `cargo run --example tiny-model -- DIR [WIDTH]`.
+//!
+//! WIDTH is the UNet's channels, 16 if absent; with 896 the weights are more than 500 MB in shards.
 
 #[path = "../tests/support/tiny_model.rs"]
 mod tiny_model;
@@ -8,9 +10,14 @@ use std::path::Path;
 use facestudio::weights::write_folder;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("give the folder to write")?;
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("give the folder to write")?;
+    let files = match arguments.next() {
+        Some(width) => tiny_model::files_of_width(width.parse()?),
+        None => tiny_model::files(),
+    };
     write_folder(Path::new(&folder), |new| {
-        tiny_model::files().0.iter().try_for_each(|(path, bytes)| new.write(path, bytes))
+        files.0.iter().try_for_each(|(path, bytes)| new.write(path, bytes))
     })?;
     Ok(())
 }

@@ -10,9 +10,9 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use super::convert;
+use super::files::StoredFiles;
 use crate::error::{Error, Result};
 use crate::pipeline::{FaceStudio, Progress};
-use crate::weights::MemoryFiles;
 
 /// A device with a model on it.
 ///
@@ -20,7 +20,6 @@ use crate::weights::MemoryFiles;
 #[wasm_bindgen]
 pub struct Engine {
     device: Device,
-    files: RefCell<MemoryFiles>,
     studio: RefCell<Option<Rc<FaceStudio>>>,
     cancelled: Cell<bool>,
     busy: Cell<bool>,
@@ -44,24 +43,14 @@ impl Engine {
                 .into());
             }
         };
-        Ok(Self {
-            device,
-            files: RefCell::default(),
-            studio: RefCell::new(None),
-            cancelled: Cell::new(false),
-            busy: Cell::new(false),
-        })
+        Ok(Self { device, studio: RefCell::new(None), cancelled: Cell::new(false), busy: Cell::new(false) })
     }
 
-    /// Hands over one file of the model folder; `path` is relative to it.
-    pub fn add_file(&self, path: String, bytes: Vec<u8>) {
-        self.files.borrow_mut().0.insert(path, bytes);
-    }
-
-    /// Loads the model from the files that were handed over, and lets go of them.
-    pub async fn load(&self) -> Result<(), JsValue> {
-        let files = self.files.take();
-        let studio = FaceStudio::load(&files, &self.device)?;
+    /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
+    ///
+    /// At most one file is in memory at a time, besides what is already on the device.
+    pub fn load(&self, paths: Vec<String>, sizes: Vec<f64>, read: Function) -> Result<(), JsValue> {
+        let studio = FaceStudio::load(&StoredFiles::new(paths, sizes, read), &self.device)?;
         self.studio.replace(Some(Rc::new(studio)));
         Ok(())
     }
@@ -92,9 +81,11 @@ impl Engine {
 
 impl Engine {
     async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
-        let studio = self.studio.borrow().clone().ok_or_else(|| {
-            Error::input("model-not-open", "no model is loaded", "add its files, then load it")
-        })?;
+        let studio = self
+            .studio
+            .borrow()
+            .clone()
+            .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))?;
         let request = convert::request(request)?;
         let watch = async |progress: Progress| {
             // A progress handler that throws must not stop the picture.

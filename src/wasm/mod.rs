@@ -3,9 +3,13 @@
 mod convert;
 mod engine;
 mod failure;
+mod files;
+mod memory;
 mod sample;
 
 pub use engine::Engine;
+pub use files::Sha256;
+pub use memory::failed_allocation;
 pub use sample::{inspect_image, render_face};
 
 use wasm_bindgen::prelude::*;

@@ -1,20 +1,21 @@
-//! Model folders in the diffusers/transformers layout, on disk or in memory.
+//! Where a model folder's files are: on disk or in memory.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::de::DeserializeOwned;
-
-use super::safetensors::SafetensorsFile;
-use super::shards;
-use super::tensors::{TensorSource, missing};
 use crate::error::{Error, Result};
 
 /// Files by path relative to a root, with `/` between parts.
 pub trait Files {
     /// Reads one file whole.
     fn read(&self, path: &str) -> Result<Vec<u8>>;
+    /// A file's size in bytes.
+    fn size(&self, path: &str) -> Result<u64>;
+    /// Reads a part of a file; fails if the file ends before.
+    fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>>;
     /// Names of the files directly in a folder (`""` for the root), sorted.
     fn list(&self, folder: &str) -> Result<Vec<String>>;
     /// Names of the folders directly in a folder (`""` for the root), sorted.
@@ -29,6 +30,24 @@ impl Files for Folder {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let path = self.0.join(path);
         std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))
+    }
+
+    fn size(&self, path: &str) -> Result<u64> {
+        let path = self.0.join(path);
+        let metadata = std::fs::metadata(&path).map_err(|e| Error::io(path.display(), &e))?;
+        Ok(metadata.len())
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let path = self.0.join(path);
+        let read = || {
+            let mut file = std::fs::File::open(&path)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(|e| Error::io(path.display(), &e))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
@@ -56,160 +75,60 @@ impl Folder {
     }
 }
 
-/// Files in memory: what the browser has fetched.
+/// Files in memory.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryFiles(pub BTreeMap<String, Vec<u8>>);
 
 impl Files for MemoryFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
-        self.0.get(path).cloned().ok_or_else(|| {
-            Error::weights(
-                "file-missing",
-                format!("{path} is missing from the model"),
-                "fetch the model again",
-            )
+        self.bytes(path).map(<[u8]>::to_vec)
+    }
+
+    fn size(&self, path: &str) -> Result<u64> {
+        self.bytes(path).map(|bytes| bytes.len() as u64)
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let part = self.bytes(path)?.get(range.start as usize..range.end as usize);
+        part.map(<[u8]>::to_vec).ok_or_else(|| {
+            Error::weights("file-corrupt", format!("{path} ends too early"), "fetch the file again")
         })
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
-        Ok(self.below(folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect())
+        Ok(files_in(self.0.keys(), folder))
     }
 
     fn folders(&self, folder: &str) -> Result<Vec<String>> {
-        let mut names: Vec<String> =
-            self.below(folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
-        names.dedup();
-        Ok(names)
+        Ok(folders_in(self.0.keys(), folder))
     }
 }
 
 impl MemoryFiles {
-    /// Paths below `folder`, relative to it, sorted.
-    fn below(&self, folder: &str) -> impl Iterator<Item = &str> {
-        let folder = folder.trim_end_matches('/').to_owned();
-        self.0.keys().filter_map(move |path| {
-            if folder.is_empty() {
-                Some(path.as_str())
-            } else {
-                path.strip_prefix(&folder)?.strip_prefix('/')
-            }
-        })
+    fn bytes(&self, path: &str) -> Result<&[u8]> {
+        self.0.get(path).map(Vec::as_slice).ok_or_else(|| file_missing(path))
     }
 }
 
-/// One network of a model: its folder with `config.json` and safetensors.
-pub struct Component<'a> {
-    files: &'a dyn Files,
-    folder: String,
+/// Of sorted paths, the names of the files directly in `folder`.
+pub(crate) fn files_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+    below(paths, folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
 }
 
-impl<'a> Component<'a> {
-    /// The component in `folder` of `files`; `""` where `files` is the component's own folder.
-    pub fn new(files: &'a dyn Files, folder: &str) -> Self {
-        Self { files, folder: folder.to_owned() }
-    }
-
-    fn path(&self, name: &str) -> String {
-        if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
-    }
-
-    /// Whether the component's folder has a file of that name.
-    pub fn contains(&self, name: &str) -> Result<bool> {
-        Ok(self.files.list(&self.folder)?.iter().any(|file| file == name))
-    }
-
-    /// Reads a file of the component's folder.
-    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        self.files.read(&self.path(name))
-    }
-
-    /// Parses `config.json` (or another JSON file of the folder).
-    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let bytes = self.read(name)?;
-        serde_json::from_slice(&bytes).map_err(|e| {
-            Error::weights(
-                "config",
-                format!("{}: {e}", self.path(name)),
-                "use the config of a supported model",
-            )
-        })
-    }
-
-    /// Opens the folder's weights: its `.safetensors` file, or all of its shards.
-    ///
-    /// Of several variants of one file (`model.safetensors` beside `model.fp16.safetensors`) the plain one is taken.
-    pub fn tensors(&self) -> Result<Box<dyn TensorSource>> {
-        Ok(Box::new(Shards(self.shards()?)))
-    }
-
-    /// The files behind [`tensors`](Self::tensors), one by one.
-    pub fn shards(&self) -> Result<Vec<SafetensorsFile>> {
-        let names = weight_files(self.files.list(&self.folder)?);
-        let folder = if self.folder.is_empty() { "the folder" } else { &self.folder };
-        if names.is_empty() {
-            return Err(Error::weights(
-                "weights-missing",
-                format!("no .safetensors file in {folder}"),
-                "convert the checkpoint with `facestudio convert`, or point to the folder that holds it",
-            ));
-        }
-        for name in &names {
-            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling))
-            {
-                return Err(Error::weights(
-                    "weights-missing",
-                    format!("{} is there, but {absent} is not", self.path(name)),
-                    "fetch or convert the model again",
-                ));
-            }
-        }
-        let mut shards = Vec::with_capacity(names.len());
-        for name in names {
-            let path = self.path(&name);
-            let shard = SafetensorsFile::new(self.files.read(&path)?).map_err(|e| e.context(&path))?;
-            if let Some(twice) = shard.names().iter().find(|name| has(&shards, name)) {
-                return Err(Error::weights(
-                    "tensor-duplicate",
-                    format!("{path}: tensor '{twice}' is also in another file of {folder}"),
-                    "keep one set of weights in the folder",
-                ));
-            }
-            shards.push(shard);
-        }
-        Ok(shards)
-    }
+/// Of sorted paths, the names of the folders directly in `folder`.
+pub(crate) fn folders_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+    let mut names: Vec<String> =
+        below(paths, folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
+    names.dedup();
+    names
 }
 
-fn has(shards: &[SafetensorsFile], name: &str) -> bool {
-    shards.iter().any(|shard| shard.shape(name).is_some())
-}
-
-/// The `.safetensors` files among `names`, without variants `stem.variant.safetensors` of a file that is there.
-fn weight_files(names: Vec<String>) -> Vec<String> {
-    let stems: Vec<String> =
-        names.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect();
-    let variant =
-        |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
-    stems.iter().filter(|stem| !variant(stem)).map(|stem| format!("{stem}.safetensors")).collect()
-}
-
-struct Shards(Vec<SafetensorsFile>);
-
-impl TensorSource for Shards {
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.iter().flat_map(TensorSource::names).collect();
-        names.sort();
-        names
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.0.iter().find_map(|shard| shard.shape(name))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let shard = self.0.iter().find(|shard| shard.shape(name).is_some());
-        shard.ok_or_else(|| missing(name))?.read(name)
-    }
+/// Paths below `folder`, relative to it.
+fn below<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> impl Iterator<Item = &'a str> {
+    let folder = folder.trim_end_matches('/').to_owned();
+    paths.filter_map(move |path| {
+        if folder.is_empty() { Some(path.as_str()) } else { path.strip_prefix(&folder)?.strip_prefix('/') }
+    })
 }
 
 impl From<&Path> for Folder {
@@ -235,6 +154,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&partial);
         Error::io(path.display(), &e)
     })
+}
+
+/// A file that the model should have.
+pub(crate) fn file_missing(path: &str) -> Error {
+    Error::weights("file-missing", format!("{path} is missing from the model"), "fetch the model again")
 }
 
 /// A folder that is being written; see [`write_folder`].

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::files::{Component, Files};
-use super::tensors::TensorSource;
+use super::component::Component;
+use super::files::Files;
 use crate::error::{Error, Result};
 
 /// The only format so far.
@@ -42,6 +42,12 @@ pub struct ComponentEntry {
     pub files: Vec<FileEntry>,
     /// How most of its weights are stored (`f32`, `f16`, `q8`); `none` without weights.
     pub dtype: String,
+    /// Numbers in its weights; 0 where an older manifest does not say.
+    #[serde(default)]
+    pub parameters: u64,
+    /// Numbers in its largest tensor, which a device must take in one piece.
+    #[serde(default)]
+    pub largest_tensor: u64,
     /// Its licence, where it is not the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
@@ -134,8 +140,14 @@ impl Manifest {
         };
         let mut components = BTreeMap::new();
         for folder in files.folders("")?.into_iter().filter(|name| !name.starts_with('.')) {
-            let entry =
-                ComponentEntry { files: entries(&folder)?, dtype: stored_as(files, &folder)?, license: None };
+            let (dtype, counts) = weights_of(files, &folder)?;
+            let entry = ComponentEntry {
+                files: entries(&folder)?,
+                dtype,
+                parameters: counts.iter().sum(),
+                largest_tensor: counts.into_iter().max().unwrap_or_default(),
+                license: None,
+            };
             if !entry.files.is_empty() {
                 components.insert(folder, entry);
             }
@@ -197,26 +209,47 @@ impl FileEntry {
 
 /// Lower-case hexadecimal SHA-256.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of what arrives in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Sha256Stream(Sha256);
+
+impl Sha256Stream {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Lower-case hexadecimal digest of everything so far.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
 }
 
 fn is_model_file(name: &str) -> bool {
     name != Manifest::NAME && !name.starts_with('.') && !name.to_lowercase().ends_with(".md")
 }
 
-/// The stored type that holds most of a component's numbers.
-fn stored_as(files: &dyn Files, folder: &str) -> Result<String> {
-    if !files.list(folder)?.iter().any(|name| name.ends_with(".safetensors")) {
-        return Ok("none".to_owned());
-    }
-    let mut counts = BTreeMap::<String, usize>::new();
-    for shard in Component::new(files, folder).shards()? {
-        for name in shard.names() {
-            let count = shard.shape(&name).unwrap_or_default().iter().product::<usize>();
-            *counts.entry(shard.dtype(&name).unwrap_or_default()).or_default() += count;
+/// The stored type that holds most of a component's numbers, and how many numbers each tensor has.
+fn weights_of(files: &dyn Files, folder: &str) -> Result<(String, Vec<u64>)> {
+    let (mut by_dtype, mut counts) = (BTreeMap::<String, u64>::new(), Vec::new());
+    if files.list(folder)?.iter().any(|name| name.ends_with(".safetensors")) {
+        for header in Component::new(files, folder).headers()? {
+            for name in header.names() {
+                let count = header.shape(&name).unwrap_or_default().iter().product::<usize>() as u64;
+                *by_dtype.entry(header.dtype(&name).unwrap_or_default()).or_default() += count;
+                counts.push(count);
+            }
         }
     }
-    Ok(counts.into_iter().max_by_key(|(_, count)| *count).map_or("none".to_owned(), |(dtype, _)| dtype))
+    let most = by_dtype.into_iter().max_by_key(|(_, count)| *count);
+    Ok((most.map_or("none".to_owned(), |(dtype, _)| dtype), counts))
 }
 
 #[cfg(test)]
@@ -225,7 +258,13 @@ mod tests {
     use super::*;
 
     fn model() -> MemoryFiles {
-        let tensors = Tensors([("w".to_owned(), (vec![64, 64], vec![0.25; 4096]))].into());
+        let tensors = Tensors(
+            [
+                ("w".to_owned(), (vec![64, 64], vec![0.25; 4096])),
+                ("bias".to_owned(), (vec![8], vec![0.5; 8])),
+            ]
+            .into(),
+        );
         let weights = encode(&tensors, Quantization::Q8, &BTreeMap::new()).unwrap();
         let file = |path: &str, bytes: &[u8]| (path.to_owned(), bytes.to_vec());
         MemoryFiles(
@@ -256,10 +295,24 @@ mod tests {
             "unet/model.safetensors",
         ];
         assert_eq!(paths, expected);
-        assert_eq!(manifest.components["unet"].dtype, "q8");
+        let unet = &manifest.components["unet"];
+        assert_eq!((unet.dtype.as_str(), unet.parameters, unet.largest_tensor), ("q8", 4096 + 8, 4096));
         assert_eq!(manifest.components["scheduler"].dtype, "none");
         manifest.verify(&files).unwrap();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn pieces_hash_like_the_whole() {
+        let bytes: Vec<u8> = (0..200u8).collect();
+        for cut in [0, 1, 63, 64, 65, 200] {
+            let mut stream = Sha256Stream::default();
+            stream.update(&bytes[..cut]);
+            stream.update(&bytes[cut..]);
+            assert_eq!(stream.finish(), sha256(&bytes), "cut at {cut}");
+        }
+        // FIPS 180-4's own example.
+        assert!(sha256(b"abc").starts_with("ba7816bf8f01cfea414140de5dae2223"));
     }
 
     #[test]

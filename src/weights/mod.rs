@@ -1,5 +1,6 @@
 //! Tensors by name: where they come from, and how they get into a module. Knows no architecture.
 
+mod component;
 mod files;
 mod manifest;
 mod module;
@@ -8,12 +9,15 @@ mod safetensors;
 mod shards;
 mod tensors;
 
-pub use files::{Component, Files, Folder, MemoryFiles, NewFolder, write_file, write_folder};
-pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, sha256};
+pub use component::Component;
+pub use files::{Files, Folder, MemoryFiles, NewFolder, write_file, write_folder};
+#[cfg(target_arch = "wasm32")]
+pub(crate) use files::{file_missing, files_in, folders_in};
+pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
 #[cfg(feature = "train")]
 pub(crate) use module::is_named;
 pub use module::{apply, collect};
 pub use quantize::{Quantization, encode};
-pub use safetensors::SafetensorsFile;
+pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, encode_shards};
 pub use tensors::{TensorSource, Tensors};

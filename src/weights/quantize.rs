@@ -249,14 +249,14 @@ mod tests {
         tensors.0.insert("empty".into(), (vec![0, 4], vec![]));
         let (file, again) = round_trip(&tensors, Quantization::None);
         assert_eq!(again, tensors);
-        assert_eq!(file.dtype("a.weight").unwrap(), "f32");
+        assert_eq!(file.header().dtype("a.weight").unwrap(), "f32");
     }
 
     #[test]
     fn f16_keeps_eleven_bits_and_leaves_large_tensors_alone() {
         let tensors = one("a", &[1500], values(1500, 2, 1.0));
         let (file, again) = round_trip(&tensors, Quantization::F16);
-        assert_eq!(file.dtype("a").unwrap(), "f16");
+        assert_eq!(file.header().dtype("a").unwrap(), "f16");
         for (x, y) in tensors.0["a"].1.iter().zip(&again.0["a"].1) {
             assert!((x - y).abs() <= x.abs() * 2f32.powi(-11) + 2f32.powi(-25), "{x} became {y}");
         }
@@ -282,7 +282,10 @@ mod tests {
             let count = shape.iter().product();
             let tensors = one("w", &shape, values(count, seed as u64, magnitude));
             let (file, again) = round_trip(&tensors, Quantization::Q8);
-            assert_eq!((file.names(), file.dtype("w").unwrap()), (vec!["w".to_owned()], "q8".to_owned()));
+            assert_eq!(
+                (file.names(), file.header().dtype("w").unwrap()),
+                (vec!["w".to_owned()], "q8".to_owned())
+            );
             let (_, columns) = rows(&shape);
             let all = &tensors.0["w"].1;
             // Scales in f16 are rounded up: by 2⁻¹⁰ of themselves at most, or by 2⁻²⁴ where f16 is subnormal.
@@ -326,9 +329,9 @@ mod tests {
         for shape in [vec![4096], vec![31, 33]] {
             let tensors = one("w", &shape, vec![0.5; shape.iter().product()]);
             let (file, again) = round_trip(&tensors, Quantization::Q8);
-            assert_eq!(file.dtype("w").unwrap(), "f16");
+            assert_eq!(file.header().dtype("w").unwrap(), "f16");
             assert_eq!(again, tensors);
-            assert!(file.metadata().is_empty());
+            assert!(file.header().metadata().is_empty());
         }
     }
 
@@ -349,8 +352,8 @@ mod tests {
             assert_eq!(offset % (view.dtype().bitsize() / 8), 0, "{name}");
         }
         let file = SafetensorsFile::new(first).unwrap();
-        assert_eq!(file.metadata()["key7"], "value7");
-        assert_eq!(file.metadata()[METADATA_KEY], Q8_SCHEME);
+        assert_eq!(file.header().metadata()["key7"], "value7");
+        assert_eq!(file.header().metadata()[METADATA_KEY], Q8_SCHEME);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
-use ::safetensors::{Dtype, SafeTensors};
+use ::safetensors::Dtype;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::quantize;
@@ -13,49 +14,55 @@ use crate::error::{Error, Result};
 /// Longest header that is read, as in the format's own implementation.
 const MAX_HEADER: u64 = 100_000_000;
 /// The header's length comes first, as a little-endian u64.
-const LENGTH: usize = 8;
+const LENGTH: u64 = 8;
 
 struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+    /// Where its bytes lie in the file.
+    range: Range<usize>,
 }
 
-/// A safetensors file in memory; its header is checked whole before anything is read.
+/// What a safetensors file holds and where, without the numbers; checked whole before anything is read.
 ///
-/// Tensors that this crate has quantised (see [`Quantization`](super::Quantization)) are read like any other.
-pub struct SafetensorsFile {
-    bytes: Vec<u8>,
+/// Tensors that this crate has quantised (see [`Quantization`](super::Quantization)) look like any other.
+pub struct SafetensorsHeader {
     entries: BTreeMap<String, Entry>,
     /// Block scales by the name of the tensor they belong to.
     scales: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
 
-impl SafetensorsFile {
-    /// Parses the header. Fails on a truncated file, a header longer than 100 MB or than the file, a name given
-    /// twice, overlapping or out-of-range offsets, shapes that do not fit their bytes, and scales that do not fit
-    /// the tensor they belong to.
-    pub fn new(bytes: Vec<u8>) -> Result<Self> {
-        let metadata = check_header(&bytes)?;
-        let mut entries = BTreeMap::new();
-        {
-            let parsed = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-            let base = bytes.as_ptr() as usize;
-            for (name, view) in parsed.iter() {
-                let start = view.data().as_ptr() as usize - base;
-                let range = start..start + view.data().len();
-                let entry = Entry { dtype: view.dtype(), shape: view.shape().to_vec(), range };
-                entries.insert(name.to_owned(), entry);
-            }
+impl SafetensorsHeader {
+    /// Reads the head of a file of `size` bytes; `part` gives the bytes of a range.
+    ///
+    /// Fails on a truncated file, a header longer than 100 MB or than the file, a name given twice, overlapping or
+    /// out-of-range offsets, shapes that do not fit their bytes, and scales that do not fit the tensor they belong to.
+    pub fn read(size: u64, mut part: impl FnMut(Range<u64>) -> Result<Vec<u8>>) -> Result<Self> {
+        let no_header = || damaged("it has no header");
+        if size < LENGTH {
+            return Err(no_header());
         }
+        let length = part(0..LENGTH)?.try_into().map_err(|_| no_header())?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length > size - LENGTH {
+            return Err(damaged(format!("its header claims {length} bytes, the file has {}", size - LENGTH)));
+        }
+        let data = LENGTH + length;
+        let Parsed { tensors, metadata } = serde_json::from_slice(&part(LENGTH..data)?).map_err(damaged)?;
+        let mut entries = place(tensors, data, size)?;
         let scales = take_scales(&mut entries, &metadata)?;
-        Ok(Self { bytes, entries, scales, metadata })
+        Ok(Self { entries, scales, metadata })
     }
 
-    /// All tensors as f32.
-    pub fn into_tensors(self) -> Result<Tensors> {
-        self.read_all()
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.entries.get(name).map(|e| e.shape.clone())
     }
 
     /// The header's `__metadata__`.
@@ -71,32 +78,63 @@ impl SafetensorsFile {
         }
         Some(format!("{:?}", entry.dtype).to_lowercase())
     }
-}
 
-impl TensorSource for SafetensorsFile {
-    fn names(&self) -> Vec<String> {
-        self.entries.keys().cloned().collect()
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.entries.get(name).map(|e| e.shape.clone())
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<f32>> {
+    /// Decodes a tensor of the file whose bytes are `file`.
+    pub(super) fn decode(&self, name: &str, file: &[u8]) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
-        let values = decode(name, entry, &self.bytes)?;
+        let values = decode(name, entry, file)?;
         match self.scales.get(name) {
             None => Ok(values),
             Some(scale) => {
-                let scales = decode(name, scale, &self.bytes)?;
+                let scales = decode(name, scale, file)?;
                 Ok(quantize::dequantize(values, &entry.shape, &scales))
             }
         }
     }
 }
 
-fn decode(name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
-    let bytes = &bytes[entry.range.clone()];
+/// A safetensors file in memory.
+pub struct SafetensorsFile {
+    header: SafetensorsHeader,
+    bytes: Vec<u8>,
+}
+
+impl SafetensorsFile {
+    /// Takes a file; fails as [`SafetensorsHeader::read`] does.
+    pub fn new(bytes: Vec<u8>) -> Result<Self> {
+        let part = |range: Range<u64>| Ok(bytes[range.start as usize..range.end as usize].to_vec());
+        Ok(Self { header: SafetensorsHeader::read(bytes.len() as u64, part)?, bytes })
+    }
+
+    /// All tensors as f32.
+    pub fn into_tensors(self) -> Result<Tensors> {
+        self.read_all()
+    }
+
+    /// What it holds.
+    pub fn header(&self) -> &SafetensorsHeader {
+        &self.header
+    }
+}
+
+impl TensorSource for SafetensorsFile {
+    fn names(&self) -> Vec<String> {
+        self.header.names()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.header.shape(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.header.decode(name, &self.bytes)
+    }
+}
+
+fn decode(name: &str, entry: &Entry, file: &[u8]) -> Result<Vec<f32>> {
+    let bytes = file
+        .get(entry.range.clone())
+        .ok_or_else(|| damaged(format!("tensor '{name}' lies beyond its end")))?;
     Ok(match entry.dtype {
         Dtype::F32 => numbers(bytes, f32::from_le_bytes),
         Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
@@ -128,34 +166,22 @@ fn damaged(reason: impl fmt::Display) -> Error {
     )
 }
 
-/// Checks what the `safetensors` crate leaves open (names given twice; offsets so large that their sum overflows)
-/// and returns the metadata.
-fn check_header(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
-    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or_else(|| damaged("it has no header"))?;
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER || length > rest.len() as u64 {
-        return Err(damaged(format!("its header claims {length} bytes, the file has {}", rest.len())));
-    }
-    let (header, data) = rest.split_at(length as usize);
-    let header: Header = serde_json::from_slice(header).map_err(damaged)?;
-    match header.offsets.iter().find(|(_, [_, end])| *end > data.len() as u64) {
-        Some((name, _)) => Err(damaged(format!("tensor '{name}' lies beyond its end"))),
-        None => Ok(header.metadata),
-    }
-}
-
+/// A header as it is written.
 #[derive(Default)]
-struct Header {
-    offsets: BTreeMap<String, [u64; 2]>,
+struct Parsed {
+    tensors: BTreeMap<String, Described>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(serde::Deserialize)]
-struct Offsets {
+struct Described {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Relative to the header's end.
     data_offsets: [u64; 2],
 }
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for Parsed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(HeaderVisitor)
     }
@@ -164,26 +190,50 @@ impl<'de> Deserialize<'de> for Header {
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+    type Value = Parsed;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a map of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parsed, A::Error> {
+        let mut header = Parsed::default();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
                 header.metadata = map.next_value()?;
-            } else {
-                let value: Offsets = map.next_value()?;
-                if header.offsets.insert(name.clone(), value.data_offsets).is_some() {
-                    return Err(A::Error::custom(format!("tensor '{name}' is given twice")));
-                }
+            } else if header.tensors.insert(name.clone(), map.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("tensor '{name}' is given twice")));
             }
         }
         Ok(header)
     }
+}
+
+/// Checks that the tensors fill the file from `data` to its end, each with the bytes of its shape, no two alike.
+fn place(tensors: BTreeMap<String, Described>, data: u64, size: u64) -> Result<BTreeMap<String, Entry>> {
+    let mut in_order: Vec<(String, Described)> = tensors.into_iter().collect();
+    in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut entries = BTreeMap::new();
+    let mut end = data;
+    for (name, Described { dtype, shape, data_offsets: [from, to] }) in in_order {
+        let start = end;
+        if from != start - data || to < from {
+            return Err(damaged(format!("tensor '{name}' overlaps another, or leaves a gap")));
+        }
+        if to > size - data {
+            return Err(damaged(format!("tensor '{name}' lies beyond its end")));
+        }
+        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, side| bits.checked_mul(*side));
+        if bits.is_none_or(|bits| bits % 8 != 0 || (bits / 8) as u64 != to - from) {
+            return Err(damaged(format!("tensor '{name}' has other bytes than its shape needs")));
+        }
+        end = data + to;
+        entries.insert(name, Entry { dtype, shape, range: start as usize..end as usize });
+    }
+    if end != size {
+        return Err(damaged(format!("{} bytes follow its tensors", size - end)));
+    }
+    Ok(entries)
 }
 
 /// Moves the block scales out of `entries` in a file whose metadata names our scheme.
@@ -346,7 +396,7 @@ mod tests {
         assert_eq!(code(file(&format!("{{{q},{a},{s}}}"), 88)), "quantization-scale");
         let s = r#""a.scale":{"dtype":"F32","shape":[2,2],"data_offsets":[80,96]}"#;
         let good = SafetensorsFile::new(file(&format!("{{{q},{a},{s}}}"), 96)).unwrap();
-        assert_eq!((good.names(), good.dtype("a")), (vec!["a".to_owned()], Some("q8".to_owned())));
+        assert_eq!((good.names(), good.header().dtype("a")), (vec!["a".to_owned()], Some("q8".to_owned())));
         let a = r#""a":{"dtype":"I8","shape":[0,1099511627776,1099511627776],"data_offsets":[0,0]}"#;
         assert_eq!(code(file(&format!("{{{q},{a}}}"), 0)), "quantization-scale");
         let other = r#"{"__metadata__":{"quantization":"q2"}}"#;

@@ -70,7 +70,10 @@ pub(super) fn siblings(name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Component, MemoryFiles};
+    use std::cell::RefCell;
+    use std::ops::Range;
+
+    use super::super::{Component, Files, MemoryFiles};
     use super::*;
 
     fn tensors() -> Tensors {
@@ -94,6 +97,45 @@ mod tests {
             let read = |shards| Component::new(&files(shards), "unet").tensors().unwrap().read_all().unwrap();
             assert_eq!(read(&shards), read(&whole));
         }
+    }
+
+    /// Files that note which were read whole.
+    struct Noting(MemoryFiles, RefCell<Vec<String>>);
+
+    impl Files for Noting {
+        fn read(&self, path: &str) -> Result<Vec<u8>> {
+            self.1.borrow_mut().push(path.to_owned());
+            self.0.read(path)
+        }
+
+        fn size(&self, path: &str) -> Result<u64> {
+            self.0.size(path)
+        }
+
+        fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+            assert!(range.end < 8_000, "{path}: more than the header is read: {range:?}");
+            self.0.read_range(path, range)
+        }
+
+        fn list(&self, folder: &str) -> Result<Vec<String>> {
+            self.0.list(folder)
+        }
+
+        fn folders(&self, folder: &str) -> Result<Vec<String>> {
+            self.0.folders(folder)
+        }
+    }
+
+    #[test]
+    fn a_shard_is_read_when_its_tensors_are_asked_for_and_once_for_neighbours() {
+        let shards = encode_shards(&tensors(), Quantization::Q8, &BTreeMap::new(), 20_000).unwrap();
+        let files = Noting(files(&shards), RefCell::default());
+        let source = Component::new(&files, "unet").tensors().unwrap();
+        assert_eq!(source.names().len(), 20);
+        assert_eq!(*files.1.borrow(), Vec::<String>::new());
+        source.read_all().unwrap();
+        let expected: Vec<String> = shards.iter().map(|(name, _)| format!("unet/{name}")).collect();
+        assert_eq!(*files.1.borrow(), expected);
     }
 
     #[test]

@@ -5,6 +5,9 @@ import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 
 import { chooseBackend } from "../../web/engine/capabilities.js";
+import { checkModel } from "../../web/engine/check.js";
+import { download } from "../../web/engine/download.js";
+import { deviceNeeds } from "../../web/engine/manifest.js";
 import { FaceStudioError, RELEASE, mismatch, toFailure } from "../../web/engine/protocol.js";
 import { ROOT } from "./harness.mjs";
 
@@ -38,6 +41,113 @@ test("without WebGPU the CPU computes, and a wish for WebGPU is refused", async 
   }
 });
 
+test("a tensor that no buffer of the adapter holds sends the model to the CPU", async () => {
+  const small = {
+    requestAdapter: async () => ({
+      info: { vendor: "arm" },
+      features: [],
+      limits: { maxBufferSize: 1 << 28, maxStorageBufferBindingSize: 1 << 27 },
+    }),
+  };
+  assert.equal((await chooseBackend("auto", small, 1 << 27)).backend, "webgpu");
+  const choice = await chooseBackend("auto", small, (1 << 27) + 1);
+  assert.equal(choice.backend, "cpu");
+  assert.match(choice.reason, /arm/);
+  assert.equal((await chooseBackend("webgpu", small, 1 << 28)).backend, "webgpu");
+});
+
+/** @type {import("../../web/engine/manifest.js").Manifest} */
+const MODEL = {
+  format: 1,
+  name: "big",
+  version: "3",
+  files: [{ path: "model_index.json", bytes: 100, sha256: "a" }],
+  components: {
+    unet: {
+      dtype: "q8",
+      parameters: 1000,
+      largest_tensor: 600,
+      files: [{ path: "unet/model.safetensors", bytes: 1100, sha256: "b" }],
+    },
+    old: { dtype: "f16", files: [{ path: "old/model.safetensors", bytes: 200, sha256: "c" }] },
+    scheduler: { dtype: "none", files: [{ path: "scheduler/scheduler_config.json", bytes: 50, sha256: "d" }] },
+  },
+};
+
+test("what a model needs is read from its manifest, and estimated where it does not say", () => {
+  assert.deepEqual(deviceNeeds(MODEL), { bytes: 4 * (1000 + 100), largest: 2400 });
+});
+
+test("a check counts what is stored, and names what stands in the way", () => {
+  /** @type {import("../../web/engine/protocol.js").Choice} */
+  const gpuChoice = {
+    backend: "webgpu",
+    reason: "",
+    adapter: "nvidia hopper",
+    software: false,
+    features: ["shader-f16"],
+    limits: { maxBufferSize: 1e9, maxStorageBufferBindingSize: 1e9 },
+  };
+  /** @type {import("../../web/engine/check.js").Surroundings} */
+  const good = { secure: true, stored: new Map([["b", 1000], ["d", 70]]), quota: 1e9, usage: 0, persisted: true, memory: 8 };
+  const checked = checkModel(MODEL, gpuChoice, good);
+  assert.deepEqual(
+    [checked.bytes, checked.stored_bytes, checked.fetch_bytes, checked.device_bytes, checked.problems],
+    [1450, 1050, 400, 4400, []],
+  );
+  const codes = (/** @type {object} */ choice, /** @type {object} */ here, model = MODEL) =>
+    checkModel(model, { ...gpuChoice, ...choice }, { ...good, ...here }).problems.map(
+      ({ code, severity, message, remedy }) => {
+        assert.ok(message && remedy, code);
+        return `${code} ${severity}`;
+      },
+    );
+  const cpu = { backend: "cpu", adapter: "", features: [], limits: {}, reason: "this browser has no WebGPU" };
+  const small = { limits: { maxBufferSize: 2000, maxStorageBufferBindingSize: 2000 } };
+  const huge = { ...MODEL, components: { unet: { ...MODEL.components.unet, parameters: 2e9 } } };
+  assert.deepEqual(codes(cpu, {}), ["webgpu-missing warn"]);
+  assert.deepEqual(codes({ software: true, backend: "cpu" }, {}), ["webgpu-software warn"]);
+  assert.deepEqual(codes({ features: [] }, {}), ["shader-f16-missing warn"]);
+  assert.deepEqual(codes(small, {}), ["buffer-limit stop"]);
+  assert.deepEqual(codes({ ...small, backend: "cpu" }, {}), ["buffer-limit warn"]);
+  assert.deepEqual(codes(cpu, {}, huge), ["webgpu-missing warn", "memory-limit stop"]);
+  assert.deepEqual(codes({}, {}, huge), ["memory-low warn"]);
+  assert.deepEqual(codes({}, { memory: null }, huge), []);
+  assert.deepEqual(codes({}, { secure: false, stored: null }), ["insecure-context warn"]);
+  assert.deepEqual(codes({}, { stored: null }), ["storage-missing warn"]);
+  assert.deepEqual(codes({}, { quota: 399 }), ["quota-small warn"]);
+  assert.deepEqual(codes({}, { quota: 400 }), []);
+});
+
+test("a download waits longer after each failure in a row, and stops when it is aborted", async () => {
+  const times = /** @type {number[]} */ ([]);
+  const failing = /** @type {any} */ (async () => {
+    times.push(performance.now());
+    throw new TypeError("no network");
+  });
+  const original = globalThis.fetch;
+  globalThis.fetch = failing;
+  try {
+    const hash = () => ({ update() {}, finish: () => "", free() {} });
+    const sink = /** @type {any} */ ({ size: 0, tag: null, blob: async () => new Blob(), resume: async () => {} });
+    const file = { path: "a", bytes: 1, sha256: "b" };
+    const url = "http://localhost/a";
+    const pauses = [30, 60, 120];
+    const { signal } = new AbortController();
+    await assert.rejects(download(url, file, sink, { hash, signal, pauses }), { code: "network", fault: "io" });
+    const waits = times.slice(1).map((time, i) => time - times[i]);
+    assert.equal(waits.length, pauses.length);
+    waits.forEach((wait, i) => assert.ok(wait >= pauses[i] - 1, `${wait} ms after failure ${i + 1}`));
+
+    const stop = new AbortController();
+    const stopped = download(url, file, sink, { hash, signal: stop.signal, pauses: [60_000] });
+    setTimeout(() => stop.abort("stopped"), 20);
+    await assert.rejects(stopped, (reason) => reason === "stopped");
+  } finally {
+    globalThis.fetch = original;
+  }
+});
+
 test("page and worker must be of one release", () => {
   const ours = { protocol: 1, release: "0.1.0" };
   assert.equal(mismatch(ours, { ...ours }), null);
@@ -64,12 +174,12 @@ test("every code of the page is documented", () => {
   const codes = ["web/engine/", "web/face-studio/"].flatMap((folder) =>
     readdirSync(ROOT + folder).flatMap((name) => {
       const text = readFileSync(ROOT + folder + name, "utf8");
-      return [...text.matchAll(/\bcode: "([^"]+)"|weights\(\s*"([^"]+)"|failure\("\w+", "([^"]+)"/g)].map(
+      return [...text.matchAll(/\bcode: "([^"]+)"|(?:weights|warn|stop)\(\s*"([^"]+)"|failure\("\w+", "([^"]+)"/g)].map(
         ([, ...found]) => found.find(Boolean) ?? "",
       );
     }),
   );
-  assert.ok(codes.length > 12);
+  assert.ok(codes.length > 20);
   assert.deepEqual(
     [...new Set(codes)].filter((code) => !errors.includes(`\`${code}\``)),
     [],

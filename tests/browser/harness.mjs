@@ -1,8 +1,10 @@
 /** A server with the page, and a browser that looks at it. */
 
-import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -13,9 +15,9 @@ export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 /** Why tests that make pictures cannot run; false if they can. */
 export const WITHOUT_MODEL = existsSync(`${ROOT}models/mini/manifest.json`) ? false : "models/mini is not there";
 
-const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
-const FLAGS = [
+export const FLAGS = [
   "--no-sandbox",
   "--enable-unsafe-webgpu",
   "--use-webgpu-adapter=swiftshader",
@@ -26,9 +28,12 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-/** Starts `facestudio serve` on a free port. */
-export async function startServer() {
-  const child = spawn(`${ROOT}target/debug/facestudio`, ["serve", "--port", "0"], {
+/**
+ * Starts `facestudio serve` on a free port.
+ * @param {string[]} [options]
+ */
+export async function startServer(options = []) {
+  const child = spawn(`${ROOT}target/debug/facestudio`, ["serve", "--port", "0", ...options], {
     cwd: ROOT,
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -39,6 +44,18 @@ export async function startServer() {
     }),
   ]);
   return { url: line.match(/http:\S+/)[0], stop: () => child.kill() };
+}
+
+/** Folders of models that {@link tinyModel} made. @type {string[]} */
+const made = [];
+process.on("exit", () => made.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+
+/** A folder that holds one model, `mini`: the tests' tiny one with random weights. */
+export function tinyModel() {
+  const folder = mkdtempSync(join(tmpdir(), "facestudio-"));
+  made.push(folder);
+  execFileSync(`${ROOT}target/debug/examples/tiny-model`, [join(folder, "mini")]);
+  return folder;
 }
 
 export function startBrowser() {

@@ -19,7 +19,9 @@ use facestudio::image::align::{TEMPLATE, TEMPLATE_SIZE};
 use facestudio::sampling::NoiseSource;
 use facestudio::unet::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 use facestudio::vae::AutoencoderDcConfig;
-use facestudio::weights::{Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, encode};
+use facestudio::weights::{
+    MAX_SHARD, Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, encode_shards,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -39,6 +41,11 @@ const TOKEN_CHANNELS: usize = 8;
 
 /// The model folder's files. The same on every call.
 pub fn files() -> MemoryFiles {
+    files_of_width(16)
+}
+
+/// The same with a UNet of `width` channels.
+pub fn files_of_width(width: usize) -> MemoryFiles {
     let device = Device::flex();
     let mut model = Writer::default();
     let (vocab, merges) =
@@ -126,7 +133,7 @@ pub fn files() -> MemoryFiles {
         out_channels: LATENT_CHANNELS,
         down_block_types: vec![DownBlockType::CrossAttnDownBlock2D; 2],
         up_block_types: vec![UpBlockType::CrossAttnUpBlock2D; 2],
-        block_out_channels: vec![8, 16],
+        block_out_channels: vec![width / 2, width],
         layers_per_block: PerLevel::All(1),
         norm_num_groups: 4,
         cross_attention_dim: TOKEN_CHANNELS,
@@ -181,8 +188,10 @@ impl Writer {
     }
 
     fn weights(&mut self, folder: &str, tensors: &Tensors) {
-        let bytes = encode(tensors, Quantization::None, &BTreeMap::new()).unwrap();
-        self.put(&format!("{folder}/model.safetensors"), bytes);
+        let shards = encode_shards(tensors, Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap();
+        for (name, bytes) in shards {
+            self.put(&format!("{folder}/{name}"), bytes);
+        }
     }
 
     /// A config, and weights of the usual deviation; norms and biases that begin at a constant keep it.

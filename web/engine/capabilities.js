@@ -8,11 +8,21 @@
  * @property {{ vendor?: string, architecture?: string, description?: string, isFallbackAdapter?: boolean }} [info]
  * @property {boolean} [isFallbackAdapter]
  * @property {Iterable<string>} features
+ * @property {Record<string, number>} [limits]
  */
 
 /**
  * @typedef {{ requestAdapter(options?: { powerPreference?: string }): Promise<Adapter | null> }} Gpu
  */
+
+/** The limits that decide whether a model fits. */
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeWorkgroupsPerDimension",
+];
 
 /**
  * Chooses WebGPU where there is a real one, and wasm on the CPU otherwise.
@@ -22,11 +32,12 @@
  *
  * @param {BackendWish} wish
  * @param {Gpu | undefined} gpu `navigator.gpu`
+ * @param {number} [largest] bytes of the model's largest tensor
  * @returns {Promise<Choice>}
  */
-export async function chooseBackend(wish, gpu) {
+export async function chooseBackend(wish, gpu, largest = 0) {
   /** @type {Choice} */
-  const cpu = { backend: "cpu", reason: "", adapter: "", software: false, features: [] };
+  const cpu = { backend: "cpu", reason: "", adapter: "", software: false, features: [], limits: {} };
   if (!gpu) {
     return refuse(wish, { ...cpu, reason: "this browser has no WebGPU" });
   }
@@ -43,7 +54,8 @@ export async function chooseBackend(wish, gpu) {
   const name = [info.vendor, info.architecture].filter(Boolean).join(" ") || info.description || "unnamed";
   const software =
     Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|software/i.test(name);
-  const found = { adapter: name, software, features: [...adapter.features].sort() };
+  const limits = Object.fromEntries(LIMITS.map((key) => [key, adapter.limits?.[key] ?? 0]));
+  const found = { adapter: name, software, features: [...adapter.features].sort(), limits };
   if (wish === "cpu") {
     return { ...found, backend: "cpu", reason: "asked for by the page" };
   }
@@ -53,7 +65,19 @@ export async function chooseBackend(wish, gpu) {
   if (software) {
     return { ...found, backend: "cpu", reason: `WebGPU is emulated here (${name}); compiled code is faster` };
   }
+  if (largest > largestBuffer(limits)) {
+    return { ...found, backend: "cpu", reason: `the model's largest tensor does not fit into a buffer of ${name}` };
+  }
   return { ...found, backend: "webgpu", reason: "this browser has WebGPU" };
+}
+
+/**
+ * Bytes that an adapter takes in one piece.
+ * @param {Record<string, number>} limits
+ */
+export function largestBuffer({ maxBufferSize, maxStorageBufferBindingSize }) {
+  // An adapter that does not tell is not to be ruled out.
+  return Math.min(maxBufferSize || Infinity, maxStorageBufferBindingSize || Infinity);
 }
 
 /**

@@ -1,11 +1,18 @@
 /** The page's side of the engine: promises, progress and cancellation over the worker's messages. */
 
-import { FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./protocol.js";
+import { Opening } from "./opening.js";
+import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./protocol.js";
 
 /** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
+
+/** The worker's script. */
+const WORKER = new URL("./worker.js", import.meta.url);
+
+/** Engines that several parts of a page use. @type {Map<string, { client: EngineClient, users: number }>} */
+const shared = new Map();
 
 /**
  * @typedef {object} Pending
@@ -14,7 +21,12 @@ const HELLO_TIMEOUT = 30_000;
  * @property {((progress: Progress) => void) | undefined} onProgress
  */
 
-/** An engine in a worker of its own. After a crash the next question starts a fresh one. */
+/**
+ * An engine in a worker of its own.
+ *
+ * When the worker ends (a crash, a lost device, a full memory), what was asked is rejected with the reason; the next
+ * question starts a fresh worker, and the next picture opens the model again by itself, from the browser's storage.
+ */
 export class EngineClient {
   /** @type {Worker | null} */
   #worker = null;
@@ -24,28 +36,106 @@ export class EngineClient {
   #pending = new Map();
   #nextId = 1;
   #url;
+  /** The model that is open in the worker, or on its way there. @type {Opening | null} */
+  #opening = null;
+  /** The last model that was open: what the next picture is made with. @type {{ model: string, backend: BackendWish } | null} */
+  #last = null;
+  /** Cancels the newest picture. @type {AbortController | null} */
+  #newest = null;
 
   /** @param {URL} [url] the worker's script; must be of the page's own origin */
-  constructor(url = new URL("./worker.js", import.meta.url)) {
+  constructor(url = WORKER) {
     this.#url = url;
   }
 
   /**
-   * Opens a model folder: fetches it, or reads it from the browser's storage, and loads it.
-   * @param {{ model: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void }} options
+   * The engine that all who ask for it share: one worker, one model. Each calls {@link release} when done.
+   * @param {URL} [url] the worker's script
    */
-  open({ model, backend = "auto", onProgress }) {
-    const base = new URL(model, document.baseURI).href;
-    return this.#ask({ type: "open", model: base.endsWith("/") ? base : `${base}/`, backend }, onProgress);
+  static shared(url = WORKER) {
+    const entry = shared.get(url.href) ?? { client: new EngineClient(url), users: 0 };
+    entry.users += 1;
+    shared.set(url.href, entry);
+    return entry.client;
+  }
+
+  /** Ends this use of the engine: closes it, unless others share it. */
+  release() {
+    const entry = shared.get(this.#url.href);
+    if (entry?.client === this) {
+      entry.users -= 1;
+      if (entry.users > 0) {
+        return;
+      }
+      shared.delete(this.#url.href);
+    }
+    this.close();
   }
 
   /**
-   * Makes the pictures of a request. Aborting `signal` cancels within one step and rejects with code `cancelled`.
+   * What opening a model would mean: what would run, how much would be fetched, and what stands in the way. Reads
+   * nothing but the model's manifest.
+   * @param {{ model: string | URL, backend?: BackendWish, signal?: AbortSignal }} options
+   */
+  check({ model, backend = "auto", signal }) {
+    return this.#ask({ type: "check", model: folder(model), backend }, undefined, signal);
+  }
+
+  /**
+   * Opens a model folder: fetches it, or reads it from the browser's storage, and loads it. Whoever opens what is open
+   * already, or on its way, gets the same answer.
+   * @param {{ model: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void,
+   *   signal?: AbortSignal }} options
+   */
+  open({ model, backend = "auto", onProgress, signal }) {
+    const wanted = { model: folder(model), backend };
+    if (!this.#opening?.isOf(wanted)) {
+      const opening = new Opening(wanted, (progress, cancelled) => {
+        // Without this promise the browser may drop the files when space is short; it may also say no.
+        void navigator.storage?.persist?.().catch(() => false);
+        return this.#ask({ type: "open", ...wanted }, progress, cancelled);
+      });
+      this.#opening = opening;
+      opening.done.then(
+        () => {
+          this.#last = wanted;
+        },
+        () => {
+          if (this.#opening === opening) {
+            this.#opening = null;
+          }
+        },
+      );
+    }
+    return this.#opening.join(onProgress, signal);
+  }
+
+  /**
+   * Makes the pictures of a request. Aborting `signal` cancels within one step and rejects with code `cancelled`; so does
+   * asking for another picture, since the latest wins.
    * @param {GenerateRequest} request
    * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
    */
-  generate(request, { onProgress, signal } = {}) {
-    return this.#ask({ type: "generate", request }, onProgress, signal);
+  async generate(request, { onProgress, signal } = {}) {
+    this.#newest?.abort();
+    const mine = new AbortController();
+    this.#newest = mine;
+    const cancel = () => mine.abort();
+    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal?.aborted) {
+      cancel();
+    }
+    try {
+      if (!this.#opening && this.#last) {
+        await this.open({ ...this.#last, signal: mine.signal, ...(onProgress ? { onProgress } : {}) });
+      }
+      return await this.#ask({ type: "generate", request }, onProgress, mine.signal);
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      if (this.#newest === mine) {
+        this.#newest = null;
+      }
+    }
   }
 
   /**
@@ -64,14 +154,32 @@ export class EngineClient {
     return this.#ask({ type: "render", seed, style, size });
   }
 
-  /** Removes the stored model files. */
-  forget() {
-    return this.#ask({ type: "forget" });
+  /** The models that the browser's storage holds. */
+  stored() {
+    return this.#ask({ type: "stored" });
+  }
+
+  /**
+   * Removes the stored files of one model, or of all. A model that is open stays open.
+   * @param {string | URL} [model] the model folder
+   */
+  forget(model) {
+    return this.#ask({ type: "forget", model: model === undefined ? null : folder(model) });
+  }
+
+  /**
+   * Gives the open model's memory back, and forgets which model it was. The worker ends with it, since wasm's memory
+   * never shrinks; the next question starts another. A picture that is being made is cancelled.
+   */
+  async unload() {
+    this.#last = null;
+    this.#stop(CANCELLED);
   }
 
   /** Ends the worker; pending questions are rejected. */
   close() {
-    this.#stop({ code: "cancelled", fault: "cancelled", message: "the engine was closed", remedy: "" });
+    this.#last = null;
+    this.#stop({ ...CANCELLED, message: "the engine was closed" });
   }
 
   /**
@@ -84,7 +192,7 @@ export class EngineClient {
   async #ask(ask, onProgress, signal) {
     await this.#greet();
     if (signal?.aborted) {
-      throw new FaceStudioError({ code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" });
+      throw new FaceStudioError(CANCELLED);
     }
     const target = this.#nextId;
     const cancel = () => void this.#send({ type: "cancel", target }).catch(() => {});
@@ -102,10 +210,15 @@ export class EngineClient {
    * @returns {Promise<any>}
    */
   #send(ask, onProgress) {
+    const worker = this.#worker;
+    if (!worker) {
+      // It was ended between the question and its turn.
+      return Promise.reject(new FaceStudioError(CANCELLED));
+    }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject, onProgress });
-      this.#worker?.postMessage({ ...ask, id });
+      worker.postMessage({ ...ask, id });
     });
   }
 
@@ -129,7 +242,9 @@ export class EngineClient {
           throw new FaceStudioError(failure);
         }
       } catch (error) {
-        this.close();
+        if (this.#worker === worker) {
+          this.#stop(CANCELLED);
+        }
         throw error;
       } finally {
         clearTimeout(timer);
@@ -165,8 +280,18 @@ export class EngineClient {
     this.#worker?.terminate();
     this.#worker = null;
     this.#greeted = null;
+    this.#opening = null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     pending.forEach(({ reject }) => reject(new FaceStudioError(failure)));
   }
+}
+
+/**
+ * A model folder's URL, ending in "/".
+ * @param {string | URL} model
+ */
+function folder(model) {
+  const base = new URL(model, document.baseURI).href;
+  return base.endsWith("/") ? base : `${base}/`;
 }

@@ -36,6 +36,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {string} adapter vendor and architecture of the WebGPU adapter, "" where there is none
  * @property {boolean} software whether that adapter is emulated on the CPU
  * @property {string[]} features the adapter's features
+ * @property {Record<string, number>} limits those of the adapter's limits that decide whether a model fits
  */
 
 /**
@@ -45,6 +46,45 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {string} model the model's name
  * @property {string} version the model's version
  * @property {number} bytes size of its files together
+ * @property {number} fetched how many of them came over the network
+ * @property {Notice[]} notices what did not go as it should, though the model is ready
+ */
+
+/**
+ * Something to tell the user that stops nothing.
+ * @typedef {{ code: string, message: string, remedy: string }} Notice
+ */
+
+/**
+ * Something that will stop a model from being used here, or that its user should know first.
+ * @typedef {Notice & { severity: "stop" | "warn" }} Problem
+ */
+
+/**
+ * What opening a model would mean, from its manifest alone.
+ * @typedef {object} Checked
+ * @property {Choice} choice what would run
+ * @property {string} model the model's name
+ * @property {string} version
+ * @property {number} bytes size of its files together
+ * @property {number} stored_bytes how many of them are in the browser's storage already
+ * @property {number} fetch_bytes how many would have to be fetched
+ * @property {{ kind: "opfs" | "memory", quota: number, usage: number, persisted: boolean }} storage `memory` where files
+ *   cannot be kept; quota and usage in bytes, as the browser estimates them
+ * @property {number} device_bytes what the weights take on the device
+ * @property {number | null} device_memory the machine's memory in GiB as far as the browser tells: it says 8 for more
+ * @property {Record<string, number>} limits of the WebGPU adapter
+ * @property {string[]} features of the WebGPU adapter
+ * @property {Problem[]} problems
+ */
+
+/**
+ * What is in the browser's storage.
+ * @typedef {object} Stored
+ * @property {boolean} persisted whether the browser has promised not to drop it by itself
+ * @property {number} bytes
+ * @property {{ url: string, name: string, version: string, bytes: number }[]} models a download that has not finished yet
+ *   has no name and version
  */
 
 /**
@@ -84,8 +124,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * Where a task stands.
  * @typedef {object} Progress
  * @property {"engine" | "fetch" | "load" | "encode" | "denoise" | "decode"} phase
- * @property {number} step finished steps; bytes while fetching
- * @property {number} steps steps of this phase; bytes while fetching
+ * @property {number} step finished steps; bytes while fetching, files while loading
+ * @property {number} steps steps of this phase, in the same unit
  * @property {number} [picture] index of the picture being made
  * @property {Uint8Array} [preview] a small PNG of the picture so far
  */
@@ -93,12 +133,14 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 /**
  * @typedef {{ type: "hello", protocol: number, release: string }} Hello
  * @typedef {{ type: "open", model: string, backend: BackendWish }} Open
+ * @typedef {{ type: "check", model: string, backend: BackendWish }} Check
  * @typedef {{ type: "generate", request: GenerateRequest }} Generate
- * @typedef {{ type: "cancel", target: number }} Cancel stops the generation with that id; answers at once
+ * @typedef {{ type: "cancel", target: number }} Cancel stops the task with that id; answers at once
  * @typedef {{ type: "inspect", image: Uint8Array }} Inspect decodes a picture to learn whether it is one
  * @typedef {{ type: "render", seed: number, style: string, size: number }} Render draws a made-up person
- * @typedef {{ type: "forget" }} Forget removes the stored model files
- * @typedef {Hello | Open | Generate | Cancel | Inspect | Render | Forget} Ask
+ * @typedef {{ type: "stored" }} ListStored
+ * @typedef {{ type: "forget", model: string | null }} Forget removes the stored files of one model or of all
+ * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget} Ask
  */
 
 /**
@@ -106,10 +148,12 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {object} Answers
  * @property {{ protocol: number, release: string }} hello
  * @property {Opened} open
+ * @property {Checked} check
  * @property {Picture[]} generate
  * @property {null} cancel
  * @property {{ width: number, height: number }} inspect
  * @property {Uint8Array} render a PNG
+ * @property {Stored} stored
  * @property {null} forget
  */
 
@@ -119,6 +163,31 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  *   | { type: "error", id: number, error: Failure }
  *   | { type: "crash", error: Failure }} Reply `crash` ends every task: the worker cannot go on
  */
+
+/** How a task ends that was cancelled. @type {Failure} */
+export const CANCELLED = { code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" };
+
+/**
+ * A failure of the model's files.
+ * @param {string} code
+ * @param {string} message
+ * @param {string} remedy
+ * @returns {Failure}
+ */
+export function weights(code, message, remedy) {
+  return failure("weights", code, message, remedy);
+}
+
+/**
+ * @param {Failure["fault"]} fault
+ * @param {string} code
+ * @param {string} message
+ * @param {string} remedy
+ * @returns {Failure}
+ */
+export function failure(fault, code, message, remedy) {
+  return { code, fault, message, remedy };
+}
 
 /** A {@link Failure} as a JavaScript error. */
 export class FaceStudioError extends Error {

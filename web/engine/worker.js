@@ -1,26 +1,32 @@
 /** The worker: owns the wasm engine and answers the page. */
 
 import init, * as wasm from "../wasm/facestudio.js";
-import { forgetModels, readModel } from "./cache.js";
 import { chooseBackend } from "./capabilities.js";
-import { PROTOCOL, RELEASE, mismatch, toFailure } from "./protocol.js";
+import { checkModel } from "./check.js";
+import { watchDevices } from "./device.js";
+import { deviceNeeds, modelBytes, readManifest } from "./manifest.js";
+import { readModel, settle } from "./model.js";
+import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
+import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store.js";
 
-/** @import { Answers, Ask, Choice, Failure, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, Choice, Failure, Notice, Progress, Reply } from "./protocol.js" */
 
 /** @typedef {(progress: Progress) => void} Report */
 
 /** @type {Promise<unknown> | null} */
 let started = null;
+/** Whether wasm can be called. */
+let ready = false;
 /** @type {wasm.Engine | null} */
 let engine = null;
+/** Set when this worker cannot go on. */
+let ended = false;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
 const QUEUED = new Set(["open", "generate", "forget"]);
 /** The tail of the queue. */
 let queue = Promise.resolve();
-/** Id of the task that runs, or ran last; ids only grow. */
-let running = 0;
-/** Ids of queued tasks that were cancelled before they began. @type {Set<number>} */
-const cancelled = new Set();
+/** How to cancel each task that waits or runs, by its id. @type {Map<number, AbortController>} */
+const tasksUnderWay = new Map();
 
 /** @param {Reply} reply @param {Transferable[]} [transfer] */
 function post(reply, transfer = []) {
@@ -31,13 +37,16 @@ function post(reply, transfer = []) {
 async function start() {
   started ??= init();
   await started;
+  ready = true;
   const failure = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
   if (failure) {
     throw failure;
   }
 }
 
-/** @type {{ [Type in Ask["type"]]: (ask: Extract<Ask, { type: Type }>, report: Report) => Promise<Answers[Type]> }} */
+const gpu = () => /** @type {any} */ (navigator).gpu;
+
+/** @type {{ [Type in Ask["type"]]: (ask: Extract<Ask, { type: Type }>, report: Report, signal: AbortSignal) => Promise<Answers[Type]> }} */
 const tasks = {
   async hello({ protocol, release }) {
     const ours = { protocol: PROTOCOL, release: RELEASE };
@@ -48,39 +57,44 @@ const tasks = {
     return ours;
   },
 
-  async open({ model, backend }, report) {
-    report({ phase: "engine", step: 0, steps: 1 });
-    await start();
-    const choice = await chooseBackend(backend, /** @type {any} */ (navigator).gpu);
-    report({ phase: "engine", step: 1, steps: 1 });
-    engine?.free();
-    engine = null;
-    const next = await openDevice(choice);
-    const { manifest, bytes } = await readModel(
-      model,
-      (path, file) => next.add_file(path, file),
-      (step, steps) => report({ phase: "fetch", step, steps }),
-    );
-    report({ phase: "load", step: 0, steps: 1 });
-    await next.load();
-    report({ phase: "load", step: 1, steps: 1 });
-    engine = next;
-    return { choice, model: manifest.name, version: manifest.version, bytes };
+  async check({ model, backend }, _report, signal) {
+    const store = await ModelStore.open(model, { create: false });
+    const stored = (await store?.text(MANIFEST)) ?? null;
+    const { manifest } = await readManifest(model, stored, signal);
+    const choice = await chooseBackend(backend, gpu(), deviceNeeds(manifest).largest);
+    // Where nothing is stored yet, only trying tells whether anything could be.
+    const possible = store ?? (await ModelStore.possible());
+    const { quota = 0, usage = 0 } = (await navigator.storage?.estimate().catch(() => null)) ?? {};
+    return checkModel(manifest, choice, {
+      secure: self.isSecureContext,
+      stored: possible ? ((await store?.sizes()) ?? new Map()) : null,
+      quota,
+      usage,
+      persisted: await persisted(),
+      memory: /** @type {any} */ (navigator).deviceMemory ?? null,
+    });
   },
 
-  async generate({ request }, report) {
+  async open({ model, backend }, report, signal) {
+    report({ phase: "engine", step: 0, steps: 1 });
+    await start();
+    report({ phase: "engine", step: 1, steps: 1 });
+    return alone(signal, () => open(model, backend, report, signal));
+  },
+
+  async generate({ request }, report, signal) {
     if (!engine) {
-      throw { code: "model-not-open", fault: "input", message: "no model is open", remedy: "open a model first" };
+      throw failure("input", "model-not-open", "no model is open", "open a model first");
     }
-    return engine.generate(request, report);
+    const running = engine;
+    const cancel = () => running.cancel();
+    const made = running.generate(request, report);
+    signal.addEventListener("abort", cancel, { once: true });
+    return made.finally(() => signal.removeEventListener("abort", cancel));
   },
 
   async cancel({ target }) {
-    if (target === running) {
-      engine?.cancel();
-    } else if (target > running) {
-      cancelled.add(target);
-    }
+    tasksUnderWay.get(target)?.abort(CANCELLED);
     return null;
   },
 
@@ -94,11 +108,91 @@ const tasks = {
     return wasm.render_face(seed, style, size);
   },
 
-  async forget() {
-    await forgetModels();
+  async stored() {
+    const models = await storedModels();
+    return { persisted: await persisted(), bytes: models.reduce((sum, { bytes }) => sum + bytes, 0), models };
+  },
+
+  async forget({ model }, _report, signal) {
+    await alone(signal, () => forgetModels(model ?? undefined));
     return null;
   },
 };
+
+/**
+ * Fetches a model and puts it onto a device; the model that was open before stays until then.
+ * @param {string} model
+ * @param {import("./protocol.js").BackendWish} backend
+ * @param {Report} report
+ * @param {AbortSignal} signal
+ */
+async function open(model, backend, report, signal) {
+  const store = await ModelStore.open(model, { create: true });
+  const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
+  const choice = await chooseBackend(backend, gpu(), deviceNeeds(manifest).largest);
+  const next = await openDevice(choice);
+  try {
+    const { files, fetched, notices } = await readModel(model, manifest, store, {
+      hash: () => new wasm.Sha256(),
+      signal,
+      report: (step, steps) => report({ phase: "fetch", step, steps }),
+    });
+    engine?.free();
+    engine = null;
+    load(next, files, report);
+    // While it loaded no message could arrive.
+    await turn();
+    signal.throwIfAborted();
+    if (store) {
+      await settle(store, manifest, text);
+    }
+    engine = next;
+    const opened = { choice, model: manifest.name, version: manifest.version, bytes: modelBytes(manifest), fetched };
+    return { ...opened, notices: [...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
+  } catch (thrown) {
+    // After a trap nothing of wasm may be touched.
+    if (!(thrown instanceof WebAssembly.RuntimeError)) {
+      next.free();
+    }
+    throw thrown;
+  }
+}
+
+/** @param {string} version @returns {Notice} */
+function offlineNotice(version) {
+  return {
+    code: "model-offline",
+    message: `the model's server cannot be reached: the stored version ${version} is used`,
+    remedy: "a newer version is looked for at the next visit",
+  };
+}
+
+/**
+ * Loads a model from its files, which are read piece by piece and at most one at a time.
+ * @param {wasm.Engine} device
+ * @param {Map<string, Blob>} files
+ * @param {Report} report
+ */
+function load(device, files, report) {
+  const paths = [...files.keys()];
+  // Known to workers only, and so not to the types of a page.
+  const reader = new /** @type {any} */ (globalThis).FileReaderSync();
+  const seen = new Set();
+  report({ phase: "load", step: 0, steps: paths.length });
+  device.load(
+    paths,
+    paths.map((path) => files.get(path)?.size ?? 0),
+    (/** @type {string} */ path, /** @type {number} */ start, /** @type {number} */ end) => {
+      if (!seen.has(path)) {
+        report({ phase: "load", step: seen.size, steps: paths.length });
+        seen.add(path);
+      }
+      const part = /** @type {Blob} */ (files.get(path)).slice(start, end);
+      return new Uint8Array(reader.readAsArrayBuffer(part));
+    },
+  );
+  report({ phase: "load", step: paths.length, steps: paths.length });
+}
 
 /**
  * A device for the chosen backend. When WebGPU fails to start without having been asked for by name, the CPU takes over,
@@ -118,37 +212,41 @@ async function openDevice(choice) {
   }
 }
 
-/** @param {Ask & { id: number }} ask */
-async function next(ask) {
-  const { id } = ask;
-  if (cancelled.delete(id)) {
-    post({ type: "error", id, error: { code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" } });
-    return;
-  }
-  running = id;
-  await answer(ask);
-  cancelled.delete(id);
+/** Whether the browser has promised to keep what is stored. */
+async function persisted() {
+  return (await navigator.storage?.persisted?.().catch(() => false)) ?? false;
+}
+
+/** Lets waiting messages and events in. */
+function turn() {
+  return new Promise((resolve) => {
+    setTimeout(resolve);
+  });
 }
 
 /** @param {Ask & { id: number }} ask */
 async function answer(ask) {
   const { id } = ask;
+  const signal = tasksUnderWay.get(id)?.signal ?? new AbortController().signal;
   try {
-    const task = /** @type {(ask: Ask, report: Report) => Promise<unknown>} */ (tasks[ask.type]);
+    signal.throwIfAborted();
+    const task = /** @type {(ask: Ask, report: Report, signal: AbortSignal) => Promise<unknown>} */ (tasks[ask.type]);
     if (!task) {
-      throw { code: "unknown-question", fault: "internal", message: `unknown question “${ask.type}”`, remedy: "" };
+      throw failure("internal", "unknown-question", `unknown question “${ask.type}”`, "");
     }
-    const value = await task(ask, (progress) => {
-      post({ type: "progress", id, progress });
-    });
+    const value = await task(ask, (progress) => post({ type: "progress", id, progress }), signal);
     post({ type: "result", id, value }, buffers(value));
   } catch (thrown) {
+    // What broke may only be the first sign of a lost device, which is told a little later.
+    await turn();
     // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted.
     if (thrown instanceof WebAssembly.RuntimeError) {
       crash(thrown);
-    } else {
-      post({ type: "error", id, error: toFailure(thrown) });
+    } else if (!ended) {
+      post({ type: "error", id, error: outOfMemory(thrown) ?? toFailure(thrown) });
     }
+  } finally {
+    tasksUnderWay.delete(id);
   }
 }
 
@@ -162,22 +260,43 @@ function buffers(value) {
   return parts.filter((part) => part instanceof Uint8Array).map((part) => part.buffer);
 }
 
-/** @param {unknown} thrown */
-function crash(thrown) {
-  const panic = started ? wasm.last_panic() : undefined;
-  /** @type {Failure} */
-  const error = {
-    code: "engine-crashed",
-    fault: "internal",
-    message: panic ?? (thrown instanceof Error ? thrown.message : String(thrown)),
-    remedy: "try again with a smaller picture; if it comes back, please report it",
-  };
-  post({ type: "crash", error });
+/**
+ * Ends every task: the page replaces this worker.
+ * @param {Failure} error
+ */
+function end(error) {
+  if (!ended) {
+    ended = true;
+    post({ type: "crash", error });
+  }
 }
 
+/** @param {unknown} thrown */
+function crash(thrown) {
+  const message = (ready && wasm.last_panic()) || (thrown instanceof Error ? thrown.message : String(thrown));
+  const remedy = "try again with a smaller picture; if it comes back, please report it";
+  end(outOfMemory(thrown) ?? failure("internal", "engine-crashed", message, remedy));
+}
+
+/**
+ * Whether an exception means that memory is exhausted.
+ * @param {unknown} thrown
+ * @returns {Failure | null}
+ */
+function outOfMemory(thrown) {
+  const bytes = thrown instanceof WebAssembly.RuntimeError && ready ? wasm.failed_allocation() : undefined;
+  if (bytes === undefined && !(thrown instanceof RangeError && /alloc|memory/i.test(thrown.message))) {
+    return null;
+  }
+  const message = bytes === undefined ? "the tab is out of memory" : `the tab has no room for ${Math.ceil(bytes / 2 ** 20)} MiB more`;
+  return failure("device", "out-of-memory", message, "ask for a smaller picture or fewer people, close other tabs, or use a smaller model");
+}
+
+watchDevices(end);
 self.addEventListener("message", ({ data }) => {
+  tasksUnderWay.set(data.id, new AbortController());
   if (QUEUED.has(data.type)) {
-    queue = queue.then(() => next(data));
+    queue = queue.then(() => answer(data));
   } else {
     void answer(data);
   }

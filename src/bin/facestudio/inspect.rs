@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use facestudio::weights::{Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, TensorSource};
+use facestudio::weights::{
+    Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader,
+};
 use facestudio::{Error, Result};
 use serde::Serialize;
 use serde_json::Value;
@@ -169,7 +171,7 @@ fn component(folder: &Folder, name: &str, listed: &BTreeMap<&str, &FileEntry>) -
     let component = Component::new(folder, name);
     let damaged = report.files.iter().any(|file| file.state == State::Damaged);
     if !damaged && files.iter().any(|file| file.ends_with(".safetensors")) {
-        component.shards()?.iter().for_each(|shard| count(&mut report, shard));
+        component.headers()?.iter().for_each(|header| count(&mut report, header));
     }
     if let Some(config) = files.iter().find(|file| is_config(file))
         && !damaged
@@ -191,11 +193,11 @@ fn is_plain(value: &Value) -> bool {
     }
 }
 
-fn count(report: &mut ComponentReport, file: &SafetensorsFile) {
-    for name in file.names() {
-        let count = file.shape(&name).unwrap_or_default().iter().product::<usize>();
+fn count(report: &mut ComponentReport, header: &SafetensorsHeader) {
+    for name in header.names() {
+        let count = header.shape(&name).unwrap_or_default().iter().product::<usize>();
         report.parameters += count;
-        *report.dtypes.entry(file.dtype(&name).unwrap_or_default()).or_default() += count;
+        *report.dtypes.entry(header.dtype(&name).unwrap_or_default()).or_default() += count;
     }
 }
 
@@ -221,10 +223,11 @@ fn file(path: &Path) -> Result<Report> {
         report.metadata = texts.into_iter().collect();
     } else {
         let file = SafetensorsFile::new(bytes).map_err(|e| e.context(&name))?;
-        report.metadata = file.metadata().clone();
-        let shape = |name: &String| file.shape(name).unwrap_or_default();
-        report.tensors = file.names().into_iter().map(|name| (name.clone(), shape(&name))).collect();
-        count(&mut report, &file);
+        let header = file.header();
+        report.metadata = header.metadata().clone();
+        let shape = |name: &String| header.shape(name).unwrap_or_default();
+        report.tensors = header.names().into_iter().map(|name| (name.clone(), shape(&name))).collect();
+        count(&mut report, header);
     }
     Ok(Report {
         path: name,

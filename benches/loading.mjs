@@ -1,0 +1,72 @@
+/**
+ * What opening a model costs in the browser, in time and memory: `node benches/loading.mjs MODELS [webgpu]`.
+ *
+ * MODELS is a folder that holds the model folder `mini`; `cargo run --example tiny-model -- MODELS/mini 896` makes one of
+ * more than 500 MB. Times are of this machine, with a local server. Memory is the renderer process's peak (VmHWM, Linux
+ * only), which holds wasm's memory and JavaScript's together, and wasm's own, which never shrinks.
+ */
+
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { chromium } from "playwright-core";
+
+import { EXECUTABLE, FLAGS, startServer } from "../tests/browser/harness.mjs";
+
+const [models = "models", backend = "cpu"] = process.argv.slice(2);
+const server = await startServer(["--models", models]);
+// A profile on the disk: a private window would hold the stored files in memory.
+const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
+const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS, headless: true });
+
+/** Largest peak among the browser's renderers, in MiB. */
+async function rendererPeak() {
+  const session = await /** @type {any} */ (context.browser()).newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  const peaks = processInfo
+    .filter((/** @type {any} */ { type }) => type === "renderer")
+    .map((/** @type {any} */ { id }) => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1]));
+  return Math.max(...peaks) / 1024;
+}
+
+/** @param {string} name */
+async function visit(name) {
+  const page = await context.newPage();
+  await page.route("**/blank.html", (route) =>
+    route.fulfill({ contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
+  );
+  await page.goto(`${server.url}blank.html`);
+  const times = await page.evaluate(async (backend) => {
+    const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
+    const begin = performance.now();
+    const since = () => Math.round(performance.now() - begin);
+    const client = new EngineClient();
+    await client.render({ seed: 1, style: "photo", size: 64 });
+    const engine = since();
+    /** @type {Record<string, number>} */
+    const phases = {};
+    const onProgress = (/** @type {any} */ { phase }) => (phases[phase] ??= since());
+    const opened = await client.open({ model: "/models/mini/", backend, onProgress });
+    const ready = since();
+    await client.generate({ people: [], prompt: "a smiling man", alpha: 0, seed: 1, steps: 1 });
+    return { engine, ...phases, ready, picture: since(), bytes: opened.bytes, fetched: opened.fetched };
+  }, backend);
+  const wasm = await page.workers()[0].evaluate(async () => {
+    const { default: init } = await import(new URL("../wasm/facestudio.js", location.href).href);
+    return (await init()).memory.buffer.byteLength / 2 ** 20;
+  });
+  const peak = await rendererPeak();
+  console.log(JSON.stringify({ visit: name, backend, milliseconds: times, MiB: { wasm, renderer: Math.round(peak) } }));
+  await page.close();
+}
+
+try {
+  await visit("cold");
+  await visit("warm");
+} finally {
+  await context.close();
+  server.stop();
+  rmSync(profile, { recursive: true, force: true });
+}

@@ -1,0 +1,156 @@
+//! One network of a model folder in the diffusers/transformers layout: its config and its weights.
+
+use std::cell::RefCell;
+
+use serde::de::DeserializeOwned;
+
+use super::files::Files;
+use super::safetensors::SafetensorsHeader;
+use super::shards;
+use super::tensors::{TensorSource, missing};
+use crate::error::{Error, Result};
+
+/// One network of a model: its folder with `config.json` and safetensors.
+pub struct Component<'a> {
+    files: &'a dyn Files,
+    folder: String,
+}
+
+impl<'a> Component<'a> {
+    /// The component in `folder` of `files`; `""` where `files` is the component's own folder.
+    pub fn new(files: &'a dyn Files, folder: &str) -> Self {
+        Self { files, folder: folder.to_owned() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
+    }
+
+    /// Whether the component's folder has a file of that name.
+    pub fn contains(&self, name: &str) -> Result<bool> {
+        Ok(self.files.list(&self.folder)?.iter().any(|file| file == name))
+    }
+
+    /// Reads a file of the component's folder.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        self.files.read(&self.path(name))
+    }
+
+    /// Parses `config.json` (or another JSON file of the folder).
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let bytes = self.read(name)?;
+        serde_json::from_slice(&bytes).map_err(|e| {
+            Error::weights(
+                "config",
+                format!("{}: {e}", self.path(name)),
+                "use the config of a supported model",
+            )
+        })
+    }
+
+    /// Opens the folder's weights: its `.safetensors` file, or all of its shards. At most one of them is in memory at a
+    /// time.
+    ///
+    /// Of several variants of one file (`model.safetensors` beside `model.fp16.safetensors`) the plain one is taken.
+    pub fn tensors(&self) -> Result<Box<dyn TensorSource + 'a>> {
+        Ok(Box::new(Shards { files: self.files, shards: self.shards()?, held: RefCell::default() }))
+    }
+
+    /// The headers of the files behind [`tensors`](Self::tensors).
+    pub fn headers(&self) -> Result<Vec<SafetensorsHeader>> {
+        Ok(self.shards()?.into_iter().map(|shard| shard.header).collect())
+    }
+
+    fn shards(&self) -> Result<Vec<Shard>> {
+        let names = weight_files(self.files.list(&self.folder)?);
+        let folder = if self.folder.is_empty() { "the folder" } else { &self.folder };
+        if names.is_empty() {
+            return Err(Error::weights(
+                "weights-missing",
+                format!("no .safetensors file in {folder}"),
+                "convert the checkpoint with `facestudio convert`, or point to the folder that holds it",
+            ));
+        }
+        for name in &names {
+            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling))
+            {
+                return Err(Error::weights(
+                    "weights-missing",
+                    format!("{} is there, but {absent} is not", self.path(name)),
+                    "fetch or convert the model again",
+                ));
+            }
+        }
+        let mut shards: Vec<Shard> = Vec::with_capacity(names.len());
+        for name in names {
+            let path = self.path(&name);
+            let part = |range| self.files.read_range(&path, range);
+            let header =
+                SafetensorsHeader::read(self.files.size(&path)?, part).map_err(|e| e.context(&path))?;
+            if let Some(twice) = header.names().iter().find(|name| shards.iter().any(|shard| shard.has(name)))
+            {
+                return Err(Error::weights(
+                    "tensor-duplicate",
+                    format!("{path}: tensor '{twice}' is also in another file of {folder}"),
+                    "keep one set of weights in the folder",
+                ));
+            }
+            shards.push(Shard { path, header });
+        }
+        Ok(shards)
+    }
+}
+
+/// The `.safetensors` files among `names`, without variants `stem.variant.safetensors` of a file that is there.
+fn weight_files(names: Vec<String>) -> Vec<String> {
+    let stems: Vec<String> =
+        names.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect();
+    let variant =
+        |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
+    stems.iter().filter(|stem| !variant(stem)).map(|stem| format!("{stem}.safetensors")).collect()
+}
+
+struct Shard {
+    path: String,
+    header: SafetensorsHeader,
+}
+
+impl Shard {
+    fn has(&self, name: &str) -> bool {
+        self.header.shape(name).is_some()
+    }
+}
+
+/// A network's weights. The shard that was read last stays in memory until another is asked for: tensors are asked for
+/// block by block, and a block's tensors lie side by side.
+struct Shards<'a> {
+    files: &'a dyn Files,
+    shards: Vec<Shard>,
+    /// Index and bytes.
+    held: RefCell<Option<(usize, Vec<u8>)>>,
+}
+
+impl TensorSource for Shards<'_> {
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.shards.iter().flat_map(|shard| shard.header.names()).collect();
+        names.sort();
+        names
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.shards.iter().find_map(|shard| shard.header.shape(name))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let index = self.shards.iter().position(|shard| shard.has(name)).ok_or_else(|| missing(name))?;
+        let Shard { path, header } = &self.shards[index];
+        let mut held = self.held.borrow_mut();
+        if held.as_ref().is_none_or(|(i, _)| *i != index) {
+            // Let go of the old one first: never two in memory.
+            *held = None;
+            *held = Some((index, self.files.read(path)?));
+        }
+        let bytes = held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        header.decode(name, bytes).map_err(|e| e.context(path))
+    }
+}

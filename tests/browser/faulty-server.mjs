@@ -1,0 +1,84 @@
+/** The browser package and a model from a server that fails on demand, and notes what it was asked for. */
+
+import { once } from "node:events";
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join } from "node:path";
+
+import { ROOT } from "./harness.mjs";
+
+const TYPES = /** @type {Record<string, string>} */ ({
+  ".html": "text/html",
+  ".css": "text/css",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+});
+
+/**
+ * How an answer fails: after so many bytes, with another status, with a whole file where a part was asked for, or with
+ * its last byte changed.
+ * @typedef {{ cut?: number, status?: number, ignoreRange?: boolean, flip?: boolean }} Fault
+ * @typedef {{ path: string, range: string | undefined, ifRange: string | undefined, status: number, sent: number }} Entry
+ */
+
+/** @param {string} models the folder behind /models/ */
+export async function startFaultyServer(models) {
+  const faulty = {
+    url: "",
+    /** Every request, in order. @type {Entry[]} */
+    log: [],
+    /** Decides how a request fails. @type {(path: string) => Fault | undefined} */
+    fault: () => undefined,
+    stop: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+  const server = createServer((request, response) => {
+    const path = new URL(request.url ?? "/", "http://x").pathname;
+    const { range } = request.headers;
+    const ifRange = /** @type {string | undefined} */ (request.headers["if-range"]);
+    const entry = { path, range, ifRange, status: 200, sent: 0 };
+    faulty.log.push(entry);
+    const file = path.startsWith("/models/") ? join(models, path.slice(8)) : join(ROOT, "pkg", path);
+    const { cut = Infinity, status, ignoreRange = false, flip = false } = faulty.fault(path) ?? {};
+    const head = { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "cache-control": "no-cache" };
+    if (path === "/blank.html") {
+      response.writeHead(200, { ...head, "content-type": "text/html" }).end("<!doctype html><title>blank</title>");
+      return;
+    }
+    if (status || !existsSync(file) || !statSync(file).isFile()) {
+      entry.status = status ?? 404;
+      response.writeHead(entry.status).end();
+      return;
+    }
+    const { size, mtimeMs } = statSync(file);
+    const tag = `"${size}-${mtimeMs}"`;
+    const partial = range && !ignoreRange && (!ifRange || ifRange === tag);
+    const start = partial ? Number(/^bytes=(\d+)-$/.exec(range)?.[1]) : 0;
+    entry.status = partial ? 206 : 200;
+    response.writeHead(entry.status, {
+      ...head,
+      etag: tag,
+      "content-length": size - start,
+      ...(partial ? { "content-range": `bytes ${start}-${size - 1}/${size}` } : {}),
+    });
+    const end = Math.min(size, start + cut);
+    const stream = createReadStream(file, { start, end: Math.max(start, end - 1) });
+    stream.on("data", (bytes) => {
+      const chunk = /** @type {Buffer} */ (bytes);
+      entry.sent += chunk.length;
+      if (flip && start + entry.sent === size) {
+        chunk[chunk.length - 1] ^= 1;
+      }
+      response.write(chunk);
+    });
+    stream.on("end", () => (end < size ? setTimeout(() => response.destroy(), 50) : response.end()));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = /** @type {import("node:net").AddressInfo} */ (server.address());
+  faulty.url = `http://127.0.0.1:${address.port}/`;
+  return faulty;
+}

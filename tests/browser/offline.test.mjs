@@ -1,0 +1,91 @@
+/** The page without a network: opened by its service worker, with the model from the browser's storage. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+
+import { call, draw, request, until } from "./client.mjs";
+import { ROOT, openPage, startBrowser, startServer, tinyModel } from "./harness.mjs";
+
+/** @type {import("playwright-core").Browser} */
+let browser;
+
+before(async () => {
+  browser = await startBrowser();
+});
+
+after(async () => {
+  await browser?.close();
+});
+
+/** Puts a client of its own beside the page's element. @param {import("playwright-core").Page} page */
+const addClient = (page) =>
+  page.evaluate(async () => {
+    const { EngineClient } = await import(new URL("engine/client.js", document.baseURI).href);
+    const all = /** @type {any} */ (globalThis);
+    all.client = new EngineClient();
+    all.hash = async (/** @type {Uint8Array} */ bytes) =>
+      Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", /** @type {any} */ (bytes)))).join();
+  });
+
+const open = (/** @type {any} */ client) => client.open({ model: "models/mini/", backend: "cpu" });
+
+test("a second visit without a network draws the same picture", async () => {
+  const server = await startServer(["--models", tinyModel()]);
+  const { context, page, errors } = await openPage(browser);
+  try {
+    await page.goto(server.url);
+    await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+    await addClient(page);
+    assert.deepEqual((await call(page, open)).value?.notices, []);
+    const online = await call(page, draw, request());
+    assert.equal(online.error, undefined);
+    // The real page, with its policy, from `facestudio serve`.
+    assert.deepEqual(errors, []);
+
+    server.stop();
+    await until(() => fetch(server.url).then(() => false, () => true));
+    await page.reload();
+    await page.waitForFunction(() => customElements.get("face-studio"));
+    await addClient(page);
+    const opened = await call(page, open);
+    assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["model-offline"]);
+    assert.equal(opened.value.fetched, 0);
+    assert.deepEqual(await call(page, draw, request()), online);
+  } finally {
+    server.stop();
+    await context.close();
+  }
+});
+
+test("the service worker keeps the page of one release, and neither models nor anything else", async () => {
+  const server = await startServer(["--models", tinyModel()]);
+  const { context, page } = await openPage(browser);
+  try {
+    await page.goto(server.url);
+    await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+    await page.reload();
+    await addClient(page);
+    await call(page, open);
+    await call(page, draw, request());
+    const caches = await page.evaluate(async () => {
+      const found = /** @type {Record<string, string[]>} */ ({});
+      for (const name of await globalThis.caches.keys()) {
+        const keys = await (await globalThis.caches.open(name)).keys();
+        found[name] = keys.map(({ url }) => url);
+      }
+      return found;
+    });
+    const [[name, urls], ...others] = Object.entries(caches);
+    assert.deepEqual(others, []);
+    const { version } = JSON.parse(readFileSync(`${ROOT}pkg/package.json`, "utf8"));
+    assert.match(name, new RegExp(`^facestudio-shell ${server.url} ${version}-[0-9a-f]{12}$`));
+    for (const path of ["", "face-studio/face-studio.js", "engine/worker.js", "wasm/facestudio_bg.wasm"]) {
+      assert.ok(urls.includes(server.url + path), path);
+    }
+    assert.deepEqual(urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)), []);
+  } finally {
+    server.stop();
+    await context.close();
+  }
+});

@@ -1,0 +1,30 @@
+/** Watches the WebGPU devices that wasm opens: wgpu's own handlers end inside wasm, where nobody can be told. */
+
+import { failure } from "./protocol.js";
+
+/** @import { Failure } from "./protocol.js" */
+
+/**
+ * Calls `fail` when a device that this worker opens from now on is lost, or out of memory.
+ * @param {(error: Failure) => void} fail
+ */
+export function watchDevices(fail) {
+  const adapter = /** @type {any} */ (globalThis).GPUAdapter?.prototype;
+  if (!adapter) {
+    return;
+  }
+  const { requestDevice } = adapter;
+  adapter.requestDevice = async function (/** @type {unknown[]} */ ...options) {
+    const device = await requestDevice.apply(this, options);
+    void device.lost.then((/** @type {{ reason: string, message: string }} */ { reason, message }) => {
+      const why = message || reason || "the browser does not say why";
+      fail(failure("device", "device-lost", `the graphics device was lost: ${why}`, "try again: the model is opened anew; if it comes back, use the backend “cpu”"));
+    });
+    device.addEventListener("uncapturederror", (/** @type {any} */ { error }) => {
+      if (error instanceof /** @type {any} */ (globalThis).GPUOutOfMemoryError) {
+        fail(failure("device", "out-of-memory", `the graphics device is out of memory: ${error.message}`, "ask for a smaller picture or fewer people, close other tabs, or use a smaller model"));
+      }
+    });
+    return device;
+  };
+}
