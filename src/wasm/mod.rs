@@ -6,7 +6,7 @@ mod failure;
 mod sample;
 
 pub use engine::Engine;
-pub use sample::{inspect_image, render_face};
+pub use sample::{draw_face, hair_colors, inspect_image, random_face, render_face};
 
 use wasm_bindgen::prelude::*;
 

@@ -14,7 +14,7 @@ let started = null;
 /** @type {wasm.Engine | null} */
 let engine = null;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
-const QUEUED = new Set(["open", "generate", "forget"]);
+const QUEUED = new Set(["open", "generate", "forget", "faces", "similarity"]);
 /** The tail of the queue. */
 let queue = Promise.resolve();
 /** Id of the task that runs, or ran last; ids only grow. */
@@ -65,14 +65,19 @@ const tasks = {
     await next.load();
     report({ phase: "load", step: 1, steps: 1 });
     engine = next;
-    return { choice, model: manifest.name, version: manifest.version, bytes };
+    return { choice, model: manifest.name, version: manifest.version, bytes, abilities: next.abilities() };
   },
 
   async generate({ request }, report) {
-    if (!engine) {
-      throw { code: "model-not-open", fault: "input", message: "no model is open", remedy: "open a model first" };
-    }
-    return engine.generate(request, report);
+    return loaded().generate(request, report);
+  },
+
+  async faces({ image }) {
+    return loaded().faces(image);
+  },
+
+  async similarity({ picture, person }) {
+    return loaded().similarity(picture, person);
   },
 
   async cancel({ target }) {
@@ -94,11 +99,34 @@ const tasks = {
     return wasm.render_face(seed, style, size);
   },
 
+  async random_face({ seed }) {
+    await start();
+    return wasm.random_face(seed);
+  },
+
+  async draw_face({ portrait, size }) {
+    await start();
+    return wasm.draw_face(portrait, size);
+  },
+
+  async hair_colors() {
+    await start();
+    return wasm.hair_colors();
+  },
+
   async forget() {
     await forgetModels();
     return null;
   },
 };
+
+/** The engine with its model; fails where none is open. */
+function loaded() {
+  if (!engine) {
+    throw { code: "model-not-open", fault: "input", message: "no model is open", remedy: "open a model first" };
+  }
+  return engine;
+}
 
 /**
  * A device for the chosen backend. When WebGPU fails to start without having been asked for by name, the CPU takes over,
