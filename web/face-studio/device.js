@@ -1,6 +1,7 @@
 /** The device panel: what is stored on this machine, and how to delete it. */
 
 import { keepsHistory, switchHistory } from "./history.js";
+import { rounded } from "./messages.js";
 
 /** @import { Builder } from "./builder.js" */
 
@@ -71,7 +72,7 @@ export class Device {
     try {
       const bytes = await this.#options.stored();
       if (bytes !== null) {
-        this.#builder.say(this.#model, { text: ["device.stored", { n: (bytes / 1e6).toFixed(1) }] });
+        this.#builder.say(this.#model, { text: ["device.stored", { n: rounded(bytes / 1e6, 1) }] });
       }
     } catch (error) {
       this.#options.fail(error);

@@ -1,6 +1,7 @@
 /** The results: every picture of this visit, and those that were kept; strips of several side by side. */
 
 import { cross } from "./dialog.js";
+import { rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
 /** @import { GenerateRequest } from "../engine/protocol.js" */
@@ -111,7 +112,7 @@ export class Gallery {
     const { settings, caption, likeness } = result;
     const image = h("img", { attributes: { alt: "" } });
     show(image, result.png);
-    const likenessText = likeness === undefined || likeness === null ? null : h("span", { text: ["results.likeness", { value: likeness.toFixed(2) }] });
+    const likenessText = likeness === undefined || likeness === null ? null : h("span", { text: ["results.likeness", { value: rounded(likeness, 2) }] });
     return h(
       "li",
       { class: "result" },

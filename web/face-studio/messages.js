@@ -34,6 +34,15 @@ export function lookUp(lang, key, values) {
 }
 
 /**
+ * A number with at most so many digits after the point, for a gap.
+ * @param {number} value
+ * @param {number} digits
+ */
+export function rounded(value, digits) {
+  return Number(value.toFixed(digits));
+}
+
+/**
  * Whether there is a message of that name.
  * @param {string} key
  * @returns {key is Key}

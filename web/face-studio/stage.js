@@ -1,7 +1,7 @@
 /** The stage: the picture large, how far it is, what went wrong. */
 
 import { cross } from "./dialog.js";
-import { isKey } from "./messages.js";
+import { isKey, rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
 /** @import { Failure } from "../engine/protocol.js" */
@@ -118,7 +118,7 @@ export class Stage {
     /** @type {Said} */
     let text = `phase.${phase}`;
     if (bytes !== undefined && total_bytes !== undefined) {
-      text = ["phase.fetch_count", { done: (bytes / 1e6).toFixed(1), all: (total_bytes / 1e6).toFixed(1) }];
+      text = ["phase.fetch_count", { done: rounded(bytes / 1e6, 1), all: rounded(total_bytes / 1e6, 1) }];
     } else if (phase === "denoise") {
       text = count > 1 ? ["phase.denoise_many", { step, steps, n: picture + 1, count }] : ["phase.denoise_count", { step, steps }];
     }
@@ -159,7 +159,7 @@ export class Stage {
     this.#likeness.hidden = likeness === undefined;
     if (likeness !== undefined) {
       this.#builder.say(this.#likeness, {
-        text: likeness === null ? "stage.no_face" : ["stage.likeness", { value: likeness.toFixed(2) }],
+        text: likeness === null ? "stage.no_face" : ["stage.likeness", { value: rounded(likeness, 2) }],
       });
     }
     this.#place();

@@ -9,6 +9,7 @@ import { FaceMaker } from "./face-maker.js";
 import { Gallery } from "./gallery.js";
 import { dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
+import { rounded } from "./messages.js";
 import { People } from "./people.js";
 import { fromPerson } from "./person.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
@@ -424,7 +425,7 @@ export class Studio {
     }
     const where = check.choice.backend === "webgpu" ? "WebGPU" : "CPU";
     this.#builder.say(this.#badge, {
-      text: check.fetch_bytes > 0 ? ["engine.will_fetch", { where, n: (check.fetch_bytes / 1e6).toFixed(1) }] : ["engine.stored", { where }],
+      text: check.fetch_bytes > 0 ? ["engine.will_fetch", { where, n: rounded(check.fetch_bytes / 1e6, 1) }] : ["engine.stored", { where }],
     });
     const [problem] = check.problems;
     if (problem) {
