@@ -19,7 +19,7 @@ export function openDialog(builder, root, { title, className = "", closed }, ...
     "dialog",
     { class: `dialog ${className}`, part: "dialog", attributes: { "aria-labelledby": "dialog-title" } },
     make(
-      "header",
+      "div",
       { class: "dialog-head" },
       make("h2", { id: "dialog-title", text: title }),
       make("button", { type: "button", class: "icon close", label: "close", on: { click: close } }, cross()),

@@ -7,6 +7,7 @@ export const de = {
   title: "FaceStudio",
   tagline: "Ein Gesicht, ein Stil, ein paar Worte: ein neues Bild, gemacht in diesem Tab. Kein Foto verlässt ihn.",
   footer: "Die Bilder stammen von einem Modell, und die Datei sagt das auch. Verwende nur Fotos von Menschen, die zustimmen.",
+  controls: "Was entstehen soll",
   generate: "Bild erzeugen",
   cancel: "Abbrechen",
   close: "Schließen",

@@ -4,6 +4,7 @@ export const en = {
   title: "FaceStudio",
   tagline: "A face, a style, a few words: a new picture, made in this tab. No photo leaves it.",
   footer: "Pictures are made by a model and say so in the file. Use photos only of people who agree.",
+  controls: "What to make",
   generate: "Generate",
   cancel: "Cancel",
   close: "Close",

@@ -203,7 +203,7 @@ export class Studio {
     const h = this.#builder.h.bind(this.#builder);
     const form = h(
       "form",
-      { noValidate: true, part: "controls" },
+      { noValidate: true, part: "controls", label: "controls" },
       this.#people.node,
       this.#style.node,
       this.#words.node,

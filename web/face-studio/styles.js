@@ -42,7 +42,7 @@ styles.replaceSync(`
 
 .studio { max-width: 1240px; margin: 0 auto; padding: 24px 16px 40px; }
 
-header:not(.dialog-head) { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 20px; margin-bottom: 20px; }
+header { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 20px; margin-bottom: 20px; }
 h1, h2, p { margin: 0; }
 h1 { font-size: 1.45rem; font-weight: 680; letter-spacing: -0.022em; line-height: 1.25; }
 h2, .title { display: block; font-size: 1rem; font-weight: 640; letter-spacing: -0.006em; line-height: 1.4; }
