@@ -22,6 +22,9 @@ if [ ! -f "$wasm" ] || [ "$built" -nt "$wasm" ]; then
 fi
 
 rm -rf pkg/engine pkg/face-studio
-cp -R web/index.html web/page.css web/page.js web/package.json web/engine web/face-studio README.md LICENSE-MIT LICENSE-APACHE pkg/
+cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/package.json web/engine web/face-studio \
+  README.md LICENSE-MIT LICENSE-APACHE pkg/
+# TypeScript's declarations come from the JSDoc.
+npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 node scripts/fill-shell.mjs
 echo "pkg: $(($(wc -c <"$wasm") / 1024)) KiB of wasm, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"

@@ -14,9 +14,10 @@ use crate::condition::{Condition, Regions};
 use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
 use crate::guidance::fusion::hybrid;
+use crate::guidance::mixing;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
-use crate::request::GenerateRequest;
+use crate::request::{GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler};
 use crate::weights::Files;
 pub use embed::Found;
@@ -66,6 +67,15 @@ pub struct Generated {
     pub seed: u64,
 }
 
+/// The picture sizes that a model makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width and height in pixels that it was trained on, where its config says.
+    pub own: Option<[usize; 2]>,
+    /// Sides are multiples of this.
+    pub multiple: usize,
+}
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct FaceStudio {
@@ -86,6 +96,45 @@ impl FaceStudio {
     /// The faces of a picture, as the pipeline finds them, without person masks.
     pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<Found>> {
         embed::detect(&self.models.detector, picture, false, &self.device).await
+    }
+
+    /// How alike the people of a picture and a person are: the cosine of the identity encoder's embeddings, −1 to 1.
+    ///
+    /// Of several faces in the picture the one most like the person counts. Fails with `face-not-found` where the
+    /// picture, or a photo of the person, shows none.
+    pub async fn similarity(&self, picture: &RgbImage, person: &Person) -> Result<f32> {
+        let mut embeddings = Vec::new();
+        for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
+            let name = format!("photo {}", embeddings.len() + 1);
+            embeddings.push(embed::identity(&self.models, photo, &name, &self.device).await?);
+        }
+        let reference = embed::mix(person, &mut embeddings.into_iter());
+        let mut best = None;
+        for face in self.faces(picture).await? {
+            let embedding = embed::face(&self.models, picture, &face, "the picture", &self.device).await?;
+            let cosine = mixing::cosine(&reference, &embedding);
+            best = Some(best.map_or(cosine, |best: f32| best.max(cosine)));
+        }
+        best.ok_or_else(|| embed::not_found("the picture"))
+    }
+
+    /// The picture sizes that this model makes.
+    pub fn sizes(&self) -> Sizes {
+        let factor = self.models.vae.downsampling();
+        Sizes {
+            own: self.models.sample_size.map(|[height, width]| [width * factor, height * factor]),
+            multiple: factor,
+        }
+    }
+
+    /// Whether the model has a prior, which prompts need.
+    pub fn reads_words(&self) -> bool {
+        self.models.text.is_some()
+    }
+
+    /// Whether the model has a decoder for previews.
+    pub fn has_previews(&self) -> bool {
+        self.models.tiny_vae.is_some()
     }
 
     /// Makes the pictures of a request.
@@ -183,7 +232,7 @@ impl FaceStudio {
         let prompt = Some(request.prompt.as_str()).filter(|_| alpha < 1.0);
         let negative = Some(request.negative_prompt.as_str())
             .filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0);
-        let photos = |person: &crate::request::Person| -> usize {
+        let photos = |person: &Person| -> usize {
             person.identities.iter().map(|identity| identity.photos.len()).sum()
         };
         let texts = prompt.or(negative).map_or(0, |_| request.count);

@@ -29,6 +29,13 @@ fn weighted<'a>(parts: impl Iterator<Item = (f32, &'a [f32])>) -> Vec<f32> {
     sum
 }
 
+/// The cosine of the angle between two embeddings; 0 where one of them is zero.
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+    let norms = norm(a) * norm(b);
+    if norms > 0.0 { dot / norms } else { 0.0 }
+}
+
 fn norm(v: &[f32]) -> f32 {
     v.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
@@ -42,6 +49,15 @@ mod tests {
         for beta in [0.2, 1.0, 7.0] {
             let mixed = mix(&[(beta, vec![0.0, 3.0, 4.0])]);
             assert!(mixed.iter().zip([0.0, 0.6, 0.8]).all(|(m, e)| (m - e).abs() < 1e-6), "{mixed:?}");
+        }
+    }
+
+    #[test]
+    fn cosine_knows_direction_alone() {
+        let a = [3.0, 4.0];
+        for (b, expected) in [([6.0, 8.0], 1.0), ([-3.0, -4.0], -1.0), ([-4.0, 3.0], 0.0), ([0.0, 0.0], 0.0)]
+        {
+            assert!((cosine(&a, &b) - expected).abs() < 1e-6, "{b:?}");
         }
     }
 

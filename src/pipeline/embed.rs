@@ -74,13 +74,27 @@ impl Found {
 /// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
 pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
     let found = detect(&models.detector, photo, false, device).await?;
-    let Some(face) = found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())) else {
-        return Err(Error::input(
-            "face-not-found",
-            format!("no face was found in {name}"),
-            "use a photo that shows the whole face from the front, large and well lit",
-        ));
-    };
+    let largest = found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area()));
+    face(models, photo, &largest.ok_or_else(|| not_found(name))?, name, device).await
+}
+
+/// There is no face in the picture called `name`.
+pub fn not_found(name: &str) -> Error {
+    Error::input(
+        "face-not-found",
+        format!("no face was found in {name}"),
+        "use a photo that shows the whole face from the front, large and well lit",
+    )
+}
+
+/// The unit-length identity embedding of one face in the photo called `name`.
+pub async fn face(
+    models: &Models,
+    photo: &RgbImage,
+    face: &Found,
+    name: &str,
+    device: &Device,
+) -> Result<Vec<f32>> {
     // `align` counts from the centre of the top left pixel, detections from its corner.
     let landmarks = face.landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
     let crop = align::align(photo, &landmarks, models.face_encoder.image_size())?;
@@ -98,8 +112,8 @@ pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &De
     ))
 }
 
-/// A person's identity, `e_f = Σ β_i e_f^i` (paper section 3.2), from the embeddings of all photos in order → `[1, dim]`.
-pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, device: &Device) -> Tensor<2> {
+/// A person's identity, `e_f = Σ β_i e_f^i` (paper section 3.2), from the embeddings of all photos in order.
+pub fn mix(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>) -> Vec<f32> {
     let identities: Vec<(f32, Vec<f32>)> = person
         .identities
         .iter()
@@ -107,7 +121,12 @@ pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, devic
         .filter(|(_, embeddings)| !embeddings.is_empty())
         .map(|(beta, embeddings)| (beta, mixing::average(&embeddings)))
         .collect();
-    let mix = mixing::mix(&identities);
+    mixing::mix(&identities)
+}
+
+/// [`mix`] on the device, `[1, dim]`.
+pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, device: &Device) -> Tensor<2> {
+    let mix = mix(person, photos);
     let dim = mix.len();
     Tensor::from_data(TensorData::new(mix, [1, dim]), device)
 }

@@ -6,7 +6,8 @@ use super::rng::Rng;
 macro_rules! traits {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// A made-up person: continuous traits in [0, 1], and a few choices.
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
         pub struct Identity {
             $($(#[$doc])* pub $name: f32,)*
             /// Hair cut.
@@ -160,7 +161,8 @@ traits! {
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
         #[allow(missing_docs)]
         pub enum $name { $($(#[$vdoc])* $variant),* }
 
@@ -206,7 +208,8 @@ pub enum IdentitySplit {
 }
 
 impl HairColor {
-    pub(super) fn rgb(self) -> V3 {
+    /// Red, green and blue in [0, 1].
+    pub fn rgb(self) -> [f32; 3] {
         match self {
             Self::Black => [0.07, 0.06, 0.07],
             Self::DarkBrown => [0.18, 0.11, 0.08],
@@ -348,6 +351,13 @@ impl Identity {
         out.extend(Beard::ALL.iter().map(|s| f32::from(*s == self.beard)));
         out.extend(Glasses::ALL.iter().map(|s| f32::from(Some(*s) == self.glasses)));
         out
+    }
+
+    /// The same person with every trait brought into [0, 1]; one that is no number becomes 0.5.
+    pub fn clamped(&self) -> Self {
+        let values = self.traits().map(|v| if v.is_nan() { 0.5 } else { v.clamp(0.0, 1.0) });
+        let Self { hair_style, hair_color, beard, glasses, .. } = *self;
+        Self { hair_style, hair_color, beard, glasses, ..Self::from_traits(values) }
     }
 
     /// The person between two: `t` = 0 is `self`, 1 is `other`. Choices come from the nearer one.

@@ -1,5 +1,6 @@
 //! Plain JavaScript objects to requests, and results to plain JavaScript objects; typed in `web/engine/protocol.js`.
 
+use ::image::imageops::{self, FilterType};
 use ::image::{GrayImage, RgbImage};
 use js_sys::{BigInt, Object, Uint8Array};
 use serde::Deserialize;
@@ -8,13 +9,18 @@ use wasm_bindgen::JsValue;
 use super::failure::set;
 use crate::error::{Error, Result};
 use crate::image::codec;
-use crate::pipeline::{Generated, Phase, Progress};
+use crate::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use crate::request::{
     Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Side of a face's crop over the longer side of its box.
+const ROOM: f32 = 1.8;
+/// Most pixels along one side of a face's crop; identity encoders look at far fewer.
+const MAX_CROP: u32 = 512;
 
 /// A `GenerateRequest` as the page sends it; pictures are still encoded.
 #[derive(Deserialize)]
@@ -159,6 +165,53 @@ fn layout(js: JsLayout) -> Result<Layout> {
 fn init(js: JsInit) -> Result<InitImage> {
     let mask = js.mask.map(|mask| mask.decode_mask("the mask of the start picture")).transpose()?;
     Ok(InitImage { image: js.image.decode("the start picture")?, strength: js.strength, mask })
+}
+
+/// The person that a picture is compared with.
+pub fn reference(value: JsValue) -> Result<Person> {
+    let js: JsPerson = serde_wasm_bindgen::from_value(value).map_err(|e| {
+        Error::input(
+            "person-format",
+            format!("the person cannot be read: {e}"),
+            "see `Person` in engine/protocol.js",
+        )
+    })?;
+    person(0, &js)
+}
+
+/// A `Face` of `web/engine/protocol.js`: where it is, and a picture of it with some room around, at most
+/// [`MAX_CROP`] pixels wide.
+pub fn face(found: &Found, picture: &RgbImage) -> Result<JsValue> {
+    let [left, top, right, bottom] = found.face_box;
+    let side = ROOM * (right - left).max(bottom - top).max(1.0);
+    let (x, y) = (0.5 * (left + right - side), 0.5 * (top + bottom - side));
+    let inside = |at: f32, length: u32| at.round().clamp(0.0, length as f32) as u32;
+    let (x0, y0) = (inside(x, picture.width()), inside(y, picture.height()));
+    let width = (inside(x + side, picture.width()) - x0).max(1);
+    let height = (inside(y + side, picture.height()) - y0).max(1);
+    let mut crop = imageops::crop_imm(picture, x0, y0, width, height).to_image();
+    if width.max(height) > MAX_CROP {
+        let scaled = |length: u32| (length * MAX_CROP / width.max(height)).max(1);
+        crop = imageops::resize(&crop, scaled(width), scaled(height), FilterType::CatmullRom);
+    }
+    let object = Object::new();
+    set(&object, "box", &found.face_box.iter().map(|edge| JsValue::from(*edge)).collect::<js_sys::Array>());
+    set(&object, "png", &Uint8Array::from(codec::encode_png(&crop, &[])?.as_slice()));
+    Ok(object.into())
+}
+
+/// `Abilities` of `web/engine/protocol.js`.
+pub fn abilities(studio: &FaceStudio) -> JsValue {
+    let sizes = studio.sizes();
+    let object = Object::new();
+    if let Some([width, height]) = sizes.own {
+        set(&object, "width", &count(width));
+        set(&object, "height", &count(height));
+    }
+    set(&object, "multiple", &count(sizes.multiple));
+    set(&object, "words", &studio.reads_words().into());
+    set(&object, "previews", &studio.has_previews().into());
+    object.into()
 }
 
 /// A `Progress` of `web/engine/protocol.js`.

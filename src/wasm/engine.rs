@@ -12,6 +12,7 @@ use wasm_bindgen_futures::JsFuture;
 use super::convert;
 use super::files::StoredFiles;
 use crate::error::{Error, Result};
+use crate::image::codec;
 use crate::pipeline::{FaceStudio, Progress};
 
 /// A device with a model on it.
@@ -73,6 +74,28 @@ impl Engine {
         result.map_err(JsValue::from)
     }
 
+    /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
+    pub async fn faces(&self, image: Vec<u8>) -> Result<Array, JsValue> {
+        let studio = self.studio()?;
+        let picture = codec::decode(&image)?;
+        let mut found = studio.faces(&picture).await?;
+        found.sort_by(|a, b| b.area().total_cmp(&a.area()));
+        let faces = found.iter().map(|face| convert::face(face, &picture)).collect::<Result<Array>>()?;
+        Ok(faces)
+    }
+
+    /// How alike the people of a picture and a `Person` of `web/engine/protocol.js` are, −1 to 1.
+    pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, JsValue> {
+        let studio = self.studio()?;
+        let person = convert::reference(person)?;
+        Ok(studio.similarity(&codec::decode(&picture)?, &person).await?)
+    }
+
+    /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
+    pub fn abilities(&self) -> Result<JsValue, JsValue> {
+        Ok(convert::abilities(&*self.studio()?))
+    }
+
     /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.
     pub fn cancel(&self) {
         self.cancelled.set(true);
@@ -80,12 +103,14 @@ impl Engine {
 }
 
 impl Engine {
+    fn studio(&self) -> Result<Rc<FaceStudio>> {
+        self.studio.borrow().clone().ok_or_else(|| {
+            Error::input("model-not-open", "no model is loaded", "load it first")
+        })
+    }
+
     async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
-        let studio = self
-            .studio
-            .borrow()
-            .clone()
-            .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))?;
+        let studio = self.studio()?;
         let request = convert::request(request)?;
         let watch = async |progress: Progress| {
             // A progress handler that throws must not stop the picture.

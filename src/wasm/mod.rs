@@ -10,7 +10,7 @@ mod sample;
 pub use engine::Engine;
 pub use files::Sha256;
 pub use memory::failed_allocation;
-pub use sample::{inspect_image, render_face};
+pub use sample::{draw_face, hair_colors, inspect_image, random_face, render_face};
 
 use wasm_bindgen::prelude::*;
 

@@ -26,6 +26,9 @@ export const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // A camera that shows a test picture, and says yes.
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
 ];
 
 /**
@@ -89,5 +92,5 @@ export async function openPage(browser, options = {}) {
  * @param {import("playwright-core").Page} page
  */
 export async function waitForSamples(page) {
-  await page.locator("#style .samples img").nth(6).waitFor({ timeout: 120_000 });
+  await page.locator("#style .tile img:not([hidden])").nth(6).waitFor({ timeout: 120_000 });
 }

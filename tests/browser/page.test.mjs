@@ -50,9 +50,9 @@ describe("the page", () => {
     }
     await page.goto(server.url);
     await waitForSamples(page);
-    assert.equal(await page.locator("#face .samples img").count(), 6);
+    assert.equal(await page.locator("#people .tiles img").count(), 6);
     const sizes = await page
-      .locator(".samples img")
+      .locator(".tiles img:not([hidden])")
       .evaluateAll((images) => images.map((image) => /** @type {HTMLImageElement} */ (image).naturalWidth));
     assert.deepEqual(new Set(sizes), new Set([192]));
     assert.deepEqual(errors, []);
@@ -64,12 +64,13 @@ describe("the page", () => {
     await page.route("**/models/**", () => {});
     await page.goto(server.url);
     await waitForSamples(page);
-    const input = page.getByLabel("Face photo", { exact: true });
+    const input = page.getByLabel("Face photos", { exact: true });
     await input.setInputFiles({ name: "face.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
+    await page.locator("#consent-yes").click();
     await page.locator("#error").waitFor();
     assert.equal(await page.locator("#error-code").textContent(), "image-format");
     assert.notEqual(await page.locator("#error-remedy").textContent(), "");
-    await page.getByLabel("Sample face 2 (a made-up person)").check({ force: true });
+    await page.getByRole("button", { name: "Sample face 2, a made-up person" }).click();
     assert.equal(await page.locator("#error").isVisible(), false);
     await context.close();
   });
@@ -80,7 +81,7 @@ describe("the page", () => {
     await page.goto(server.url);
     await waitForSamples(page);
     const names = await page.locator("face-studio").evaluate((element) => {
-      const controls = element.shadowRoot?.querySelectorAll("input, textarea, button, a[href]") ?? [];
+      const controls = element.shadowRoot?.querySelectorAll("input, textarea, select, button, summary, a[href]") ?? [];
       return [...controls].map((control) => {
         const labels = /** @type {HTMLInputElement} */ (control).labels ?? [];
         const text = [...labels].map((label) => label.textContent).join("") || control.textContent;
@@ -96,7 +97,7 @@ describe("the page", () => {
     });
     await page.locator("face-studio #alpha:enabled").waitFor();
     const reached = new Set();
-    for (let i = 0; i < 20; i += 1) {
+    for (let i = 0; i < 60; i += 1) {
       await page.keyboard.press("Tab");
       reached.add(
         await page.evaluate(() => {
@@ -105,13 +106,13 @@ describe("the page", () => {
         }),
       );
     }
-    for (const stop of ["Face photo", "Style picture", "prompt", "alpha", "generate"]) {
+    for (const stop of ["Face photos", "Your own style picture", "prompt", "alpha", "generate"]) {
       assert.ok(reached.has(stop), `${stop} among ${[...reached].join(", ")}`);
     }
     await context.close();
   });
 
-  for (const width of [390, 1280]) {
+  for (const width of [360, 390, 1280]) {
     test(`fits into ${width} pixels`, async () => {
       const { context, page } = await openPage(browser, { viewport: { width, height: 844 } });
       await page.route("**/models/**", () => {});
@@ -235,10 +236,10 @@ describe("generation", { skip: WITHOUT_MODEL }, () => {
     // The element's own engine: after its model is open, a picture costs no request.
     await page.locator("#engine[data-backend]").waitFor({ timeout: 120_000 });
     requests.length = 0;
-    await page.getByText("More settings").click();
+    await page.locator("#advanced summary").click();
     await page.locator("#steps").fill("4");
-    await page.locator("#style .samples input").nth(1).check({ force: true });
-    await page.getByRole("button", { name: "Generate" }).click();
+    await page.locator('#style [data-key="style-1"]').click();
+    await page.locator("#generate").click();
     await page.locator("#finished").waitFor({ timeout: 120_000 });
     assert.deepEqual(requests.filter((url) => url.startsWith("http")), []);
     assert.deepEqual(errors, []);
@@ -249,17 +250,17 @@ describe("generation", { skip: WITHOUT_MODEL }, () => {
     const { context, page } = await openPage(browser);
     await page.goto(server.url);
     await page.locator("#engine[data-backend]").waitFor({ timeout: 120_000 });
-    await page.getByText("More settings").click();
+    await page.locator("#advanced summary").click();
     await page.locator("#steps").fill("50");
-    await page.locator("#style .samples input").nth(1).check({ force: true });
-    await page.getByRole("button", { name: "Generate" }).click();
+    await page.locator('#style [data-key="style-1"]').click();
+    await page.locator("#generate").click();
     await page.locator("#doing", { hasText: "Drawing: step 2 of 50" }).waitFor({ timeout: 120_000 });
-    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.locator("#cancel").click();
     await page.locator("#generate:enabled").waitFor({ timeout: 10_000 });
     assert.equal(await page.locator("#error").isVisible(), false);
     assert.equal(await page.locator("#finished").isVisible(), false);
     await page.locator("#steps").fill("2");
-    await page.getByRole("button", { name: "Generate" }).click();
+    await page.locator("#generate").click();
     await page.locator("#finished").waitFor({ timeout: 120_000 });
     await context.close();
   });

@@ -3,7 +3,7 @@
 import { Opening } from "./opening.js";
 import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -152,6 +152,45 @@ export class EngineClient {
    */
   render({ seed, style, size }) {
     return this.#ask({ type: "render", seed, style, size });
+  }
+
+  /**
+   * The faces of a picture, the largest first. Needs an open model, whose detector looks for them.
+   * @param {Uint8Array} image
+   */
+  faces(image) {
+    return this.#ask({ type: "faces", image });
+  }
+
+  /**
+   * How alike the face in a picture and a person are: the cosine of the open model's identity embeddings, -1 to 1.
+   * @param {Uint8Array} picture
+   * @param {Person} person
+   */
+  similarity(picture, person) {
+    return this.#ask({ type: "similarity", picture, person });
+  }
+
+  /**
+   * A random made-up face for the face maker; the same seed gives the same one.
+   * @param {number} seed
+   */
+  randomFace(seed) {
+    return this.#ask({ type: "random_face", seed });
+  }
+
+  /**
+   * Draws a made-up face as a PNG.
+   * @param {Portrait} portrait
+   * @param {number} size in pixels, 16 to 512
+   */
+  drawFace(portrait, size) {
+    return this.#ask({ type: "draw_face", portrait, size });
+  }
+
+  /** The hair colours of the face maker. */
+  hairColors() {
+    return this.#ask({ type: "hair_colors" });
   }
 
   /** The models that the browser's storage holds. */

@@ -48,6 +48,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} bytes size of its files together
  * @property {number} fetched how many of them came over the network
  * @property {Notice[]} notices what did not go as it should, though the model is ready
+ * @property {Abilities} abilities
  */
 
 /**
@@ -88,10 +89,51 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
+ * What a model can do.
+ * @typedef {object} Abilities
+ * @property {number} [width] width in pixels that it was trained on, where its config says
+ * @property {number} [height]
+ * @property {number} multiple sides of its pictures are multiples of this
+ * @property {boolean} words whether it reads prompts
+ * @property {boolean} previews whether it has a decoder for previews
+ */
+
+/**
+ * One person: one identity, or several that are mixed with weights β. Photos are encoded files.
+ * @typedef {{ identities: { photos: Uint8Array[], beta?: number }[] }} Person
+ */
+
+/**
+ * A face that was found in a picture.
+ * @typedef {object} Face
+ * @property {[number, number, number, number]} box left, top, right and bottom edge in the picture's pixels
+ * @property {Uint8Array} png a picture of it with some room around
+ */
+
+/**
+ * A made-up face: traits in [0, 1] and a few choices, as documented in `src/synth/identity.rs`.
+ * @typedef {{ hair_style: string, hair_color: string, beard: string, glasses: string | null,
+ *   [trait: string]: number | string | null }} MadeFace
+ */
+
+/**
+ * What the face maker draws.
+ * @typedef {object} Portrait
+ * @property {MadeFace} face
+ * @property {string} style
+ * @property {string} background
+ * @property {number} yaw degrees
+ * @property {number} pitch degrees
+ * @property {number} roll degrees
+ * @property {number} smile -1 to 1
+ * @property {number} seed draws clothes, colours and strokes
+ */
+
+/**
  * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out;
  * what each field means is said in `src/request.rs`.
  * @typedef {object} GenerateRequest
- * @property {{ identities: { photos: Uint8Array[], beta?: number }[] }[]} people
+ * @property {Person[]} people
  * @property {Uint8Array} [style]
  * @property {string} [prompt]
  * @property {string} [negative_prompt]
@@ -140,7 +182,13 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {{ type: "render", seed: number, style: string, size: number }} Render draws a made-up person
  * @typedef {{ type: "stored" }} ListStored
  * @typedef {{ type: "forget", model: string | null }} Forget removes the stored files of one model or of all
- * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget} Ask
+ * @typedef {{ type: "faces", image: Uint8Array }} Faces finds the faces of a picture
+ * @typedef {{ type: "similarity", picture: Uint8Array, person: Person }} Similarity compares a picture with a person
+ * @typedef {{ type: "random_face", seed: number }} RandomFace rolls the face maker's dice
+ * @typedef {{ type: "draw_face", portrait: Portrait, size: number }} DrawFace draws a face of the face maker
+ * @typedef {{ type: "hair_colors" }} HairColors
+ * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget | Faces | Similarity
+ *   | RandomFace | DrawFace | HairColors} Ask
  */
 
 /**
@@ -155,6 +203,11 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {Uint8Array} render a PNG
  * @property {Stored} stored
  * @property {null} forget
+ * @property {Face[]} faces the largest first
+ * @property {number} similarity cosine of the identity encoder's embeddings, -1 to 1
+ * @property {MadeFace} random_face
+ * @property {Uint8Array} draw_face a PNG
+ * @property {[string, [number, number, number]][]} hair_colors name, and red, green and blue in [0, 1]
  */
 
 /**

@@ -22,7 +22,7 @@ let engine = null;
 /** Set when this worker cannot go on. */
 let ended = false;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
-const QUEUED = new Set(["open", "generate", "forget"]);
+const QUEUED = new Set(["open", "generate", "forget", "faces", "similarity"]);
 /** The tail of the queue. */
 let queue = Promise.resolve();
 /** How to cancel each task that waits or runs, by its id. @type {Map<number, AbortController>} */
@@ -83,14 +83,19 @@ const tasks = {
   },
 
   async generate({ request }, report, signal) {
-    if (!engine) {
-      throw failure("input", "model-not-open", "no model is open", "open a model first");
-    }
-    const running = engine;
+    const running = loaded();
     const cancel = () => running.cancel();
     const made = running.generate(request, report);
     signal.addEventListener("abort", cancel, { once: true });
     return made.finally(() => signal.removeEventListener("abort", cancel));
+  },
+
+  async faces({ image }) {
+    return loaded().faces(image);
+  },
+
+  async similarity({ picture, person }) {
+    return loaded().similarity(picture, person);
   },
 
   async cancel({ target }) {
@@ -108,6 +113,21 @@ const tasks = {
     return wasm.render_face(seed, style, size);
   },
 
+  async random_face({ seed }) {
+    await start();
+    return wasm.random_face(seed);
+  },
+
+  async draw_face({ portrait, size }) {
+    await start();
+    return wasm.draw_face(portrait, size);
+  },
+
+  async hair_colors() {
+    await start();
+    return wasm.hair_colors();
+  },
+
   async stored() {
     const models = await storedModels();
     return { persisted: await persisted(), bytes: models.reduce((sum, { bytes }) => sum + bytes, 0), models };
@@ -118,6 +138,14 @@ const tasks = {
     return null;
   },
 };
+
+/** The engine with its model; fails where none is open. */
+function loaded() {
+  if (!engine) {
+    throw failure("input", "model-not-open", "no model is open", "open a model first");
+  }
+  return engine;
+}
 
 /**
  * Fetches a model and puts it onto a device; the model that was open before stays until then.
@@ -148,7 +176,7 @@ async function open(model, backend, report, signal) {
     }
     engine = next;
     const opened = { choice, model: manifest.name, version: manifest.version, bytes: modelBytes(manifest), fetched };
-    return { ...opened, notices: [...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
+    return { ...opened, abilities: next.abilities(), notices: [...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
     // After a trap nothing of wasm may be touched.
     if (!(thrown instanceof WebAssembly.RuntimeError)) {

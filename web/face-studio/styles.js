@@ -1,260 +1,197 @@
-/** The element's looks. The custom properties at the top are its theme: an embedding page may set them. */
+/**
+ * The theme and the page's frame. The custom properties at the top are the theme: an embedding page may set them on the
+ * element. `styles.panels.js` has the looks of the panels.
+ */
 
 export const styles = new CSSStyleSheet();
 
 styles.replaceSync(`
 :host {
-  --facestudio-accent: light-dark(#c2410c, #fb923c);
-  --facestudio-on-accent: light-dark(#ffffff, #1c0f05);
-  --facestudio-ink: light-dark(#1d1b18, #f1efeb);
-  --facestudio-soft: light-dark(#635d55, #a8a29a);
-  --facestudio-line: light-dark(#dcd7ce, #34353d);
-  --facestudio-card: light-dark(#ffffff, #1e1f25);
-  --facestudio-well: light-dark(#f0ede7, #26272e);
-  --facestudio-error: light-dark(#b3261e, #ff8a80);
-  --facestudio-radius: 12px;
+  --accent: var(--facestudio-accent, light-dark(#b8400f, #ff9d66));
+  --on-accent: var(--facestudio-on-accent, light-dark(#ffffff, #2a1004));
+  --ink: var(--facestudio-ink, light-dark(#1e1b18, #f2efea));
+  --soft: var(--facestudio-soft, light-dark(#645d55, #aaa39a));
+  --line: var(--facestudio-line, light-dark(#e0dbd3, #34343b));
+  --ground: var(--facestudio-ground, light-dark(#f6f4f0, #141418));
+  --card: var(--facestudio-card, light-dark(#ffffff, #1d1d22));
+  --well: var(--facestudio-well, light-dark(#f2efea, #27272e));
+  --error: var(--facestudio-error, light-dark(#b0271d, #ff8d82));
+  --radius: var(--facestudio-radius, 14px);
+
+  --person-0: light-dark(#b8400f, #ff9d66);
+  --person-1: light-dark(#1f6fb8, #6db6f5);
+  --person-2: light-dark(#2f7d3b, #74cf83);
+  --person-3: light-dark(#8a3fa8, #d490ee);
+  --person-4: light-dark(#8a6a00, #e6c14a);
+  --person-5: light-dark(#0f7d80, #5fd0d3);
+  --person-6: light-dark(#b02a63, #ff86b5);
+  --person-7: light-dark(#5a5f6b, #b3b9c6);
 
   display: block;
   color-scheme: light dark;
-  color: var(--facestudio-ink);
-  font: 400 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif;
+  background: var(--ground);
+  color: var(--ink);
+  font: 400 15px/1.5 var(--facestudio-font, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif);
   container-type: inline-size;
 }
-
+:host([theme="light"]) { color-scheme: light; }
+:host([theme="dark"]) { color-scheme: dark; }
 :host([hidden]), [hidden] { display: none !important; }
 
 *, ::before, ::after { box-sizing: border-box; }
 
-.studio {
-  max-width: 1180px;
-  margin: 0 auto;
-  padding: 20px 16px 32px;
-}
+.studio { max-width: 1240px; margin: 0 auto; padding: 24px 16px 40px; }
 
-header {
-  display: flex;
-  flex-wrap: wrap;
-  align-items: baseline;
-  gap: 4px 14px;
-  margin-bottom: 16px;
-}
-
-h1 { margin: 0; font-size: 1.5rem; letter-spacing: -0.02em; }
-.tagline { margin: 0; color: var(--facestudio-soft); }
+header { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 20px; margin-bottom: 20px; }
+h1, h2, p { margin: 0; }
+h1 { font-size: 1.45rem; font-weight: 680; letter-spacing: -0.022em; line-height: 1.25; }
+h2, .title { display: block; font-size: 1rem; font-weight: 640; letter-spacing: -0.006em; line-height: 1.4; }
+.tagline { color: var(--soft); text-wrap: pretty; }
+.hint { color: var(--soft); font-size: 0.865rem; line-height: 1.45; text-wrap: pretty; }
+.label { display: block; margin-bottom: 4px; font-weight: 560; font-size: 0.92rem; }
+.ends.strong .label { margin: 0; }
 
 .badge {
   display: inline-flex;
   align-items: center;
-  gap: 7px;
-  margin: 0 0 0 auto;
-  padding: 3px 11px;
-  border: 1px solid var(--facestudio-line);
+  gap: 8px;
+  min-height: 30px;
+  padding: 3px 12px;
+  border: 1px solid var(--line);
   border-radius: 99px;
-  background: var(--facestudio-card);
-  color: var(--facestudio-soft);
+  background: var(--card);
+  color: var(--soft);
   font-size: 0.83rem;
 }
+.badge::before { content: ""; flex: none; width: 8px; height: 8px; border-radius: 50%; background: var(--line); }
+.badge[data-backend]::before { background: light-dark(#2c8a57, #55c98a); }
 
-.badge::before {
-  content: "";
-  flex: none;
-  width: 8px;
-  height: 8px;
-  border-radius: 50%;
-  background: var(--facestudio-soft);
-}
-.badge[data-backend="webgpu"]::before { background: #22a06b; }
-.badge[data-backend="cpu"]::before { background: #d99a1c; }
+.columns { display: grid; gap: 20px; }
+form { display: grid; gap: 12px; align-content: start; min-width: 0; }
+.stage { display: grid; gap: 20px; align-content: start; min-width: 0; }
 
-.columns { display: grid; gap: 16px; }
-
-form, .stage {
+.panel, .stage-main, .gallery {
   min-width: 0;
-  padding: 16px;
-  border: 1px solid var(--facestudio-line);
-  border-radius: calc(var(--facestudio-radius) + 4px);
-  background: var(--facestudio-card);
+  padding: 18px;
+  border: 1px solid var(--line);
+  border-radius: var(--radius);
+  background: var(--card);
 }
+.panel:not(details) { display: grid; gap: 12px; align-content: start; }
+.panel > h2 + .hint { margin-top: -8px; }
+.folded { display: grid; gap: 16px; padding-top: 14px; }
+.view { display: grid; gap: 12px; }
 
-form { display: grid; gap: 18px; align-content: start; }
-
-fieldset { min-width: 0; margin: 0; padding: 0; border: 0; }
-legend, .label { padding: 0; margin-bottom: 6px; font-weight: 600; }
-.label { display: block; }
-.hint { margin: 4px 0 0; color: var(--facestudio-soft); font-size: 0.85rem; }
-
-.picker { display: grid; grid-template-columns: 104px minmax(0, 1fr); gap: 10px; }
-
-.drop {
-  position: relative;
-  display: grid;
-  place-items: center;
-  aspect-ratio: 1;
-  align-self: start;
-  overflow: hidden;
-  border: 1.5px dashed var(--facestudio-line);
-  border-radius: var(--facestudio-radius);
-  background: var(--facestudio-well);
-  color: var(--facestudio-soft);
-  font-size: 0.8rem;
-  line-height: 1.3;
-  text-align: center;
+summary {
+  display: flex;
+  align-items: center;
+  gap: 8px;
+  margin: -18px;
+  padding: 13px 18px;
+  border-radius: var(--radius);
+  font-weight: 560;
+  list-style: none;
   cursor: pointer;
 }
-.drop:hover, .drop.over { border-color: var(--facestudio-accent); color: var(--facestudio-ink); }
-.drop img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; }
-.drop span { padding: 6px; }
+summary::-webkit-details-marker { display: none; }
+summary::after {
+  content: "";
+  width: 7px;
+  height: 7px;
+  margin-inline-start: auto;
+  border: solid var(--soft);
+  border-width: 0 1.6px 1.6px 0;
+  rotate: 45deg;
+  translate: 0 -2px;
+}
+details[open] > summary { margin-bottom: -14px; }
+details[open] > summary::after { rotate: -135deg; translate: 0 2px; }
+summary:hover { color: var(--accent); }
 
-.samples {
-  display: grid;
-  grid-template-columns: repeat(auto-fill, minmax(42px, 1fr));
-  gap: 6px;
-  align-content: start;
-}
-.samples label { position: relative; display: block; cursor: pointer; }
-.samples img, .samples .none {
-  display: grid;
-  place-items: center;
-  width: 100%;
-  aspect-ratio: 1;
-  border-radius: 9px;
-  background: var(--facestudio-well);
-  color: var(--facestudio-soft);
-  font-size: 0.75rem;
-}
-.samples input:checked + * { outline: 2.5px solid var(--facestudio-accent); outline-offset: 1px; }
-
-.hidden-input {
-  position: absolute;
-  width: 1px;
-  height: 1px;
-  margin: 0;
-  opacity: 0;
-  pointer-events: none;
-}
-.samples input:focus-visible + *, .drop:focus-within {
-  outline: 3px solid var(--facestudio-ink);
-  outline-offset: 2px;
-}
-
-textarea, input[type="number"] {
-  width: 100%;
-  padding: 9px 11px;
-  border: 1px solid var(--facestudio-line);
-  border-radius: 9px;
-  background: var(--facestudio-well);
+button, .button, select, textarea, input[type="number"], input[type="text"] {
+  min-height: 40px;
+  border: 1px solid var(--line);
+  border-radius: 10px;
+  background: var(--card);
   color: inherit;
   font: inherit;
+  font-size: 0.92rem;
 }
-textarea { display: block; min-height: 64px; resize: vertical; }
-::placeholder { color: var(--facestudio-soft); opacity: 1; }
-
-.examples { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 7px; }
-
-button {
-  padding: 8px 14px;
-  border: 1px solid var(--facestudio-line);
-  border-radius: 9px;
-  background: var(--facestudio-card);
-  color: inherit;
-  font: inherit;
+button, .button {
+  display: inline-flex;
+  align-items: center;
+  justify-content: center;
+  gap: 7px;
+  padding: 6px 13px;
+  text-decoration: none;
   cursor: pointer;
 }
-button:hover:enabled { border-color: var(--facestudio-accent); }
-button:disabled { opacity: 0.55; cursor: default; }
-.examples button {
-  padding: 2px 10px;
-  border-radius: 99px;
-  color: var(--facestudio-soft);
-  font-size: 0.83rem;
-  text-align: start;
-}
+button:hover:enabled, .button:hover { border-color: var(--accent); }
+button:disabled { color: var(--soft); opacity: 0.62; cursor: default; }
+.primary { border-color: transparent; background: var(--accent); color: var(--on-accent); font-weight: 620; }
+.primary:hover:not(:disabled) { filter: brightness(1.07); }
+.primary:disabled { background: var(--well); color: var(--soft); opacity: 1; }
+.large { min-height: 48px; font-size: 1rem; }
 
-:is(button, a, textarea, input, summary):focus-visible {
-  outline: 3px solid var(--facestudio-ink);
+select, textarea, input[type="number"], input[type="text"] { width: 100%; padding: 8px 11px; background: var(--well); }
+select { appearance: none; padding-inline-end: 30px; background-image: linear-gradient(45deg, transparent 50%, var(--soft) 50%), linear-gradient(-45deg, transparent 50%, var(--soft) 50%); background-position: right 17px center, right 12px center; background-size: 5px 5px; background-repeat: no-repeat; }
+textarea { display: block; min-height: 70px; line-height: 1.45; resize: vertical; }
+::placeholder { color: var(--soft); opacity: 1; }
+textarea:disabled, input:disabled { cursor: default; }
+
+input[type="range"] { width: 100%; height: 26px; margin: 0; accent-color: var(--accent); cursor: pointer; }
+input[type="range"]:disabled { opacity: 0.5; cursor: default; }
+input[type="checkbox"] { flex: none; width: 18px; height: 18px; margin: 2px 0 0; accent-color: var(--accent); }
+.check { display: flex; gap: 9px; align-items: start; cursor: pointer; }
+.row + .check { margin: 8px 0 4px; }
+.check + .hint { margin-top: -8px; padding-inline-start: 27px; }
+.row + .check + .hint { margin-top: 0; }
+
+:is(button, a, textarea, input, select, summary, [tabindex]):focus-visible, label:focus-within:has(.hidden-input:focus-visible) {
+  outline: 2.5px solid var(--accent);
   outline-offset: 2px;
 }
+.hidden-input { position: absolute; width: 1px; height: 1px; margin: 0; opacity: 0; pointer-events: none; }
 
-input[type="range"] { width: 100%; margin: 0; accent-color: var(--facestudio-accent); }
-.ends { display: flex; justify-content: space-between; color: var(--facestudio-soft); font-size: 0.85rem; }
-input[type="range"]:disabled + .ends { opacity: 0.5; }
+.drawing { flex: none; width: 16px; height: 16px; fill: none; stroke: currentColor; stroke-width: 1.5; stroke-linecap: round; stroke-linejoin: round; }
+.icon { flex: none; width: 30px; min-height: 30px; padding: 0; border-color: transparent; border-radius: 8px; background: none; color: var(--soft); }
+.icon:hover { color: var(--accent); }
+.icon .drawing { width: 14px; height: 14px; }
+.icon.framed { width: 40px; min-height: 40px; border-color: var(--line); background: var(--card); border-radius: 10px; }
+.icon.framed .drawing { width: 19px; height: 19px; }
+
+.row { display: flex; align-items: center; gap: 8px; }
+.row > input { flex: 1; min-width: 0; }
+.wrap { flex-wrap: wrap; }
+.ends { display: flex; justify-content: space-between; gap: 12px; color: var(--soft); font-size: 0.865rem; }
+.ends.strong { color: inherit; }
 output { font-variant-numeric: tabular-nums; }
 
-summary { color: var(--facestudio-soft); cursor: pointer; }
-.more { display: grid; gap: 14px; padding-top: 12px; }
-.row { display: flex; gap: 8px; }
-.row > input { flex: 1; min-width: 0; }
+.actions {
+  position: sticky;
+  bottom: 0;
+  z-index: 3;
+  display: flex;
+  gap: 8px;
+  margin: 0 -16px;
+  padding: 12px 16px;
+  background: linear-gradient(transparent, var(--ground) 30%);
+}
+.actions .primary { flex: 1; }
 
-.actions { display: flex; gap: 8px; }
-.primary {
-  flex: 1;
-  padding: 12px;
-  border-color: transparent;
-  background: var(--facestudio-accent);
-  color: var(--facestudio-on-accent);
-  font-weight: 650;
+footer { margin-top: 24px; color: var(--soft); font-size: 0.865rem; }
+
+@container (min-width: 700px) {
+  .badge { margin-inline-start: auto; }
 }
 
-.stage { display: grid; gap: 12px; align-content: start; }
-.frame {
-  position: relative;
-  display: grid;
-  place-items: center;
-  width: 100%;
-  max-width: min(560px, 74vh);
-  margin: 0 auto;
-  aspect-ratio: 1;
-  overflow: hidden;
-  border-radius: var(--facestudio-radius);
-  background: var(--facestudio-well);
-  color: var(--facestudio-soft);
-  text-align: center;
+@container (min-width: 900px) {
+  .columns { grid-template-columns: minmax(360px, 420px) minmax(0, 1fr); gap: 24px; align-items: start; }
+  .stage { position: sticky; top: 16px; max-height: calc(100vh - 32px); overflow-y: auto; scrollbar-width: thin; }
+  .actions { margin: 0; padding: 12px 0; }
 }
-.frame img { width: 100%; height: 100%; object-fit: contain; }
-.frame p { max-width: 30ch; margin: 0; padding: 16px; }
 
-.status { display: grid; gap: 6px; min-height: 44px; }
-.status p { margin: 0; color: var(--facestudio-soft); font-variant-numeric: tabular-nums; }
-progress {
-  width: 100%;
-  height: 8px;
-  overflow: hidden;
-  appearance: none;
-  border: 0;
-  border-radius: 99px;
-  background: var(--facestudio-well);
-}
-progress::-webkit-progress-bar { background: var(--facestudio-well); }
-progress::-webkit-progress-value { background: var(--facestudio-accent); border-radius: 99px; }
-progress::-moz-progress-bar { background: var(--facestudio-accent); border-radius: 99px; }
-
-.error {
-  padding: 10px 13px;
-  border: 1px solid currentColor;
-  border-radius: 9px;
-  color: var(--facestudio-error);
-  overflow-wrap: anywhere;
-}
-.error p { margin: 0; }
-.error .remedy { color: var(--facestudio-ink); }
-.error code { font-size: 0.8rem; opacity: 0.8; }
-
-.finished { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; }
-.finished a {
-  padding: 8px 14px;
-  border: 1px solid var(--facestudio-line);
-  border-radius: 9px;
-  color: inherit;
-  text-decoration: none;
-}
-.finished a:hover { border-color: var(--facestudio-accent); }
-.finished span { color: var(--facestudio-soft); font-size: 0.85rem; }
-
-footer { margin-top: 14px; color: var(--facestudio-soft); font-size: 0.85rem; }
-footer p { margin: 0; }
-
-@container (min-width: 860px) {
-  .columns { grid-template-columns: minmax(340px, 430px) minmax(0, 1fr); align-items: start; }
-  .stage { position: sticky; top: 16px; }
+@media (prefers-reduced-motion: reduce) {
+  *, ::before, ::after { animation: none !important; transition: none !important; scroll-behavior: auto !important; }
 }
 `);

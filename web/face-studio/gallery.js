@@ -1,0 +1,134 @@
+/** The results: every picture of this visit, and those that were kept; strips of several side by side. */
+
+import { cross } from "./dialog.js";
+import { rounded } from "./messages.js";
+import { show } from "./pictures.js";
+
+/** @import { GenerateRequest } from "../engine/protocol.js" */
+/** @import { Builder, Said } from "./builder.js" */
+/** @import { Settings } from "./settings.js" */
+
+/**
+ * One picture and what is known about it.
+ * @typedef {object} Result
+ * @property {Uint8Array} png
+ * @property {Settings} settings
+ * @property {GenerateRequest} [request] as it was sent; only of this visit
+ * @property {Uint8Array} [reference] a photo of the first person; only of this visit
+ * @property {number | null} [likeness] identity similarity with the people asked for; null where no face was found
+ * @property {number} [kept] its id in the history
+ * @property {Said} [caption] in a strip
+ */
+
+/**
+ * @typedef {object} GalleryOptions
+ * @property {(result: Result) => void} open
+ * @property {(result: Result) => void} remove
+ * @property {(kind: "alpha" | "mix") => void} strip makes one
+ */
+
+export class Gallery {
+  /** @type {HTMLElement} */
+  node;
+  #builder;
+  #options;
+  #grid;
+  #none;
+  #buttons;
+  /** Newest first: single pictures and strips. @type {Result[][]} */
+  #rows = [];
+
+  /**
+   * @param {Builder} builder
+   * @param {GalleryOptions} options
+   */
+  constructor(builder, options) {
+    this.#builder = builder;
+    this.#options = options;
+    const h = builder.h.bind(builder);
+    this.#grid = h("ul", { class: "results", id: "results" });
+    this.#none = h("p", { class: "hint", text: "results.none" });
+    const strip = (/** @type {"alpha" | "mix"} */ kind) =>
+      h("button", { type: "button", id: `strip-${kind}`, disabled: true, title: `strip.${kind}_hint`, text: `strip.${kind}`, on: { click: () => options.strip(kind) } });
+    this.#buttons = { alpha: strip("alpha"), mix: strip("mix") };
+    this.node = h(
+      "section",
+      { class: "gallery", part: "results", attributes: { "aria-labelledby": "results-title" } },
+      h("div", { class: "gallery-head" }, h("h2", { id: "results-title", text: "results.title" }), h("div", { class: "row wrap" }, this.#buttons.alpha, this.#buttons.mix)),
+      this.#none,
+      this.#grid,
+    );
+  }
+
+  /**
+   * Which strips can be made now.
+   * @param {{ alpha: boolean, mix: boolean }} possible
+   */
+  setStrips({ alpha, mix }) {
+    this.#buttons.alpha.disabled = !alpha;
+    this.#buttons.mix.disabled = !mix;
+  }
+
+  /**
+   * Adds pictures before all others; several with captions become a strip.
+   * @param {Result[]} results
+   */
+  add(results) {
+    this.#rows.unshift(results);
+    this.#build();
+  }
+
+  /** Shows anew what is known, as after a similarity came in. */
+  update() {
+    this.#build();
+  }
+
+  /** @param {Result} result */
+  remove(result) {
+    this.#rows = this.#rows.map((row) => row.filter((other) => other !== result)).filter((row) => row.length > 0);
+    this.#build();
+  }
+
+  /** Every result, the newest first. */
+  get all() {
+    return this.#rows.flat();
+  }
+
+  #build() {
+    const h = this.#builder.h.bind(this.#builder);
+    this.#none.hidden = this.#rows.length > 0;
+    this.#grid.replaceChildren(
+      ...this.#rows.flatMap((row) =>
+        row.some(({ caption }) => caption)
+          ? [h("li", { class: "strip" }, h("ul", { class: "strip-row" }, ...row.map((result) => this.#card(result))))]
+          : row.map((result) => this.#card(result)),
+      ),
+    );
+  }
+
+  /** @param {Result} result */
+  #card(result) {
+    const h = this.#builder.h.bind(this.#builder);
+    const { settings, caption, likeness } = result;
+    const image = h("img", { attributes: { alt: "" } });
+    show(image, result.png);
+    const likenessText = likeness === undefined || likeness === null ? null : h("span", { text: ["results.likeness", { value: rounded(likeness, 2) }] });
+    return h(
+      "li",
+      { class: "result" },
+      h(
+        "button",
+        { type: "button", class: "tile", label: ["results.open", { seed: String(settings.seed) }], on: { click: () => this.#options.open(result) } },
+        image,
+      ),
+      h("button", { type: "button", class: "icon over-tile", label: ["results.remove", { seed: String(settings.seed) }], on: { click: () => this.#options.remove(result) } }, cross()),
+      h(
+        "div",
+        { class: "result-text" },
+        caption ? h("span", { text: caption }) : h("span", { text: ["results.seed", { seed: String(settings.seed) }] }),
+        caption ? null : h("span", { text: ["results.settings", { steps: settings.steps, guidance: settings.guidance_scale, alpha: settings.alpha }] }),
+        likenessText,
+      ),
+    );
+  }
+}

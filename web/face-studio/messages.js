@@ -1,0 +1,52 @@
+/** The message tables, one a language, and how a message is looked up. */
+
+import { de } from "./messages.de.js";
+import { en } from "./messages.en.js";
+
+/** @typedef {keyof typeof en} Key */
+
+/** Every language, by its two-letter code. @type {Record<string, Record<Key, string>>} */
+export const TABLES = { en, de };
+
+/**
+ * The first of the wished languages that there is a table for, else English.
+ * @param {(string | null | undefined)[]} wishes as in the attribute `lang`: `de`, `de-AT`
+ * @returns {string}
+ */
+export function chooseLanguage(...wishes) {
+  const codes = wishes.map((wish) => wish?.slice(0, 2).toLowerCase() ?? "");
+  return codes.find((code) => code in TABLES) ?? "en";
+}
+
+/**
+ * A message with its gaps `{name}` filled; numbers are written as the language does.
+ * @param {string} lang
+ * @param {Key} key
+ * @param {Record<string, string | number>} values
+ * @returns {string}
+ */
+export function lookUp(lang, key, values) {
+  const table = TABLES[lang] ?? en;
+  return table[key].replace(/\{(\w+)\}/g, (gap, name) => {
+    const value = values[name];
+    return typeof value === "number" ? value.toLocaleString(lang) : (value ?? gap);
+  });
+}
+
+/**
+ * A number with at most so many digits after the point, for a gap.
+ * @param {number} value
+ * @param {number} digits
+ */
+export function rounded(value, digits) {
+  return Number(value.toFixed(digits));
+}
+
+/**
+ * Whether there is a message of that name.
+ * @param {string} key
+ * @returns {key is Key}
+ */
+export function isKey(key) {
+  return key in en;
+}

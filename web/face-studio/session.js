@@ -1,0 +1,280 @@
+/**
+ * `FaceStudio`: a model and its engine without an interface. The element is built on it, and so can a page be.
+ *
+ * ```js
+ * import { FaceStudio } from "facestudio";
+ * const studio = new FaceStudio({ model: "/models/mini/" });
+ * const [picture] = await studio.generate({ people: [], prompt: "a watercolor portrait" });
+ * ```
+ */
+
+import { EngineClient } from "../engine/client.js";
+import { FaceStudioError, toFailure } from "../engine/protocol.js";
+import { TimeLeft } from "./time-left.js";
+
+/** @import { BackendWish, GenerateRequest, Opened, Person, Picture, Portrait, Progress } from "../engine/protocol.js" */
+
+/**
+ * Progress with what a person wants to know of it.
+ * @typedef {Progress & { bytes?: number, total_bytes?: number, seconds_left?: number }} TimedProgress
+ */
+
+/**
+ * What opening a model would mean, as far as the interface tells it.
+ * @typedef {object} Checked
+ * @property {Opened["choice"]} choice what would run
+ * @property {number} stored_bytes how much is in the browser's storage already
+ * @property {number} fetch_bytes how much would have to be fetched
+ * @property {{ code: string, message: string, remedy: string }[]} problems
+ */
+
+/**
+ * What an engine may be able to do besides.
+ * @typedef {EngineClient & { check?: (options: object) => Promise<Checked>, release?: () => void, unload?: () => Promise<void> }} Engine
+ */
+
+/** @typedef {typeof EngineClient & { shared?: () => Engine }} EngineSource */
+
+/**
+ * @typedef {object} FaceStudioOptions
+ * @property {string | URL} [model] the model folder; default `models/mini/` beside the package's folders
+ * @property {BackendWish} [backend]
+ */
+
+/**
+ * @typedef {object} TaskOptions
+ * @property {AbortSignal} [signal]
+ * @property {(progress: TimedProgress) => void} [onProgress]
+ */
+
+/** The model folder that is meant where none is named. */
+export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
+
+export class FaceStudio {
+  /** @type {Engine} */
+  #engine;
+  /** @type {Promise<Opened> | null} */
+  #opening = null;
+  /** What the open model is; null while there is none. @type {Opened | null} */
+  opened = null;
+  /** @type {AbortController | null} */
+  #task = null;
+  #model;
+  #backend;
+
+  /** @param {FaceStudioOptions} [options] */
+  constructor({ model = DEFAULT_MODEL, backend = "auto" } = {}) {
+    this.#model = new URL(model, document.baseURI).href;
+    this.#backend = backend;
+    // Studios on one page share an engine, and with it the model's memory.
+    this.#engine = /** @type {EngineSource} */ (EngineClient).shared?.() ?? new EngineClient();
+  }
+
+  /** The model folder's URL. */
+  get model() {
+    return this.#model;
+  }
+
+  /** Whether a model is open or being opened. */
+  get loading() {
+    return this.#opening !== null;
+  }
+
+  /** Whether a picture is being made. */
+  get busy() {
+    return this.#task !== null;
+  }
+
+  /**
+   * Opens the model, once: fetches it, or reads it from the browser's storage.
+   * @param {TaskOptions} [options]
+   * @returns {Promise<Opened>}
+   */
+  load({ onProgress } = {}) {
+    this.#opening ??= this.#open(onProgress);
+    return this.#opening;
+  }
+
+  /**
+   * Makes the pictures of a request, opening the model first where it is not. The latest request wins: one that is
+   * under way is cancelled. Aborting `signal` cancels within one step; the promise rejects with code `cancelled`.
+   * @param {GenerateRequest} request
+   * @param {TaskOptions} [options]
+   * @returns {Promise<Picture[]>}
+   */
+  async generate(request, { signal, onProgress } = {}) {
+    this.#task?.abort();
+    const task = new AbortController();
+    this.#task = task;
+    const abort = () => task.abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      signal?.throwIfAborted();
+      // Opening goes on: the next picture will want the model too.
+      await unless(task.signal, this.load({ onProgress }));
+      return await this.#engine.generate(request, {
+        signal: task.signal,
+        onProgress: onProgress && timed(request.count ?? 1, onProgress),
+      });
+    } catch (error) {
+      if (task.signal.aborted || signal?.aborted) {
+        throw new FaceStudioError({ code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" });
+      }
+      if (toFailure(error).fault === "internal") {
+        // The worker may be gone, and the model with it.
+        this.#lost();
+      }
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      if (this.#task === task) {
+        this.#task = null;
+      }
+    }
+  }
+
+  /** Stops the pictures that are being made. */
+  cancel() {
+    this.#task?.abort();
+  }
+
+  /** Frees the model and its memory; the next picture opens it again. */
+  unload() {
+    this.#task?.abort();
+    this.#lost();
+    if (this.#engine.unload) {
+      void this.#engine.unload();
+    } else {
+      this.#engine.close();
+    }
+  }
+
+  /** Ends the studio: its engine too, unless others share it. */
+  close() {
+    this.#task?.abort();
+    this.#lost();
+    if (this.#engine.release) {
+      this.#engine.release();
+    } else {
+      this.#engine.close();
+    }
+  }
+
+  /**
+   * What opening the model would mean: what would run, how much would be fetched, what stands in the way. Null from an
+   * engine that cannot tell.
+   * @returns {Promise<Checked | null>}
+   */
+  async check() {
+    return (await this.#engine.check?.({ model: this.#model, backend: this.#backend })) ?? null;
+  }
+
+  /**
+   * The faces of a picture, the largest first; opens the model.
+   * @param {Uint8Array} image
+   * @param {TaskOptions} [options]
+   */
+  async faces(image, options) {
+    await this.load(options);
+    return this.#engine.faces(image);
+  }
+
+  /**
+   * How alike the face in a picture and a person are: the cosine of the model's identity embeddings, -1 to 1.
+   * @param {Uint8Array} picture
+   * @param {Person} person
+   */
+  async similarity(picture, person) {
+    await this.load();
+    return this.#engine.similarity(picture, person);
+  }
+
+  /**
+   * Decodes a picture to learn its size, or why it is none.
+   * @param {Uint8Array} image
+   */
+  inspect(image) {
+    return this.#engine.inspect(image);
+  }
+
+  /**
+   * Draws a made-up person as a PNG.
+   * @param {{ seed: number, style: string, size: number }} sample
+   */
+  render(sample) {
+    return this.#engine.render(sample);
+  }
+
+  /**
+   * A random made-up face; the same seed gives the same one.
+   * @param {number} seed
+   */
+  randomFace(seed) {
+    return this.#engine.randomFace(seed);
+  }
+
+  /**
+   * Draws a made-up face as a PNG.
+   * @param {Portrait} portrait
+   * @param {number} size in pixels
+   */
+  drawFace(portrait, size) {
+    return this.#engine.drawFace(portrait, size);
+  }
+
+  /** The hair colours of made-up faces. */
+  hairColors() {
+    return this.#engine.hairColors();
+  }
+
+  /** Removes the stored model files. */
+  forget() {
+    return this.#engine.forget();
+  }
+
+  /** @param {((progress: TimedProgress) => void) | undefined} onProgress */
+  async #open(onProgress) {
+    try {
+      const report = onProgress && timed(1, onProgress);
+      this.opened = await this.#engine.open({ model: this.#model, backend: this.#backend, onProgress: report });
+      return this.opened;
+    } catch (error) {
+      this.#lost();
+      throw error;
+    }
+  }
+
+  /** There is no model any more. */
+  #lost() {
+    this.#opening = null;
+    this.opened = null;
+  }
+}
+
+/**
+ * What a promise brings, or a rejection as soon as the signal is aborted.
+ * @template T
+ * @param {AbortSignal} signal
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+function unless(signal, promise) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
+}
+
+/**
+ * @param {number} pictures
+ * @param {(progress: TimedProgress) => void} report
+ * @returns {(progress: Progress) => void}
+ */
+function timed(pictures, report) {
+  const clock = new TimeLeft(pictures);
+  return (progress) => {
+    const bytes = progress.phase === "fetch" ? { bytes: progress.step, total_bytes: progress.steps } : {};
+    const seconds = clock.update(progress);
+    report({ ...progress, ...bytes, ...(seconds === undefined ? {} : { seconds_left: seconds }) });
+  };
+}

@@ -1,0 +1,40 @@
+/** What is kept of a request beside its picture: every setting, and none of its pictures. */
+
+/** @import { GenerateRequest, Picture } from "../engine/protocol.js" */
+
+/**
+ * The settings that make a picture again from the same people and style picture.
+ * @typedef {object} Settings
+ * @property {string} prompt
+ * @property {string} negative_prompt
+ * @property {number} alpha
+ * @property {number} seed
+ * @property {number} steps
+ * @property {number} guidance_scale
+ * @property {NonNullable<GenerateRequest["sampler"]>} sampler
+ * @property {number} width
+ * @property {number} height
+ * @property {number} people
+ * @property {boolean} styled whether there was a style picture
+ */
+
+/**
+ * @param {GenerateRequest} request
+ * @param {Picture} picture
+ * @returns {Settings}
+ */
+export function settingsOf(request, picture) {
+  return {
+    prompt: request.prompt ?? "",
+    negative_prompt: request.negative_prompt ?? "",
+    alpha: request.alpha ?? 0.5,
+    seed: Number(picture.seed),
+    steps: request.steps ?? 25,
+    guidance_scale: request.guidance_scale ?? 3,
+    sampler: request.sampler ?? "euler_ancestral",
+    width: picture.width,
+    height: picture.height,
+    people: request.people.length,
+    styled: request.style !== undefined,
+  };
+}

@@ -1,0 +1,220 @@
+/** The stage: the picture large, how far it is, what went wrong. */
+
+import { cross } from "./dialog.js";
+import { isKey, rounded } from "./messages.js";
+import { show } from "./pictures.js";
+
+/** @import { Failure } from "../engine/protocol.js" */
+/** @import { Builder, Said } from "./builder.js" */
+/** @import { Result } from "./gallery.js" */
+/** @import { TimedProgress } from "./session.js" */
+
+/**
+ * @typedef {object} StageOptions
+ * @property {(result: Result) => void} reuse takes a result's settings over
+ * @property {(result: Result) => void} start takes a result as start picture
+ */
+
+export class Stage {
+  /** @type {HTMLElement} */
+  node;
+  #builder;
+  #frame;
+  #picture;
+  #reference;
+  #empty;
+  #chosen;
+  #status;
+  #bar;
+  #doing;
+  #left;
+  #error;
+  #actions;
+  #made;
+  #likeness;
+  #compare;
+  #download;
+  /** @type {Result | null} */
+  #shown = null;
+  #comparing = false;
+
+  /**
+   * @param {Builder} builder
+   * @param {StageOptions} options
+   */
+  constructor(builder, options) {
+    this.#builder = builder;
+    const h = builder.h.bind(builder);
+    this.#chosen = h("div", { class: "chosen", attributes: { "aria-hidden": "true" } });
+    this.#empty = h("div", { class: "empty", id: "empty" }, this.#chosen, h("p", { class: "empty-title", text: "stage.empty" }), h("p", { text: "stage.empty_hint" }));
+    this.#picture = h("img", { id: "picture", part: "picture", hidden: true, alt: "stage.picture" });
+    const reference = h("img", { alt: "stage.reference" });
+    this.#reference = h("figure", { class: "reference", hidden: true }, reference, h("figcaption", { text: "stage.reference" }));
+    this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#picture, this.#reference);
+    this.#bar = h("progress", { id: "bar", max: 1, value: 0, label: "stage.progress" });
+    this.#doing = h("p", { id: "doing", attributes: { role: "status" } });
+    this.#left = h("p", { class: "left", id: "left" });
+    this.#status = h("div", { class: "status", id: "status", hidden: true }, this.#bar, h("div", { class: "ends" }, this.#doing, this.#left));
+    this.#error = h(
+      "div",
+      { class: "error", id: "error", part: "error", hidden: true, attributes: { role: "alert" } },
+      h("p", { class: "error-title", id: "error-title" }),
+      h("p", { id: "error-message" }),
+      h("p", { class: "remedy", id: "error-remedy" }),
+      h("code", { id: "error-code" }),
+      h("button", { type: "button", class: "icon", label: "close", on: { click: () => this.clearError() } }, cross()),
+    );
+    this.#download = h("a", { class: "button primary", id: "download", download: "facestudio.png", part: "download", text: "stage.download" });
+    this.#compare = h("button", { type: "button", id: "compare", text: "stage.compare", on: { click: () => this.#toggle() }, attributes: { "aria-pressed": "false" } });
+    const reuse = h("button", { type: "button", id: "reuse", text: "stage.reuse", on: { click: () => this.#shown && options.reuse(this.#shown) } });
+    const start = h("button", { type: "button", id: "as-start", text: "stage.as_start", on: { click: () => this.#shown && options.start(this.#shown) } });
+    this.#made = h("p", { class: "made", id: "made" });
+    this.#likeness = h("p", { class: "made", id: "likeness", hidden: true });
+    this.#actions = h("div", { class: "finished", id: "finished", hidden: true }, h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start), this.#made, this.#likeness);
+    this.node = h("div", { class: "stage-main" }, this.#frame, h("div", { class: "below" }, this.#status, this.#error, this.#actions));
+  }
+
+  /**
+   * Shows what the next picture will be made of, while there is none.
+   * @param {(Uint8Array | null | undefined)[]} pictures
+   */
+  setChosen(pictures) {
+    const h = this.#builder.h.bind(this.#builder);
+    const images = pictures.filter((bytes) => bytes instanceof Uint8Array).map((bytes) => {
+      const image = h("img", { attributes: { alt: "" } });
+      show(image, bytes);
+      return image;
+    });
+    this.#chosen.replaceChildren(...images.flatMap((image, i) => (i > 0 ? [h("span", {}, "+"), image] : [image])));
+  }
+
+  /** @param {boolean} busy */
+  setBusy(busy) {
+    this.#status.hidden = !busy;
+    this.#frame.classList.toggle("busy", busy);
+    this.#actions.hidden = busy || !this.#shown;
+    if (busy) {
+      this.#bar.removeAttribute("value");
+      this.#builder.say(this.#doing, { text: "phase.wait" });
+      this.#left.replaceChildren();
+    } else if (this.#shown) {
+      this.show(this.#shown);
+    } else {
+      this.#picture.hidden = true;
+      this.#empty.hidden = false;
+    }
+  }
+
+  /**
+   * @param {TimedProgress} progress
+   * @param {number} count of pictures
+   */
+  setProgress({ phase, step, steps, picture = 0, preview, seconds_left, bytes, total_bytes }, count) {
+    const drawn = phase === "denoise" ? picture * steps + step : step;
+    const all = phase === "denoise" ? steps * count : steps;
+    this.#status.hidden = false;
+    this.#bar.max = Math.max(all, 1);
+    this.#bar.value = drawn;
+    /** @type {Said} */
+    let text = `phase.${phase}`;
+    if (bytes !== undefined && total_bytes !== undefined) {
+      text = ["phase.fetch_count", { done: rounded(bytes / 1e6, 1), all: rounded(total_bytes / 1e6, 1) }];
+    } else if (phase === "denoise") {
+      text = count > 1 ? ["phase.denoise_many", { step, steps, n: picture + 1, count }] : ["phase.denoise_count", { step, steps }];
+    }
+    this.#builder.say(this.#doing, { text });
+    if (seconds_left === undefined) {
+      this.#left.replaceChildren();
+      delete this.#left.dataset.say;
+    } else {
+      this.#builder.say(this.#left, { text: ["phase.left", { n: Math.max(1, Math.round(seconds_left)) }] });
+    }
+    if (preview) {
+      this.#empty.hidden = true;
+      this.#picture.hidden = false;
+      this.#builder.say(this.#picture, { alt: "stage.preview" });
+      show(this.#picture, preview);
+    }
+  }
+
+  /** @param {Result} result */
+  show(result) {
+    this.#shown = result;
+    const { png, settings, reference, likeness } = result;
+    this.#empty.hidden = true;
+    this.#picture.hidden = false;
+    this.#builder.say(this.#picture, { alt: settings.prompt ? ["stage.picture_of", { prompt: settings.prompt }] : "stage.picture" });
+    show(this.#picture, png);
+    this.#download.href = this.#picture.src;
+    this.#download.download = `facestudio-${settings.seed}.png`;
+    this.#builder.say(this.#made, {
+      text: ["stage.made", { width: settings.width, height: settings.height, seed: String(settings.seed), steps: settings.steps }],
+    });
+    this.#actions.hidden = !this.#status.hidden;
+    this.#compare.hidden = !reference;
+    const image = this.#reference.querySelector("img");
+    if (reference && image) {
+      show(image, reference);
+    }
+    this.#likeness.hidden = likeness === undefined;
+    if (likeness !== undefined) {
+      this.#builder.say(this.#likeness, {
+        text: likeness === null ? "stage.no_face" : ["stage.likeness", { value: rounded(likeness, 2) }],
+      });
+    }
+    this.#place();
+  }
+
+  /** Shows a result again if it is the one that is shown. @param {Result} result */
+  refresh(result) {
+    if (result === this.#shown) {
+      this.show(result);
+    }
+  }
+
+  /** Forgets the picture that is shown, as when it was deleted. */
+  clear() {
+    this.#shown = null;
+    this.#actions.hidden = true;
+    this.#picture.hidden = true;
+    this.#reference.hidden = true;
+    this.#empty.hidden = false;
+    this.#frame.classList.remove("comparing");
+  }
+
+  /** @param {Failure} failure */
+  setError({ code, fault, message, remedy }) {
+    const key = `error.${code}`;
+    this.#builder.say(this.#part("error-title"), { text: isKey(key) ? key : `fault.${fault}` });
+    this.#part("error-message").textContent = message;
+    this.#part("error-remedy").textContent = remedy;
+    this.#part("error-code").textContent = code;
+    this.#error.hidden = false;
+    this.#error.scrollIntoView({ block: "nearest" });
+  }
+
+  clearError() {
+    this.#error.hidden = true;
+  }
+
+  #toggle() {
+    this.#comparing = !this.#comparing;
+    this.#place();
+  }
+
+  #place() {
+    const beside = this.#comparing && Boolean(this.#shown?.reference);
+    this.#compare.setAttribute("aria-pressed", String(beside));
+    this.#reference.hidden = !beside;
+    this.#frame.classList.toggle("comparing", beside);
+  }
+
+  /** @param {string} id */
+  #part(id) {
+    const node = this.#error.querySelector(`#${id}`);
+    if (!(node instanceof HTMLElement)) {
+      throw new Error(`the stage has no #${id}`);
+    }
+    return node;
+  }
+}

@@ -1,0 +1,483 @@
+/** The interface: puts the panels together, asks the session for pictures, and shows what comes. */
+
+import { FaceStudioError, toFailure } from "../engine/protocol.js";
+import { Advanced } from "./advanced.js";
+import { Builder } from "./builder.js";
+import { Consent } from "./consent.js";
+import { Device } from "./device.js";
+import { FaceMaker } from "./face-maker.js";
+import { Gallery } from "./gallery.js";
+import { dropKept, keep, readHistory } from "./history.js";
+import { LayoutPanel } from "./layout.js";
+import { rounded } from "./messages.js";
+import { People } from "./people.js";
+import { fromPerson } from "./person.js";
+import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
+import { DEFAULT_MODEL } from "./session.js";
+import { settingsOf } from "./settings.js";
+import { Stage } from "./stage.js";
+import { StartPicture } from "./start-picture.js";
+import { alphaStrip, mixStrip } from "./strips.js";
+import { Style } from "./style.js";
+import { Words } from "./words.js";
+
+/** @import { GenerateRequest, Opened, Picture } from "../engine/protocol.js" */
+/** @import { Said } from "./builder.js" */
+/** @import { Result } from "./gallery.js" */
+/** @import { FaceStudio, TimedProgress } from "./session.js" */
+
+/** Steps between previews. */
+const PREVIEW_EVERY = 3;
+
+/**
+ * @typedef {object} StudioOptions
+ * @property {string} lang
+ * @property {(type: string, detail: unknown) => void} emit tells the page
+ */
+
+export class Studio {
+  /** @type {HTMLElement} */
+  node;
+  #builder;
+  #session;
+  #emit;
+  #people;
+  #style;
+  #words;
+  #layout;
+  #start;
+  #advanced;
+  #device;
+  #maker;
+  #stage;
+  #gallery;
+  #badge;
+  #generate;
+  #cancel;
+
+  /**
+   * @param {ShadowRoot} root
+   * @param {FaceStudio} session
+   * @param {StudioOptions} options
+   */
+  constructor(root, session, { lang, emit }) {
+    this.#session = session;
+    this.#emit = emit;
+    const builder = new Builder(lang);
+    this.#builder = builder;
+    const consent = new Consent(builder, root);
+    const shared = {
+      root,
+      inspect: (/** @type {Uint8Array} */ bytes) => session.inspect(bytes),
+      allow: () => consent.ask(),
+      fail: (/** @type {unknown} */ error) => this.#fail(error),
+      change: () => this.#changed(),
+    };
+    this.#people = new People(builder, {
+      ...shared,
+      faces: async (bytes) => {
+        await this.load();
+        return session.faces(bytes);
+      },
+      make: () => void this.#maker.open(),
+    });
+    this.#style = new Style(builder, shared);
+    this.#words = new Words(builder, shared.change);
+    this.#layout = new LayoutPanel(builder, shared);
+    this.#start = new StartPicture(builder, shared);
+    this.#advanced = new Advanced(builder);
+    this.#device = new Device(builder, {
+      ...shared,
+      forget: () => session.forget(),
+      stored: async () => (await session.check())?.stored_bytes ?? null,
+      cleared: () => this.#historyCleared(),
+    });
+    this.#maker = new FaceMaker(builder, root, {
+      fail: shared.fail,
+      random: (seed) => session.randomFace(seed),
+      draw: (portrait, size) => session.drawFace(portrait, size),
+      hairColors: () => session.hairColors(),
+      useFace: (png) => this.#people.useDrawn(png),
+      useStyle: (png) => this.#style.choose(png),
+    });
+    this.#stage = new Stage(builder, {
+      reuse: (result) => this.#reuse(result),
+      start: (result) => this.#start.use(result.png),
+    });
+    this.#gallery = new Gallery(builder, {
+      open: (result) => {
+        this.#stage.show(result);
+        this.#stage.node.scrollIntoView({ block: "nearest" });
+      },
+      remove: (result) => void this.#remove(result),
+      strip: (kind) => void this.#strip(kind),
+    });
+    const h = builder.h.bind(builder);
+    this.#badge = h("p", { class: "badge", id: "engine", part: "engine", text: "engine.starting", attributes: { role: "status" } });
+    this.#generate = h("button", { type: "submit", class: "primary large", id: "generate", part: "generate", text: "generate" });
+    this.#cancel = h("button", { type: "button", class: "large", id: "cancel", part: "cancel", hidden: true, text: "cancel", on: { click: () => session.cancel() } });
+    this.node = this.#assemble();
+    this.#changed();
+  }
+
+  /** Draws the samples, shows what was kept, and opens the model if that is wanted now. @param {boolean} preload */
+  async begin(preload) {
+    try {
+      const draw = (/** @type {number} */ seed, /** @type {string} */ style) =>
+        this.#session.render({ seed, style, size: SAMPLE_SIZE });
+      for (const seed of SAMPLE_FACES) {
+        this.#people.addSample(await draw(seed, "photo"));
+      }
+      for (const [style, seed, name] of SAMPLE_STYLES) {
+        this.#style.addSample({ name, png: await draw(seed, style) });
+      }
+      if (!this.#session.loading) {
+        await this.#announce();
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+    try {
+      for (const { id, png, settings } of await readHistory()) {
+        this.#gallery.add([{ png, settings, kept: id }]);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+    if (preload) {
+      await this.load().catch((error) => this.#fail(error));
+    }
+  }
+
+  /**
+   * Opens the model and tells what it can do.
+   * @returns {Promise<Opened>}
+   */
+  async load() {
+    const known = this.#session.opened;
+    if (known) {
+      return known;
+    }
+    try {
+      const opened = await this.#session.load({ onProgress: (progress) => this.#progress(progress, 1) });
+      this.#tell(opened);
+      return opened;
+    } finally {
+      if (!this.#session.busy) {
+        this.#stage.setBusy(false);
+      }
+    }
+  }
+
+  /**
+   * Makes the pictures of a request and shows them.
+   * @param {GenerateRequest} request
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Picture[]>}
+   */
+  async generate(request, { signal } = {}) {
+    const pictures = await this.#make(request, signal);
+    const results = pictures.map((picture) => this.#result(request, picture));
+    results.forEach((result) => this.#gallery.add([result]));
+    await this.#finish(results);
+    return pictures;
+  }
+
+  /** Takes pasted photos. @param {File[]} files */
+  addFaces(files) {
+    return this.#people.addFiles(files);
+  }
+
+  /** The model was freed by the page. */
+  unloaded() {
+    delete this.#badge.dataset.backend;
+    this.#builder.say(this.#badge, { text: "engine.ready" });
+  }
+
+  /** Says everything in another language. @param {string} lang */
+  retell(lang) {
+    this.#builder.retell(this.node, lang);
+  }
+
+  #assemble() {
+    const h = this.#builder.h.bind(this.#builder);
+    const form = h(
+      "form",
+      { noValidate: true, part: "controls", label: "controls" },
+      this.#people.node,
+      this.#style.node,
+      this.#words.node,
+      this.#layout.node,
+      this.#start.node,
+      this.#advanced.node,
+      this.#device.node,
+      h("div", { class: "actions" }, this.#generate, this.#cancel),
+    );
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.#submit();
+    });
+    const slot = (/** @type {string} */ name, /** @type {Node[]} */ ...content) => h("slot", { name }, ...content);
+    return h(
+      "div",
+      { class: "studio", part: "studio" },
+      h(
+        "header",
+        { part: "header" },
+        slot("header", h("h1", { text: "title" }), h("p", { class: "tagline", text: "tagline" })),
+        this.#badge,
+      ),
+      h(
+        "div",
+        { class: "columns" },
+        form,
+        h("section", { class: "stage", part: "stage", label: "stage.title" }, this.#stage.node, this.#gallery.node),
+      ),
+      h("footer", { part: "footer" }, slot("footer", h("p", { text: "footer" }))),
+    );
+  }
+
+  async #submit() {
+    this.#stage.clearError();
+    try {
+      const request = await this.#request();
+      // On a narrow screen the stage lies below the form.
+      this.#stage.node.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      await this.generate(request);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Makes the pictures of a strip one after the other. @param {"alpha" | "mix"} kind */
+  async #strip(kind) {
+    this.#stage.clearError();
+    /** @type {Result[]} */
+    const results = [];
+    try {
+      const request = await this.#request();
+      const stops = kind === "alpha" ? alphaStrip(request) : mixStrip(request);
+      for (const { request: one, caption } of stops) {
+        const [picture] = await this.#make(one);
+        if (picture) {
+          results.push({ ...this.#result(one, picture), caption });
+        }
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+    if (results.length > 0) {
+      this.#gallery.add(results);
+      await this.#finish(results);
+    }
+  }
+
+  /**
+   * @param {GenerateRequest} request
+   * @param {AbortSignal} [signal]
+   */
+  async #make(request, signal) {
+    const count = request.count ?? 1;
+    this.#setBusy(true);
+    try {
+      const pictures = await this.#session.generate(request, {
+        signal,
+        onProgress: (progress) => this.#progress(progress, count),
+      });
+      this.#emit("facestudio-result", pictures);
+      return pictures;
+    } finally {
+      // A later request may have taken over.
+      if (!this.#session.busy) {
+        this.#setBusy(false);
+      }
+      const { opened } = this.#session;
+      if (opened) {
+        this.#tell(opened);
+      }
+    }
+  }
+
+  /**
+   * @param {GenerateRequest} request
+   * @param {Picture} picture
+   * @returns {Result}
+   */
+  #result(request, picture) {
+    const reference = request.people[0]?.identities[0]?.photos[0];
+    return { png: picture.png, settings: settingsOf(request, picture), request, reference };
+  }
+
+  /**
+   * Shows fresh results, keeps them where that is wanted, and measures their likeness.
+   * @param {Result[]} results
+   */
+  async #finish(results) {
+    if (results[0]) {
+      this.#stage.show(results[0]);
+    }
+    for (const result of results) {
+      try {
+        result.kept = (await keep(result.png, result.settings)) ?? undefined;
+        await this.#measure(result);
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+  }
+
+  /** The identity similarity of a result with the first person asked for. @param {Result} result */
+  async #measure(result) {
+    const person = result.request?.people[0];
+    if (!person) {
+      return;
+    }
+    try {
+      result.likeness = await this.#session.similarity(result.png, person);
+    } catch (error) {
+      if (toFailure(error).code !== "face-not-found") {
+        throw error;
+      }
+      result.likeness = null;
+    }
+    this.#gallery.update();
+    this.#stage.refresh(result);
+  }
+
+  /** What the form asks for. @returns {Promise<GenerateRequest>} */
+  async #request() {
+    const people = this.#people.value;
+    const style = this.#style.value;
+    const layout = await this.#layout.read();
+    return {
+      people,
+      ...(style ? { style } : {}),
+      prompt: this.#words.prompt,
+      alpha: this.#words.alpha,
+      layout,
+      ...this.#start.read(),
+      ...this.#advanced.read(),
+      preview_every: PREVIEW_EVERY,
+    };
+  }
+
+  /** Takes the settings of a result over; its faces and style picture too, where they are of this visit. @param {Result} result */
+  #reuse({ settings, request }) {
+    this.#words.prompt = settings.prompt;
+    if (settings.prompt && settings.styled) {
+      this.#words.alpha = settings.alpha;
+    }
+    this.#advanced.write(settings);
+    if (request) {
+      this.#people.set(request.people.map(fromPerson));
+      this.#style.choose(request.style ?? null);
+    }
+    this.#words.node.scrollIntoView({ block: "center", behavior: "smooth" });
+  }
+
+  /** @param {Result} result */
+  async #remove(result) {
+    this.#gallery.remove(result);
+    const [next] = this.#gallery.all;
+    if (next) {
+      this.#stage.show(next);
+    } else {
+      this.#stage.clear();
+    }
+    try {
+      if (result.kept !== undefined) {
+        await dropKept(result.kept);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Forgets which results were kept, and those that only the history held. */
+  #historyCleared() {
+    for (const result of this.#gallery.all) {
+      if (result.request) {
+        result.kept = undefined;
+      } else {
+        this.#gallery.remove(result);
+      }
+    }
+  }
+
+  #changed() {
+    const people = this.#people.value;
+    this.#stage.clearError();
+    this.#words.setStyle(this.#style.value !== null);
+    this.#layout.setCount(people.length);
+    this.#gallery.setStrips({
+      alpha: this.#words.balanced,
+      mix: people.some(({ identities }) => identities.length > 1),
+    });
+    this.#stage.setChosen([...people.map(({ identities }) => identities[0]?.photos[0]), this.#style.value]);
+  }
+
+  /** Says what would run and be fetched, before anything is. */
+  async #announce() {
+    const check = await this.#session.check();
+    if (!check) {
+      this.#builder.say(this.#badge, { text: "engine.ready" });
+      return;
+    }
+    const where = check.choice.backend === "webgpu" ? "WebGPU" : "CPU";
+    this.#builder.say(this.#badge, {
+      text: check.fetch_bytes > 0 ? ["engine.will_fetch", { where, n: rounded(check.fetch_bytes / 1e6, 1) }] : ["engine.stored", { where }],
+    });
+    const [problem] = check.problems;
+    if (problem) {
+      this.#stage.setError({ ...problem, fault: "device" });
+    }
+  }
+
+  /** @param {Opened} opened */
+  #tell(opened) {
+    const { choice, model, version, abilities } = opened;
+    if (this.#badge.dataset.backend) {
+      return;
+    }
+    this.#badge.dataset.backend = choice.backend;
+    this.#badge.title = `${choice.reason}; ${model} ${version}`;
+    /** @type {Said} */
+    const text = choice.backend === "webgpu" ? ["engine.webgpu", { adapter: choice.adapter }] : "engine.cpu";
+    this.#builder.say(this.#badge, { text });
+    this.#people.tellDrawnOnly(this.#session.model === DEFAULT_MODEL || model.includes("mini"));
+    this.#advanced.setAbilities(abilities);
+    this.#words.setAbility(abilities.words);
+    this.#emit("facestudio-ready", opened);
+  }
+
+  /**
+   * @param {TimedProgress} progress
+   * @param {number} count of pictures
+   */
+  #progress(progress, count) {
+    this.#stage.setProgress(progress, count);
+    this.#emit("facestudio-progress", progress);
+    if (progress.preview) {
+      this.#emit("facestudio-preview", progress.preview);
+    }
+  }
+
+  /** @param {boolean} busy */
+  #setBusy(busy) {
+    this.#generate.disabled = busy;
+    this.#cancel.hidden = !busy;
+    this.#stage.setBusy(busy);
+  }
+
+  /** @param {unknown} thrown */
+  #fail(thrown) {
+    const failure = toFailure(thrown);
+    if (failure.fault !== "cancelled") {
+      this.#stage.setError(failure);
+    }
+    if (failure.fault === "internal") {
+      this.unloaded();
+    }
+    this.#emit("facestudio-error", new FaceStudioError(failure));
+  }
+}
