@@ -132,11 +132,6 @@ impl FaceStudio {
         self.models.text.is_some()
     }
 
-    /// Whether the model has a decoder for previews.
-    pub fn has_previews(&self) -> bool {
-        self.models.tiny_vae.is_some()
-    }
-
     /// Makes the pictures of a request.
     ///
     /// `watch` is called after every step; `Break` cancels. Its answer is awaited before the next step starts, so

@@ -210,7 +210,6 @@ pub fn abilities(studio: &FaceStudio) -> JsValue {
     }
     set(&object, "multiple", &count(sizes.multiple));
     set(&object, "words", &studio.reads_words().into());
-    set(&object, "previews", &studio.has_previews().into());
     object.into()
 }
 

@@ -104,9 +104,10 @@ impl Engine {
 
 impl Engine {
     fn studio(&self) -> Result<Rc<FaceStudio>> {
-        self.studio.borrow().clone().ok_or_else(|| {
-            Error::input("model-not-open", "no model is loaded", "load it first")
-        })
+        self.studio
+            .borrow()
+            .clone()
+            .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))
     }
 
     async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {

@@ -95,7 +95,6 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [height]
  * @property {number} multiple sides of its pictures are multiples of this
  * @property {boolean} words whether it reads prompts
- * @property {boolean} previews whether it has a decoder for previews
  */
 
 /**
@@ -149,7 +148,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {"euler_ancestral" | "euler" | "ddim" | "dpmpp2m" | "lcm"} [sampler]
  * @property {number} [width]
  * @property {number} [height]
- * @property {number} [preview_every] steps between previews; none from a model without a preview decoder
+ * @property {number} [preview_every] steps between previews; none without it
  * @property {boolean} [watermark] mark the pictures invisibly as generated; true if left out
  */
 
