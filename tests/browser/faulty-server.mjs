@@ -45,7 +45,7 @@ export async function startFaultyServer(models) {
     const { cut = Infinity, status, ignoreRange = false, flip = false } = faulty.fault(path) ?? {};
     const head = { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "cache-control": "no-cache" };
     if (path === "/blank.html") {
-      response.writeHead(200, { ...head, "content-type": "text/html" }).end("<!doctype html><title>blank</title>");
+      response.writeHead(200, { ...head, "content-type": "text/html" }).end("<!doctype html><link rel=\"icon\" href=\"data:,\"><title>blank</title>");
       return;
     }
     if (status || !existsSync(file) || !statSync(file).isFile()) {
