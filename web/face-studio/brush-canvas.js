@@ -56,7 +56,7 @@ export class BrushCanvas {
       this.#masks.pop()?.remove();
     }
     while (this.#masks.length < count) {
-      const mask = this.#builder.h("canvas", { class: "mask", width: SIDE, height: SIDE });
+      const mask = this.#builder.h("canvas", { class: `mask person-${this.#masks.length}`, width: SIDE, height: SIDE });
       this.#masks.push(mask);
       this.node.append(mask);
     }
@@ -113,8 +113,10 @@ export class BrushCanvas {
   #paint([x0 = 0, y0 = 0], [x1 = 0, y1 = 0]) {
     const context = this.#context(this.person);
     if (context) {
+      // Resolved: a canvas knows no `light-dark()`.
+      const { color } = getComputedStyle(context.canvas);
       context.globalCompositeOperation = this.erasing ? "destination-out" : "source-over";
-      context.strokeStyle = getComputedStyle(this.node).getPropertyValue(`--person-${this.person}`) || "#000000";
+      context.strokeStyle = color;
       context.lineWidth = this.size;
       context.lineCap = "round";
       context.beginPath();

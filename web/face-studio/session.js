@@ -19,13 +19,15 @@ import { TimeLeft } from "./time-left.js";
  * @typedef {Progress & { bytes?: number, total_bytes?: number, seconds_left?: number }} TimedProgress
  */
 
+/** Something to tell the user that stops nothing. @typedef {{ code: string, message: string, remedy: string }} Notice */
+
 /**
  * What opening a model would mean, as far as the interface tells it.
  * @typedef {object} Checked
  * @property {Opened["choice"]} choice what would run
  * @property {number} stored_bytes how much is in the browser's storage already
  * @property {number} fetch_bytes how much would have to be fetched
- * @property {{ code: string, message: string, remedy: string }[]} problems
+ * @property {Notice[]} problems
  */
 
 /**
@@ -73,6 +75,14 @@ export class FaceStudio {
   /** The model folder's URL. */
   get model() {
     return this.#model;
+  }
+
+  /**
+   * What did not go as it should though the model is open, as when its files could not be kept.
+   * @returns {Notice[]}
+   */
+  get notices() {
+    return /** @type {{ notices?: Notice[] } | null} */ (this.opened)?.notices ?? [];
   }
 
   /** Whether a model is open or being opened. */

@@ -447,6 +447,10 @@ export class Studio {
     this.#people.tellDrawnOnly(this.#session.model === DEFAULT_MODEL || model.includes("mini"));
     this.#advanced.setAbilities(abilities);
     this.#words.setAbility(abilities.words);
+    const [notice] = this.#session.notices;
+    if (notice) {
+      this.#stage.setError({ ...notice, fault: "device" });
+    }
     this.#emit("facestudio-ready", opened);
   }
 

@@ -147,7 +147,7 @@ panelStyles.replaceSync(`
 .se { bottom: -6px; right: -6px; cursor: nwse-resize; }
 .brush { cursor: crosshair; touch-action: none; }
 .brush:focus-visible { outline-offset: -3px; }
-.mask { position: absolute; inset: 0; width: 100%; height: 100%; opacity: 0.6; pointer-events: none; }
+.mask { position: absolute; inset: 0; width: 100%; height: 100%; color: var(--color); opacity: 0.6; pointer-events: none; }
 .brush-cursor { position: absolute; z-index: 1; aspect-ratio: 1; border: 2px solid var(--ink); border-radius: 50%; translate: -50% -50%; pointer-events: none; }
 
 .stage-main { display: grid; gap: 14px; }
