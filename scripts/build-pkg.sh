@@ -25,4 +25,6 @@ rm -rf pkg/engine pkg/face-studio
 cp -R web/index.html web/page.css web/index.js web/element.d.ts web/package.json web/engine web/face-studio README.md LICENSE-MIT LICENSE-APACHE pkg/
 # TypeScript's declarations come from the JSDoc.
 npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
+# File by file, so that worker and wasm are still found beside their scripts.
+find pkg -name '*.js' -exec npx esbuild --minify --target=es2022 --outbase=pkg --outdir=pkg --allow-overwrite --log-level=warning {} +
 echo "pkg: $(($(wc -c <"$wasm") / 1024)) KiB of wasm, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"
