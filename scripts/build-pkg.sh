@@ -27,4 +27,6 @@ cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/
 # TypeScript's declarations come from the JSDoc.
 npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 node scripts/fill-shell.mjs
+# File by file, so that worker and wasm are still found beside their scripts.
+find pkg -name '*.js' -exec npx esbuild --minify --target=es2022 --outbase=pkg --outdir=pkg --allow-overwrite --log-level=warning {} +
 echo "pkg: $(($(wc -c <"$wasm") / 1024)) KiB of wasm, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"

@@ -121,7 +121,8 @@ export class BrushCanvas {
       context.lineCap = "round";
       context.beginPath();
       context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
+      // A line of no length is not drawn: a dot is a very short one.
+      context.lineTo(x1 + 0.01, y1);
       context.stroke();
     }
   }

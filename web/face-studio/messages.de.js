@@ -25,7 +25,7 @@ export const de = {
   "people.remove": "Person {n} entfernen",
   "people.nobody": "Niemand: Das Bild folgt allein Stil und Worten.",
   "people.face": "Gesicht {n}",
-  "people.face_empty": "Gesicht {n}: noch keines",
+  "people.face_empty": "Gesicht {n}: wähle unten ein Gesicht",
   "people.empty": "Wähle unten ein Gesicht",
   "people.looking": "Sucht das Gesicht …",
   "people.mix": "Gesicht beimischen",

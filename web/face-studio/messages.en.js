@@ -22,7 +22,7 @@ export const en = {
   "people.remove": "Remove person {n}",
   "people.nobody": "Nobody: the picture follows style and words alone.",
   "people.face": "Face {n}",
-  "people.face_empty": "Face {n}: none yet",
+  "people.face_empty": "Face {n}: choose a face below",
   "people.empty": "Choose a face below",
   "people.looking": "Looking for the face…",
   "people.mix": "Mix in a face",

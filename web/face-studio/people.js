@@ -303,16 +303,16 @@ export class People {
       {
         type: "button",
         class: "tile face",
-        label: [identity.photos.length > 0 ? "people.face" : "people.face_empty", { n: i + 1 }],
+        label: waiting ? "people.looking" : [last ? "people.face" : "people.face_empty", { n: i + 1 }],
         on: { click: choose },
         attributes: { "aria-pressed": String(active), "data-key": `identity-${i}`, "aria-busy": String(waiting) },
       },
       image,
       waiting
         ? h("span", { class: "over-text", text: "people.looking" })
-        : identity.photos.length === 0
-          ? h("span", { text: "people.empty" })
-          : null,
+        : last
+          ? null
+          : h("span", { text: "people.empty" }),
     );
     const removeIdentity = () => {
       person.identities.splice(i, 1);
