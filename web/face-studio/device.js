@@ -8,7 +8,7 @@ import { rounded } from "./messages.js";
 /**
  * @typedef {object} DeviceOptions
  * @property {() => Promise<unknown>} forget deletes the stored model files
- * @property {() => Promise<number | null>} stored bytes of the stored model files; null where that is not known
+ * @property {() => Promise<number>} stored bytes of the stored model files
  * @property {() => void} cleared the history was deleted
  * @property {(error: unknown) => void} fail tells the user
  */
@@ -71,9 +71,7 @@ export class Device {
   async update() {
     try {
       const bytes = await this.#options.stored();
-      if (bytes !== null) {
-        this.#builder.say(this.#model, { text: ["device.stored", { n: rounded(bytes / 1e6, 1) }] });
-      }
+      this.#builder.say(this.#model, { text: ["device.stored", { n: rounded(bytes / 1e6, 1) }] });
     } catch (error) {
       this.#options.fail(error);
     }

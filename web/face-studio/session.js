@@ -12,30 +12,13 @@ import { EngineClient } from "../engine/client.js";
 import { FaceStudioError, toFailure } from "../engine/protocol.js";
 import { TimeLeft } from "./time-left.js";
 
-/** @import { BackendWish, GenerateRequest, Opened, Person, Picture, Portrait, Progress } from "../engine/protocol.js" */
+/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored } from "../engine/protocol.js" */
 
 /**
  * Progress with what a person wants to know of it.
  * @typedef {Progress & { bytes?: number, total_bytes?: number, seconds_left?: number }} TimedProgress
  */
 
-/** Something to tell the user that stops nothing. @typedef {{ code: string, message: string, remedy: string }} Notice */
-
-/**
- * What opening a model would mean, as far as the interface tells it.
- * @typedef {object} Checked
- * @property {Opened["choice"]} choice what would run
- * @property {number} stored_bytes how much is in the browser's storage already
- * @property {number} fetch_bytes how much would have to be fetched
- * @property {Notice[]} problems
- */
-
-/**
- * What an engine may be able to do besides.
- * @typedef {EngineClient & { check?: (options: object) => Promise<Checked>, release?: () => void, unload?: () => Promise<void> }} Engine
- */
-
-/** @typedef {typeof EngineClient & { shared?: () => Engine }} EngineSource */
 
 /**
  * @typedef {object} FaceStudioOptions
@@ -53,8 +36,8 @@ import { TimeLeft } from "./time-left.js";
 export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
 
 export class FaceStudio {
-  /** @type {Engine} */
-  #engine;
+  /** Studios on one page share an engine, and with it the model's memory. */
+  #engine = EngineClient.shared();
   /** @type {Promise<Opened> | null} */
   #opening = null;
   /** What the open model is; null while there is none. @type {Opened | null} */
@@ -68,8 +51,6 @@ export class FaceStudio {
   constructor({ model = DEFAULT_MODEL, backend = "auto" } = {}) {
     this.#model = new URL(model, document.baseURI).href;
     this.#backend = backend;
-    // Studios on one page share an engine, and with it the model's memory.
-    this.#engine = /** @type {EngineSource} */ (EngineClient).shared?.() ?? new EngineClient();
   }
 
   /** The model folder's URL. */
@@ -82,7 +63,7 @@ export class FaceStudio {
    * @returns {Notice[]}
    */
   get notices() {
-    return /** @type {{ notices?: Notice[] } | null} */ (this.opened)?.notices ?? [];
+    return this.opened?.notices ?? [];
   }
 
   /** Whether a model is open or being opened. */
@@ -96,12 +77,13 @@ export class FaceStudio {
   }
 
   /**
-   * Opens the model, once: fetches it, or reads it from the browser's storage.
+   * Opens the model where it is not open: fetches it, or reads it from the browser's storage.
    * @param {TaskOptions} [options]
    * @returns {Promise<Opened>}
    */
   load({ onProgress } = {}) {
-    this.#opening ??= this.#open(onProgress);
+    // The engine knows what is open: another studio may have opened another model, or a crash may have closed this one.
+    this.#opening = this.#open(onProgress);
     return this.#opening;
   }
 
@@ -152,31 +134,22 @@ export class FaceStudio {
   unload() {
     this.#task?.abort();
     this.#lost();
-    if (this.#engine.unload) {
-      void this.#engine.unload();
-    } else {
-      this.#engine.close();
-    }
+    void this.#engine.unload();
   }
 
   /** Ends the studio: its engine too, unless others share it. */
   close() {
     this.#task?.abort();
     this.#lost();
-    if (this.#engine.release) {
-      this.#engine.release();
-    } else {
-      this.#engine.close();
-    }
+    this.#engine.release();
   }
 
   /**
-   * What opening the model would mean: what would run, how much would be fetched, what stands in the way. Null from an
-   * engine that cannot tell.
-   * @returns {Promise<Checked | null>}
+   * What opening the model would mean: what would run, how much would be fetched, what stands in the way.
+   * @returns {Promise<Checked>}
    */
-  async check() {
-    return (await this.#engine.check?.({ model: this.#model, backend: this.#backend })) ?? null;
+  check() {
+    return this.#engine.check({ model: this.#model, backend: this.#backend });
   }
 
   /**
@@ -235,6 +208,14 @@ export class FaceStudio {
   /** The hair colours of made-up faces. */
   hairColors() {
     return this.#engine.hairColors();
+  }
+
+  /**
+   * The models that the browser's storage holds.
+   * @returns {Promise<Stored>}
+   */
+  stored() {
+    return this.#engine.stored();
   }
 
   /** Removes the stored model files. */

@@ -89,7 +89,7 @@ export class Studio {
     this.#device = new Device(builder, {
       ...shared,
       forget: () => session.forget(),
-      stored: async () => (await session.check())?.stored_bytes ?? null,
+      stored: async () => (await session.stored()).bytes,
       cleared: () => this.#historyCleared(),
     });
     this.#maker = new FaceMaker(builder, root, {
@@ -419,10 +419,6 @@ export class Studio {
   /** Says what would run and be fetched, before anything is. */
   async #announce() {
     const check = await this.#session.check();
-    if (!check) {
-      this.#builder.say(this.#badge, { text: "engine.ready" });
-      return;
-    }
     const where = check.choice.backend === "webgpu" ? "WebGPU" : "CPU";
     this.#builder.say(this.#badge, {
       text: check.fetch_bytes > 0 ? ["engine.will_fetch", { where, n: rounded(check.fetch_bytes / 1e6, 1) }] : ["engine.stored", { where }],
