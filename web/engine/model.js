@@ -97,5 +97,6 @@ export async function settle(store, manifest, text) {
     if (!(thrown instanceof Error && thrown.name === "QuotaExceededError")) {
       throw thrown;
     }
+    await store.remove(MANIFEST);
   }
 }

@@ -56,7 +56,14 @@ export class Sink {
    */
   async resume(tag) {
     if (this.#store && tag !== this.tag) {
-      await (tag === null ? this.#store.remove(this.#name + TAG) : this.#store.putText(this.#name + TAG, tag));
+      const name = this.#name + TAG;
+      const put = tag === null ? this.#store.remove(name) : this.#store.putText(name, tag);
+      // Where storage is full the tag is worth nothing: the bytes go to memory.
+      await put.catch((thrown) => {
+        if (!isFull(thrown)) {
+          throw thrown;
+        }
+      });
     }
     this.tag = tag;
   }
