@@ -40,6 +40,6 @@ test-web: pkg
 	scripts/cargo-wasm.sh clippy -- -D warnings
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
-	node --test --test-timeout=600000 tests/browser/*.test.mjs
+	node --test --test-timeout=1800000 tests/browser/*.test.mjs
 
 test: test-native test-web

@@ -80,9 +80,9 @@ function policy(page, embedded) {
 /** @param {(path: string, html: string | null) => Record<string, string>} headers of a page, or of any other file */
 async function listen(headers) {
   const server = createServer(async (request, response) => {
-    const { pathname } = new URL(request.url ?? "/", "http://localhost");
-    const path = decodeURIComponent(pathname.endsWith("/") ? `${pathname}index.html` : pathname);
     try {
+      const { pathname } = new URL(request.url ?? "/", "http://localhost");
+      const path = decodeURIComponent(pathname.endsWith("/") ? `${pathname}index.html` : pathname);
       const body = await read(path);
       const type = TYPES[extname(path)] ?? "application/octet-stream";
       const html = type.startsWith("text/html") ? body.toString() : null;

@@ -27,7 +27,7 @@ const HELD_OUT: usize = 256;
 fn config(setup: &Setup, embedding_dim: usize, text: &TextConfig) -> Result<PriorConfig> {
     let json = match setup.preset.as_str() {
         "mini" => serde_json::json!({
-            "num_attention_heads": 4, "attention_head_dim": 48, "num_layers": 4,
+            "num_attention_heads": 4, "attention_head_dim": 40, "num_layers": 2,
             "embedding_dim": embedding_dim, "embedding_proj_dim": text.projection_dim,
             "encoder_hid_dim": text.hidden_size, "num_embeddings": text.max_position_embeddings,
         }),

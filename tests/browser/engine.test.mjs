@@ -148,6 +148,44 @@ test("a download waits longer after each failure in a row, and stops when it is 
   }
 });
 
+test("a storage that loses what it took is left, and a server that never gets to the end is given up", async () => {
+  const original = globalThis.fetch;
+  let asked = 0;
+  globalThis.fetch = /** @type {any} */ (async () => {
+    asked += 1;
+    return new Response(new Uint8Array(4));
+  });
+  try {
+    const sink = /** @type {any} */ ({
+      size: 0,
+      tag: null,
+      inMemory: false,
+      blob: async () => new Blob([new Uint8Array(sink.inMemory ? sink.size : sink.size >> 1)]),
+      append: async (/** @type {Uint8Array} */ bytes) => {
+        sink.size += bytes.length;
+      },
+      resume: async () => {},
+      reset: async () => {
+        sink.size = 0;
+      },
+      stayInMemory: () => {
+        sink.inMemory = true;
+      },
+    });
+    const hash = () => ({ update() {}, finish: () => "b", free() {} });
+    const options = { hash, signal: new AbortController().signal, pauses: [1, 1] };
+    assert.equal(await download("http://localhost/a", { path: "a", bytes: 4, sha256: "b" }, sink, options), 8);
+    assert.ok(sink.inMemory);
+    [sink.size, asked] = [0, 0];
+    const longer = { path: "a", bytes: 10, sha256: "b" };
+    await assert.rejects(download("http://localhost/a", longer, sink, options), { code: "network" });
+    // The first brought something new; the others only the same again.
+    assert.equal(asked, 4);
+  } finally {
+    globalThis.fetch = original;
+  }
+});
+
 test("page and worker must be of one release", () => {
   const ours = { protocol: 1, release: "0.1.0" };
   assert.equal(mismatch(ours, { ...ours }), null);

@@ -66,15 +66,17 @@ export async function startFaultyServer(models) {
     });
     const end = Math.min(size, start + cut);
     const stream = createReadStream(file, { start, end: Math.max(start, end - 1) });
+    // What the browser has not read when the connection breaks is lost: it gets a second for that.
+    const breakOff = () => setTimeout(() => response.destroy(), 1000);
     stream.on("data", (bytes) => {
       const chunk = /** @type {Buffer} */ (bytes);
       entry.sent += chunk.length;
       if (flip && start + entry.sent === size) {
         chunk[chunk.length - 1] ^= 1;
       }
-      response.write(chunk);
+      response.write(chunk, () => start + entry.sent >= end && end < size && breakOff());
     });
-    stream.on("end", () => (end < size ? setTimeout(() => response.destroy(), 50) : response.end()));
+    stream.on("end", () => end === size && response.end());
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -17,6 +17,9 @@ export const WITHOUT_MODEL = existsSync(`${ROOT}models/mini/manifest.json`) ? fa
 
 export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
+/** Milliseconds for what a browser is waited for: machines may be slow and busy. */
+export const PATIENCE = 120_000;
+
 export const FLAGS = [
   "--no-sandbox",
   "--enable-unsafe-webgpu",
@@ -62,7 +65,7 @@ export function tinyModel() {
 }
 
 export function startBrowser() {
-  return chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true });
+  return chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true, timeout: PATIENCE });
 }
 
 /**
@@ -72,6 +75,7 @@ export function startBrowser() {
  */
 export async function openPage(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   /** @type {string[]} */
   const errors = [];
@@ -92,5 +96,5 @@ export async function openPage(browser, options = {}) {
  * @param {import("playwright-core").Page} page
  */
 export async function waitForSamples(page) {
-  await page.locator("#style .tile img:not([hidden])").nth(6).waitFor({ timeout: 120_000 });
+  await page.locator("#style .tile img:not([hidden])").nth(6).waitFor({ timeout: PATIENCE });
 }

@@ -10,7 +10,7 @@ import { chromium } from "playwright-core";
 
 import { attach, call as callIn, draw, open, openClient, request, until } from "./client.mjs";
 import { startFaultyServer } from "./faulty-server.mjs";
-import { EXECUTABLE, FLAGS, startBrowser, tinyModel } from "./harness.mjs";
+import { EXECUTABLE, FLAGS, PATIENCE, startBrowser, tinyModel } from "./harness.mjs";
 
 /** The largest file of the tiny model. */
 const BIG = "/models/mini/unet/model.safetensors";
@@ -126,20 +126,23 @@ describe("storage", () => {
   test("falls back to memory when the browser's quota is used up, and says so", async () => {
     // A browser of its own: the override reaches the default profile's storage alone.
     const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
-    const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS });
-    const page = await context.newPage();
-    await attach(page, server.url);
-    const call = (/** @type {any} */ body, /** @type {any} */ argument) => callIn(page, body, argument);
-    const session = await context.newCDPSession(page);
-    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 20_000 });
-    const opened = await call(open);
-    assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["storage-full"]);
-    assert.notEqual(opened.value.notices[0].remedy, "");
-    // What storage took before it was full was not fetched a second time.
-    assert.equal(opened.value.fetched, total());
-    assert.equal((await call(draw, request())).error, undefined);
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
+    const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS, timeout: PATIENCE });
+    try {
+      const page = await context.newPage();
+      await attach(page, server.url);
+      const call = (/** @type {any} */ body, /** @type {any} */ argument) => callIn(page, body, argument);
+      const session = await context.newCDPSession(page);
+      await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 20_000 });
+      const opened = await call(open);
+      assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["storage-full"]);
+      assert.notEqual(opened.value.notices[0].remedy, "");
+      // What storage took before it was full was not fetched a second time.
+      assert.equal(opened.value.fetched, total());
+      assert.equal((await call(draw, request())).error, undefined);
+    } finally {
+      await context.close();
+      rmSync(profile, { recursive: true, force: true });
+    }
   });
 
   test("is done without where the browser has none", async () => {

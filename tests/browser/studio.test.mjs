@@ -179,7 +179,7 @@ describe("the face maker", () => {
         again: (await draw(as)) === plain,
         nose: (await draw({ ...as, face: { ...face, nose_width: face.nose_width > 0.5 ? 0 : 1 } })) === plain,
         clamped: (await draw({ ...as, yaw: 1e9 })) === (await draw({ ...as, yaw: 60 })),
-        error: await client.drawFace({ ...as, face: { ...face, horns: 1 } }, 64).catch((/** @type {any} */ error) => error.code),
+        error: await client.drawFace({ ...as, face: { ...face, hair_style: "horns" } }, 64).catch((/** @type {any} */ error) => error.code),
         size: await client.drawFace(as, 4096).catch((/** @type {any} */ error) => error.code),
       };
       client.close();

@@ -6,7 +6,7 @@ import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./proto
 /** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
-const HELLO_TIMEOUT = 30_000;
+const HELLO_TIMEOUT = 60_000;
 
 /** The worker's script. */
 const WORKER = new URL("./worker.js", import.meta.url);
@@ -266,8 +266,13 @@ export class EngineClient {
     this.#greeted ??= (async () => {
       const worker = new Worker(this.#url, { type: "module", name: "facestudio" });
       this.#worker = worker;
-      worker.addEventListener("message", ({ data }) => this.#receive(data));
+      // What a worker that was replaced had still to say concerns nobody.
+      const current = () => this.#worker === worker;
+      worker.addEventListener("message", ({ data }) => current() && this.#receive(data));
       worker.addEventListener("error", (event) => {
+        if (!current()) {
+          return;
+        }
         const message = event.message || "the worker's script cannot be loaded";
         this.#stop({ code: "worker-failed", fault: "internal", message, remedy: "reload the page" });
       });

@@ -8,7 +8,7 @@ import { failure, weights } from "./protocol.js";
 /** SHA-256 of what arrives in pieces: wasm's, since WebCrypto's wants a file whole. */
 /** @typedef {{ update(bytes: Uint8Array): void, finish(): string, free(): void }} Hash */
 
-/** Milliseconds between attempts; each attempt that brings something begins anew. */
+/** Milliseconds between attempts; each attempt that comes further than all before begins anew. */
 export const PAUSES = [250, 500, 1000, 2000, 4000];
 
 /** An attempt that may succeed when it is made again. */
@@ -35,14 +35,15 @@ export async function download(url, file, sink, { hash, signal, report = () => {
       await sink.reset();
     }
     const digest = new Running(hash);
+    let lost = false;
     try {
       for await (const bytes of chunks((await sink.blob()).stream())) {
         signal.throwIfAborted();
         digest.update(bytes);
       }
-      let failures = 0;
+      // A server that knows no ranges and always breaks off brings something each time, and never the end.
+      let [failures, furthest] = [0, sink.size];
       while (sink.size < file.bytes) {
-        const before = fetched;
         try {
           await attempt(url, file, sink, digest, signal, (count) => {
             fetched += count;
@@ -52,7 +53,8 @@ export async function download(url, file, sink, { hash, signal, report = () => {
           if (!(thrown instanceof Broken)) {
             throw thrown;
           }
-          failures = fetched > before ? 0 : failures + 1;
+          failures = sink.size > furthest ? 0 : failures + 1;
+          furthest = Math.max(furthest, sink.size);
           if (failures > pauses.length) {
             throw failure("io", "network", `${url}: ${thrown.message}`, "check the connection, then try again");
           }
@@ -60,8 +62,12 @@ export async function download(url, file, sink, { hash, signal, report = () => {
         }
       }
       if (sink.size === file.bytes && digest.finish() === file.sha256) {
-        await sink.resume(null);
-        return fetched;
+        // The hash is of what arrived: a storage that has run full may hold less than it took.
+        lost = (await sink.blob()).size !== file.bytes;
+        if (!lost) {
+          await sink.resume(null);
+          return fetched;
+        }
       }
     } finally {
       digest.reset();
@@ -69,6 +75,9 @@ export async function download(url, file, sink, { hash, signal, report = () => {
       await sink.blob();
     }
     await sink.reset();
+    if (lost) {
+      sink.stayInMemory();
+    }
     if (last) {
       break;
     }
@@ -138,7 +147,7 @@ async function ask(url, start, tag, signal) {
   }
   const { status } = response;
   const begins = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
-  if (status === 416 || (status === 206 && begins !== undefined && Number(begins) !== start)) {
+  if (start > 0 && (status === 416 || (status === 206 && begins !== undefined && Number(begins) !== start))) {
     // Another part than what was asked for: without a range, then.
     await response.body?.cancel();
     return ask(url, 0, null, signal);

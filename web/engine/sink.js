@@ -108,6 +108,11 @@ export class Sink {
     this.#size = 0;
   }
 
+  /** Uses storage no more; only after {@link reset}. */
+  stayInMemory() {
+    this.#store = null;
+  }
+
   /** Everything so far; nothing may be appended while it is read. */
   async blob() {
     await this.#closeWriter();

@@ -135,7 +135,13 @@ export class ModelStore {
  */
 function syncWriter(handle, offset) {
   let at = offset;
-  handle.truncate(offset);
+  try {
+    handle.truncate(offset);
+  } catch (thrown) {
+    // A handle left open would lock the file.
+    handle.close();
+    throw thrown;
+  }
   return {
     async write(bytes) {
       const written = handle.write(bytes, { at });
@@ -145,8 +151,11 @@ function syncWriter(handle, offset) {
       at += written;
     },
     async close() {
-      handle.flush();
-      handle.close();
+      try {
+        handle.flush();
+      } finally {
+        handle.close();
+      }
     },
   };
 }
@@ -162,13 +171,24 @@ export async function storedModels() {
     for await (const folder of /** @type {any} */ (root).values()) {
       const store = new ModelStore(folder);
       const sizes = await store.sizes();
-      // Without a manifest its download has not finished yet.
-      const { name = "", version = "" } = JSON.parse((await store.text(MANIFEST)) ?? "{}");
+      const { name = "", version = "" } = parse(await store.text(MANIFEST));
       const bytes = [...sizes.values()].reduce((sum, size) => sum + size, 0);
       models.push({ url: decodeURIComponent(folder.name), name, version, bytes });
     }
   }
   return models;
+}
+
+/**
+ * A stored manifest. Without one, or with half of one, its download has not finished yet.
+ * @param {string | null} text
+ */
+function parse(text) {
+  try {
+    return JSON.parse(text || "{}");
+  } catch {
+    return {};
+  }
 }
 
 /**

@@ -35,12 +35,18 @@ function post(reply, transfer = []) {
 
 /** Compiles the wasm once, and checks that it is of this release. */
 async function start() {
-  started ??= init();
+  started ??= init().catch((thrown) => {
+    // The next try may reach the server.
+    started = null;
+    throw thrown instanceof TypeError
+      ? failure("io", "network", `the engine cannot be fetched: ${thrown.message}`, "check the connection, then try again")
+      : thrown;
+  });
   await started;
   ready = true;
-  const failure = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
-  if (failure) {
-    throw failure;
+  const differs = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
+  if (differs) {
+    throw differs;
   }
 }
 
@@ -330,5 +336,9 @@ self.addEventListener("message", ({ data }) => {
   }
 });
 // A panic inside a future that wasm polls ends here, and its promise never settles.
-self.addEventListener("error", (event) => crash(event.error ?? event.message));
+self.addEventListener("error", (event) => {
+  // The page is told why: it need not also hear that the worker failed.
+  event.preventDefault();
+  crash(event.error ?? event.message);
+});
 self.addEventListener("unhandledrejection", (event) => crash(event.reason));

@@ -101,7 +101,7 @@ export class Advanced {
       this.roll();
     }
     const seed = this.#seed.valueAsNumber;
-    const negative = this.#negative.value.trim();
+    const negative = this.#negative.disabled ? "" : this.#negative.value.trim();
     const [width, height] = this.#shape.value.split("x").map(Number);
     return {
       steps: this.#steps.input.valueAsNumber,

@@ -78,23 +78,25 @@ export class BrushCanvas {
   }
 
   /**
-   * Every mask as a PNG, white on black.
+   * Every mask as a PNG, white on black; of the picture's proportions, as the pipeline wants them.
+   * @param {number} [width]
+   * @param {number} [height]
    * @returns {Promise<Uint8Array[]>}
    */
-  masks() {
+  masks(width = SIDE, height = SIDE) {
     return Promise.all(
       this.#masks.map((mask) => {
-        const canvas = this.#builder.h("canvas", { width: SIDE, height: SIDE });
+        const canvas = this.#builder.h("canvas", { width, height });
         const context = canvas.getContext("2d");
         if (context) {
-          context.drawImage(mask, 0, 0);
+          context.drawImage(mask, 0, 0, width, height);
           // The masks are painted in the people's colours; only where they are counts.
           context.globalCompositeOperation = "source-in";
           context.fillStyle = "#ffffff";
-          context.fillRect(0, 0, SIDE, SIDE);
+          context.fillRect(0, 0, width, height);
           context.globalCompositeOperation = "destination-over";
           context.fillStyle = "#000000";
-          context.fillRect(0, 0, SIDE, SIDE);
+          context.fillRect(0, 0, width, height);
         }
         return toPng(canvas);
       }),

@@ -18,6 +18,12 @@ export function hasCamera() {
 export async function takePhoto(builder, root) {
   const h = builder.h.bind(builder);
   const stream = await openCamera();
+  const stop = () => stream.getTracks().forEach((track) => track.stop());
+  if (!root.isConnected) {
+    // The element was removed while the browser asked.
+    stop();
+    return null;
+  }
   const video = h("video", { muted: true, autoplay: true, playsInline: true, label: "camera.view" });
   video.srcObject = stream;
   return new Promise((resolve, reject) => {
@@ -39,7 +45,7 @@ export async function takePhoto(builder, root) {
       button.disabled = false;
     });
     const closed = () => {
-      stream.getTracks().forEach((track) => track.stop());
+      stop();
       (photo ?? Promise.resolve(null)).then(resolve, reject);
     };
     const close = openDialog(

@@ -68,6 +68,8 @@ export class FaceStudioElement extends HTMLElement {
       if (!this.isConnected) {
         document.removeEventListener("paste", this.#paste);
         this.#session?.close();
+        // The camera's dialog too: closing it stops the camera.
+        this.#root.querySelectorAll("dialog").forEach((dialog) => dialog.close());
         this.#studio?.node.remove();
         this.#session = null;
         this.#studio = null;
@@ -82,15 +84,30 @@ export class FaceStudioElement extends HTMLElement {
     }
   }
 
-  /** The model folder's URL. */
+  /**
+   * The model folder's URL.
+   * @returns {string}
+   */
   get model() {
     return new URL(this.getAttribute("model") ?? DEFAULT_MODEL, document.baseURI).href;
+  }
+
+  // React sets properties where there are any. A model or backend that is set later counts when the element is
+  // inserted again.
+  /** @param {string | URL | null | undefined} url */
+  set model(url) {
+    this.#reflect("model", url);
   }
 
   /** @returns {BackendWish} */
   get backend() {
     const wish = this.getAttribute("backend");
     return wish === "webgpu" || wish === "cpu" ? wish : "auto";
+  }
+
+  /** @param {BackendWish | null | undefined} wish */
+  set backend(wish) {
+    this.#reflect("backend", wish);
   }
 
   /**
@@ -136,6 +153,18 @@ export class FaceStudioElement extends HTMLElement {
 
   #language() {
     return chooseLanguage(this.getAttribute("lang"), document.documentElement.lang);
+  }
+
+  /**
+   * @param {string} name
+   * @param {string | URL | null | undefined} value none removes the attribute
+   */
+  #reflect(name, value) {
+    if (value === null || value === undefined) {
+      this.removeAttribute(name);
+    } else {
+      this.setAttribute(name, String(value));
+    }
   }
 
   /** A pasted picture becomes a face, if it is meant for this element. @param {ClipboardEvent} event */

@@ -121,9 +121,10 @@ export class LayoutPanel {
 
   /**
    * As a request wants it; fails where something is missing.
+   * @param {{ width?: number, height?: number }} size of the picture, where it is not the model's own
    * @returns {Promise<GenerateRequest["layout"]>}
    */
-  async read() {
+  async read({ width, height }) {
     if (this.#mode === "boxes") {
       return { boxes: this.#boxes.boxes };
     }
@@ -132,7 +133,7 @@ export class LayoutPanel {
       if (empty !== undefined) {
         throw missing(this.#builder.t(["layout.unpainted", { n: empty + 1 }]), this.#builder.t("layout.unpainted_remedy"));
       }
-      return { masks: await this.#brush.masks() };
+      return { masks: await this.#brush.masks(width, height) };
     }
     if (this.#mode === "content") {
       if (!this.#content.value) {

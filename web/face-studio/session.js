@@ -9,7 +9,7 @@
  */
 
 import { EngineClient } from "../engine/client.js";
-import { FaceStudioError, toFailure } from "../engine/protocol.js";
+import { CANCELLED, FaceStudioError, toFailure } from "../engine/protocol.js";
 import { TimeLeft } from "./time-left.js";
 
 /** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored } from "../engine/protocol.js" */
@@ -18,7 +18,6 @@ import { TimeLeft } from "./time-left.js";
  * Progress with what a person wants to know of it.
  * @typedef {Progress & { bytes?: number, total_bytes?: number, seconds_left?: number }} TimedProgress
  */
-
 
 /**
  * @typedef {object} FaceStudioOptions
@@ -44,6 +43,7 @@ export class FaceStudio {
   opened = null;
   /** @type {AbortController | null} */
   #task = null;
+  #closed = false;
   #model;
   #backend;
 
@@ -100,17 +100,23 @@ export class FaceStudio {
     this.#task = task;
     const abort = () => task.abort();
     signal?.addEventListener("abort", abort, { once: true });
+    /** Who was cancelled hears no more, though opening goes on. @param {TimedProgress} progress */
+    const report = (progress) => {
+      if (!task.signal.aborted) {
+        onProgress?.(progress);
+      }
+    };
     try {
       signal?.throwIfAborted();
       // Opening goes on: the next picture will want the model too.
-      await unless(task.signal, this.load({ onProgress }));
+      await unless(task.signal, this.load({ onProgress: report }));
       return await this.#engine.generate(request, {
         signal: task.signal,
-        onProgress: onProgress && timed(request.count ?? 1, onProgress),
+        onProgress: timed(request.count ?? 1, report),
       });
     } catch (error) {
       if (task.signal.aborted || signal?.aborted) {
-        throw new FaceStudioError({ code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" });
+        throw new FaceStudioError(CANCELLED);
       }
       if (toFailure(error).fault === "internal") {
         // The worker may be gone, and the model with it.
@@ -141,14 +147,18 @@ export class FaceStudio {
   close() {
     this.#task?.abort();
     this.#lost();
-    this.#engine.release();
+    if (!this.#closed) {
+      this.#closed = true;
+      this.#engine.release();
+    }
   }
 
   /**
    * What opening the model would mean: what would run, how much would be fetched, what stands in the way.
    * @returns {Promise<Checked>}
    */
-  check() {
+  async check() {
+    this.#refuseIfClosed();
     return this.#engine.check({ model: this.#model, backend: this.#backend });
   }
 
@@ -226,12 +236,20 @@ export class FaceStudio {
   /** @param {((progress: TimedProgress) => void) | undefined} onProgress */
   async #open(onProgress) {
     try {
+      this.#refuseIfClosed();
       const report = onProgress && timed(1, onProgress);
       this.opened = await this.#engine.open({ model: this.#model, backend: this.#backend, onProgress: report });
       return this.opened;
     } catch (error) {
       this.#lost();
       throw error;
+    }
+  }
+
+  /** A closed studio would start a worker that nobody ends. */
+  #refuseIfClosed() {
+    if (this.#closed) {
+      throw new FaceStudioError({ ...CANCELLED, message: "the studio was closed" });
     }
   }
 

@@ -7,7 +7,7 @@
  * @typedef {object} Settings
  * @property {string} prompt
  * @property {string} negative_prompt
- * @property {number} alpha
+ * @property {number} alpha as it counted: 1 without words, 0 without a style picture
  * @property {number} seed
  * @property {number} steps
  * @property {number} guidance_scale
@@ -24,10 +24,12 @@
  * @returns {Settings}
  */
 export function settingsOf(request, picture) {
+  const prompt = request.prompt ?? "";
+  const styled = Boolean(request.style);
   return {
-    prompt: request.prompt ?? "",
+    prompt,
     negative_prompt: request.negative_prompt ?? "",
-    alpha: request.alpha ?? 0.5,
+    alpha: styled && prompt.trim() ? (request.alpha ?? 0.5) : Number(styled),
     seed: Number(picture.seed),
     steps: request.steps ?? 25,
     guidance_scale: request.guidance_scale ?? 3,
@@ -35,6 +37,6 @@ export function settingsOf(request, picture) {
     width: picture.width,
     height: picture.height,
     people: request.people.length,
-    styled: request.style !== undefined,
+    styled,
   };
 }

@@ -131,15 +131,19 @@ export class Studio {
       for (const [style, seed, name] of SAMPLE_STYLES) {
         this.#style.addSample({ name, png: await draw(seed, style) });
       }
-      if (!this.#session.loading) {
-        await this.#announce();
-      }
     } catch (error) {
       this.#fail(error);
     }
     try {
       for (const { id, png, settings } of await readHistory()) {
         this.#gallery.add([{ png, settings, kept: id }]);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+    try {
+      if (!this.#session.loading) {
+        await this.#announce();
       }
     } catch (error) {
       this.#fail(error);
@@ -329,7 +333,8 @@ export class Studio {
   /** The identity similarity of a result with the first person asked for. @param {Result} result */
   async #measure(result) {
     const person = result.request?.people[0];
-    if (!person) {
+    // A page may have freed the model when it heard of the picture: it is not opened again for this.
+    if (!person || !this.#session.opened) {
       return;
     }
     try {
@@ -348,7 +353,8 @@ export class Studio {
   async #request() {
     const people = this.#people.value;
     const style = this.#style.value;
-    const layout = await this.#layout.read();
+    const numbers = this.#advanced.read();
+    const layout = await this.#layout.read(numbers);
     return {
       people,
       ...(style ? { style } : {}),
@@ -356,7 +362,7 @@ export class Studio {
       alpha: this.#words.alpha,
       layout,
       ...this.#start.read(),
-      ...this.#advanced.read(),
+      ...numbers,
       preview_every: PREVIEW_EVERY,
     };
   }
@@ -423,7 +429,9 @@ export class Studio {
     this.#builder.say(this.#badge, {
       text: check.fetch_bytes > 0 ? ["engine.will_fetch", { where, n: rounded(check.fetch_bytes / 1e6, 1) }] : ["engine.stored", { where }],
     });
-    const [problem] = check.problems;
+    // Warnings stop nothing: no alarm for them.
+    this.#badge.title = check.problems.map(({ message }) => message).join("; ");
+    const problem = check.problems.find(({ severity }) => severity === "stop");
     if (problem) {
       this.#stage.setError({ ...problem, fault: "device" });
     }
@@ -455,6 +463,11 @@ export class Studio {
    * @param {number} count of pictures
    */
   #progress(progress, count) {
+    const { opened } = this.#session;
+    if (opened && progress.phase === "encode") {
+      // A picture opened the model.
+      this.#tell(opened);
+    }
     this.#stage.setProgress(progress, count);
     this.#emit("facestudio-progress", progress);
     if (progress.preview) {

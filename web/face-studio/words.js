@@ -55,8 +55,9 @@ export class Words {
     this.#balance();
   }
 
+  /** None where the model reads no words, whatever was typed before that was known. */
   get prompt() {
-    return this.#prompt.value.trim();
+    return this.#prompt.disabled ? "" : this.#prompt.value.trim();
   }
 
   set prompt(text) {
@@ -90,7 +91,10 @@ export class Words {
 
   /** Tells whether the model reads words at all. @param {boolean} words */
   setAbility(words) {
-    this.#prompt.disabled = !words;
+    if (this.#prompt.disabled === words) {
+      this.#prompt.disabled = !words;
+      this.#changed();
+    }
   }
 
   #changed() {

@@ -139,8 +139,12 @@ fn answer(stream: &TcpStream, site: &Site) -> io::Result<()> {
         )?;
         if request.method != "HEAD" {
             match reply.file {
-                // `take`: a file that grows meanwhile must not run into the next answer.
-                Some(file) => io::copy(&mut file.take(reply.length), &mut out).map(drop)?,
+                // A file that grows or shrinks meanwhile must not run into the next answer.
+                Some(file) => {
+                    if io::copy(&mut file.take(reply.length), &mut out)? < reply.length {
+                        break;
+                    }
+                }
                 None => out.write_all(&reply.status.as_bytes()[..reply.length as usize])?,
             }
         }
