@@ -9,11 +9,12 @@ bound=target-wasm/bindgen
 wasm=pkg/wasm/facestudio_bg.wasm
 mkdir -p pkg/wasm
 
-# wasm-opt takes minutes: only when the module changed.
+# wasm-opt takes minutes: only when the module changed. For size: the compiler has already made it fast, and -O2 adds code
+# (5.28 MB gzipped against 5.22).
 if [ ! -f "$wasm" ] || [ "$built" -nt "$wasm" ]; then
   rm -rf "$bound"
   scripts/wasm-bindgen.sh --target web --out-dir "$bound" "$built"
-  npx wasm-opt "${WASM_OPT_LEVEL:--O2}" --strip-debug --strip-producers \
+  npx wasm-opt "${WASM_OPT_LEVEL:--Oz}" --strip-debug --strip-producers \
     --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-nontrapping-float-to-int \
     --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue \
     "$bound/facestudio_bg.wasm" -o "$bound/optimised.wasm"

@@ -1,7 +1,7 @@
 /** A server with the page, and a browser that looks at it. */
 
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,9 +11,6 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-
-/** Why tests that make pictures cannot run; false if they can. */
-export const WITHOUT_MODEL = existsSync(`${ROOT}models/mini/manifest.json`) ? false : "models/mini is not there";
 
 export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 

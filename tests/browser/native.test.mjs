@@ -8,12 +8,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 
-import { ROOT, WITHOUT_MODEL, openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
+import { ROOT, openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
 
 /** Most that two builds' rounding may move a pixel on average, of 255. */
 const MOST = 2;
 
-test("the browser's picture is the command line's", { skip: WITHOUT_MODEL }, async (t) => {
+test("the browser's picture is the command line's", async (t) => {
   const server = await startServer();
   t.after(() => server.stop());
   const browser = await startBrowser();

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { WITHOUT_MODEL, openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
+import { openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
 
 /** @type {Awaited<ReturnType<typeof startServer>>} */
 let server;
@@ -45,9 +45,6 @@ async function withClient(page, body, argument) {
 describe("the page", () => {
   test("draws its samples and logs no error", async () => {
     const { context, page, errors } = await openPage(browser);
-    if (WITHOUT_MODEL) {
-      await page.route("**/models/**", () => {});
-    }
     await page.goto(server.url);
     await waitForSamples(page);
     assert.equal(await page.locator("#people .tiles img").count(), 6);
@@ -223,7 +220,7 @@ function meanDifference(a, b) {
   return a.reduce((sum, value, i) => sum + Math.abs(value - b[i]), 0) / a.length;
 }
 
-describe("generation", { skip: WITHOUT_MODEL }, () => {
+describe("generation", () => {
   test("gives the same picture for a seed, another for another, and asks the network for nothing", async () => {
     const { context, page, errors, requests } = await openPage(browser);
     await page.goto(server.url);

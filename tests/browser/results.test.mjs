@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { WITHOUT_MODEL, openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
+import { openPage, startBrowser, startServer, waitForSamples } from "./harness.mjs";
 
 /** @type {Awaited<ReturnType<typeof startServer>>} */
 let server;
@@ -43,7 +43,7 @@ async function make(page) {
 const sample = (page, /** @type {number} */ n) =>
   page.getByRole("button", { name: `Sample face ${n}, a made-up person` }).click();
 
-describe("the interface with a model", { skip: WITHOUT_MODEL }, () => {
+describe("the interface with a model", () => {
   test("makes, compares, reuses and removes pictures, and keeps them only if asked", async () => {
     const { context, page, errors } = await openReady();
     assert.equal(await page.locator("#drawn-only").isVisible(), true, "the model knows drawn people only");
