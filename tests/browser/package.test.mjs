@@ -6,7 +6,6 @@ import { mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync,
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { gzipSync } from "node:zlib";
 
 import { TABLES, chooseLanguage, lookUp } from "../../web/face-studio/messages.js";
 import { ROOT } from "./harness.mjs";
@@ -17,8 +16,12 @@ function files(folder, ending) {
   return entries.filter((entry) => entry.isFile() && entry.name.endsWith(ending)).map((entry) => join(entry.parentPath, entry.name));
 }
 
-/** @param {string[]} paths */
-const gzipped = (paths) => paths.reduce((sum, path) => sum + gzipSync(readFileSync(path), { level: 9 }).length, 0);
+/**
+ * Bytes of files as `gzip -9` packs them for a server; Node's own zlib packs one percent worse.
+ * @param {string[]} paths
+ */
+const gzipped = (paths) =>
+  paths.reduce((sum, path) => sum + execFileSync("gzip", ["-9", "-c", path], { maxBuffer: 2 ** 26 }).length, 0);
 
 test("a strict TypeScript consumer compiles against the package", () => {
   const folder = mkdtempSync(join(tmpdir(), "facestudio-"));
