@@ -157,7 +157,7 @@ impl Pattern {
     fn tile(&self, values: &[Complex]) -> Vec<f32> {
         let squares: f32 = values.iter().map(|value| value.length().powi(2)).sum();
         let scale = 1.0 / (2.0 * squares).sqrt();
-        self.from_spectrum(values).into_iter().map(|value| value * scale).collect()
+        self.values_of(values).into_iter().map(|value| value * scale).collect()
     }
 
     /// What a tile holds at the pattern's frequencies.
@@ -172,7 +172,7 @@ impl Pattern {
     }
 
     /// The tile whose spectrum is `values` at the pattern's frequencies and zero elsewhere, times its area.
-    fn from_spectrum(&self, values: &[Complex]) -> Vec<f32> {
+    fn values_of(&self, values: &[Complex]) -> Vec<f32> {
         // The forward transform of the conjugate is the conjugate of the inverse one, and a real tile is its own.
         let mut turned = Plane::new(self.rows, TILE);
         for (&Frequency { u, v, .. }, value) in self.frequencies.iter().zip(values) {

@@ -164,7 +164,7 @@ fn correlate(pattern: &Pattern, tile: Plane) -> Vec<f32> {
         .collect();
     // A frequency and its mirror add twice the cosine.
     let deviation = 2.0 * (agreement.len() as f32 / 2.0).sqrt();
-    pattern.from_spectrum(&agreement).into_iter().map(|sum| sum / deviation).collect()
+    pattern.values_of(&agreement).into_iter().map(|sum| sum / deviation).collect()
 }
 
 /// The greatest value at shifts of at most `reach` pixels in each direction.

@@ -58,7 +58,7 @@ fn the_key_never_changes() {
 
 #[test]
 fn a_blur_is_the_mean_of_what_is_inside() {
-    let plane: Vec<f32> = (0..35).map(|i| random(i)).collect();
+    let plane: Vec<f32> = (0..35).map(random).collect();
     let blurred = blur(&plane, 7, 5, 2);
     for (x, y) in (0..35).map(|i| (i % 7, i / 7)) {
         let near: Vec<f32> = (0..35_usize)
