@@ -51,7 +51,7 @@ test("a strict TypeScript consumer compiles against the package", () => {
   }
 });
 
-test("the package's JavaScript is at most 60 KB gzipped, its wasm at most 5 MB", () => {
+test("the package's JavaScript is at most 60 KB gzipped, its wasm at most 5 MiB", () => {
   const scripts = files(`${ROOT}pkg`, ".js");
   assert.ok(scripts.length > 15);
   const [js, wasm] = [gzipped(scripts), gzipped(files(`${ROOT}pkg/wasm`, ".wasm"))];
