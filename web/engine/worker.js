@@ -3,7 +3,7 @@
 import init, * as wasm from "../wasm/facestudio.js";
 import { chooseBackend } from "./capabilities.js";
 import { checkModel } from "./check.js";
-import { watchDevices } from "./device.js";
+import { lossOrNone, watchDevices } from "./device.js";
 import { deviceNeeds, modelBytes, readManifest } from "./manifest.js";
 import { readModel, settle } from "./model.js";
 import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
@@ -271,13 +271,16 @@ async function answer(ask) {
     const value = await task(ask, (progress) => post({ type: "progress", id, progress }), signal);
     post({ type: "result", id, value }, buffers(value));
   } catch (thrown) {
-    // What broke may only be the first sign of a lost device, which is told a little later.
-    await turn();
+    const error = outOfMemory(thrown) ?? toFailure(thrown);
+    if (error.fault === "device" || error.fault === "internal") {
+      // What broke may only be the first sign of a lost device, which is told of later.
+      await lossOrNone();
+    }
     // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted.
     if (thrown instanceof WebAssembly.RuntimeError) {
       crash(thrown);
     } else if (!ended) {
-      post({ type: "error", id, error: outOfMemory(thrown) ?? toFailure(thrown) });
+      post({ type: "error", id, error });
     }
   } finally {
     tasksUnderWay.delete(id);
