@@ -151,8 +151,12 @@ describe("an engine that two parts of a page share", () => {
     const before = server.log.length;
     const first = await call(async () => {
       const all = /** @type {any} */ (globalThis);
-      const [a, b] = [all.EngineClient.shared(), all.EngineClient.shared()];
       const model = { model: "/models/mini/", backend: "cpu" };
+      const [a, b] = [all.EngineClient.shared(model), all.EngineClient.shared(model)];
+      const other = all.EngineClient.shared({ ...model, model: "/models/other/" });
+      if (a === other || a === all.EngineClient.shared({ ...model, backend: "webgpu" })) {
+        throw new Error("another model and another backend need engines of their own");
+      }
       const opened = await Promise.all([a.open(model), b.open(model)]);
       all.a = a;
       return { same: a === b, equal: opened[0] === opened[1] };

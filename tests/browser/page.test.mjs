@@ -131,9 +131,15 @@ describe("the page", () => {
   test("tells that there is no model", async () => {
     const { context, page } = await openPage(browser);
     await page.route("**/models/**", (route) => route.fulfill({ status: 404, body: "" }));
+    await page.addInitScript(() => {
+      const told = ((/** @type {any} */ (globalThis)).told = []);
+      addEventListener("facestudio-error", (event) => told.push(/** @type {any} */ (event).detail.code));
+    });
     await page.goto(server.url);
     await page.locator("#error").waitFor({ timeout: 120_000 });
     assert.equal(await page.locator("#error-code").textContent(), "model-missing");
+    await page.locator("#engine", { hasText: "Not ready" }).waitFor();
+    assert.deepEqual(await page.evaluate(() => /** @type {any} */ (globalThis).told), ["model-missing"]);
     await context.close();
   });
 });

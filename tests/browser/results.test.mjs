@@ -101,6 +101,8 @@ describe("the interface with a model", () => {
     await sample(page, 4);
     await page.locator(".box").nth(1).waitFor();
     await make(page);
+    await page.locator("#compare").click();
+    assert.deepEqual(await page.locator(".frame.comparing .reference").allTextContents(), ["Person 1", "Person 2"]);
     assert.equal(await page.locator("#error").isVisible(), false);
     assert.deepEqual(errors, []);
     await context.close();
@@ -128,19 +130,25 @@ describe("the interface with a model", () => {
     const png = await page.evaluate(async () => {
       const { EngineClient } = await import(/** @type {string} */ (new URL("engine/client.js", document.baseURI).href));
       const client = new EngineClient();
-      const bytes = await client.render({ seed: 8, style: "photo", size: 384 });
+      const portrait = await client.render({ seed: 8, style: "photo", size: 384 });
       client.close();
-      return [...bytes];
+      // In a corner of a larger picture.
+      const canvas = new OffscreenCanvas(640, 480);
+      const drawn = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+      drawn.fillStyle = "slategray";
+      drawn.fillRect(0, 0, 640, 480);
+      drawn.drawImage(await createImageBitmap(new Blob([portrait])), 240, 90);
+      return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
     });
     await page.locator("#people input[type=file]").setInputFiles({ name: "a.png", mimeType: "image/png", buffer: Buffer.from(png) });
     await page.locator("#consent-yes").click();
     await page.locator('#people .tiles .tile[aria-pressed="true"]').waitFor({ state: "detached", timeout: 120_000 });
-    const size = await page.locator(".tile.face img").evaluate(async (image) => {
+    const [width, height] = await page.locator(".tile.face img").evaluate(async (image) => {
       const picture = /** @type {HTMLImageElement} */ (image);
       await picture.decode();
-      return picture.naturalWidth;
+      return [picture.naturalWidth, picture.naturalHeight];
     });
-    assert.ok(size > 0 && size <= 384);
+    assert.ok(Math.min(width, height) > 50 && Math.max(width, height) < 400, `${width} × ${height} of 640 × 480`);
     await context.close();
   });
 });

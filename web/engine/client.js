@@ -11,7 +11,7 @@ const HELLO_TIMEOUT = 60_000;
 /** The worker's script. */
 const WORKER = new URL("./worker.js", import.meta.url);
 
-/** Engines that several parts of a page use. @type {Map<string, { client: EngineClient, users: number }>} */
+/** Engines that several parts of a page use, by model and backend. @type {Map<string, { client: EngineClient, users: number }>} */
 const shared = new Map();
 
 /**
@@ -49,25 +49,28 @@ export class EngineClient {
   }
 
   /**
-   * The engine that all who ask for it share: one worker, one model. Each calls {@link release} when done.
-   * @param {URL} [url] the worker's script
+   * The engine that all who want a model on a backend share: one worker, which holds that model. Each calls
+   * {@link release} when done.
+   * @param {{ model: string | URL, backend?: BackendWish }} wanted
    */
-  static shared(url = WORKER) {
-    const entry = shared.get(url.href) ?? { client: new EngineClient(url), users: 0 };
+  static shared({ model, backend = "auto" }) {
+    const key = `${backend} ${folder(model)}`;
+    const entry = shared.get(key) ?? { client: new EngineClient(), users: 0 };
     entry.users += 1;
-    shared.set(url.href, entry);
+    shared.set(key, entry);
     return entry.client;
   }
 
   /** Ends this use of the engine: closes it, unless others share it. */
   release() {
-    const entry = shared.get(this.#url.href);
-    if (entry?.client === this) {
-      entry.users -= 1;
-      if (entry.users > 0) {
-        return;
+    for (const [key, entry] of shared) {
+      if (entry.client === this) {
+        entry.users -= 1;
+        if (entry.users > 0) {
+          return;
+        }
+        shared.delete(key);
       }
-      shared.delete(this.#url.href);
     }
     this.close();
   }

@@ -14,8 +14,8 @@ import { show } from "./pictures.js";
  * @property {Uint8Array} png
  * @property {Settings} settings
  * @property {GenerateRequest} [request] as it was sent; only of this visit
- * @property {Uint8Array} [reference] a photo of the first person; only of this visit
- * @property {number | null} [likeness] identity similarity with the people asked for; null where no face was found
+ * @property {Uint8Array[]} [references] a photo of each person; only of this visit
+ * @property {number[] | null} [likeness] identity similarity with each person asked for; null where no face was found
  * @property {number} [kept] its id in the history
  * @property {Said} [caption] in a strip
  */
@@ -112,7 +112,7 @@ export class Gallery {
     const { settings, caption, likeness } = result;
     const image = h("img", { attributes: { alt: "" } });
     show(image, result.png);
-    const likenessText = likeness === undefined || likeness === null ? null : h("span", { text: ["results.likeness", { value: rounded(likeness, 2) }] });
+    const likenessText = likeness ? h("span", { text: ["results.likeness", { value: likeness.map((value) => rounded(value, 2)) }] }) : null;
     return h(
       "li",
       { class: "result" },

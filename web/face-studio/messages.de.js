@@ -13,6 +13,7 @@ export const de = {
   close: "Schließen",
   "engine.starting": "Startet …",
   "engine.ready": "Bereit",
+  "engine.not_ready": "Nicht bereit",
   "engine.webgpu": "Rechnet auf der Grafikkarte ({adapter})",
   "engine.cpu": "Rechnet auf dem Prozessor",
   "engine.will_fetch": "{where} · lädt einmalig {n} MB",

@@ -10,6 +10,7 @@ export const en = {
   close: "Close",
   "engine.starting": "Starting…",
   "engine.ready": "Ready",
+  "engine.not_ready": "Not ready",
   "engine.webgpu": "Runs on your graphics card ({adapter})",
   "engine.cpu": "Runs on your processor",
   "engine.will_fetch": "{where} · will fetch {n} MB once",

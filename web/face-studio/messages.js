@@ -19,17 +19,18 @@ export function chooseLanguage(...wishes) {
 }
 
 /**
- * A message with its gaps `{name}` filled; numbers are written as the language does.
+ * A message with its gaps `{name}` filled; numbers are written as the language does, several with dots between.
  * @param {string} lang
  * @param {Key} key
- * @param {Record<string, string | number>} values
+ * @param {Record<string, string | number | number[]>} values
  * @returns {string}
  */
 export function lookUp(lang, key, values) {
   const table = TABLES[lang] ?? en;
   return table[key].replace(/\{(\w+)\}/g, (gap, name) => {
-    const value = values[name];
-    return typeof value === "number" ? value.toLocaleString(lang) : (value ?? gap);
+    const value = values[name] ?? gap;
+    const write = (/** @type {string | number} */ one) => (typeof one === "number" ? one.toLocaleString(lang) : one);
+    return Array.isArray(value) ? value.map(write).join(" · ") : write(value);
   });
 }
 

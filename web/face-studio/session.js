@@ -35,8 +35,8 @@ import { TimeLeft } from "./time-left.js";
 export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
 
 export class FaceStudio {
-  /** Studios on one page share an engine, and with it the model's memory. */
-  #engine = EngineClient.shared();
+  /** Studios on one page that want one model share an engine, and with it the model's memory. */
+  #engine;
   /** @type {Promise<Opened> | null} */
   #opening = null;
   /** What the open model is; null while there is none. @type {Opened | null} */
@@ -51,6 +51,7 @@ export class FaceStudio {
   constructor({ model = DEFAULT_MODEL, backend = "auto" } = {}) {
     this.#model = new URL(model, document.baseURI).href;
     this.#backend = backend;
+    this.#engine = EngineClient.shared({ model: this.#model, backend });
   }
 
   /** The model folder's URL. */
@@ -82,7 +83,7 @@ export class FaceStudio {
    * @returns {Promise<Opened>}
    */
   load({ onProgress } = {}) {
-    // The engine knows what is open: another studio may have opened another model, or a crash may have closed this one.
+    // The engine knows what is open: a crash may have closed it.
     this.#opening = this.#open(onProgress);
     return this.#opening;
   }

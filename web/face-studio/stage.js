@@ -21,7 +21,7 @@ export class Stage {
   #builder;
   #frame;
   #picture;
-  #reference;
+  #references;
   #empty;
   #chosen;
   #status;
@@ -48,9 +48,8 @@ export class Stage {
     this.#chosen = h("div", { class: "chosen", attributes: { "aria-hidden": "true" } });
     this.#empty = h("div", { class: "empty", id: "empty" }, this.#chosen, h("p", { class: "empty-title", text: "stage.empty" }), h("p", { text: "stage.empty_hint" }));
     this.#picture = h("img", { id: "picture", part: "picture", hidden: true, alt: "stage.picture" });
-    const reference = h("img", { alt: "stage.reference" });
-    this.#reference = h("figure", { class: "reference", hidden: true }, reference, h("figcaption", { text: "stage.reference" }));
-    this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#picture, this.#reference);
+    this.#references = h("div", { class: "references", hidden: true });
+    this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#picture, this.#references);
     this.#bar = h("progress", { id: "bar", max: 1, value: 0, label: "stage.progress" });
     this.#doing = h("p", { id: "doing", attributes: { role: "status" } });
     this.#left = h("p", { class: "left", id: "left" });
@@ -140,7 +139,7 @@ export class Stage {
   /** @param {Result} result */
   show(result) {
     this.#shown = result;
-    const { png, settings, reference, likeness } = result;
+    const { png, settings, references = [], likeness } = result;
     this.#empty.hidden = true;
     this.#picture.hidden = false;
     this.#builder.say(this.#picture, { alt: settings.prompt ? ["stage.picture_of", { prompt: settings.prompt }] : "stage.picture" });
@@ -151,16 +150,11 @@ export class Stage {
       text: ["stage.made", { width: settings.width, height: settings.height, seed: String(settings.seed), steps: settings.steps }],
     });
     this.#actions.hidden = !this.#status.hidden;
-    this.#compare.hidden = !reference;
-    const image = this.#reference.querySelector("img");
-    if (reference && image) {
-      show(image, reference);
-    }
+    this.#compare.hidden = references.length === 0;
+    this.#references.replaceChildren(...references.map((photo, i) => this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")));
     this.#likeness.hidden = likeness === undefined;
     if (likeness !== undefined) {
-      this.#builder.say(this.#likeness, {
-        text: likeness === null ? "stage.no_face" : ["stage.likeness", { value: rounded(likeness, 2) }],
-      });
+      this.#builder.say(this.#likeness, { text: likeness ? ["stage.likeness", { value: likeness.map((value) => rounded(value, 2)) }] : "stage.no_face" });
     }
     this.#place();
   }
@@ -177,7 +171,7 @@ export class Stage {
     this.#shown = null;
     this.#actions.hidden = true;
     this.#picture.hidden = true;
-    this.#reference.hidden = true;
+    this.#references.hidden = true;
     this.#empty.hidden = false;
     this.#frame.classList.remove("comparing");
   }
@@ -203,10 +197,21 @@ export class Stage {
   }
 
   #place() {
-    const beside = this.#comparing && Boolean(this.#shown?.reference);
+    const beside = this.#comparing && Boolean(this.#shown?.references?.length);
     this.#compare.setAttribute("aria-pressed", String(beside));
-    this.#reference.hidden = !beside;
+    this.#references.hidden = !beside;
     this.#frame.classList.toggle("comparing", beside);
+  }
+
+  /**
+   * @param {Uint8Array} photo
+   * @param {Said} text
+   */
+  #reference(photo, text) {
+    const h = this.#builder.h.bind(this.#builder);
+    const image = h("img", { alt: text });
+    show(image, photo);
+    return h("figure", { class: "reference" }, image, h("figcaption", { text }));
   }
 
   /** @param {string} id */

@@ -145,11 +145,12 @@ export class Studio {
       if (!this.#session.loading) {
         await this.#announce();
       }
+      if (preload) {
+        await this.load();
+      }
     } catch (error) {
       this.#fail(error);
-    }
-    if (preload) {
-      await this.load().catch((error) => this.#fail(error));
+      this.#builder.say(this.#badge, { text: "engine.not_ready" });
     }
   }
 
@@ -308,8 +309,8 @@ export class Studio {
    * @returns {Result}
    */
   #result(request, picture) {
-    const reference = request.people[0]?.identities[0]?.photos[0];
-    return { png: picture.png, settings: settingsOf(request, picture), request, reference };
+    const references = request.people.flatMap(({ identities }) => identities[0]?.photos[0] ?? []);
+    return { png: picture.png, settings: settingsOf(request, picture), request, references };
   }
 
   /**
@@ -330,15 +331,19 @@ export class Studio {
     }
   }
 
-  /** The identity similarity of a result with the first person asked for. @param {Result} result */
+  /** The identity similarity of a result with each person asked for. @param {Result} result */
   async #measure(result) {
-    const person = result.request?.people[0];
+    const people = result.request?.people ?? [];
     // A page may have freed the model when it heard of the picture: it is not opened again for this.
-    if (!person || !this.#session.opened) {
+    if (!people.length || !this.#session.opened) {
       return;
     }
     try {
-      result.likeness = await this.#session.similarity(result.png, person);
+      const likeness = [];
+      for (const person of people) {
+        likeness.push(await this.#session.similarity(result.png, person));
+      }
+      result.likeness = likeness;
     } catch (error) {
       if (toFailure(error).code !== "face-not-found") {
         throw error;

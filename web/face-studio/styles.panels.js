@@ -157,7 +157,7 @@ panelStyles.replaceSync(`
   grid-template-columns: minmax(0, 1fr);
   place-items: center;
   width: 100%;
-  max-width: min(560px, 62vh);
+  max-width: min(560px, 52vh);
   margin: 0 auto;
   aspect-ratio: 1;
   overflow: hidden;
@@ -173,10 +173,11 @@ panelStyles.replaceSync(`
   animation: sweep 1.8s linear infinite;
 }
 @keyframes sweep { from { background-position: 100% 0; } to { background-position: -60% 0; } }
-.frame.comparing { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 2px; align-items: center; }
-.reference { display: grid; gap: 6px; margin: 0; text-align: center; }
-.reference img { width: 100%; aspect-ratio: 1; object-fit: cover; }
-.reference figcaption { color: var(--soft); font-size: 0.83rem; }
+.frame.comparing { grid-template-columns: repeat(2, minmax(0, 1fr)); grid-template-rows: minmax(0, 1fr); max-width: min(936px, 104vh); aspect-ratio: 2; }
+.references { display: grid; grid-template-columns: repeat(auto-fit, minmax(40%, 1fr)); grid-auto-rows: minmax(0, 1fr); width: 100%; height: 100%; }
+.reference { position: relative; margin: 0; }
+.reference img { display: block; width: 100%; height: 100%; object-fit: cover; }
+.reference figcaption { position: absolute; bottom: 6px; inset-inline-start: 6px; padding: 1px 8px; border-radius: 99px; background: color-mix(in srgb, var(--card) 88%, transparent); font-size: 0.8rem; }
 .empty { display: grid; gap: 6px; justify-items: center; max-width: 36ch; padding: 20px; color: var(--soft); text-align: center; text-wrap: balance; }
 .empty-title { color: var(--ink); font-size: 1.05rem; font-weight: 600; }
 .chosen { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: 10px; min-height: 84px; margin-bottom: 10px; }
