@@ -33,6 +33,10 @@ stage face mini-eval 10
 stage detector mini 12
 stage prior mini 8 --pictures "$pictures"
 stage diffusion mini 45 --pictures "$pictures"
+stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
+readme=$(cat models/mini/README.md)
 rm -rf models/mini
-"$program" quantize --model "$model" --out models/mini --dtype q8
+"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 1 \
+  --license "MIT OR Apache-2.0"
+printf '%s\n' "$readme" >models/mini/README.md
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --out "$runs/eval"

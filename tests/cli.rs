@@ -325,6 +325,19 @@ fn wrong_flags_are_the_requests_fault() {
     }
 }
 
+#[cfg(feature = "train")]
+#[test]
+fn a_start_from_other_weights_is_refused_where_a_stage_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    let train = |more: &[&str], code| {
+        let arguments = [&["train"], more, &["--steps", "1", "--out", text(&out)]].concat();
+        assert_fails(&arguments, 2, code, &out)
+    };
+    train(&["clip", "--base", text(folder.path())], "base-unused");
+    train(&["diffusion", "--base", text(folder.path()), "--decoder-only"], "base-unused");
+}
+
 /// A model folder with one UNet component and a scheduler's config.
 fn model(folder: &Path) -> PathBuf {
     let model = folder.join("model");

@@ -25,7 +25,7 @@ use crate::request::Sampler;
 use crate::sampling::{NoiseSource, Prediction, Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
-use crate::weights::{Component, Folder};
+use crate::weights::{Component, Folder, apply};
 
 /// Side of the training pictures.
 const SIZE: usize = 128;
@@ -88,18 +88,46 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
-    let unet_json = unet_config(setup, encoded.latent_dims[0])?;
+    let base = setup.base.clone().map(Folder);
+    let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
+    let (unet_json, scheduler_json) = match &base {
+        Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
+        None => (unet_config(setup, encoded.latent_dims[0])?, scheduler_json()),
+    };
     let unet_config: UNet2DConditionConfig =
         serde_json::from_value(unet_json.clone()).map_err(|e| Error::internal("preset", e.to_string()))?;
-    let fusion_config = FusionConfig {
-        image_embed_dim: encoded.image_embed_dim(),
-        id_embed_dim: encoded.id_embed_dim(),
-        n_tokens: TOKENS,
-        cross_attention_dim: TOKEN_CHANNELS,
+    let fusion_config = match &base {
+        Some([_, guidance, _]) => guidance.json("config.json")?,
+        None => FusionConfig {
+            image_embed_dim: encoded.image_embed_dim(),
+            id_embed_dim: encoded.id_embed_dim(),
+            n_tokens: TOKENS,
+            cross_attention_dim: TOKEN_CHANNELS,
+        },
     };
-    let scheduler = SchedulerConfig::from_json(scheduler_json().to_string().as_bytes())?;
+    let wanted = [encoded.latent_dims[0], encoded.image_embed_dim(), encoded.id_embed_dim()];
+    let takes = [unet_config.in_channels, fusion_config.image_embed_dim, fusion_config.id_embed_dim];
+    if takes != wanted {
+        return Err(Error::input(
+            "base-mismatch",
+            format!(
+                "the base takes {takes:?} latent channels, style and identity values; the encoders and the autoencoder \
+                 of {} give {wanted:?}",
+                setup.out.display()
+            ),
+            "put the components that the base was trained with into the model folder",
+        ));
+    }
+    let scheduler = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
     let alphas_cumprod = scheduler.alphas_cumprod()?;
-    let model = DiffusionTrainee { unet: unet_config.init(&device)?, guidance: fusion_config.init(&device)? };
+    let mut model =
+        DiffusionTrainee { unet: unet_config.init(&device)?, guidance: fusion_config.init(&device)? };
+    if let Some([unet, guidance, _]) = &base {
+        model = DiffusionTrainee {
+            unet: apply(model.unet, unet.tensors()?.as_ref(), "")?,
+            guidance: apply(model.guidance, guidance.tensors()?.as_ref(), "")?,
+        };
+    }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
     let objective = |model: &DiffusionTrainee, step: &Step| {
@@ -156,7 +184,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     checkpoint::export(&setup.out.join("unet/diffusion_pytorch_model.safetensors"), &unet)?;
     checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
     checkpoint::export(&setup.out.join("guidance/model.safetensors"), &guidance)?;
-    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json())
+    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)
 }
 
 /// `z_t = √ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, eq. 4), one timestep a row.

@@ -40,6 +40,10 @@ pub struct Setup {
     pub out: PathBuf,
     /// Sizes by name: `mini`, and what else the stage knows.
     pub preset: String,
+    /// A model folder whose weights and sizes the stage starts from, in place of random ones of the preset's sizes.
+    pub base: Option<PathBuf>,
+    /// Trains the autoencoder's decoder alone.
+    pub decoder_only: bool,
     /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
     pub data: Option<PathBuf>,
     /// Where rendered pictures are kept between runs.
@@ -144,7 +148,7 @@ mod tests {
     use crate::encoders::detector::Detector;
     use crate::encoders::face::FaceEncoder;
     use crate::vae::Vae;
-    use crate::weights::{Component, Folder};
+    use crate::weights::{Component, Folder, SafetensorsFile};
 
     /// One step on a few pictures, to see that a stage leaves what the pipeline can load.
     fn setup(folder: &Path, pictures: usize) -> Setup {
@@ -152,6 +156,8 @@ mod tests {
         Setup {
             out: folder.join("model"),
             preset: "mini".to_owned(),
+            base: None,
+            decoder_only: false,
             data: None,
             cache: folder.join("cache"),
             pictures: Some(pictures),
@@ -172,6 +178,32 @@ mod tests {
         let std = config["latents_std"].as_array().unwrap();
         assert!(std.len() == 8 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
         assert!(setup.run.folder.join("samples.png").exists() && setup.run.folder.join("loss.png").exists());
+    }
+
+    #[test]
+    fn a_decoder_that_learns_alone_leaves_the_latents_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = setup(folder.path(), 4);
+        vae::train(&first, &mut |_| ()).unwrap();
+        let run = run::Options { steps: Some(2), lr: 1e-2, ..first.run.clone() };
+        let second = Setup {
+            base: Some(first.out.clone()),
+            decoder_only: true,
+            out: folder.path().join("second"),
+            run: run::Options { folder: folder.path().join("run 2"), ..run },
+            ..first.clone()
+        };
+        vae::train(&second, &mut |_| ()).unwrap();
+        let [before, after] = [&first.out, &second.out].map(|out| {
+            let files = Folder(out.clone());
+            let config: serde_json::Value = Component::new(&files, "vae").json("config.json").unwrap();
+            let weights = std::fs::read(out.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
+            (config, SafetensorsFile::new(weights).unwrap().into_tensors().unwrap().0)
+        });
+        assert_eq!(before.0, after.0);
+        for (name, values) in &before.1 {
+            assert_eq!(values == &after.1[name], name.starts_with("encoder."), "{name}");
+        }
     }
 
     #[test]

@@ -281,6 +281,11 @@ impl AutoencoderDc {
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         self.decoder.forward(latents)
     }
+
+    /// The same, of which only the decoder learns from now on.
+    pub fn freeze_encoder(self) -> Self {
+        Self { encoder: self.encoder.no_grad(), ..self }
+    }
 }
 
 #[derive(Module, Debug)]

@@ -22,6 +22,12 @@ pub struct Args {
     /// Sizes of the networks.
     #[arg(long, default_value = "mini")]
     preset: String,
+    /// Model folder whose weights and sizes to start from, instead of random ones (vae, diffusion).
+    #[arg(long)]
+    base: Option<PathBuf>,
+    /// Train the autoencoder's decoder alone: the latents, and a UNet that knows them, stay as they are.
+    #[arg(long, requires = "base")]
+    decoder_only: bool,
     /// Folder of photographs with a metadata.jsonl; without it, portraits are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -90,11 +96,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
         return Err(Error::input("lr-range", "--lr must be above 0", "leave it out").into());
     }
+    if args.base.is_some() && !matches!(args.stage, Stage::Vae | Stage::Diffusion) {
+        let error = Error::input("base-unused", "--base is for vae and diffusion", "leave it out");
+        return Err(error.into());
+    }
+    if args.decoder_only && args.stage != Stage::Vae {
+        let error = Error::input("base-unused", "--decoder-only is for vae", "leave it out");
+        return Err(error.into());
+    }
     let stage = args.stage.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let folder = match args.preset.strip_prefix("mini") {
         Some(variant) => format!("{stage}{variant}"),
         None => format!("{stage}-{}", args.preset),
     };
+    // Its optimiser knows the decoder alone: no whole run can go on from its checkpoint.
+    let folder = if args.decoder_only { folder + "-decoder" } else { folder };
     let backend = match args.backend {
         BackendName::Cpu => Backend::Cpu,
         BackendName::Torch => Backend::Torch,
@@ -115,6 +131,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let setup = Setup {
         out: args.out,
         preset: args.preset,
+        base: args.base,
+        decoder_only: args.decoder_only,
         data: args.data,
         cache: args.runs.join("cache"),
         pictures: args.pictures,
