@@ -19,6 +19,8 @@ pub mod nn;
 pub mod request;
 pub mod weights;
 
+#[cfg(feature = "convert")]
+pub mod convert;
 pub mod image;
 
 pub mod encoders;

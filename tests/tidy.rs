@@ -173,7 +173,7 @@ mod tests { fn x() { Error::input("in-a-test", "", "") } }"#;
 const ROOMS: &[&[&str]] = &[
     &["error"],
     &["request", "condition", "nn", "weights"],
-    &["image"],
+    &["image", "convert"],
     &["encoders", "guidance", "unet", "sampling", "vae", "kernels", "synth"],
     &["pipeline"],
     &["train", "eval"],

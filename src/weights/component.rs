@@ -151,6 +151,6 @@ impl TensorSource for Shards<'_> {
             *held = Some((index, self.files.read(path)?));
         }
         let bytes = held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        header.decode(name, bytes).map_err(|e| e.context(path))
+        header.decode_in(name, bytes).map_err(|e| e.context(path))
     }
 }

@@ -19,5 +19,5 @@ pub(crate) use module::is_named;
 pub use module::{apply, collect};
 pub use quantize::{Quantization, encode};
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
-pub use shards::{MAX_SHARD, encode_shards};
+pub use shards::{MAX_SHARD, write_shards};
 pub use tensors::{TensorSource, Tensors};

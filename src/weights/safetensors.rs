@@ -1,5 +1,6 @@
 //! Reading safetensors files that may be damaged or hostile.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -79,17 +80,30 @@ impl SafetensorsHeader {
         Some(format!("{:?}", entry.dtype).to_lowercase())
     }
 
-    /// Decodes a tensor of the file whose bytes are `file`.
-    pub(super) fn decode(&self, name: &str, file: &[u8]) -> Result<Vec<f32>> {
+    /// Decodes a tensor; `part` gives the bytes of a range of the file.
+    pub fn decode<'a>(
+        &self,
+        name: &str,
+        mut part: impl FnMut(Range<u64>) -> Result<Cow<'a, [u8]>>,
+    ) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
-        let values = decode(name, entry, file)?;
+        let mut bytes = |entry: &Entry| part(entry.range.start as u64..entry.range.end as u64);
+        let values = decode(name, entry.dtype, &bytes(entry)?)?;
         match self.scales.get(name) {
             None => Ok(values),
             Some(scale) => {
-                let scales = decode(name, scale, file)?;
+                let scales = decode(name, scale.dtype, &bytes(scale)?)?;
                 Ok(quantize::dequantize(values, &entry.shape, &scales))
             }
         }
+    }
+
+    /// Decodes a tensor of the file whose bytes are `file`.
+    pub(super) fn decode_in(&self, name: &str, file: &[u8]) -> Result<Vec<f32>> {
+        self.decode(name, |range| {
+            let part = file.get(range.start as usize..range.end as usize);
+            part.map(Cow::Borrowed).ok_or_else(|| damaged(format!("tensor '{name}' lies beyond its end")))
+        })
     }
 }
 
@@ -127,15 +141,12 @@ impl TensorSource for SafetensorsFile {
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
-        self.header.decode(name, &self.bytes)
+        self.header.decode_in(name, &self.bytes)
     }
 }
 
-fn decode(name: &str, entry: &Entry, file: &[u8]) -> Result<Vec<f32>> {
-    let bytes = file
-        .get(entry.range.clone())
-        .ok_or_else(|| damaged(format!("tensor '{name}' lies beyond its end")))?;
-    Ok(match entry.dtype {
+fn decode(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
+    Ok(match dtype {
         Dtype::F32 => numbers(bytes, f32::from_le_bytes),
         Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
         Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::quantize::{self, Quantization};
-use super::tensors::Tensors;
+use super::tensors::{TensorSource, Tensors};
 use crate::error::Result;
 
 /// Largest shard in bytes: what a browser comfortably fetches, hashes and stores as one piece.
@@ -11,32 +11,42 @@ pub const MAX_SHARD: usize = 64 << 20;
 
 /// Encodes tensors as safetensors files of at most `max_bytes` (one tensor alone may exceed it), in order of name:
 /// `model.safetensors`, or `model-00001-of-0000N.safetensors` and so on.
-pub fn encode_shards(
-    tensors: &Tensors,
+///
+/// One shard's tensors are read, encoded and given to `write` at a time: no more than that is in memory.
+pub fn write_shards(
+    source: &dyn TensorSource,
     quantization: Quantization,
     metadata: &BTreeMap<String, String>,
     max_bytes: usize,
-) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut parts = vec![Tensors::default()];
+    mut write: impl FnMut(&str, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut parts: Vec<Vec<String>> = vec![Vec::new()];
     let mut size = 0;
-    for (name, (shape, values)) in &tensors.0 {
-        let bytes = stored_bytes(shape, values.len(), quantization) + HEADER_ENTRY + name.len();
+    for name in source.names() {
+        let shape = source.shape(&name).unwrap_or_default();
+        let bytes = stored_bytes(&shape, shape.iter().product(), quantization) + HEADER_ENTRY + name.len();
         if size > 0 && size + bytes > max_bytes {
-            parts.push(Tensors::default());
+            parts.push(Vec::new());
             size = 0;
         }
         size += bytes;
         if let Some(part) = parts.last_mut() {
-            part.0.insert(name.clone(), (shape.clone(), values.clone()));
+            part.push(name);
         }
     }
     let count = parts.len();
-    let encoded = parts.iter().enumerate().map(|(i, part)| {
+    for (i, part) in parts.into_iter().enumerate() {
+        let mut tensors = Tensors::default();
+        for name in part {
+            let shape = source.shape(&name).unwrap_or_default();
+            let values = source.read(&name)?;
+            tensors.0.insert(name, (shape, values));
+        }
         let name =
             if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
-        Ok((name, quantize::encode(part, quantization, metadata)?))
-    });
-    encoded.collect()
+        write(&name, &quantize::encode(&tensors, quantization, metadata)?)?;
+    }
+    Ok(())
 }
 
 /// A generous bound on what a tensor adds to the header besides its name, its scales' entry included.
@@ -81,6 +91,19 @@ mod tests {
         Tensors((0..20).map(|i| (format!("layer{i:02}.weight"), tensor(i))).collect())
     }
 
+    fn encode_shards(
+        tensors: &Tensors,
+        quantization: Quantization,
+        max_bytes: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut shards = Vec::new();
+        write_shards(tensors, quantization, &BTreeMap::new(), max_bytes, |name, bytes| {
+            shards.push((name.to_owned(), bytes.to_vec()));
+            Ok(())
+        })?;
+        Ok(shards)
+    }
+
     fn files(shards: &[(String, Vec<u8>)]) -> MemoryFiles {
         MemoryFiles(shards.iter().map(|(name, bytes)| (format!("unet/{name}"), bytes.clone())).collect())
     }
@@ -89,10 +112,10 @@ mod tests {
     fn shards_stay_below_the_limit_and_join_to_the_same_tensors() {
         for quantization in [Quantization::None, Quantization::F16, Quantization::Q8] {
             let limit = 20_000;
-            let shards = encode_shards(&tensors(), quantization, &BTreeMap::new(), limit).unwrap();
+            let shards = encode_shards(&tensors(), quantization, limit).unwrap();
             assert!(shards.len() > 2);
             assert!(shards.iter().all(|(_, bytes)| bytes.len() <= limit), "{quantization:?}");
-            let whole = encode_shards(&tensors(), quantization, &BTreeMap::new(), MAX_SHARD).unwrap();
+            let whole = encode_shards(&tensors(), quantization, MAX_SHARD).unwrap();
             assert_eq!(whole[0].0, "model.safetensors");
             let read = |shards| Component::new(&files(shards), "unet").tensors().unwrap().read_all().unwrap();
             assert_eq!(read(&shards), read(&whole));
@@ -128,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_shard_is_read_when_its_tensors_are_asked_for_and_once_for_neighbours() {
-        let shards = encode_shards(&tensors(), Quantization::Q8, &BTreeMap::new(), 20_000).unwrap();
+        let shards = encode_shards(&tensors(), Quantization::Q8, 20_000).unwrap();
         let files = Noting(files(&shards), RefCell::default());
         let source = Component::new(&files, "unet").tensors().unwrap();
         assert_eq!(source.names().len(), 20);
@@ -140,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_missing_shard_is_named() {
-        let mut shards = encode_shards(&tensors(), Quantization::F16, &BTreeMap::new(), 20_000).unwrap();
+        let mut shards = encode_shards(&tensors(), Quantization::F16, 20_000).unwrap();
         let (gone, _) = shards.remove(1);
         let files = files(&shards);
         let error = Component::new(&files, "unet").tensors().err().unwrap();
@@ -150,8 +173,7 @@ mod tests {
 
     #[test]
     fn a_variant_beside_the_plain_file_is_left_alone_and_other_duplicates_are_refused() {
-        let bytes =
-            encode_shards(&tensors(), Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap()[0].1.clone();
+        let bytes = encode_shards(&tensors(), Quantization::None, MAX_SHARD).unwrap()[0].1.clone();
         let folder = |names: &[&str]| {
             MemoryFiles(
                 names.iter().map(|name| (format!("unet/{name}.safetensors"), bytes.clone())).collect(),

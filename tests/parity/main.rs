@@ -3,6 +3,8 @@
 //! Each room has a folder with the script that made its fixtures (`reference.py`), and the fixtures: `config.json`
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
+#[cfg(feature = "convert")]
+mod convert;
 mod face;
 mod preprocess;
 mod prior;

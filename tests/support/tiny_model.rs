@@ -20,7 +20,7 @@ use facestudio::sampling::NoiseSource;
 use facestudio::unet::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 use facestudio::vae::AutoencoderDcConfig;
 use facestudio::weights::{
-    MAX_SHARD, Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, encode_shards,
+    MAX_SHARD, Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, write_shards,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -188,10 +188,11 @@ impl Writer {
     }
 
     fn weights(&mut self, folder: &str, tensors: &Tensors) {
-        let shards = encode_shards(tensors, Quantization::None, &BTreeMap::new(), MAX_SHARD).unwrap();
-        for (name, bytes) in shards {
-            self.put(&format!("{folder}/{name}"), bytes);
-        }
+        write_shards(tensors, Quantization::None, &BTreeMap::new(), MAX_SHARD, |name, bytes| {
+            self.put(&format!("{folder}/{name}"), bytes.to_vec());
+            Ok(())
+        })
+        .unwrap();
     }
 
     /// A config, and weights of the usual deviation; norms and biases that begin at a constant keep it.

@@ -2,6 +2,7 @@
 
 mod backend;
 mod component;
+mod convert;
 mod eval;
 mod generate;
 mod inspect;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run one network of a model on given tensors.
     Component(component::Args),
+    /// Make a model folder of other programs' checkpoints.
+    Convert(convert::Args),
     /// Make portraits of the people in photos.
     Generate(generate::Args),
     /// Measure how well a model keeps identities.
@@ -51,6 +54,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Component(args) => component::run(args),
+            Self::Convert(args) => convert::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),

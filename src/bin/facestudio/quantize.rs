@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use facestudio::weights::{
-    Component, Files, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, encode_shards,
-    write_folder,
+    Component, Files, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, write_folder,
+    write_shards,
 };
 use facestudio::{Error, Result};
 use serde_json::json;
@@ -116,12 +116,10 @@ fn quantize(source: &Folder, folder: &str, quantization: Quantization, out: &New
     if !source.list(folder)?.iter().any(|name| is_weights(name)) {
         return Ok(());
     }
-    let tensors = Component::new(source, folder).tensors()?.read_all()?;
-    let shards = encode_shards(&tensors, quantization, &BTreeMap::new(), MAX_SHARD);
-    for (name, bytes) in shards.map_err(|e| e.context(folder))? {
-        out.write(&format!("{folder}/{name}"), &bytes)?;
-    }
-    Ok(())
+    let tensors = Component::new(source, folder).tensors()?;
+    let write = |name: &str, bytes: &[u8]| out.write(&format!("{folder}/{name}"), bytes);
+    write_shards(tensors.as_ref(), quantization, &BTreeMap::new(), MAX_SHARD, write)
+        .map_err(|e| e.context(folder))
 }
 
 fn is_weights(name: &str) -> bool {

@@ -1,0 +1,159 @@
+//! `facestudio convert`: other programs' checkpoints as a model folder.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use facestudio::convert::{ComponentReport, Plan, Slot, convert};
+use facestudio::weights::{ModelCard, Quantization, write_file};
+use facestudio::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The new model folder; must not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A whole Stable Diffusion 1 or 2: a diffusers folder, or a single .safetensors or .ckpt file.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// The denoiser alone: a diffusers folder, or a single file to take it from.
+    #[arg(long, value_name = "PATH")]
+    unet: Option<PathBuf>,
+    /// The autoencoder alone: a diffusers folder, or a single file to take it from.
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+    /// A tiny autoencoder (TAESD) for previews: a diffusers folder.
+    #[arg(long, value_name = "DIR")]
+    tiny_vae: Option<PathBuf>,
+    /// A CLIP text encoder: a transformers folder, or a file of open_clip or OpenAI.
+    #[arg(long, value_name = "PATH")]
+    text_encoder: Option<PathBuf>,
+    /// A CLIP vision encoder, likewise; again for each one of an ensemble.
+    #[arg(long, value_name = "PATH")]
+    vision_encoder: Vec<PathBuf>,
+    /// An InsightFace identity encoder (iresnet): its PyTorch or safetensors file.
+    #[arg(long, value_name = "PATH")]
+    face_encoder: Option<PathBuf>,
+    /// An unCLIP prior: a diffusers folder.
+    #[arg(long, value_name = "DIR")]
+    prior: Option<PathBuf>,
+    /// A folder with vocab.json and merges.txt, where the base has none.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// A LoRA to merge into UNet and text encoder, and how much of it (1 if absent); again for each.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// Activation of CLIP files that do not say: quick_gelu for OpenAI's, gelu for open_clip's own.
+    #[arg(long, default_value = "quick_gelu", value_parser = ["quick_gelu", "gelu"])]
+    clip_act: String,
+    /// What the UNet of a single file predicts: v_prediction for Stable Diffusion 2 at 768 pixels.
+    #[arg(long, default_value = "epsilon", value_parser = ["epsilon", "v_prediction"])]
+    prediction_type: String,
+    /// How weights are stored.
+    #[arg(long, value_enum, default_value = "f16")]
+    dtype: Dtype,
+    /// Writes the error of every tensor and the size of every component as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The model's name in the manifest; the folder's if absent.
+    #[arg(long)]
+    name: Option<String>,
+    /// Its family.
+    #[arg(long, default_value = "sd15")]
+    family: String,
+    /// Its version.
+    #[arg(long = "model-version", value_name = "VERSION", default_value = "1")]
+    version: String,
+    /// Its licence, an SPDX expression: that of the checkpoints.
+    #[arg(long, default_value = "unknown")]
+    license: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dtype {
+    /// 8-bit integers in blocks of 32 with a scale each.
+    Q8,
+    /// 16-bit floats.
+    F16,
+    /// 32-bit floats.
+    F32,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let one = |slot, path: &Option<PathBuf>| path.clone().map(|path| (slot, path));
+    let parts = [
+        one(Slot::Unet, &args.unet),
+        one(Slot::Vae, &args.vae),
+        one(Slot::TinyVae, &args.tiny_vae),
+        one(Slot::TextEncoder, &args.text_encoder),
+        one(Slot::FaceEncoder, &args.face_encoder),
+        one(Slot::Prior, &args.prior),
+    ];
+    let vision = args.vision_encoder.iter().map(|path| (Slot::VisionEncoder, path.clone()));
+    let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let plan = Plan {
+        base: args.base,
+        parts: parts.into_iter().flatten().chain(vision).collect(),
+        tokenizer: args.tokenizer,
+        loras: args.lora.iter().map(|lora| scaled(lora)).collect::<Result<_>>()?,
+        clip_act: args.clip_act,
+        prediction_type: args.prediction_type,
+        quantization: match args.dtype {
+            Dtype::Q8 => Quantization::Q8,
+            Dtype::F16 => Quantization::F16,
+            Dtype::F32 => Quantization::None,
+        },
+        card: ModelCard {
+            name: args.name.or(folder_name).unwrap_or_else(|| "model".to_owned()),
+            family: args.family,
+            version: args.version,
+            license: args.license,
+            ..ModelCard::default()
+        },
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))?;
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {pos} tensors, {msg}")?);
+    let reports = convert(&plan, &args.out, &stop, &|component, name| {
+        bar.set_message(format!("{component}: {name}"));
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let reports = reports?;
+    reports.iter().for_each(tell);
+    if let Some(path) = args.report {
+        write_file(&path, &serde_json::to_vec_pretty(&reports)?)?;
+    }
+    Ok(())
+}
+
+/// `FILE` or `FILE:SCALE`.
+fn scaled(lora: &str) -> Result<(PathBuf, f32)> {
+    let Some((path, scale)) = lora.rsplit_once(':').filter(|(_, scale)| !scale.contains(['/', '\\'])) else {
+        return Ok((lora.into(), 1.0));
+    };
+    match scale.parse::<f32>() {
+        Ok(scale) if scale.is_finite() => Ok((path.into(), scale)),
+        _ => Err(Error::input(
+            "lora-scale",
+            format!("'{scale}' is no number"),
+            "write the file, a colon and how much of it to take: style.safetensors:0.8",
+        )),
+    }
+}
+
+fn tell(report: &ComponentReport) {
+    let ComponentReport { component, parameters, bytes, lora_updates, errors, source } = report;
+    let millions = *parameters as f64 / 1e6;
+    print!("{component:<16} {millions:>8.1} M parameters {:>8.1} MB", *bytes as f64 / 1e6);
+    if let Some((name, error)) = errors.iter().max_by(|a, b| a.1.total_cmp(b.1)) {
+        print!("  largest error {error:.1e} ({name})");
+    }
+    if *lora_updates > 0 {
+        print!("  {lora_updates} LoRA updates");
+    }
+    println!("  from {source}");
+}

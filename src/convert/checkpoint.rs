@@ -1,0 +1,353 @@
+//! A stranger's checkpoint as named tensors: safetensors and PyTorch files, alone or in pieces with an index, read tensor by
+//! tensor from the disk.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+
+use super::pickle::{self, Element, View};
+use crate::error::{Error, Result};
+use crate::weights::{SafetensorsHeader, TensorSource};
+
+/// Longest pickle that is read; those of large checkpoints have a few megabytes.
+const MOST_PICKLE: u64 = 64 << 20;
+/// Longest index of a checkpoint in pieces.
+const MOST_INDEX: u64 = 64 << 20;
+
+/// Tensors of one or several files.
+pub struct Checkpoint(Vec<Piece>);
+
+struct Piece {
+    path: PathBuf,
+    file: RefCell<File>,
+    content: Content,
+}
+
+enum Content {
+    Safetensors(SafetensorsHeader),
+    Torch {
+        views: BTreeMap<String, View>,
+        /// Where each storage's bytes lie in the file.
+        storages: BTreeMap<String, Range<u64>>,
+    },
+}
+
+impl Checkpoint {
+    /// Opens a file, or the weights of a folder in diffusers' or transformers' layout: one file, or pieces with an index.
+    /// Safetensors are preferred to PyTorch's files, and plain names to variants such as `model.fp16.safetensors`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
+        let pieces = files.into_iter().map(Piece::open).collect::<Result<Vec<_>>>()?;
+        let mut names = BTreeSet::new();
+        for piece in &pieces {
+            if let Some(twice) = piece.names().into_iter().find(|name| !names.insert(name.clone())) {
+                return Err(Error::weights(
+                    "tensor-duplicate",
+                    format!("{}: tensor '{twice}' is also in another file", piece.path.display()),
+                    "keep one set of weights",
+                ));
+            }
+        }
+        Ok(Self(pieces))
+    }
+
+    fn piece(&self, name: &str) -> Option<&Piece> {
+        self.0.iter().find(|piece| piece.shape(name).is_some())
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.iter().flat_map(Piece::names).collect();
+        names.sort();
+        names
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.piece(name)?.shape(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let piece = self.piece(name).ok_or_else(|| {
+            Error::weights(
+                "tensor-missing",
+                format!("tensor '{name}' is missing"),
+                "check that the file belongs here",
+            )
+        })?;
+        piece.read(name).map_err(|e| e.context(piece.path.display()))
+    }
+}
+
+/// The files that hold a folder's weights.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: &std::io::Error| Error::io(folder.display(), e);
+    let entries = std::fs::read_dir(folder).map_err(|e| failed(&e))?;
+    let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
+    let names: BTreeSet<String> = names.collect::<std::io::Result<_>>().map_err(|e| failed(&e))?;
+    for ending in [".safetensors", ".bin"] {
+        let of_ending = |suffix: &str| {
+            let found = names.iter().filter(|name| name.ends_with(&format!("{ending}{suffix}")));
+            // `model.fp16.safetensors` has a dot more than `model.safetensors`.
+            found.min_by_key(|name| (name.matches('.').count(), name.len())).cloned()
+        };
+        let index = of_ending(".index.json");
+        if let Some(file) = of_ending("").filter(|_| index.is_none()) {
+            return Ok(vec![folder.join(file)]);
+        }
+        if let Some(index) = index {
+            return indexed(folder, &index);
+        }
+    }
+    Err(Error::weights(
+        "weights-missing",
+        format!("{} holds neither .safetensors nor .bin files", folder.display()),
+        "point to the file, or to the folder that holds it",
+    ))
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The files that an index names: Hugging Face's `weight_map`, from tensors to files.
+fn indexed(folder: &Path, index: &str) -> Result<Vec<PathBuf>> {
+    let path = folder.join(index);
+    let invalid = |reason: String| {
+        Error::weights("weights-index", format!("{}: {reason}", path.display()), "fetch the checkpoint again")
+    };
+    let file = File::open(&path).map_err(|e| Error::io(path.display(), &e))?;
+    let index: Index =
+        serde_json::from_reader(BufReader::new(file.take(MOST_INDEX))).map_err(|e| invalid(e.to_string()))?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    if let Some(outside) = files.iter().find(|name| name.contains(['/', '\\', ':']) || name.starts_with('.'))
+    {
+        return Err(invalid(format!("'{outside}' is no file beside it")));
+    }
+    Ok(files.into_iter().map(|name| folder.join(name)).collect())
+}
+
+impl Piece {
+    fn open(path: PathBuf) -> Result<Self> {
+        let open = || -> Result<(File, Content)> {
+            let failed = |e: &std::io::Error| Error::io(path.display(), e);
+            let mut file = File::open(&path).map_err(|e| failed(&e))?;
+            let size = file.metadata().map_err(|e| failed(&e))?.len();
+            let mut start = [0; 4];
+            file.read_exact(&mut start).map_err(|e| failed(&e))?;
+            let content = if start == *b"PK\x03\x04" {
+                torch(&mut file)?
+            } else if start.starts_with(b"\x80\x02") {
+                return Err(Error::weights(
+                    "pickle",
+                    "a file of PyTorch before version 1.6, which is one long pickle",
+                    "load it in PyTorch and save it again, or convert it to safetensors",
+                ));
+            } else {
+                Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
+            };
+            Ok((file, content))
+        };
+        let (file, content) = open().map_err(|e| e.context(path.display()))?;
+        Ok(Self { path, file: file.into(), content })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match &self.content {
+            Content::Safetensors(header) => header.names(),
+            Content::Torch { views, .. } => views.keys().cloned().collect(),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.content {
+            Content::Safetensors(header) => header.shape(name),
+            Content::Torch { views, .. } => views.get(name).map(|view| view.shape.clone()),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let mut file = self.file.borrow_mut();
+        match &self.content {
+            Content::Safetensors(header) => {
+                header.decode(name, |range| part(&mut file, range).map(Cow::Owned))
+            }
+            Content::Torch { views, storages } => {
+                let view = &views[name];
+                let storage = storages.get(&view.storage).ok_or_else(|| damaged(name, "has no storage"))?;
+                read_view(name, view, storage, |range| part(&mut file, range))
+            }
+        }
+    }
+}
+
+fn part(file: &mut File, range: Range<u64>) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.seek(SeekFrom::Start(range.start))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|e| Error::io("the checkpoint", &e))?;
+    Ok(bytes)
+}
+
+/// Reads the directory and the pickle of a `torch.save` archive: `NAME/data.pkl` and the storages `NAME/data/KEY`, all
+/// uncompressed.
+fn torch(file: &mut File) -> Result<Content> {
+    let invalid = |reason: String| {
+        Error::weights(
+            "torch-archive",
+            format!("not a file of torch.save: {reason}"),
+            "fetch the checkpoint again",
+        )
+    };
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| invalid(e.to_string()))?;
+    let mut pickle = None;
+    let mut storages = BTreeMap::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(|e| invalid(e.to_string()))?;
+        let name = entry.name().split_once('/').map_or("", |(_, rest)| rest).to_owned();
+        if name == "data.pkl" {
+            if entry.size() > MOST_PICKLE {
+                return Err(invalid(format!("its pickle has {} bytes", entry.size())));
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(|e| invalid(e.to_string()))?;
+            pickle = Some(bytes);
+        } else if let Some(key) = name.strip_prefix("data/") {
+            if entry.compression() != zip::CompressionMethod::Stored {
+                return Err(invalid(format!("{name} is compressed")));
+            }
+            let start = entry.data_start();
+            storages.insert(key.to_owned(), start..start + entry.size());
+        }
+    }
+    let pickle = pickle.ok_or_else(|| invalid("it has no data.pkl".to_owned()))?;
+    Ok(Content::Torch { views: pickle::tensors(&pickle)?, storages })
+}
+
+fn damaged(name: &str, reason: &str) -> Error {
+    Error::weights("torch-archive", format!("tensor '{name}' {reason}"), "fetch the checkpoint again")
+}
+
+/// Reads a view of a storage as a row-major tensor.
+fn read_view(
+    name: &str,
+    view: &View,
+    storage: &Range<u64>,
+    part: impl FnOnce(Range<u64>) -> Result<Vec<u8>>,
+) -> Result<Vec<f32>> {
+    let count = view.shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+    let count = count.ok_or_else(|| damaged(name, "has impossible sides"))?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // The last element's place; every other lies between it and the first.
+    let last = view
+        .shape
+        .iter()
+        .zip(&view.stride)
+        .try_fold(0usize, |last, (side, stride)| last.checked_add((side - 1).checked_mul(*stride)?));
+    let bytes = view.element.bytes();
+    let span = last.and_then(|last| {
+        let start = view.offset.checked_mul(bytes)? as u64;
+        let end = view.offset.checked_add(last)?.checked_add(1)?.checked_mul(bytes)? as u64;
+        (end <= storage.end - storage.start).then_some((last, storage.start + start..storage.start + end))
+    });
+    let (last, range) = span.ok_or_else(|| damaged(name, "lies outside its storage"))?;
+    // Strides of 0 repeat elements; no weight does.
+    if count > last + 1 {
+        return Err(damaged(name, "repeats its elements"));
+    }
+    let values = numbers(view.element, &part(range)?);
+    if count == last + 1 && is_row_major(view) {
+        return Ok(values);
+    }
+    let mut out = Vec::with_capacity(count);
+    let mut place = vec![0; view.shape.len()];
+    for _ in 0..count {
+        out.push(values[place.iter().zip(&view.stride).map(|(i, stride)| i * stride).sum::<usize>()]);
+        for axis in (0..place.len()).rev() {
+            place[axis] += 1;
+            if place[axis] < view.shape[axis] {
+                break;
+            }
+            place[axis] = 0;
+        }
+    }
+    Ok(out)
+}
+
+fn is_row_major(view: &View) -> bool {
+    let mut expected = 1;
+    view.shape.iter().zip(&view.stride).rev().all(|(side, stride)| {
+        let fits = *side == 1 || *stride == expected;
+        expected *= side;
+        fits
+    })
+}
+
+fn numbers(element: Element, bytes: &[u8]) -> Vec<f32> {
+    fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    match element {
+        Element::F32 => each(bytes, f32::from_le_bytes),
+        Element::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Element::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Element::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        Element::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
+        Element::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
+        Element::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(offset: usize, shape: &[usize], stride: &[usize]) -> View {
+        View {
+            storage: "0".to_owned(),
+            element: Element::U8,
+            offset,
+            shape: shape.to_vec(),
+            stride: stride.to_vec(),
+        }
+    }
+
+    fn read(view: &View) -> Result<Vec<f32>> {
+        let storage: Vec<u8> = (0..12).collect();
+        read_view("t", view, &(100..112), |range| {
+            Ok(storage[(range.start - 100) as usize..(range.end - 100) as usize].to_vec())
+        })
+    }
+
+    #[test]
+    fn views_are_read_row_by_row_whatever_their_strides() {
+        assert_eq!(read(&view(2, &[2, 3], &[3, 1])).unwrap(), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(read(&view(0, &[3, 2], &[1, 3])).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(read(&view(1, &[2, 2], &[6, 2])).unwrap(), [1.0, 3.0, 7.0, 9.0]);
+        assert_eq!(read(&view(11, &[], &[])).unwrap(), [11.0]);
+        assert!(read(&view(0, &[0, 5], &[5, 1])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn views_that_lie_outside_their_storage_or_repeat_it_are_refused() {
+        for bad in [
+            view(0, &[13], &[1]),
+            view(12, &[1], &[1]),
+            view(usize::MAX, &[1], &[1]),
+            view(0, &[2, usize::MAX], &[1, 1]),
+            view(0, &[2, 2], &[usize::MAX, 1]),
+            view(0, &[1000, 1000], &[0, 0]),
+        ] {
+            assert_eq!(read(&bad).unwrap_err().code, "torch-archive", "{bad:?}");
+        }
+    }
+}

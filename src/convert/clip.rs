@@ -1,0 +1,229 @@
+//! CLIP in its several layouts, as the text and vision encoders of transformers: transformers' own two-tower model, and
+//! OpenAI's (Radford et al. 2021), which open_clip shares.
+
+use serde_json::{Value, json};
+
+use super::layout::{Layout, count, side, unknown};
+use crate::error::Result;
+use crate::weights::TensorSource;
+
+/// Every CLIP has heads of 64 channels, OpenAI's and open_clip's up to `ViT-L` and `ViT-H` alike.
+const HEAD_CHANNELS: usize = 64;
+
+/// Where a tower's tensors lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tower {
+    /// The text encoder.
+    Text,
+    /// The vision encoder.
+    Vision,
+}
+
+impl Tower {
+    fn prefixes(self) -> [&'static str; 2] {
+        match self {
+            Self::Text => ["text_model.", "text_projection."],
+            Self::Vision => ["vision_model.", "visual_projection."],
+        }
+    }
+
+    /// transformers' class of the tower with its projection.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Text => "CLIPTextModelWithProjection",
+            Self::Vision => "CLIPVisionModelWithProjection",
+        }
+    }
+
+    fn config_key(self) -> &'static str {
+        match self {
+            Self::Text => "text_config",
+            Self::Vision => "vision_config",
+        }
+    }
+}
+
+/// One tower of transformers' layout: of a model of that tower alone, or of `CLIPModel` with both.
+pub fn transformers<'a>(
+    source: &'a dyn TensorSource,
+    config: &Value,
+    tower: Tower,
+) -> Result<(Value, Layout<'a>)> {
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        // Old versions stored the positions 0, 1, 2 and so on.
+        let wanted = tower.prefixes().iter().any(|prefix| name.starts_with(prefix));
+        if wanted && !name.ends_with("position_ids") {
+            layout.keep(&name, name.clone())?;
+        }
+    }
+    if layout.names().is_empty() {
+        return Err(unknown(source.names().first().map_or("", String::as_str), "CLIP of transformers"));
+    }
+    let Some(own) = config.get(tower.config_key()) else { return Ok((config.clone(), layout)) };
+    let mut own = own.clone();
+    if let (Value::Object(own), Some(width)) = (&mut own, config.get("projection_dim")) {
+        own.insert("projection_dim".to_owned(), width.clone());
+        own.insert("architectures".to_owned(), json!([tower.class()]));
+    }
+    Ok((own, layout))
+}
+
+/// A text encoder of transformers' layout without its config, as in Stable Diffusion 1's single files.
+pub fn text_without_config<'a>(source: &'a dyn TensorSource, prefix: &str) -> Result<(Value, Layout<'a>)> {
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        let Some(inner) = name.strip_prefix(prefix).filter(|n| !n.ends_with("position_ids")) else {
+            continue;
+        };
+        // Some programs leave out the name of the model in the model.
+        let inner = inner.strip_prefix("text_model.").unwrap_or(inner);
+        layout.keep(&name, format!("text_model.{inner}"))?;
+    }
+    let of = |name: &str, axis| side(&layout, &format!("text_model.{name}"), axis);
+    let layers = count(&layout, |i| format!("text_model.encoder.layers.{i}.layer_norm1.weight"));
+    let config = text_config(
+        [
+            of("embeddings.token_embedding.weight", 0)?,
+            of("embeddings.position_embedding.weight", 0)?,
+            of("embeddings.token_embedding.weight", 1)?,
+            of("encoder.layers.0.mlp.fc1.weight", 0)?,
+            layers,
+        ],
+        "quick_gelu",
+    );
+    Ok((config, layout))
+}
+
+fn text_config([vocabulary, positions, width, inner, layers]: [usize; 5], act: &str) -> Value {
+    json!({
+        "model_type": "clip_text_model", "vocab_size": vocabulary, "max_position_embeddings": positions,
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": (width / HEAD_CHANNELS).max(1), "hidden_act": act, "layer_norm_eps": 1e-5,
+        // The end of a text is its largest token, as in OpenAI's code; transformers writes that as 2.
+        "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1,
+    })
+}
+
+/// Whether a checkpoint has OpenAI's layout.
+pub fn is_openai(source: &dyn TensorSource) -> bool {
+    source.shape("visual.conv1.weight").is_some()
+}
+
+/// The text tower of OpenAI's layout, below `prefix`.
+pub fn openai_text<'a>(source: &'a dyn TensorSource, prefix: &str, act: &str) -> Result<(Value, Layout<'a>)> {
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        let Some(inner) = name.strip_prefix(prefix) else { continue };
+        if inner.starts_with("visual.") || matches!(inner, "logit_scale" | "attn_mask") {
+            continue;
+        }
+        match inner {
+            "text_projection" => layout.transposed(&name, "text_projection.weight")?,
+            "positional_embedding" => {
+                layout.keep(&name, "text_model.embeddings.position_embedding.weight")?
+            }
+            "token_embedding.weight" => layout.keep(&name, "text_model.embeddings.token_embedding.weight")?,
+            _ => match inner.strip_prefix("ln_final.") {
+                Some(rest) => layout.keep(&name, format!("text_model.final_layer_norm.{rest}"))?,
+                None => block(&mut layout, &name, inner, "text_model")?,
+            },
+        }
+    }
+    let of = |name: &str, axis| side(source, &format!("{prefix}{name}"), axis);
+    let layers = count(source, |i| format!("{prefix}transformer.resblocks.{i}.ln_1.weight"));
+    let mut config = text_config(
+        [
+            of("token_embedding.weight", 0)?,
+            of("positional_embedding", 0)?,
+            of("token_embedding.weight", 1)?,
+            of("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+            layers,
+        ],
+        act,
+    );
+    if source.shape(&format!("{prefix}text_projection")).is_some() {
+        config["projection_dim"] = of("text_projection", 1)?.into();
+        config["architectures"] = json!([Tower::Text.class()]);
+    }
+    Ok((config, layout))
+}
+
+/// The vision tower of OpenAI's layout: a ViT in transformers' names, or a ModifiedResNet, whose names stay.
+pub fn openai_vision<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>)> {
+    if source.shape("visual.layer1.0.conv1.weight").is_some() { resnet(source) } else { vit(source, act) }
+}
+
+fn vit<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>)> {
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        let Some(inner) = name.strip_prefix("visual.") else { continue };
+        let (layer, rest) = inner.split_once('.').unwrap_or((inner, ""));
+        match (layer, rest) {
+            ("proj", "") => layout.transposed(&name, "visual_projection.weight")?,
+            ("class_embedding", "") => layout.keep(&name, "vision_model.embeddings.class_embedding")?,
+            ("positional_embedding", "") => {
+                layout.keep(&name, "vision_model.embeddings.position_embedding.weight")?;
+            }
+            ("conv1", "weight") => layout.keep(&name, "vision_model.embeddings.patch_embedding.weight")?,
+            // transformers' own spelling.
+            ("ln_pre", _) => layout.keep(&name, format!("vision_model.pre_layrnorm.{rest}"))?,
+            ("ln_post", _) => layout.keep(&name, format!("vision_model.post_layernorm.{rest}"))?,
+            _ => block(&mut layout, &name, inner, "vision_model")?,
+        }
+    }
+    let of = |name: &str, axis| side(source, &format!("visual.{name}"), axis);
+    let (width, patch) = (of("conv1.weight", 0)?, of("conv1.weight", 2)?);
+    let grid = (of("positional_embedding", 0)?.saturating_sub(1)).isqrt();
+    let config = json!({
+        "model_type": "clip_vision_model", "hidden_size": width, "patch_size": patch, "image_size": grid * patch,
+        "intermediate_size": of("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+        "num_hidden_layers": count(source, |i| format!("visual.transformer.resblocks.{i}.ln_1.weight")),
+        "num_attention_heads": (width / HEAD_CHANNELS).max(1), "hidden_act": act, "layer_norm_eps": 1e-5,
+        "projection_dim": of("proj", 1)?,
+    });
+    Ok((config, layout))
+}
+
+fn resnet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        if let Some(inner) = name.strip_prefix("visual.").filter(|n| !n.ends_with("num_batches_tracked")) {
+            layout.keep(&name, inner)?;
+        }
+    }
+    let of = |name: &str, axis| side(source, &format!("visual.{name}"), axis);
+    let layers: Vec<usize> =
+        (1..=4).map(|stage| count(source, |i| format!("visual.layer{stage}.{i}.conv1.weight"))).collect();
+    let width = of("layer1.0.conv1.weight", 0)?;
+    let grid = (of("attnpool.positional_embedding", 0)?.saturating_sub(1)).isqrt();
+    // OpenAI's `clip/model.py`: five halvings, and 32 times the width in the last stage.
+    let config = json!({
+        "model_type": "clip_resnet", "layers": layers, "embed_dim": of("attnpool.c_proj.weight", 0)?,
+        "heads": (width * 32 / HEAD_CHANNELS).max(1), "image_size": grid * 32, "width": width,
+    });
+    Ok((config, layout))
+}
+
+/// A tensor of a residual block, `transformer.resblocks.N.…`, in transformers' names.
+fn block(layout: &mut Layout, name: &str, inner: &str, model: &str) -> Result<()> {
+    let known = || {
+        let rest = inner.strip_prefix("transformer.resblocks.")?;
+        let (index, rest) = rest.split_once('.')?;
+        index.parse::<usize>().ok()?;
+        Some((format!("{model}.encoder.layers.{index}"), rest))
+    };
+    let (to, rest) = known().ok_or_else(|| unknown(name, "CLIP"))?;
+    const NAMES: [(&str, &str); 5] = [
+        ("ln_1.", "layer_norm1."),
+        ("ln_2.", "layer_norm2."),
+        ("mlp.c_fc.", "mlp.fc1."),
+        ("mlp.c_proj.", "mlp.fc2."),
+        ("attn.out_proj.", "self_attn.out_proj."),
+    ];
+    if let Some(kind) = rest.strip_prefix("attn.in_proj_") {
+        return layout.split(name, &["q", "k", "v"].map(|part| format!("{to}.self_attn.{part}_proj.{kind}")));
+    }
+    let inner = NAMES.iter().find_map(|(from, to)| Some(format!("{to}{}", rest.strip_prefix(from)?)));
+    layout.keep(name, format!("{to}.{}", inner.ok_or_else(|| unknown(name, "CLIP"))?))
+}

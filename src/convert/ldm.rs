@@ -1,0 +1,245 @@
+//! Single-file Stable Diffusion checkpoints in the layout of the original latent-diffusion code (Rombach et al. 2022), into
+//! diffusers' names and configs.
+//!
+//! What the tensors do not tell is what Stable Diffusion's own configs say: `v1-inference.yaml` (8 heads everywhere) for
+//! checkpoints whose attention projects by convolutions, `v2-inference.yaml` (heads of 64 channels) for those that project
+//! linearly.
+
+use serde_json::{Value, json};
+
+use super::layout::{Layout, count, shape, side, unknown};
+use crate::error::Result;
+use crate::weights::TensorSource;
+
+/// Where the three networks lie in a checkpoint.
+pub const UNET: &str = "model.diffusion_model.";
+/// See [`UNET`].
+pub const VAE: &str = "first_stage_model.";
+/// `v1`'s text encoder: transformers' own layout, one prefix more.
+pub const TEXT_V1: &str = "cond_stage_model.transformer.";
+/// `v2`'s text encoder: open_clip's layout.
+pub const TEXT_V2: &str = "cond_stage_model.model.";
+
+/// `num_heads` of `v1-inference.yaml`.
+const V1_HEADS: usize = 8;
+/// `num_head_channels` of `v2-inference.yaml`.
+const V2_HEAD_CHANNELS: usize = 64;
+/// `scale_factor` of both.
+const SCALING_FACTOR: f64 = 0.18215;
+
+/// Whether a checkpoint has this layout.
+pub fn is_ldm(source: &dyn TensorSource) -> bool {
+    source.shape(&format!("{UNET}input_blocks.0.0.weight")).is_some()
+}
+
+/// What stands at an index of `input_blocks`.
+enum Input {
+    Stem,
+    Layer { level: usize, layer: usize },
+    Downsample { level: usize },
+}
+
+/// The denoiser's config and tensors.
+pub fn unet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
+    let has = |name: &str| source.shape(&format!("{UNET}{name}")).is_some();
+    let of = |name: &str, axis| side(source, &format!("{UNET}{name}"), axis);
+    let mut inputs = vec![Input::Stem];
+    let (mut channels, mut layers, mut attention) = (vec![0], vec![0], vec![false]);
+    loop {
+        let (i, level) = (inputs.len(), channels.len() - 1);
+        if has(&format!("input_blocks.{i}.0.op.weight")) {
+            inputs.push(Input::Downsample { level });
+            channels.push(0);
+            layers.push(0);
+            attention.push(false);
+        } else if has(&format!("input_blocks.{i}.0.in_layers.2.weight")) {
+            inputs.push(Input::Layer { level, layer: layers[level] });
+            channels[level] = of(&format!("input_blocks.{i}.0.in_layers.2.weight"), 0)?;
+            attention[level] |= has(&format!("input_blocks.{i}.1.proj_in.weight"));
+            layers[level] += 1;
+        } else {
+            break;
+        }
+    }
+    let per_level = layers[0];
+    if per_level == 0 || layers.iter().any(|n| *n != per_level) {
+        return Err(unknown(&format!("{UNET}input_blocks"), "UNet: its levels differ in layers"));
+    }
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        if let Some(inner) = name.strip_prefix(UNET) {
+            let to = unet_name(inner, &inputs, per_level).ok_or_else(|| unknown(&name, "UNet"))?;
+            layout.keep(&name, to)?;
+        }
+    }
+    let attn = "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
+    let linear = shape(source, &format!("{UNET}middle_block.1.proj_in.weight"))?.len() == 2;
+    let heads: Value =
+        if linear { channels.iter().map(|c| c / V2_HEAD_CHANNELS).collect() } else { V1_HEADS.into() };
+    let block = |with: &'static str, without: &'static str| move |a: &bool| if *a { with } else { without };
+    let down: Vec<_> = attention.iter().map(block("CrossAttnDownBlock2D", "DownBlock2D")).collect();
+    let up: Vec<_> = attention.iter().rev().map(block("CrossAttnUpBlock2D", "UpBlock2D")).collect();
+    let config = json!({
+        "_class_name": "UNet2DConditionModel", "sample_size": 64,
+        "in_channels": of("input_blocks.0.0.weight", 1)?, "out_channels": of("out.2.weight", 0)?,
+        "down_block_types": down, "up_block_types": up, "block_out_channels": channels,
+        "layers_per_block": per_level, "attention_head_dim": heads, "cross_attention_dim": of(attn, 1)?,
+        "use_linear_projection": linear, "norm_num_groups": 32, "norm_eps": 1e-5,
+    });
+    Ok((config, layout))
+}
+
+fn unet_name(name: &str, inputs: &[Input], per_level: usize) -> Option<String> {
+    let (block, rest) = name.split_once('.')?;
+    match block {
+        "time_embed" | "out" => {
+            let (index, rest) = rest.split_once('.')?;
+            let name = match (block, index) {
+                ("time_embed", "0") => "time_embedding.linear_1",
+                ("time_embed", "2") => "time_embedding.linear_2",
+                ("out", "0") => "conv_norm_out",
+                ("out", "2") => "conv_out",
+                _ => return None,
+            };
+            Some(format!("{name}.{rest}"))
+        }
+        "input_blocks" => {
+            let (index, part, rest) = indexed(rest)?;
+            Some(match (inputs.get(index)?, part) {
+                (Input::Stem, 0) => format!("conv_in.{rest}"),
+                (Input::Downsample { level }, 0) => {
+                    format!("down_blocks.{level}.downsamplers.0.conv.{}", rest.strip_prefix("op.")?)
+                }
+                (Input::Layer { level, layer }, 0) => {
+                    format!("down_blocks.{level}.resnets.{layer}.{}", resnet(rest)?)
+                }
+                (Input::Layer { level, layer }, 1) => {
+                    format!("down_blocks.{level}.attentions.{layer}.{rest}")
+                }
+                _ => return None,
+            })
+        }
+        "middle_block" => {
+            let (part, rest) = rest.split_once('.')?;
+            Some(match part {
+                "0" => format!("mid_block.resnets.0.{}", resnet(rest)?),
+                "1" => format!("mid_block.attentions.0.{rest}"),
+                "2" => format!("mid_block.resnets.1.{}", resnet(rest)?),
+                _ => return None,
+            })
+        }
+        "output_blocks" => {
+            let (index, part, rest) = indexed(rest)?;
+            // One layer more than on the way down: it takes the skip from the level above.
+            let (level, layer) = (index / (per_level + 1), index % (per_level + 1));
+            Some(match part {
+                0 => format!("up_blocks.{level}.resnets.{layer}.{}", resnet(rest)?),
+                // After the attention, or in its place.
+                1 | 2 if rest.starts_with("conv.") => format!("up_blocks.{level}.upsamplers.0.{rest}"),
+                1 => format!("up_blocks.{level}.attentions.{layer}.{rest}"),
+                _ => return None,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// `3.1.rest` → `(3, 1, "rest")`.
+fn indexed(name: &str) -> Option<(usize, usize, &str)> {
+    let (index, rest) = name.split_once('.')?;
+    let (part, rest) = rest.split_once('.')?;
+    Some((index.parse().ok()?, part.parse().ok()?, rest))
+}
+
+fn resnet(name: &str) -> Option<String> {
+    const NAMES: [(&str, &str); 6] = [
+        ("in_layers.0.", "norm1."),
+        ("in_layers.2.", "conv1."),
+        ("emb_layers.1.", "time_emb_proj."),
+        ("out_layers.0.", "norm2."),
+        ("out_layers.3.", "conv2."),
+        ("skip_connection.", "conv_shortcut."),
+    ];
+    NAMES.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)))
+}
+
+/// The autoencoder's config and tensors.
+pub fn vae(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
+    let block = |level: usize, layer: usize| format!("{VAE}encoder.down.{level}.block.{layer}.conv1.weight");
+    let levels = count(source, |level| block(level, 0));
+    let channels = (0..levels).map(|level| side(source, &block(level, 0), 0)).collect::<Result<Vec<_>>>()?;
+    let mut layout = Layout::new(source);
+    for name in source.names() {
+        // Training left its discriminator in some checkpoints.
+        let Some(inner) = name.strip_prefix(VAE).filter(|inner| !inner.starts_with("loss.")) else {
+            continue;
+        };
+        let to = vae_name(inner, levels).ok_or_else(|| unknown(&name, "autoencoder"))?;
+        if to.contains(".attentions.") && to.ends_with(".weight") && !to.contains("group_norm") {
+            layout.as_linear(&name, to)?;
+        } else {
+            layout.keep(&name, to)?;
+        }
+    }
+    let config = json!({
+        "_class_name": "AutoencoderKL", "sample_size": 512,
+        "in_channels": side(source, &format!("{VAE}encoder.conv_in.weight"), 1)?,
+        "out_channels": side(source, &format!("{VAE}decoder.conv_out.weight"), 0)?,
+        "down_block_types": vec!["DownEncoderBlock2D"; levels], "up_block_types": vec!["UpDecoderBlock2D"; levels],
+        "block_out_channels": channels, "layers_per_block": count(source, |layer| block(0, layer)),
+        "latent_channels": side(source, &format!("{VAE}post_quant_conv.weight"), 1)?,
+        "norm_num_groups": 32, "act_fn": "silu", "scaling_factor": SCALING_FACTOR,
+    });
+    Ok((config, layout))
+}
+
+fn vae_name(name: &str, levels: usize) -> Option<String> {
+    let (half, rest) = name.split_once('.')?;
+    if matches!(half, "quant_conv" | "post_quant_conv") {
+        return Some(name.to_owned());
+    }
+    let shortcut = |name: &str| name.replace("nin_shortcut", "conv_shortcut");
+    let (part, inner) = rest.split_once('.')?;
+    let inner = match (half, part) {
+        (_, "conv_in" | "conv_out") => rest.to_owned(),
+        (_, "norm_out") => format!("conv_norm_out.{inner}"),
+        (_, "mid") => {
+            let (block, inner) = inner.split_once('.')?;
+            match block {
+                "block_1" => format!("mid_block.resnets.0.{}", shortcut(inner)),
+                "block_2" => format!("mid_block.resnets.1.{}", shortcut(inner)),
+                "attn_1" => format!("mid_block.attentions.0.{}", attention(inner)?),
+                _ => return None,
+            }
+        }
+        ("encoder", "down") | ("decoder", "up") => {
+            let (level, inner) = inner.split_once('.')?;
+            let level: usize = level.parse().ok()?;
+            // The decoder's levels are counted from the picture's side.
+            let (blocks, sampler, level) = match part {
+                "down" => ("down_blocks", "downsample", level),
+                _ => ("up_blocks", "upsample", levels.checked_sub(level + 1)?),
+            };
+            match inner.split_once('.')? {
+                ("block", inner) => format!("{blocks}.{level}.resnets.{}", shortcut(inner)),
+                (kind, inner) if kind == sampler => format!("{blocks}.{level}.{sampler}rs.0.{inner}"),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    Some(format!("{half}.{inner}"))
+}
+
+fn attention(name: &str) -> Option<String> {
+    let (layer, rest) = name.split_once('.')?;
+    let layer = match layer {
+        "norm" => "group_norm",
+        "q" => "to_q",
+        "k" => "to_k",
+        "v" => "to_v",
+        "proj_out" => "to_out.0",
+        _ => return None,
+    };
+    Some(format!("{layer}.{rest}"))
+}

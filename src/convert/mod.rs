@@ -1,0 +1,371 @@
+//! Other programs' checkpoints as a model folder.
+//!
+//! ```text
+//! a file or folder ─ checkpoint (pickle) ─ layout (ldm, clip, face) ─ lora ─ weights::write_shards ─ DIR/<component>/
+//! ```
+//!
+//! Every step is a view: tensors are read from the disk when their shard is written, and one shard is in memory at a time.
+//! Nothing in a checkpoint is executed.
+
+pub mod checkpoint;
+pub mod clip;
+pub mod face;
+pub mod layout;
+pub mod ldm;
+pub mod lora;
+pub mod pickle;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::weights::{
+    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, write_folder, write_shards,
+};
+
+use checkpoint::Checkpoint;
+use clip::Tower;
+use layout::Layout;
+use lora::{Lora, Merged};
+
+/// Largest config that is read.
+const MOST_CONFIG: u64 = 16 << 20;
+
+/// What a checkpoint becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    /// `unet/`.
+    Unet,
+    /// `vae/`.
+    Vae,
+    /// `tiny_vae/`.
+    TinyVae,
+    /// `text_encoder/`.
+    TextEncoder,
+    /// `vision_encoder/`, `vision_encoder_2/` and so on.
+    VisionEncoder,
+    /// `face_encoder/`.
+    FaceEncoder,
+    /// `prior/`.
+    Prior,
+}
+
+impl Slot {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Unet => "unet",
+            Self::Vae => "vae",
+            Self::TinyVae => "tiny_vae",
+            Self::TextEncoder => "text_encoder",
+            Self::VisionEncoder => "vision_encoder",
+            Self::FaceEncoder => "face_encoder",
+            Self::Prior => "prior",
+        }
+    }
+
+    fn lora(self) -> Option<lora::Network> {
+        match self {
+            Self::Unet => Some(lora::UNET),
+            Self::TextEncoder => Some(lora::TEXT),
+            _ => None,
+        }
+    }
+}
+
+/// What to convert, and how.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// A whole Stable Diffusion: a diffusers folder, or a single file in the original layout.
+    pub base: Option<PathBuf>,
+    /// Single components; they take the place of the base's.
+    pub parts: Vec<(Slot, PathBuf)>,
+    /// A folder with `vocab.json` and `merges.txt`, where the base has none.
+    pub tokenizer: Option<PathBuf>,
+    /// Updates to merge, and how much of each.
+    pub loras: Vec<(PathBuf, f32)>,
+    /// Activation of CLIPs whose file does not say: OpenAI's is `quick_gelu`, open_clip's `gelu`.
+    pub clip_act: String,
+    /// `epsilon` or `v_prediction`, of single files, which do not say.
+    pub prediction_type: String,
+    /// How weights are stored.
+    pub quantization: Quantization,
+    /// What the manifest says.
+    pub card: ModelCard,
+}
+
+/// What was written for one component.
+#[derive(Debug, Clone, Serialize)]
+pub struct ComponentReport {
+    /// Its folder.
+    pub component: String,
+    /// Where its weights came from.
+    pub source: String,
+    /// Numbers in its weights.
+    pub parameters: u64,
+    /// Bytes of its weights as written.
+    pub bytes: u64,
+    /// Updates of LoRA files that were merged.
+    pub lora_updates: usize,
+    /// `‖stored − original‖ / ‖original‖` of each tensor that is not stored exactly.
+    pub errors: BTreeMap<String, f64>,
+}
+
+/// Converts; `watch` hears of every tensor as it is written: its component and its name.
+///
+/// The folder appears whole or not at all. Raising `stop` ends the work between two tensors, with `cancelled`.
+pub fn convert(
+    plan: &Plan,
+    out: &Path,
+    stop: &AtomicBool,
+    watch: &dyn Fn(&str, &str),
+) -> Result<Vec<ComponentReport>> {
+    let loras = plan
+        .loras
+        .iter()
+        .map(|(path, scale)| Ok((Checkpoint::open(path)?, *scale)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut reports = Vec::new();
+    write_folder(out, |out| {
+        let mut used = vec![0; loras.len()];
+        for (folder, slot, path) in components(plan)? {
+            let checkpoint = Checkpoint::open(&path)?;
+            let (config, layout) = read(slot, &path, &checkpoint, plan)?;
+            let updates: Vec<Lora> =
+                loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
+            let mut merged = None;
+            let mut found = 0;
+            if let Some(network) = slot.lora() {
+                for (used, lora) in used.iter_mut().zip(&updates) {
+                    *used += Merged::new(&layout, network, std::slice::from_ref(lora))?.1;
+                }
+                let (with, count) = Merged::new(&layout, network, &updates)?;
+                (merged, found) = (Some(with), count);
+            }
+            let source: &dyn TensorSource = merged.as_ref().map_or(&layout, |merged| merged);
+            let watched = Watched { source, stop, watch, component: &folder };
+            let mut report = ComponentReport {
+                component: folder.clone(),
+                source: path.display().to_string(),
+                parameters: 0,
+                bytes: 0,
+                lora_updates: found,
+                errors: BTreeMap::new(),
+            };
+            write_shards(&watched, plan.quantization, &BTreeMap::new(), MAX_SHARD, |name, bytes| {
+                measure(source, bytes, &mut report)?;
+                out.write(&format!("{folder}/{name}"), bytes)
+            })
+            .map_err(|e| e.context(path.display()))?;
+            out.write(&format!("{folder}/config.json"), &pretty(&config)?)?;
+            if slot == Slot::Prior {
+                let scheduler = path.join("scheduler_config.json");
+                if scheduler.exists() {
+                    out.write(&format!("{folder}/scheduler_config.json"), &small_file(&scheduler)?)?;
+                }
+            }
+            reports.push(report);
+        }
+        if let Some((unused, _)) = plan.loras.iter().zip(&used).find(|(_, used)| **used == 0) {
+            return Err(Error::weights(
+                "lora-mismatch",
+                format!("nothing in {} belongs to the UNet or the text encoder", unused.0.display()),
+                "use a LoRA of the same base, in the key style of kohya or diffusers",
+            ));
+        }
+        tokenizer(plan, out)?;
+        scheduler(plan, out)?;
+        let mut card = plan.card.clone();
+        card.provenance.insert("conversion".to_owned(), provenance(plan, &reports));
+        out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
+    })?;
+    Ok(reports)
+}
+
+/// Every component with its folder and where it comes from.
+fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
+    let mut of_base = Vec::new();
+    if let Some(base) = &plan.base {
+        let own = [Slot::Unet, Slot::Vae, Slot::TextEncoder];
+        let given = |slot: Slot| plan.parts.iter().any(|(part, _)| *part == slot);
+        for slot in own.into_iter().filter(|slot| !given(*slot)) {
+            let path = if base.is_dir() { base.join(slot.folder()) } else { base.clone() };
+            of_base.push((slot, path));
+        }
+    }
+    let mut found = Vec::new();
+    let mut vision = 0;
+    for (slot, path) in of_base.iter().chain(&plan.parts) {
+        let folder = match slot {
+            Slot::VisionEncoder => {
+                vision += 1;
+                if vision == 1 { slot.folder().to_owned() } else { format!("{}_{vision}", slot.folder()) }
+            }
+            _ => slot.folder().to_owned(),
+        };
+        if found.iter().any(|(other, _, _)| *other == folder) {
+            return Err(Error::input("convert-twice", format!("{folder} is given twice"), "give it once"));
+        }
+        found.push((folder, *slot, path.clone()));
+    }
+    if found.is_empty() {
+        return Err(Error::input(
+            "convert-nothing",
+            "there is nothing to convert",
+            "give --base or a component",
+        ));
+    }
+    Ok(found)
+}
+
+/// The config and the tensors of a component, under our names.
+fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) -> Result<(Value, Layout<'a>)> {
+    let act = plan.clip_act.as_str();
+    let read = || {
+        if path.is_dir() {
+            let config = small_file(&path.join("config.json"))?;
+            let config: Value = serde_json::from_slice(&config).map_err(|e| {
+                Error::weights("config", format!("config.json: {e}"), "use the config of a supported model")
+            })?;
+            return match slot {
+                Slot::TextEncoder => clip::transformers(checkpoint, &config, Tower::Text),
+                Slot::VisionEncoder if config["model_type"] != "clip_resnet" => {
+                    clip::transformers(checkpoint, &config, Tower::Vision)
+                }
+                _ => Ok((config, whole(checkpoint)?)),
+            };
+        }
+        match slot {
+            Slot::Unet => ldm::unet(checkpoint),
+            Slot::Vae => ldm::vae(checkpoint),
+            Slot::TextEncoder if ldm::is_ldm(checkpoint) => {
+                let v2 = format!("{}ln_final.weight", ldm::TEXT_V2);
+                if checkpoint.shape(&v2).is_some() {
+                    clip::openai_text(checkpoint, ldm::TEXT_V2, "gelu")
+                } else {
+                    clip::text_without_config(checkpoint, ldm::TEXT_V1)
+                }
+            }
+            Slot::TextEncoder => clip::openai_text(checkpoint, "", act),
+            Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
+            Slot::FaceEncoder => face::iresnet(checkpoint),
+            Slot::TinyVae | Slot::Prior => Err(Error::input(
+                "convert-config",
+                format!("{} needs its config.json", slot.folder()),
+                "give the folder that holds it beside the weights",
+            )),
+        }
+    };
+    read().map_err(|e| e.context(path.display()))
+}
+
+fn whole(checkpoint: &Checkpoint) -> Result<Layout<'_>> {
+    let mut layout = Layout::new(checkpoint);
+    for name in checkpoint.names() {
+        if !name.ends_with("num_batches_tracked") {
+            layout.keep(&name, name.clone())?;
+        }
+    }
+    Ok(layout)
+}
+
+/// A source that tells what is read of it.
+struct Watched<'a> {
+    source: &'a dyn TensorSource,
+    stop: &'a AtomicBool,
+    watch: &'a dyn Fn(&str, &str),
+    component: &'a str,
+}
+
+impl TensorSource for Watched<'_> {
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.source.shape(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+        (self.watch)(self.component, name);
+        self.source.read(name)
+    }
+}
+
+/// Adds a written shard to the report: its size, and how far its tensors are from the originals.
+fn measure(source: &dyn TensorSource, shard: &[u8], report: &mut ComponentReport) -> Result<()> {
+    report.bytes += shard.len() as u64;
+    let stored = SafetensorsFile::new(shard.to_vec())?;
+    for name in stored.names() {
+        let (stored, original) = (stored.read(&name)?, source.read(&name)?);
+        report.parameters += original.len() as u64;
+        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+        let error = square(&mut stored.iter().zip(&original).map(|(a, b)| f64::from(a - b)));
+        let size = square(&mut original.iter().map(|v| f64::from(*v)));
+        if error > 0.0 {
+            report.errors.insert(name, (error / size.max(f64::MIN_POSITIVE)).sqrt());
+        }
+    }
+    Ok(())
+}
+
+fn tokenizer(plan: &Plan, out: &crate::weights::NewFolder) -> Result<()> {
+    let of_base = plan.base.as_ref().filter(|base| base.is_dir()).map(|base| base.join("tokenizer"));
+    let Some(folder) = plan.tokenizer.clone().or(of_base) else { return Ok(()) };
+    for name in ["vocab.json", "merges.txt"] {
+        out.write(&format!("tokenizer/{name}"), &small_file(&folder.join(name))?)?;
+    }
+    Ok(())
+}
+
+/// The base's sampling schedule; that of Stable Diffusion's training where a single file does not say.
+fn scheduler(plan: &Plan, out: &crate::weights::NewFolder) -> Result<()> {
+    let Some(base) = &plan.base else { return Ok(()) };
+    let config = if base.is_dir() {
+        small_file(&base.join("scheduler/scheduler_config.json"))?
+    } else {
+        // `v1-inference.yaml`: linear_start, linear_end, timesteps.
+        pretty(&json!({
+            "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
+            "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "prediction_type": plan.prediction_type, "timestep_spacing": "leading", "steps_offset": 1,
+        }))?
+    };
+    out.write("scheduler/scheduler_config.json", &config)
+}
+
+fn provenance(plan: &Plan, reports: &[ComponentReport]) -> Value {
+    let name = |path: &str| Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+    let sources: BTreeMap<_, _> =
+        reports.iter().map(|report| (report.component.clone(), name(&report.source))).collect();
+    let loras: Vec<_> = plan
+        .loras
+        .iter()
+        .map(|(path, scale)| json!({ "file": name(&path.to_string_lossy()), "scale": scale }))
+        .collect();
+    json!({
+        "program": concat!("facestudio ", env!("CARGO_PKG_VERSION")), "dtype": plan.quantization.name(),
+        "sources": sources, "loras": loras,
+    })
+}
+
+fn small_file(path: &Path) -> Result<Vec<u8>> {
+    let failed = |e: std::io::Error| Error::io(path.display(), &e);
+    if std::fs::metadata(path).map_err(failed)?.len() > MOST_CONFIG {
+        let message = format!("{} is larger than {MOST_CONFIG} bytes", path.display());
+        return Err(Error::weights("config", message, "use the config of a supported model"));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn pretty(value: &Value) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::internal("json", e.to_string()))?;
+    json.push(b'\n');
+    Ok(json)
+}
