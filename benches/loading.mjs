@@ -1,9 +1,11 @@
 /**
- * What opening a model costs in the browser, in time and memory: `node benches/loading.mjs MODELS [webgpu]`.
+ * What opening a model and making a portrait cost in the browser, in time and memory:
+ * `node benches/loading.mjs MODELS [webgpu] [STEPS]`.
  *
  * MODELS is a folder that holds the model folder `mini`; `cargo run --example tiny-model -- MODELS/mini 896` makes one of
  * more than 500 MB. Times are of this machine, with a local server. Memory is the renderer process's peak (VmHWM, Linux
- * only), which holds wasm's memory and JavaScript's together, and wasm's own, which never shrinks.
+ * only), which holds wasm's memory and JavaScript's together, and wasm's own, which never shrinks. A portrait is of one photo in one style, STEPS guided steps (25 if absent, none if 0), made
+ * three times, since the first one may compile; its times are without the model's opening.
  */
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -14,7 +16,7 @@ import { chromium } from "playwright-core";
 
 import { EXECUTABLE, FLAGS, startServer } from "../tests/browser/harness.mjs";
 
-const [models = "models", backend = "cpu"] = process.argv.slice(2);
+const [models = "models", backend = "cpu", steps = "25"] = process.argv.slice(2);
 const server = await startServer(["--models", models]);
 // A profile on the disk: a private window would hold the stored files in memory.
 const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
@@ -38,7 +40,7 @@ async function visit(name) {
     route.fulfill({ contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
   );
   await page.goto(`${server.url}blank.html`);
-  const times = await page.evaluate(async (backend) => {
+  const times = await page.evaluate(async ({ backend, steps }) => {
     const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
     const begin = performance.now();
     const since = () => Math.round(performance.now() - begin);
@@ -51,8 +53,17 @@ async function visit(name) {
     const opened = await client.open({ model: "/models/mini/", backend, onProgress });
     const ready = since();
     await client.generate({ people: [], prompt: "a smiling man", alpha: 0, seed: 1, steps: 1 });
-    return { engine, ...phases, ready, picture: since(), bytes: opened.bytes, fetched: opened.fetched };
-  }, backend);
+    const picture = since();
+    const photo = await client.render({ seed: 3, style: "photo", size: 256 });
+    const style = await client.render({ seed: 5, style: "watercolor", size: 256 });
+    const portraits = [];
+    for (let i = 0; i < 3 && steps > 0; i++) {
+      const start = performance.now();
+      await client.generate({ people: [{ identities: [{ photos: [photo] }] }], style, seed: i, steps });
+      portraits.push(Math.round(performance.now() - start));
+    }
+    return { engine, ...phases, ready, picture, portraits, bytes: opened.bytes, fetched: opened.fetched };
+  }, { backend, steps: Number(steps) });
   const wasm = await page.workers()[0].evaluate(async () => {
     const { default: init } = await import(new URL("../wasm/facestudio.js", location.href).href);
     return (await init()).memory.buffer.byteLength / 2 ** 20;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use facestudio::weights::{Quantization, SafetensorsFile, TensorSource, Tensors, encode};
+use serde_json::json;
 
 fn facestudio(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_facestudio")).args(arguments).output().unwrap()
@@ -501,6 +502,38 @@ fn pictures_are_generated_from_photos_and_never_left_half_written() {
         let (_, xmp) = texts.iter().find(|(keyword, _)| keyword == "XML:com.adobe.xmp").unwrap();
         assert!(xmp.contains("digitalsourcetype/trainedAlgorithmicMedia"), "{xmp}");
         assert!(!settings.to_string().contains("ann.png"), "a photo's name is nobody's business");
+    }
+
+    // Many at once: two machines share a file, one line of which cannot be made; what is there is left alone.
+    let jobs = at("jobs.jsonl");
+    let line = |out: &str, face: &str| {
+        json!({ "face": [face], "prompt": "a man", "steps": 1, "out": at(out) }).to_string()
+    };
+    let lines = [line("0.png", &ann), line("1.png", &nobody), line("2.png", &ann), line("3.png", &ann)];
+    std::fs::write(&jobs, lines.join("\n")).unwrap();
+    std::fs::write(at("2.png"), "kept").unwrap();
+    let share = |shard| facestudio(&["generate", "--model", &model, "--jobs", &jobs, "--shard", shard]);
+    let even = share("0/2");
+    assert!(even.status.success(), "{}", String::from_utf8_lossy(&even.stderr));
+    assert_eq!(String::from_utf8(even.stdout).unwrap(), format!("{}\n", at("0.png")));
+    assert_eq!(std::fs::read(at("2.png")).unwrap(), b"kept");
+    let odd = share("1/2");
+    let said = String::from_utf8(odd.stderr).unwrap();
+    assert_eq!(odd.status.code(), Some(2), "{said}");
+    assert!(said.contains("jobs.jsonl, line 2") && said.contains("1 of 2 jobs failed"), "{said}");
+    assert!(Path::new(&at("3.png")).exists() && !Path::new(&at("1.png")).exists());
+    assert_eq!(share("2/2").status.code(), Some(2));
+    for (bad, about) in [
+        ("{}", "no \"out\""),
+        ("[1]", "line 1"),
+        (r#"{"out": "a.png", "sharpness": 3}"#, "--sharpness"),
+        (r#"{"out": "a.png", "steps": "many"}"#, "many"),
+        ("{\"out\": \"a.png\"}\n{\"out\": \"a.png\"}", "line 1"),
+    ] {
+        std::fs::write(&jobs, bad).unwrap();
+        let said =
+            assert_fails(&["generate", "--model", &model, "--jobs", &jobs], 2, "job-format", Path::new(&out));
+        assert!(said.contains(about), "{said}");
     }
 
     let arguments = with(&["--face", &ann, "--no-watermark"]);

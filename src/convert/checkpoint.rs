@@ -20,6 +20,9 @@ const MOST_PICKLE: u64 = 64 << 20;
 /// Longest index of a checkpoint in pieces.
 const MOST_INDEX: u64 = 64 << 20;
 
+/// What diffusers and transformers call their files of weights.
+const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
+
 /// Tensors of one or several files.
 pub struct Checkpoint(Vec<Piece>);
 
@@ -40,7 +43,7 @@ enum Content {
 
 impl Checkpoint {
     /// Opens a file, or the weights of a folder in diffusers' or transformers' layout: one file, or pieces with an index.
-    /// Safetensors are preferred to PyTorch's files, and plain names to variants such as `model.fp16.safetensors`.
+    /// Safetensors are preferred to PyTorch's files, and the usual names to all others.
     pub fn open(path: &Path) -> Result<Self> {
         let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
         let pieces = files.into_iter().map(Piece::open).collect::<Result<Vec<_>>>()?;
@@ -92,17 +95,27 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
     let names: BTreeSet<String> = names.collect::<std::io::Result<_>>().map_err(|e| failed(&e))?;
     for ending in [".safetensors", ".bin"] {
-        let of_ending = |suffix: &str| {
-            let found = names.iter().filter(|name| name.ends_with(&format!("{ending}{suffix}")));
-            // `model.fp16.safetensors` has a dot more than `model.safetensors`.
-            found.min_by_key(|name| (name.matches('.').count(), name.len())).cloned()
-        };
-        let index = of_ending(".index.json");
-        if let Some(file) = of_ending("").filter(|_| index.is_none()) {
-            return Ok(vec![folder.join(file)]);
+        for stem in STEMS {
+            let index = format!("{stem}{ending}.index.json");
+            if names.contains(&index) {
+                return indexed(folder, &index);
+            }
+            let file = format!("{stem}{ending}");
+            if names.contains(&file) {
+                return Ok(vec![folder.join(file)]);
+            }
         }
-        if let Some(index) = index {
-            return indexed(folder, &index);
+        let others: Vec<&String> = names.iter().filter(|name| name.ends_with(ending)).collect();
+        match others[..] {
+            [] => {}
+            [one] => return Ok(vec![folder.join(one)]),
+            [first, second, ..] => {
+                return Err(Error::weights(
+                    "weights-ambiguous",
+                    format!("{} holds {first}, {second}", folder.display()),
+                    "keep the one to be converted, or name it instead of the folder",
+                ));
+            }
         }
     }
     Err(Error::weights(
@@ -143,7 +156,7 @@ impl Piece {
             let mut start = [0; 4];
             file.read_exact(&mut start).map_err(|e| failed(&e))?;
             let content = if start == *b"PK\x03\x04" {
-                torch(&mut file)?
+                torch(&mut file, size)?
             } else if start.starts_with(b"\x80\x02") {
                 return Err(Error::weights(
                     "pickle",
@@ -198,7 +211,7 @@ fn part(file: &mut File, range: Range<u64>) -> Result<Vec<u8>> {
 
 /// Reads the directory and the pickle of a `torch.save` archive: `NAME/data.pkl` and the storages `NAME/data/KEY`, all
 /// uncompressed.
-fn torch(file: &mut File) -> Result<Content> {
+fn torch(file: &mut File, size: u64) -> Result<Content> {
     let invalid = |reason: String| {
         Error::weights(
             "torch-archive",
@@ -210,22 +223,29 @@ fn torch(file: &mut File) -> Result<Content> {
     let mut pickle = None;
     let mut storages = BTreeMap::new();
     for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(|e| invalid(e.to_string()))?;
+        // Raw: what is compressed, as TorchScript's code, is not looked at.
+        let mut entry = archive.by_index_raw(i).map_err(|e| invalid(e.to_string()))?;
         let name = entry.name().split_once('/').map_or("", |(_, rest)| rest).to_owned();
-        if name == "data.pkl" {
-            if entry.size() > MOST_PICKLE {
-                return Err(invalid(format!("its pickle has {} bytes", entry.size())));
-            }
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(|e| invalid(e.to_string()))?;
-            pickle = Some(bytes);
-        } else if let Some(key) = name.strip_prefix("data/") {
-            if entry.compression() != zip::CompressionMethod::Stored {
-                return Err(invalid(format!("{name} is compressed")));
-            }
-            let start = entry.data_start();
-            storages.insert(key.to_owned(), start..start + entry.size());
+        let key = name.strip_prefix("data/");
+        if key.is_none() && name != "data.pkl" {
+            continue;
         }
+        if entry.compression() != zip::CompressionMethod::Stored {
+            return Err(invalid(format!("{name} is compressed")));
+        }
+        if let Some(key) = key {
+            let start = entry.data_start();
+            let end = start.checked_add(entry.size()).filter(|end| *end <= size);
+            let end = end.ok_or_else(|| invalid(format!("{name} lies beyond its end")))?;
+            storages.insert(key.to_owned(), start..end);
+            continue;
+        }
+        if entry.size() > MOST_PICKLE {
+            return Err(invalid(format!("its pickle has {} bytes", entry.size())));
+        }
+        let mut bytes = Vec::new();
+        entry.by_ref().take(MOST_PICKLE).read_to_end(&mut bytes).map_err(|e| invalid(e.to_string()))?;
+        pickle = Some(bytes);
     }
     let pickle = pickle.ok_or_else(|| invalid("it has no data.pkl".to_owned()))?;
     Ok(Content::Torch { views: pickle::tensors(&pickle)?, storages })

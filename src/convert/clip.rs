@@ -7,8 +7,13 @@ use super::layout::{Layout, count, side, unknown};
 use crate::error::Result;
 use crate::weights::TensorSource;
 
-/// Every CLIP has heads of 64 channels, OpenAI's and open_clip's up to `ViT-L` and `ViT-H` alike.
+/// Heads of every text tower and of OpenAI's vision towers have 64 channels.
 const HEAD_CHANNELS: usize = 64;
+/// open_clip's large vision towers have 16 heads, of 80, 88 and 104 channels (`ViT-H-14`, `ViT-g-14`, `ViT-bigG-14`).
+const WIDTHS_OF_16_HEADS: [usize; 3] = [1280, 1408, 1664];
+/// What OpenAI's archives hold beside weights: sizes, and the causal mask.
+const NO_WEIGHTS: [&str; 6] =
+    ["logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"];
 
 /// Where a tower's tensors lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +102,7 @@ pub fn text_without_config<'a>(source: &'a dyn TensorSource, prefix: &str) -> Re
 
 fn text_config([vocabulary, positions, width, inner, layers]: [usize; 5], act: &str) -> Value {
     json!({
-        "model_type": "clip_text_model", "vocab_size": vocabulary, "max_position_embeddings": positions,
+        "model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "vocab_size": vocabulary, "max_position_embeddings": positions,
         "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
         "num_attention_heads": (width / HEAD_CHANNELS).max(1), "hidden_act": act, "layer_norm_eps": 1e-5,
         // The end of a text is its largest token, as in OpenAI's code; transformers writes that as 2.
@@ -110,12 +115,50 @@ pub fn is_openai(source: &dyn TensorSource) -> bool {
     source.shape("visual.conv1.weight").is_some()
 }
 
+/// Which of a text tower's layers are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// All, with the projection where there is one.
+    All,
+    /// All but the last one, without projection: what Stable Diffusion 2 reads, and diffusers keeps.
+    Penultimate(usize),
+}
+
+impl Layers {
+    /// Without the last of the layers below `prefix`.
+    pub fn penultimate(source: &dyn TensorSource, prefix: &str) -> Self {
+        Self::Penultimate(count_blocks(source, prefix).saturating_sub(1))
+    }
+
+    fn skips(self, name: &str) -> bool {
+        match self {
+            Self::All => false,
+            Self::Penultimate(last) => {
+                name == "text_projection" || name.starts_with(&format!("transformer.resblocks.{last}."))
+            }
+        }
+    }
+}
+
+fn count_blocks(source: &dyn TensorSource, prefix: &str) -> usize {
+    count(source, |i| format!("{prefix}transformer.resblocks.{i}.ln_1.weight"))
+}
+
+fn is_no_weight(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| NO_WEIGHTS.contains(&last))
+}
+
 /// The text tower of OpenAI's layout, below `prefix`.
-pub fn openai_text<'a>(source: &'a dyn TensorSource, prefix: &str, act: &str) -> Result<(Value, Layout<'a>)> {
+pub fn openai_text<'a>(
+    source: &'a dyn TensorSource,
+    prefix: &str,
+    act: &str,
+    layers: Layers,
+) -> Result<(Value, Layout<'a>)> {
     let mut layout = Layout::new(source);
     for name in source.names() {
         let Some(inner) = name.strip_prefix(prefix) else { continue };
-        if inner.starts_with("visual.") || matches!(inner, "logit_scale" | "attn_mask") {
+        if inner.starts_with("visual.") || is_no_weight(inner) || layers.skips(inner) {
             continue;
         }
         match inner {
@@ -131,18 +174,21 @@ pub fn openai_text<'a>(source: &'a dyn TensorSource, prefix: &str, act: &str) ->
         }
     }
     let of = |name: &str, axis| side(source, &format!("{prefix}{name}"), axis);
-    let layers = count(source, |i| format!("{prefix}transformer.resblocks.{i}.ln_1.weight"));
+    let taken = match layers {
+        Layers::All => count_blocks(source, prefix),
+        Layers::Penultimate(last) => last,
+    };
     let mut config = text_config(
         [
             of("token_embedding.weight", 0)?,
             of("positional_embedding", 0)?,
             of("token_embedding.weight", 1)?,
             of("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
-            layers,
+            taken,
         ],
         act,
     );
-    if source.shape(&format!("{prefix}text_projection")).is_some() {
+    if layers == Layers::All && source.shape(&format!("{prefix}text_projection")).is_some() {
         config["projection_dim"] = of("text_projection", 1)?.into();
         config["architectures"] = json!([Tower::Text.class()]);
     }
@@ -157,7 +203,7 @@ pub fn openai_vision<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Val
 fn vit<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>)> {
     let mut layout = Layout::new(source);
     for name in source.names() {
-        let Some(inner) = name.strip_prefix("visual.") else { continue };
+        let Some(inner) = name.strip_prefix("visual.").filter(|inner| !is_no_weight(inner)) else { continue };
         let (layer, rest) = inner.split_once('.').unwrap_or((inner, ""));
         match (layer, rest) {
             ("proj", "") => layout.transposed(&name, "visual_projection.weight")?,
@@ -175,11 +221,12 @@ fn vit<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>
     let of = |name: &str, axis| side(source, &format!("visual.{name}"), axis);
     let (width, patch) = (of("conv1.weight", 0)?, of("conv1.weight", 2)?);
     let grid = (of("positional_embedding", 0)?.saturating_sub(1)).isqrt();
+    let heads = if WIDTHS_OF_16_HEADS.contains(&width) { 16 } else { (width / HEAD_CHANNELS).max(1) };
     let config = json!({
         "model_type": "clip_vision_model", "hidden_size": width, "patch_size": patch, "image_size": grid * patch,
         "intermediate_size": of("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
-        "num_hidden_layers": count(source, |i| format!("visual.transformer.resblocks.{i}.ln_1.weight")),
-        "num_attention_heads": (width / HEAD_CHANNELS).max(1), "hidden_act": act, "layer_norm_eps": 1e-5,
+        "num_hidden_layers": count_blocks(source, "visual."),
+        "num_attention_heads": heads, "hidden_act": act, "layer_norm_eps": 1e-5,
         "projection_dim": of("proj", 1)?,
     });
     Ok((config, layout))
@@ -188,7 +235,9 @@ fn vit<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>
 fn resnet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     let mut layout = Layout::new(source);
     for name in source.names() {
-        if let Some(inner) = name.strip_prefix("visual.").filter(|n| !n.ends_with("num_batches_tracked")) {
+        if let Some(inner) =
+            name.strip_prefix("visual.").filter(|n| !n.ends_with("num_batches_tracked") && !is_no_weight(n))
+        {
             layout.keep(&name, inner)?;
         }
     }
@@ -226,4 +275,57 @@ fn block(layout: &mut Layout, name: &str, inner: &str, model: &str) -> Result<()
     }
     let inner = NAMES.iter().find_map(|(from, to)| Some(format!("{to}{}", rest.strip_prefix(from)?)));
     layout.keep(name, format!("{to}.{}", inner.ok_or_else(|| unknown(name, "CLIP"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Tensors;
+
+    /// A text tower of two blocks as Stable Diffusion 2 keeps it.
+    fn tower(prefix: &str) -> Tensors {
+        let mut names = vec![
+            ("positional_embedding".to_owned(), vec![5, 8]),
+            ("token_embedding.weight".to_owned(), vec![7, 8]),
+            ("ln_final.weight".to_owned(), vec![8]),
+            ("text_projection".to_owned(), vec![8, 6]),
+            ("logit_scale".to_owned(), vec![]),
+        ];
+        for i in 0..2 {
+            let block = |name: &str| format!("transformer.resblocks.{i}.{name}");
+            names.push((block("ln_1.weight"), vec![8]));
+            names.push((block("attn.in_proj_weight"), vec![24, 8]));
+            names.push((block("mlp.c_fc.weight"), vec![32, 8]));
+        }
+        let tensor = |shape: Vec<usize>| (shape.clone(), vec![0.0; shape.iter().product()]);
+        Tensors(names.into_iter().map(|(name, shape)| (format!("{prefix}{name}"), tensor(shape))).collect())
+    }
+
+    #[test]
+    fn stable_diffusion_2_reads_all_text_layers_but_the_last() {
+        let source = tower("p.");
+        let (config, layout) =
+            openai_text(&source, "p.", "gelu", Layers::penultimate(&source, "p.")).unwrap();
+        assert_eq!(
+            (&config["num_hidden_layers"], &config["architectures"]),
+            (&json!(1), &json!(["CLIPTextModel"]))
+        );
+        let names = layout.names();
+        assert!(
+            names.contains(&"text_model.encoder.layers.0.self_attn.v_proj.weight".to_owned()),
+            "{names:?}"
+        );
+        assert!(
+            names.iter().all(|name| !name.contains("layers.1.") && !name.contains("projection")),
+            "{names:?}"
+        );
+
+        let (config, layout) = openai_text(&source, "p.", "gelu", Layers::All).unwrap();
+        assert_eq!(config["num_hidden_layers"], 2);
+        assert_eq!(
+            (&config["architectures"][0], &config["projection_dim"]),
+            (&json!(Tower::Text.class()), &json!(6))
+        );
+        assert_eq!(layout.shape("text_projection.weight"), Some(vec![6, 8]));
+    }
 }

@@ -13,8 +13,8 @@ use crate::weights::TensorSource;
 
 /// Where the three networks lie in a checkpoint.
 pub const UNET: &str = "model.diffusion_model.";
-/// See [`UNET`].
-pub const VAE: &str = "first_stage_model.";
+/// See [`UNET`]; autoencoders that are published alone have no prefix.
+const VAE: &str = "first_stage_model.";
 /// `v1`'s text encoder: transformers' own layout, one prefix more.
 pub const TEXT_V1: &str = "cond_stage_model.transformer.";
 /// `v2`'s text encoder: open_clip's layout.
@@ -74,8 +74,11 @@ pub fn unet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     }
     let attn = "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
     let linear = shape(source, &format!("{UNET}middle_block.1.proj_in.weight"))?.len() == 2;
-    let heads: Value =
-        if linear { channels.iter().map(|c| c / V2_HEAD_CHANNELS).collect() } else { V1_HEADS.into() };
+    let heads: Value = if linear {
+        channels.iter().map(|c| (c / V2_HEAD_CHANNELS).max(1)).collect()
+    } else {
+        V1_HEADS.into()
+    };
     let block = |with: &'static str, without: &'static str| move |a: &bool| if *a { with } else { without };
     let down: Vec<_> = attention.iter().map(block("CrossAttnDownBlock2D", "DownBlock2D")).collect();
     let up: Vec<_> = attention.iter().rev().map(block("CrossAttnUpBlock2D", "UpBlock2D")).collect();
@@ -165,15 +168,19 @@ fn resnet(name: &str) -> Option<String> {
 
 /// The autoencoder's config and tensors.
 pub fn vae(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
-    let block = |level: usize, layer: usize| format!("{VAE}encoder.down.{level}.block.{layer}.conv1.weight");
+    let alone = source.shape("encoder.conv_in.weight").is_some();
+    let prefix = if alone { "" } else { VAE };
+    let block =
+        |level: usize, layer: usize| format!("{prefix}encoder.down.{level}.block.{layer}.conv1.weight");
     let levels = count(source, |level| block(level, 0));
     let channels = (0..levels).map(|level| side(source, &block(level, 0), 0)).collect::<Result<Vec<_>>>()?;
     let mut layout = Layout::new(source);
     for name in source.names() {
-        // Training left its discriminator in some checkpoints.
-        let Some(inner) = name.strip_prefix(VAE).filter(|inner| !inner.starts_with("loss.")) else {
+        let Some(inner) = name.strip_prefix(prefix) else { continue };
+        // Training left its discriminator and its averaged weights in some checkpoints.
+        if inner.starts_with("loss.") || inner.starts_with("model_ema.") {
             continue;
-        };
+        }
         let to = vae_name(inner, levels).ok_or_else(|| unknown(&name, "autoencoder"))?;
         if to.contains(".attentions.") && to.ends_with(".weight") && !to.contains("group_norm") {
             layout.as_linear(&name, to)?;
@@ -183,11 +190,11 @@ pub fn vae(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     }
     let config = json!({
         "_class_name": "AutoencoderKL", "sample_size": 512,
-        "in_channels": side(source, &format!("{VAE}encoder.conv_in.weight"), 1)?,
-        "out_channels": side(source, &format!("{VAE}decoder.conv_out.weight"), 0)?,
+        "in_channels": side(source, &format!("{prefix}encoder.conv_in.weight"), 1)?,
+        "out_channels": side(source, &format!("{prefix}decoder.conv_out.weight"), 0)?,
         "down_block_types": vec!["DownEncoderBlock2D"; levels], "up_block_types": vec!["UpDecoderBlock2D"; levels],
         "block_out_channels": channels, "layers_per_block": count(source, |layer| block(0, layer)),
-        "latent_channels": side(source, &format!("{VAE}post_quant_conv.weight"), 1)?,
+        "latent_channels": side(source, &format!("{prefix}post_quant_conv.weight"), 1)?,
         "norm_num_groups": 32, "act_fn": "silu", "scaling_factor": SCALING_FACTOR,
     });
     Ok((config, layout))

@@ -1,6 +1,6 @@
 //! Low-rank updates (Hu et al. 2021) merged into the weights they were trained for: `W + scale · (alpha / rank) · up · down`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::weights::TensorSource;
@@ -29,8 +29,7 @@ pub struct Lora<'a> {
 
 struct Update<'a> {
     source: &'a dyn TensorSource,
-    down: String,
-    up: String,
+    keys: Keys,
     factor: f32,
 }
 
@@ -41,28 +40,59 @@ pub struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// `inner` with what `loras` say about `network`; also how many of their updates found their weight.
-    pub fn new(inner: &'a dyn TensorSource, network: Network, loras: &[Lora<'a>]) -> Result<(Self, usize)> {
+    /// `inner` with what `loras` say about `network`.
+    pub fn new(inner: &'a dyn TensorSource, network: Network, loras: &[Lora<'a>]) -> Result<Self> {
         let mut updates: BTreeMap<String, Vec<Update>> = BTreeMap::new();
-        let mut found = 0;
         for lora in loras {
             for name in inner.names() {
                 let Some(path) = name.strip_suffix(".weight") else { continue };
                 let Some(keys) = keys(path, network, lora.source) else { continue };
+                check(inner, &name, lora.source, &keys)?;
                 let rank =
                     lora.source.shape(&keys.down).and_then(|shape| shape.first().copied()).unwrap_or(0);
                 let alpha = match &keys.alpha {
                     Some(alpha) => lora.source.read(alpha)?.first().copied().unwrap_or(rank as f32),
                     None => rank as f32,
                 };
-                check(inner, &name, lora.source, &keys)?;
                 let factor = lora.scale * alpha / rank.max(1) as f32;
-                found += 1;
-                let update = Update { source: lora.source, down: keys.down, up: keys.up, factor };
-                updates.entry(name).or_default().push(update);
+                updates.entry(name).or_default().push(Update { source: lora.source, keys, factor });
             }
         }
-        Ok((Self { inner, updates }, found))
+        Ok(Self { inner, updates })
+    }
+
+    /// How many updates found their weight.
+    pub fn count(&self) -> usize {
+        self.updates.values().map(Vec::len).sum()
+    }
+
+    /// The tensors of a LoRA file that are used.
+    pub fn used<'b>(&'b self, source: &'b dyn TensorSource) -> impl Iterator<Item = &'b str> {
+        let of_source = move |update: &&Update| std::ptr::addr_eq(update.source, source);
+        self.updates.values().flatten().filter(of_source).flat_map(|update| {
+            let Keys { down, up, alpha } = &update.keys;
+            [Some(down), Some(up), alpha.as_ref()].into_iter().flatten().map(String::as_str)
+        })
+    }
+}
+
+/// Fails if a LoRA file held something for one of the networks that were converted, and it was not merged: an update of a
+/// layer that the network lacks, or of a kind that is no plain low-rank one (DoRA, LoHa, LoKr). Merging the rest would
+/// give a model that nobody trained.
+pub fn refuse_unused(unused: &BTreeSet<String>, networks: &[Network]) -> Result<()> {
+    let concerns = |name: &&String| {
+        let other = [UNET, TEXT].iter().find(|n| name.starts_with(n.kohya) || name.starts_with(n.diffusers));
+        // What belongs to no network is not known to be harmless.
+        other.is_none_or(|network| networks.iter().any(|n| n.kohya == network.kohya))
+    };
+    let left: Vec<&String> = unused.iter().filter(concerns).collect();
+    match left.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::weights(
+            "lora-mismatch",
+            format!("{} tensors have no place in the model, '{first}' among them", left.len()),
+            "use a plain LoRA of the same base, in the key style of kohya or diffusers",
+        )),
     }
 }
 
@@ -134,9 +164,9 @@ impl TensorSource for Merged<'_> {
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let mut weight = self.inner.read(name)?;
         for update in self.updates.get(name).into_iter().flatten() {
-            let (down, up) = (update.source.read(&update.down)?, update.source.read(&update.up)?);
+            let (down, up) = (update.source.read(&update.keys.down)?, update.source.read(&update.keys.up)?);
             let rank =
-                update.source.shape(&update.down).and_then(|shape| shape.first().copied()).unwrap_or(1);
+                update.source.shape(&update.keys.down).and_then(|shape| shape.first().copied()).unwrap_or(1);
             let width = down.len() / rank.max(1);
             for (row, up) in weight.chunks_mut(width.max(1)).zip(up.chunks(rank.max(1))) {
                 for (down, up) in down.chunks(width.max(1)).zip(up) {
@@ -192,8 +222,11 @@ mod tests {
                 (&up, &[2, 1], &[1.0, -1.0]),
                 (&alpha, &[], &[0.5]),
             ]);
-            let (merged, found) = Merged::new(&inner, UNET, &[Lora { source: &lora, scale: 2.0 }]).unwrap();
-            assert_eq!(found, 1, "{down}");
+            let merged = Merged::new(&inner, UNET, &[Lora { source: &lora, scale: 2.0 }]).unwrap();
+            assert_eq!(merged.count(), 1, "{down}");
+            let left: BTreeSet<String> = lora.names().into_iter().collect();
+            let left = &left - &merged.used(&lora).map(str::to_owned).collect();
+            refuse_unused(&left, &[UNET]).unwrap();
             let weight = merged.read(&format!("{PATH}.weight")).unwrap();
             assert_eq!(weight, [1.0, 2.0, 3.0, -1.0, -2.0, -3.0], "{down}");
         }
@@ -208,5 +241,22 @@ mod tests {
         ]);
         let error = Merged::new(&inner, UNET, &[Lora { source: &lora, scale: 1.0 }]).err().unwrap();
         assert_eq!(error.code, "lora-mismatch");
+    }
+
+    #[test]
+    fn what_a_converted_network_has_no_place_for_is_refused_and_another_networks_is_not() {
+        let left = |name: &str| BTreeSet::from([name.to_owned()]);
+        for name in [
+            "lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight",
+            "unet.down_blocks.0.attentions.0.proj_in.lora_magnitude_vector",
+            "lora_unet_conv_in.hada_w1_a",
+            "something.else",
+        ] {
+            assert_eq!(refuse_unused(&left(name), &[UNET]).unwrap_err().code, "lora-mismatch", "{name}");
+        }
+        refuse_unused(&left("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"), &[UNET]).unwrap();
+        assert!(
+            refuse_unused(&left("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"), &[UNET, TEXT]).is_err()
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! a file or folder ─ checkpoint (pickle) ─ layout (ldm, clip, face) ─ lora ─ weights::write_shards ─ DIR/<component>/
 //! ```
 //!
-//! Every step is a view: tensors are read from the disk when their shard is written, and one shard is in memory at a time.
+//! Every step is a view: tensors are read from the disk when their shard is written, and one shard's are in memory at a time.
 //! Nothing in a checkpoint is executed.
 
 pub mod checkpoint;
@@ -15,7 +15,9 @@ pub mod ldm;
 pub mod lora;
 pub mod pickle;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,11 +26,11 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::weights::{
-    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, write_folder, write_shards,
+    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, write_folder, write_shards,
 };
 
 use checkpoint::Checkpoint;
-use clip::Tower;
+use clip::{Layers, Tower};
 use layout::Layout;
 use lora::{Lora, Merged};
 
@@ -130,20 +132,21 @@ pub fn convert(
         .collect::<Result<Vec<_>>>()?;
     let mut reports = Vec::new();
     write_folder(out, |out| {
-        let mut used = vec![0; loras.len()];
+        let mut unused: Vec<BTreeSet<String>> =
+            loras.iter().map(|(source, _)| source.names().into_iter().collect()).collect();
+        let mut converted = Vec::new();
         for (folder, slot, path) in components(plan)? {
             let checkpoint = Checkpoint::open(&path)?;
             let (config, layout) = read(slot, &path, &checkpoint, plan)?;
             let updates: Vec<Lora> =
                 loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
-            let mut merged = None;
-            let mut found = 0;
-            if let Some(network) = slot.lora() {
-                for (used, lora) in used.iter_mut().zip(&updates) {
-                    *used += Merged::new(&layout, network, std::slice::from_ref(lora))?.1;
+            converted.push(slot);
+            let merged = slot.lora().map(|network| Merged::new(&layout, network, &updates)).transpose()?;
+            let found = merged.as_ref().map_or(0, Merged::count);
+            for (unused, lora) in unused.iter_mut().zip(&updates) {
+                for name in merged.iter().flat_map(|merged| merged.used(lora.source)) {
+                    unused.remove(name);
                 }
-                let (with, count) = Merged::new(&layout, network, &updates)?;
-                (merged, found) = (Some(with), count);
             }
             let source: &dyn TensorSource = merged.as_ref().map_or(&layout, |merged| merged);
             let watched = Watched { source, stop, watch, component: &folder };
@@ -169,12 +172,9 @@ pub fn convert(
             }
             reports.push(report);
         }
-        if let Some((unused, _)) = plan.loras.iter().zip(&used).find(|(_, used)| **used == 0) {
-            return Err(Error::weights(
-                "lora-mismatch",
-                format!("nothing in {} belongs to the UNet or the text encoder", unused.0.display()),
-                "use a LoRA of the same base, in the key style of kohya or diffusers",
-            ));
+        for ((path, _), unused) in plan.loras.iter().zip(&unused) {
+            lora::refuse_unused(unused, &converted.iter().filter_map(|slot| slot.lora()).collect::<Vec<_>>())
+                .map_err(|e| e.context(path.display()))?;
         }
         tokenizer(plan, out)?;
         scheduler(plan, out)?;
@@ -244,12 +244,13 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             Slot::TextEncoder if ldm::is_ldm(checkpoint) => {
                 let v2 = format!("{}ln_final.weight", ldm::TEXT_V2);
                 if checkpoint.shape(&v2).is_some() {
-                    clip::openai_text(checkpoint, ldm::TEXT_V2, "gelu")
+                    let layers = Layers::penultimate(checkpoint, ldm::TEXT_V2);
+                    clip::openai_text(checkpoint, ldm::TEXT_V2, "gelu", layers)
                 } else {
                     clip::text_without_config(checkpoint, ldm::TEXT_V1)
                 }
             }
-            Slot::TextEncoder => clip::openai_text(checkpoint, "", act),
+            Slot::TextEncoder => clip::openai_text(checkpoint, "", act, Layers::All),
             Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
             Slot::FaceEncoder => face::iresnet(checkpoint),
             Slot::TinyVae | Slot::Prior => Err(Error::input(
@@ -259,7 +260,15 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             )),
         }
     };
-    read().map_err(|e| e.context(path.display()))
+    let (config, layout) = read().map_err(|e| e.context(path.display()))?;
+    if layout.names().is_empty() {
+        return Err(Error::weights(
+            "checkpoint-layout",
+            format!("{} holds nothing of {}", path.display(), slot.folder()),
+            "check what kind of checkpoint it is: docs/weights.md lists those that can be converted",
+        ));
+    }
+    Ok((config, layout))
 }
 
 fn whole(checkpoint: &Checkpoint) -> Result<Layout<'_>> {
@@ -300,10 +309,11 @@ impl TensorSource for Watched<'_> {
 
 /// Adds a written shard to the report: its size, and how far its tensors are from the originals.
 fn measure(source: &dyn TensorSource, shard: &[u8], report: &mut ComponentReport) -> Result<()> {
+    let part = |range: Range<u64>| Cow::Borrowed(&shard[range.start as usize..range.end as usize]);
     report.bytes += shard.len() as u64;
-    let stored = SafetensorsFile::new(shard.to_vec())?;
+    let stored = SafetensorsHeader::read(shard.len() as u64, |range| Ok(part(range).into_owned()))?;
     for name in stored.names() {
-        let (stored, original) = (stored.read(&name)?, source.read(&name)?);
+        let (stored, original) = (stored.decode(&name, |range| Ok(part(range)))?, source.read(&name)?);
         report.parameters += original.len() as u64;
         let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
         let error = square(&mut stored.iter().zip(&original).map(|(a, b)| f64::from(a - b)));

@@ -1,5 +1,6 @@
 //! PyTorch's pickles, as far as a file of tensors needs them. Nothing is imported and nothing is called: names that a
-//! state dict has no use for become values that nobody looks into.
+//! state dict has no use for become values that nobody looks into. A TorchScript archive's modules are read as dictionaries
+//! of their attributes.
 //!
 //! Opcodes are those of Python's `pickletools`, protocols 2 to 4; how tensors are put together is PyTorch's
 //! `torch/_utils.py` (`_rebuild_tensor_v2`) and `torch/serialization.py` (persistent ids).
@@ -10,10 +11,14 @@ use crate::error::{Error, Result};
 
 /// Values of a whole pickle: far above the largest checkpoint's, far below a memory's.
 const MOST_VALUES: usize = 4_000_000;
+/// Bytes of a text that may be a name; longer ones are settings that somebody saved beside the weights.
+const LONGEST_NAME: usize = 1024;
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
-/// Dictionaries within dictionaries that are looked into.
-const MOST_DEPTH: usize = 4;
+/// Dictionaries within dictionaries, and modules within modules, that are looked into.
+const MOST_DEPTH: usize = 16;
+/// Under this name TorchScript keeps a module's class; its attributes are tensors and further modules.
+const SCRIPTED: &str = "__torch__.";
 
 /// The element type of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +101,14 @@ enum Value {
 ///
 /// Fails with `pickle` on anything that is no such pickle.
 pub fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, View>> {
-    let mut machine =
-        Machine { bytes: pickle, at: 0, values: Vec::new(), stack: Vec::new(), memo: BTreeMap::new() };
+    let mut machine = Machine {
+        bytes: pickle,
+        at: 0,
+        values: Vec::new(),
+        stack: Vec::new(),
+        memo: BTreeMap::new(),
+        entries: 0,
+    };
     let root = machine.run()?;
     let Value::Dict(whole) = &machine.values[root] else {
         return Err(damaged("it holds no dictionary of tensors"));
@@ -132,6 +143,8 @@ struct Machine<'a> {
     /// `None` is a mark.
     stack: Vec<Option<Id>>,
     memo: BTreeMap<u32, Id>,
+    /// Entries that dictionaries took over from others.
+    entries: usize,
 }
 
 impl Machine<'_> {
@@ -143,7 +156,7 @@ impl Machine<'_> {
                 // PROTO, FRAME: nothing that matters here.
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
-                b'(' => self.stack.push(None),
+                b'(' => self.push_place(None)?,
                 b'}' => self.push(Value::Dict(Vec::new()))?,
                 b')' => self.push(Value::Tuple(Vec::new()))?,
                 // NONE, EMPTY_LIST, EMPTY_SET
@@ -250,8 +263,10 @@ impl Machine<'_> {
                     let (arguments, callable) = (self.pop()?, self.pop()?);
                     self.rebuild(callable, arguments)?;
                 }
-                // BUILD: the state of an object that is opaque, or attributes of a dictionary.
-                b'b' => drop(self.pop()?),
+                b'b' => {
+                    let state = self.pop()?;
+                    self.build(state)?;
+                }
                 _ => return Err(damaged(format!("opcode {opcode:#04x} at byte {}", self.at - 1))),
             }
         }
@@ -288,6 +303,9 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, count: usize) -> Result<()> {
+        if count > LONGEST_NAME {
+            return self.skip(count);
+        }
         let text = std::str::from_utf8(self.take(count)?).map_err(damaged)?.to_owned();
         self.push(Value::Text(text))
     }
@@ -310,10 +328,14 @@ impl Machine<'_> {
     }
 
     fn push_again(&mut self, id: Id) -> Result<()> {
+        self.push_place(Some(id))
+    }
+
+    fn push_place(&mut self, place: Option<Id>) -> Result<()> {
         if self.values.len().max(self.stack.len()) > MOST_VALUES {
             return Err(damaged(format!("it makes more than {MOST_VALUES} values")));
         }
-        self.stack.push(Some(id));
+        self.stack.push(place);
         Ok(())
     }
 
@@ -354,6 +376,22 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// BUILD: the attributes of a module, or of something that nobody looks into.
+    fn build(&mut self, state: Id) -> Result<()> {
+        let Value::Dict(attributes) = &self.values[state] else { return Ok(()) };
+        // A dictionary may be its own state: its entries would double each time.
+        self.entries += attributes.len();
+        if self.entries > MOST_VALUES {
+            return Err(damaged(format!("it makes more than {MOST_VALUES} values")));
+        }
+        let attributes = attributes.clone();
+        let top = self.top()?;
+        if let Value::Dict(entries) = &mut self.values[top] {
+            entries.extend(attributes);
+        }
+        Ok(())
+    }
+
     /// `("storage", torch.FloatStorage, key, location, count)`.
     fn storage(&self, id: Id) -> Result<Value> {
         let other = || damaged("a storage has another description");
@@ -384,6 +422,7 @@ impl Machine<'_> {
         };
         match name.as_str() {
             "collections.OrderedDict" => self.push(Value::Dict(Vec::new())),
+            _ if name.starts_with(SCRIPTED) => self.push(Value::Dict(Vec::new())),
             "torch._utils._rebuild_parameter" => match arguments.first() {
                 Some(tensor) => self.push_again(*tensor),
                 None => self.push(Value::Opaque),
@@ -400,6 +439,11 @@ impl Machine<'_> {
                 if shape.len() != stride.len() {
                     return Err(damaged("a tensor has other strides than sides"));
                 }
+                // Bytes of the tensor must be a number, whoever multiplies its sides.
+                let bytes = shape.iter().try_fold(8usize, |n, side| n.checked_mul(*side.max(&1)));
+                bytes
+                    .filter(|n| *n <= isize::MAX as usize)
+                    .ok_or_else(|| damaged("a tensor has impossible sides"))?;
                 let offset = usize::try_from(*offset).map_err(damaged)?;
                 let view = View { storage: storage.clone(), element: *element, offset, shape, stride };
                 self.push(Value::Tensor(view))
@@ -438,6 +482,7 @@ impl Machine<'_> {
             }
             let Value::Text(key) = &self.values[*key] else { continue };
             match &self.values[*value] {
+                _ if prefix.len() + key.len() > LONGEST_NAME => {}
                 Value::Tensor(view) => drop(found.insert(format!("{prefix}{key}"), view.clone())),
                 Value::Dict(_) if depth < MOST_DEPTH => {
                     self.collect(*value, &format!("{prefix}{key}."), depth + 1, seen, found)?;
@@ -501,10 +546,14 @@ mod tests {
 
     #[test]
     fn a_pickle_that_never_ends_growing_is_stopped() {
+        let mut doubling = b"\x80\x02}q\x00X\x01\x00\x00\x00aK\x01s".to_vec();
+        doubling.extend(b"h\x00b".repeat(64));
+        doubling.push(b'.');
+        assert!(tensors(&doubling).unwrap_err().message.contains("values"));
         // An endless row of tuples, and tuples in tuples.
-        for growth in [&b")"[..], b"\x85"] {
+        for growth in [&b")"[..], b"\x85", b"("] {
             let mut pickle = b"\x80\x02)".to_vec();
-            pickle.extend(growth.repeat(MOST_VALUES));
+            pickle.extend(growth.repeat(MOST_VALUES + 2));
             pickle.push(b'.');
             let error = tensors(&pickle).unwrap_err();
             assert!(error.message.contains("values"), "{error}");

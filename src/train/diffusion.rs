@@ -35,8 +35,9 @@ const HELD_OUT: usize = 64;
 const DROP_STYLE: f32 = 0.64;
 /// Paper section 4.1: how often the identity is dropped.
 const DROP_IDENTITY: f32 = 0.1;
-/// Guidance tokens of `mini`.
+/// Guidance tokens of `mini`, and of a base that has none of its own.
 const TOKENS: usize = 4;
+const BASE_TOKENS: usize = 16;
 /// Channels of a guidance token of `mini`.
 const TOKEN_CHANNELS: usize = 256;
 /// Pictures, steps and guidance of a sample sheet.
@@ -94,25 +95,41 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
         None => (unet_config(setup, encoded.latent_dims[0])?, scheduler_json()),
     };
-    let unet_config: UNet2DConditionConfig =
-        serde_json::from_value(unet_json.clone()).map_err(|e| Error::internal("preset", e.to_string()))?;
-    let fusion_config = match &base {
-        Some([_, guidance, _]) => guidance.json("config.json")?,
+    let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
+        Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
+    })?;
+    // A base without the shared Linear, as a converted Stable Diffusion, gets a new one.
+    let trained_fusion = base
+        .as_ref()
+        .map(|[_, guidance, _]| guidance)
+        .filter(|g| g.contains("config.json").is_ok_and(|has| has));
+    let fusion_config = match trained_fusion {
+        Some(guidance) => guidance.json("config.json")?,
         None => FusionConfig {
             image_embed_dim: encoded.image_embed_dim(),
             id_embed_dim: encoded.id_embed_dim(),
-            n_tokens: TOKENS,
-            cross_attention_dim: TOKEN_CHANNELS,
+            n_tokens: if base.is_some() { BASE_TOKENS } else { TOKENS },
+            cross_attention_dim: unet_config.cross_attention_dim,
         },
     };
-    let wanted = [encoded.latent_dims[0], encoded.image_embed_dim(), encoded.id_embed_dim()];
-    let takes = [unet_config.in_channels, fusion_config.image_embed_dim, fusion_config.id_embed_dim];
+    let wanted = [
+        encoded.latent_dims[0],
+        unet_config.cross_attention_dim,
+        encoded.image_embed_dim(),
+        encoded.id_embed_dim(),
+    ];
+    let takes = [
+        unet_config.in_channels,
+        fusion_config.cross_attention_dim,
+        fusion_config.image_embed_dim,
+        fusion_config.id_embed_dim,
+    ];
     if takes != wanted {
         return Err(Error::input(
             "base-mismatch",
             format!(
-                "the base takes {takes:?} latent channels, style and identity values; the encoders and the autoencoder \
-                 of {} give {wanted:?}",
+                "the base takes {takes:?} latent channels, token channels, style and identity values; the encoders and \
+                 the autoencoder of {} give {wanted:?}",
                 setup.out.display()
             ),
             "put the components that the base was trained with into the model folder",
@@ -122,11 +139,11 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let alphas_cumprod = scheduler.alphas_cumprod()?;
     let mut model =
         DiffusionTrainee { unet: unet_config.init(&device)?, guidance: fusion_config.init(&device)? };
-    if let Some([unet, guidance, _]) = &base {
-        model = DiffusionTrainee {
-            unet: apply(model.unet, unet.tensors()?.as_ref(), "")?,
-            guidance: apply(model.guidance, guidance.tensors()?.as_ref(), "")?,
-        };
+    if let Some([unet, ..]) = &base {
+        model.unet = apply(model.unet, unet.tensors()?.as_ref(), "")?;
+    }
+    if let Some(guidance) = trained_fusion {
+        model.guidance = apply(model.guidance, guidance.tensors()?.as_ref(), "")?;
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 

@@ -73,6 +73,8 @@ fn a_single_file_becomes_what_diffusers_makes_of_it() {
         }
     }
     assert!(reports.iter().all(|report| report.errors.is_empty()), "f32 stores everything exactly");
+    let text = TextEncoder::load(&Component::new(&files, "text_encoder"), &Device::flex()).unwrap();
+    assert!(text.forward(&[vec![1, 2, 49]], DType::F32).unwrap().text_embeds.is_none());
     let unet = json_file(&out.join("unet/config.json"));
     assert_eq!(unet["block_out_channels"], json!([8, 16]));
     assert_eq!(unet["down_block_types"], json!(["CrossAttnDownBlock2D", "DownBlock2D"]));
@@ -143,6 +145,43 @@ fn a_folder_of_pieces_with_an_index_is_one_checkpoint() {
     std::fs::write(&index, json!({ "weight_map": { "a": "../sd1/vae/model.safetensors" } }).to_string())
         .unwrap();
     assert_eq!(Checkpoint::open(&pieces).err().unwrap().code, "weights-index");
+}
+
+#[test]
+fn of_a_folder_the_usual_name_is_taken_and_a_choice_between_others_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, value: f32| {
+        let one = Tensors([("a".to_owned(), (vec![1], vec![value]))].into());
+        let bytes = facestudio::weights::encode(&one, Quantization::None, &BTreeMap::new()).unwrap();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    };
+    write("decoder.safetensors", 1.0);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().read("a").unwrap(), [1.0]);
+    write("encoder.safetensors", 2.0);
+    assert_eq!(Checkpoint::open(folder.path()).err().unwrap().code, "weights-ambiguous");
+    write("diffusion_pytorch_model.safetensors", 3.0);
+    write("diffusion_pytorch_model.fp16.safetensors", 4.0);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().read("a").unwrap(), [3.0]);
+}
+
+#[test]
+fn an_autoencoder_without_a_prefix_is_one_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Checkpoint::open(&path("sd1.ckpt")).unwrap().read_all().unwrap();
+    let alone = whole
+        .0
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), tensor)));
+    let mut alone = Tensors(alone.collect());
+    alone.0.insert("model_ema.decay".to_owned(), (vec![1], vec![0.5]));
+    let file = folder.path().join("vae.safetensors");
+    let bytes = facestudio::weights::encode(&alone, Quantization::None, &BTreeMap::new()).unwrap();
+    std::fs::write(&file, bytes).unwrap();
+    let out = folder.path().join("out");
+    run(&plan(None, &[(Slot::Vae, file)]), &out).unwrap();
+    let files = Folder(out);
+    let ours = described(Component::new(&files, "vae").tensors().unwrap().as_ref());
+    assert!(ours == json_file(&path("sd1.json"))["vae"], "{} tensors", ours.as_object().unwrap().len());
 }
 
 #[test]

@@ -21,6 +21,8 @@ let ready = false;
 let engine = null;
 /** Set when this worker cannot go on. */
 let ended = false;
+/** Set when wasm has trapped: its memory is in an unknown state. */
+let trapped = false;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
 const QUEUED = new Set(["open", "generate", "forget", "faces", "similarity"]);
 /** The tail of the queue. */
@@ -264,6 +266,10 @@ async function answer(ask) {
   const signal = tasksUnderWay.get(id)?.signal ?? new AbortController().signal;
   try {
     signal.throwIfAborted();
+    if (trapped) {
+      // The page is told in a moment, and everything that it asked is rejected with the reason.
+      await new Promise(() => {});
+    }
     const task = /** @type {(ask: Ask, report: Report, signal: AbortSignal) => Promise<unknown>} */ (tasks[ask.type]);
     if (!task) {
       throw failure("internal", "unknown-question", `unknown question “${ask.type}”`, "");
@@ -271,13 +277,16 @@ async function answer(ask) {
     const value = await task(ask, (progress) => post({ type: "progress", id, progress }), signal);
     post({ type: "result", id, value }, buffers(value));
   } catch (thrown) {
-    const error = outOfMemory(thrown) ?? toFailure(thrown);
-    if (error.fault === "device" || error.fault === "internal") {
+    const trap = thrown instanceof WebAssembly.RuntimeError;
+    // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted, and nothing else is begun.
+    trapped ||= trap;
+    const exhausted = outOfMemory(thrown);
+    const error = exhausted ?? toFailure(thrown);
+    if (!exhausted && (error.fault === "device" || error.fault === "internal")) {
       // What broke may only be the first sign of a lost device, which is told of later.
       await lossOrNone();
     }
-    // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted.
-    if (thrown instanceof WebAssembly.RuntimeError) {
+    if (trap) {
       crash(thrown);
     } else if (!ended) {
       post({ type: "error", id, error });

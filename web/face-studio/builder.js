@@ -4,7 +4,7 @@ import { lookUp } from "./messages.js";
 
 /** @import { Key } from "./messages.js" */
 
-/** @typedef {Record<string, string | number | number[]>} Values */
+/** @typedef {Record<string, string | number | (string | number)[]>} Values */
 
 /** A message, with what fills its gaps. @typedef {Key | [Key, Values]} Said */
 

@@ -14,8 +14,8 @@ import { show } from "./pictures.js";
  * @property {Uint8Array} png
  * @property {Settings} settings
  * @property {GenerateRequest} [request] as it was sent; only of this visit
- * @property {Uint8Array[]} [references] a photo of each person; only of this visit
- * @property {number[] | null} [likeness] identity similarity with each person asked for; null where no face was found
+ * @property {(Uint8Array | undefined)[]} [references] a photo of each person; only of this visit
+ * @property {(number | null)[]} [likeness] identity similarity with each person asked for; null where no face was found
  * @property {number} [kept] its id in the history
  * @property {Said} [caption] in a strip
  */
@@ -26,6 +26,14 @@ import { show } from "./pictures.js";
  * @property {(result: Result) => void} remove
  * @property {(kind: "alpha" | "mix") => void} strip makes one
  */
+
+/**
+ * What fills the gap of a likeness: one number for each person.
+ * @param {(number | null)[]} likeness
+ */
+export function likenesses(likeness) {
+  return likeness.map((value) => (value === null ? "–" : rounded(value, 2)));
+}
 
 export class Gallery {
   /** @type {HTMLElement} */
@@ -112,7 +120,7 @@ export class Gallery {
     const { settings, caption, likeness } = result;
     const image = h("img", { attributes: { alt: "" } });
     show(image, result.png);
-    const likenessText = likeness ? h("span", { text: ["results.likeness", { value: likeness.map((value) => rounded(value, 2)) }] }) : null;
+    const likenessText = likeness?.some((value) => value !== null) ? h("span", { text: ["results.likeness", { value: likenesses(likeness) }] }) : null;
     return h(
       "li",
       { class: "result" },

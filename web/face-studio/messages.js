@@ -22,7 +22,7 @@ export function chooseLanguage(...wishes) {
  * A message with its gaps `{name}` filled; numbers are written as the language does, several with dots between.
  * @param {string} lang
  * @param {Key} key
- * @param {Record<string, string | number | number[]>} values
+ * @param {Record<string, string | number | (string | number)[]>} values
  * @returns {string}
  */
 export function lookUp(lang, key, values) {

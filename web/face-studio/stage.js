@@ -1,6 +1,7 @@
 /** The stage: the picture large, how far it is, what went wrong. */
 
 import { cross } from "./dialog.js";
+import { likenesses } from "./gallery.js";
 import { isKey, rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
@@ -150,11 +151,14 @@ export class Stage {
       text: ["stage.made", { width: settings.width, height: settings.height, seed: String(settings.seed), steps: settings.steps }],
     });
     this.#actions.hidden = !this.#status.hidden;
-    this.#compare.hidden = references.length === 0;
-    this.#references.replaceChildren(...references.map((photo, i) => this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")));
+    const shown = references.flatMap((photo, i) => (photo ? [this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")] : []));
+    this.#compare.hidden = shown.length === 0;
+    this.#references.replaceChildren(...shown);
     this.#likeness.hidden = likeness === undefined;
     if (likeness !== undefined) {
-      this.#builder.say(this.#likeness, { text: likeness ? ["stage.likeness", { value: likeness.map((value) => rounded(value, 2)) }] : "stage.no_face" });
+      this.#builder.say(this.#likeness, {
+        text: likeness.some((value) => value !== null) ? ["stage.likeness", { value: likenesses(likeness) }] : "stage.no_face",
+      });
     }
     this.#place();
   }
@@ -197,7 +201,7 @@ export class Stage {
   }
 
   #place() {
-    const beside = this.#comparing && Boolean(this.#shown?.references?.length);
+    const beside = this.#comparing && this.#references.childElementCount > 0;
     this.#compare.setAttribute("aria-pressed", String(beside));
     this.#references.hidden = !beside;
     this.#frame.classList.toggle("comparing", beside);

@@ -309,7 +309,7 @@ export class Studio {
    * @returns {Result}
    */
   #result(request, picture) {
-    const references = request.people.flatMap(({ identities }) => identities[0]?.photos[0] ?? []);
+    const references = request.people.map(({ identities }) => identities[0]?.photos[0]);
     return { png: picture.png, settings: settingsOf(request, picture), request, references };
   }
 
@@ -333,22 +333,23 @@ export class Studio {
 
   /** The identity similarity of a result with each person asked for. @param {Result} result */
   async #measure(result) {
-    const people = result.request?.people ?? [];
-    // A page may have freed the model when it heard of the picture: it is not opened again for this.
-    if (!people.length || !this.#session.opened) {
-      return;
-    }
-    try {
-      const likeness = [];
-      for (const person of people) {
+    const likeness = [];
+    for (const person of result.request?.people ?? []) {
+      // A page may have freed the model when it heard of the picture: it is not opened again for this.
+      if (!this.#session.opened) {
+        return;
+      }
+      try {
         likeness.push(await this.#session.similarity(result.png, person));
+      } catch (error) {
+        if (toFailure(error).code !== "face-not-found") {
+          throw error;
+        }
+        likeness.push(null);
       }
+    }
+    if (likeness.length) {
       result.likeness = likeness;
-    } catch (error) {
-      if (toFailure(error).code !== "face-not-found") {
-        throw error;
-      }
-      result.likeness = null;
     }
     this.#gallery.update();
     this.#stage.refresh(result);

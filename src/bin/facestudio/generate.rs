@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use facestudio::Error;
+use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase};
 use facestudio::request::{
@@ -17,7 +18,7 @@ use image::{GrayImage, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
-use crate::output;
+use crate::{jobs, output};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
@@ -25,6 +26,23 @@ pub struct Args {
     /// Model folder.
     #[arg(long, default_value = "models/mini")]
     model: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+    /// Makes many pictures: a file with one JSON object a line, whose keys are the flags of one picture, as in
+    /// {"face": ["a.png:0.7", "b.png"], "style": "s.png", "seed": 7, "out": "1.png"}. What is there already is left alone.
+    #[arg(long, value_name = "FILE", conflicts_with = "Job")]
+    jobs: Option<PathBuf>,
+    /// Of the jobs only every Nth, from the Ith on, counted from 0: so that N machines share a file.
+    #[arg(long, value_name = "I/N", requires = "jobs", value_parser = jobs::parse_shard)]
+    shard: Option<jobs::Shard>,
+    #[command(flatten)]
+    job: Job,
+}
+
+/// One picture, or several of one request.
+#[derive(clap::Args)]
+pub struct Job {
     /// A face photo, with its mixing weight after a colon; repeat to mix several identities into one person.
     #[arg(long, value_name = "PHOTO[:WEIGHT]", conflicts_with = "person")]
     face: Vec<String>,
@@ -86,9 +104,16 @@ pub struct Args {
     /// Output PNG; with --count, a number is added before the extension.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t)]
-    backend: Backend,
+}
+
+impl Job {
+    /// The files that it writes.
+    pub fn outputs(&self) -> Vec<PathBuf> {
+        match self.count {
+            1 => vec![self.out.clone()],
+            count => (0..count).map(|i| numbered(&self.out, i)).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -114,16 +139,57 @@ impl From<SamplerName> for Sampler {
 
 /// Makes the pictures; Ctrl-C stops within a step and leaves no file.
 pub fn run(args: Args) -> Result<()> {
-    let request = request(&args)?;
-    request.validate()?;
+    let model = Folder(args.model.clone());
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
     bar.set_message("load");
-    let studio = FaceStudio::load(&Folder(args.model.clone()), &args.backend.device()?)?;
-
     let cancelled = Arc::new(AtomicBool::new(false));
     let stop = cancelled.clone();
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
+    let load = || -> Result<FaceStudio> { Ok(FaceStudio::load(&model, &args.backend.device()?)?) };
+    let make = |studio: &FaceStudio, job: &Job| make(studio, &args.model, job, &bar, &cancelled);
+    let Some(file) = &args.jobs else {
+        let request = request(&args.job)?;
+        request.validate()?;
+        return make(&load()?, &args.job);
+    };
+
+    let jobs = jobs::read(file, args.shard.unwrap_or_default())?;
+    let studio = load()?;
+    let (mut failed, mut first) = (0, None);
+    for (line, job) in &jobs {
+        if job.outputs().iter().all(|path| path.exists()) {
+            continue;
+        }
+        if let Err(error) = make(&studio, job) {
+            let error = crate::told(error);
+            if error.fault == Fault::Cancelled {
+                return Err(error.into());
+            }
+            // The others are worth making all the same.
+            bar.suspend(|| eprintln!("error: {}: {error}", jobs::place(file, *line)));
+            failed += 1;
+            first.get_or_insert(error);
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some(first) => {
+            Err(first.context(format!("{failed} of {} jobs failed; the first one", jobs.len())).into())
+        }
+    }
+}
+
+/// Makes the pictures of one request and writes them.
+fn make(
+    studio: &FaceStudio,
+    model: &Path,
+    job: &Job,
+    bar: &ProgressBar,
+    cancelled: &AtomicBool,
+) -> Result<()> {
+    let request = request(job)?;
+    request.validate()?;
     let mut phase = None;
     let progress = async |p: facestudio::pipeline::Progress| {
         if phase != Some((p.phase, p.picture)) {
@@ -142,16 +208,15 @@ pub fn run(args: Args) -> Result<()> {
     let pictures = pollster::block_on(studio.generate(&request, progress))?;
     bar.finish_and_clear();
 
-    for (i, picture) in pictures.iter().enumerate() {
-        let path = if pictures.len() == 1 { args.out.clone() } else { numbered(&args.out, i) };
-        let settings = settings(&args, picture.seed);
-        write_file(&path, &codec::encode_generated_png(&picture.image, &settings)?)?;
+    for (path, picture) in job.outputs().iter().zip(&pictures) {
+        let settings = settings(model, job, picture.seed);
+        write_file(path, &codec::encode_generated_png(&picture.image, &settings)?)?;
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(())
 }
 
-fn request(args: &Args) -> Result<GenerateRequest> {
+fn request(args: &Job) -> Result<GenerateRequest> {
     let people = if args.person.is_empty() {
         let identities = args.face.iter().map(|face| identity(face)).collect::<Result<Vec<_>>>()?;
         if identities.is_empty() { Vec::new() } else { vec![Person { identities }] }
@@ -201,7 +266,7 @@ fn identity(text: &str) -> Result<Identity> {
     Ok(Identity { photos, beta })
 }
 
-fn layout(args: &Args) -> Result<Layout> {
+fn layout(args: &Job) -> Result<Layout> {
     if let Some(content) = &args.content {
         return Ok(Layout::Content(open(content)?));
     }
@@ -261,11 +326,11 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
 }
 
 /// What made this picture, as JSON: without the photos themselves, or their names.
-fn settings(args: &Args, seed: u64) -> String {
+fn settings(model: &Path, args: &Job, seed: u64) -> String {
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generated": true,
-        "model": args.model.file_name().map(|name| name.to_string_lossy()),
+        "model": model.file_name().map(|name| name.to_string_lossy()),
         "prompt": args.prompt,
         "negative_prompt": args.negative_prompt,
         "alpha": args.alpha,

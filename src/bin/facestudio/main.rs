@@ -6,6 +6,7 @@ mod convert;
 mod eval;
 mod generate;
 mod inspect;
+mod jobs;
 mod output;
 mod quantize;
 mod serve;

@@ -109,8 +109,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(variant) => format!("{stage}{variant}"),
         None => format!("{stage}-{}", args.preset),
     };
-    // Its optimiser knows the decoder alone: no whole run can go on from its checkpoint.
-    let folder = if args.decoder_only { folder + "-decoder" } else { folder };
+    // Another run than one from nothing, and a decoder's optimiser knows the decoder alone: each has its checkpoint.
+    let folder = match (&args.base, args.decoder_only) {
+        (_, true) => folder + "-decoder",
+        (Some(_), false) => folder + "-base",
+        (None, false) => folder,
+    };
     let backend = match args.backend {
         BackendName::Cpu => Backend::Cpu,
         BackendName::Torch => Backend::Torch,

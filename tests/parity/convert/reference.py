@@ -7,7 +7,7 @@
 those of `ldm/modules/diffusionmodules/openaimodel.py` and `model.py`, walked through below. `sd1.json` holds the name, the shape
 and the SHA-256 (of the f32 values) of every tensor that diffusers' own converters make of it.
 
-`clip.pt` is a CLIP in OpenAI's layout; `clip.safetensors` an input and the outputs of that architecture (`clip/model.py`:
+`clip.pt` is a CLIP in OpenAI's layout, a TorchScript archive as theirs are; `clip.safetensors` an input and the outputs of that architecture (`clip/model.py`:
 pre-norm blocks around torch's MultiheadAttention, quick_gelu, pooled at the class token and at the largest text token).
 
 `iresnet.pt` has the names of InsightFace's `arcface_torch`, as a model trained on several GPUs saves them.
@@ -281,7 +281,18 @@ with torch.no_grad():
         },
         HERE / "clip.safetensors",
     )
-    torch.save({name: tensor.half() for name, tensor in clip.state_dict().items()}, HERE / "clip.pt")
+    # OpenAI's own files are TorchScript archives of the model in half precision.
+    class Whole(Clip):
+        def forward(self, pictures, ids):
+            return self.visual(pictures), self.text(ids)
+
+    whole = Whole().eval()
+    whole.load_state_dict(clip.state_dict())
+    for name, value in {"input_resolution": 32, "context_length": 12, "vocab_size": 40}.items():
+        whole.register_buffer(name, torch.tensor(value))
+    for block in whole.transformer.resblocks:
+        block.register_buffer("attn_mask", torch.full((12, 12), float("-inf")).triu(1))
+    torch.jit.trace(whole, (pictures, ids)).half().save(HERE / "clip.pt")
 
 # ---- InsightFace's iresnet -------------------------------------------------------------------------------------------
 face = {}
