@@ -11,6 +11,12 @@ export CARGO_TARGET_DIR=target-wasm
 export RUSTFLAGS="-C target-feature=+simd128"
 options=(--lib --release --target wasm32-unknown-unknown --no-default-features --features cpu,gpu)
 
+# Most of the module is code that builds GPU kernels, once each: it is compiled for size. What computes on the CPU is not.
+options+=(--config 'profile.release.opt-level="s"')
+for crate in facestudio burn-flex gemm gemm-common gemm-f32 gemm-f16 macerator pulp half libm; do
+  options+=(--config "profile.release.package.$crate.opt-level=3")
+done
+
 sysroot=$(rustc --print sysroot)
 if [ ! -d "$sysroot/lib/rustlib/wasm32-unknown-unknown/lib" ]; then
   # Debian's rustc builds the standard library from its sources (see setup.sh); the linker is rustup's.
