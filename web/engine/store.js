@@ -24,6 +24,13 @@ export const TAG = ".etag";
  */
 
 /** The stored files of one model. */
+/**
+ * What is used of a FileSystemSyncAccessHandle.
+ * @typedef {object} SyncReader
+ * @property {(into: Uint8Array, options: { at: number }) => number} read
+ * @property {() => void} close
+ */
+
 export class ModelStore {
   #folder;
 
@@ -67,6 +74,22 @@ export class ModelStore {
         return null;
       }
       throw thrown;
+    }
+  }
+
+  /**
+   * A handle that reads a stored file into memory of one's own, until it is closed; null where another tab holds the file,
+   * or the browser has no such handles.
+   * @param {string} name
+   * @returns {Promise<SyncReader | null>}
+   */
+  async reader(name) {
+    try {
+      const handle = /** @type {any} */ (await this.#folder.getFileHandle(name));
+      // Several tabs may read at once.
+      return await handle.createSyncAccessHandle({ mode: "read-only" });
+    } catch {
+      return null;
     }
   }
 

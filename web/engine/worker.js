@@ -4,7 +4,7 @@ import init, * as wasm from "../wasm/facestudio.js";
 import { chooseBackend } from "./capabilities.js";
 import { checkModel } from "./check.js";
 import { lossOrNone, watchDevices } from "./device.js";
-import { deviceNeeds, modelBytes, readManifest } from "./manifest.js";
+import { deviceNeeds, modelBytes, modelFiles, readManifest } from "./manifest.js";
 import { readModel, settle } from "./model.js";
 import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
 import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store.js";
@@ -175,7 +175,7 @@ async function open(model, backend, report, signal) {
     });
     engine?.free();
     engine = null;
-    load(next, files, report);
+    await load(next, files, manifest, store, report);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
@@ -207,26 +207,50 @@ function offlineNotice(version) {
  * Loads a model from its files, which are read piece by piece and at most one at a time.
  * @param {wasm.Engine} device
  * @param {Map<string, Blob>} files
+ * @param {import("./manifest.js").Manifest} manifest
+ * @param {ModelStore | null} store where the files lie, unless they are in memory
  * @param {Report} report
  */
-function load(device, files, report) {
+async function load(device, files, manifest, store, report) {
   const paths = [...files.keys()];
   // Known to workers only, and so not to the types of a page.
   const reader = new /** @type {any} */ (globalThis).FileReaderSync();
+  /** @type {Map<string, import("./store.js").SyncReader>} */
+  const handles = new Map();
   const seen = new Set();
-  report({ phase: "load", step: 0, steps: paths.length });
-  device.load(
-    paths,
-    paths.map((path) => files.get(path)?.size ?? 0),
-    (/** @type {string} */ path, /** @type {number} */ start, /** @type {number} */ end) => {
-      if (!seen.has(path)) {
-        report({ phase: "load", step: seen.size, steps: paths.length });
-        seen.add(path);
+  let buffer = new Uint8Array(0);
+  try {
+    for (const { path, sha256 } of modelFiles(manifest)) {
+      // What storage had no room for is a plain Blob.
+      const handle = files.get(path) instanceof File ? await store?.reader(sha256) : null;
+      if (handle) {
+        handles.set(path, handle);
       }
-      const part = /** @type {Blob} */ (files.get(path)).slice(start, end);
-      return new Uint8Array(reader.readAsArrayBuffer(part));
-    },
-  );
+    }
+    report({ phase: "load", step: 0, steps: paths.length });
+    device.load(
+      paths,
+      paths.map((path) => files.get(path)?.size ?? 0),
+      (/** @type {string} */ path, /** @type {number} */ start, /** @type {number} */ end) => {
+        if (!seen.has(path)) {
+          report({ phase: "load", step: seen.size, steps: paths.length });
+          seen.add(path);
+        }
+        const handle = handles.get(path);
+        if (!handle) {
+          const part = /** @type {Blob} */ (files.get(path)).slice(start, end);
+          return new Uint8Array(reader.readAsArrayBuffer(part));
+        }
+        // Always into the same memory, which wasm copies at once: what a reader returns is not given back while wasm runs.
+        if (buffer.length < end - start) {
+          buffer = new Uint8Array(end - start);
+        }
+        return buffer.subarray(0, handle.read(buffer.subarray(0, end - start), { at: start }));
+      },
+    );
+  } finally {
+    handles.forEach((handle) => handle.close());
+  }
   report({ phase: "load", step: paths.length, steps: paths.length });
 }
 
