@@ -9,11 +9,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-
-use super::pickle::{self, Element, View};
+use super::pickle::{self, View};
 use crate::error::{Error, Result};
-use crate::weights::{SafetensorsHeader, TensorSource};
+use crate::weights::{SafetensorsHeader, TensorSource, decode};
 
 /// Longest pickle that is read; those of large checkpoints have a few megabytes.
 const MOST_PICKLE: u64 = 64 << 20;
@@ -273,7 +271,7 @@ fn read_view(
         .iter()
         .zip(&view.stride)
         .try_fold(0usize, |last, (side, stride)| last.checked_add((side - 1).checked_mul(*stride)?));
-    let bytes = view.element.bytes();
+    let bytes = view.element.bitsize() / 8;
     let span = last.and_then(|last| {
         let start = view.offset.checked_mul(bytes)? as u64;
         let end = view.offset.checked_add(last)?.checked_add(1)?.checked_mul(bytes)? as u64;
@@ -284,7 +282,7 @@ fn read_view(
     if count > last + 1 {
         return Err(damaged(name, "repeats its elements"));
     }
-    let values = numbers(view.element, &part(range)?);
+    let values = decode(name, view.element, &part(range)?)?;
     if count == last + 1 && is_row_major(view) {
         return Ok(values);
     }
@@ -312,21 +310,6 @@ fn is_row_major(view: &View) -> bool {
     })
 }
 
-fn numbers(element: Element, bytes: &[u8]) -> Vec<f32> {
-    fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-    }
-    match element {
-        Element::F32 => each(bytes, f32::from_le_bytes),
-        Element::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Element::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Element::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-        Element::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
-        Element::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
-        Element::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,7 +317,7 @@ mod tests {
     fn view(offset: usize, shape: &[usize], stride: &[usize]) -> View {
         View {
             storage: "0".to_owned(),
-            element: Element::U8,
+            element: ::safetensors::Dtype::U8,
             offset,
             shape: shape.to_vec(),
             stride: stride.to_vec(),

@@ -110,11 +110,6 @@ fn text_config([vocabulary, positions, width, inner, layers]: [usize; 5], act: &
     })
 }
 
-/// Whether a checkpoint has OpenAI's layout.
-pub fn is_openai(source: &dyn TensorSource) -> bool {
-    source.shape("visual.conv1.weight").is_some()
-}
-
 /// Which of a text tower's layers are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use ::safetensors::Dtype;
+
 use crate::error::{Error, Result};
 
 /// Values of a whole pickle: far above the largest checkpoint's, far below a memory's.
@@ -20,48 +22,19 @@ const MOST_DEPTH: usize = 16;
 /// Under this name TorchScript keeps a module's class; its attributes are tensors and further modules.
 const SCRIPTED: &str = "__torch__.";
 
-/// The element type of a storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Element {
-    /// `torch.float32`.
-    F32,
-    /// `torch.float16`.
-    F16,
-    /// `torch.bfloat16`.
-    BF16,
-    /// `torch.float64`.
-    F64,
-    /// `torch.int64`.
-    I64,
-    /// `torch.int32`.
-    I32,
-    /// `torch.uint8`.
-    U8,
-}
-
-impl Element {
-    fn of_storage(name: &str) -> Option<Self> {
-        Some(match name {
-            "FloatStorage" => Self::F32,
-            "HalfStorage" => Self::F16,
-            "BFloat16Storage" => Self::BF16,
-            "DoubleStorage" => Self::F64,
-            "LongStorage" => Self::I64,
-            "IntStorage" => Self::I32,
-            "ByteStorage" | "BoolStorage" => Self::U8,
-            _ => return None,
-        })
-    }
-
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::U8 => 1,
-        }
-    }
+/// The element type of PyTorch's storage classes.
+fn element_of(storage: &str) -> Option<Dtype> {
+    Some(match storage {
+        "FloatStorage" => Dtype::F32,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::BF16,
+        "DoubleStorage" => Dtype::F64,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::BOOL,
+        _ => return None,
+    })
 }
 
 /// A tensor: a view of a storage.
@@ -70,7 +43,7 @@ pub struct View {
     /// The storage's name in the archive.
     pub storage: String,
     /// Its element type.
-    pub element: Element,
+    pub element: Dtype,
     /// The first element.
     pub offset: usize,
     /// Sides.
@@ -90,7 +63,7 @@ enum Value {
     Dict(Vec<(Id, Id)>),
     /// A module and a name in it.
     Global(String),
-    Storage(String, Element),
+    Storage(String, Dtype),
     Tensor(View),
     /// Something that a state dict has no use for.
     Opaque,
@@ -400,7 +373,7 @@ impl Machine<'_> {
         match (&self.values[kind], &self.values[class], &self.values[key]) {
             (Value::Text(kind), Value::Global(class), Value::Text(key)) if kind == "storage" => {
                 let name = class.rsplit('.').next().unwrap_or_default();
-                let element = Element::of_storage(name).ok_or_else(|| {
+                let element = element_of(name).ok_or_else(|| {
                     Error::weights(
                         "dtype",
                         format!("a tensor is stored as {class}, which is not supported"),
@@ -512,7 +485,7 @@ mod tests {
     fn a_tensor_is_a_view_of_its_storage() {
         let view = View {
             storage: "0".to_owned(),
-            element: Element::F32,
+            element: Dtype::F32,
             offset: 1,
             shape: vec![2, 3],
             stride: vec![3, 1],
