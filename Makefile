@@ -2,7 +2,7 @@
 
 PORT ?= 8080
 
-.PHONY: help setup pkg demo test fmt lint test-native test-web
+.PHONY: help setup pkg demo test fmt lint test-native test-web bench
 
 help:
 	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
@@ -11,6 +11,7 @@ help:
 	@echo "make pkg     the browser package in pkg/"
 	@echo "make lint    formatting, clippy, types"
 	@echo "make fmt     format the code"
+	@echo "make bench   ours against PyTorch and onnxruntime-web (see benches/bench.mjs)"
 
 setup:
 	scripts/setup.sh
@@ -41,5 +42,14 @@ test-web: pkg
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
 	node --test --test-timeout=1800000 tests/browser/*.test.mjs
+
+# Needs Python with what benches/reference.py names (PYTHON=...); RUNS, THREADS, BACKENDS and NETWORKS as in benches/bench.mjs.
+bench: setup
+	cargo build --release --bin facestudio
+	scripts/cargo-wasm.sh build --features bench
+	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg \
+	  target-wasm/wasm32-unknown-unknown/release/facestudio.wasm
+	cd benches && npm ci --no-audit --no-fund
+	node benches/bench.mjs
 
 test: test-native test-web

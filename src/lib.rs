@@ -15,6 +15,8 @@
 pub mod error;
 
 pub mod condition;
+#[cfg(feature = "cpu")]
+mod kernels;
 pub mod nn;
 pub mod request;
 pub mod weights;

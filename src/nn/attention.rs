@@ -1,5 +1,8 @@
 use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
 
+#[cfg(feature = "cpu")]
+use crate::kernels;
+
 /// `[batch, tokens, heads · dim]` → `[batch, heads, tokens, dim]`.
 pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, tokens, channels] = x.dims();
@@ -16,5 +19,11 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 ///
 /// `bias`, if any, is added to the scores and must be `[batch, heads, queries, keys]`.
 pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
+    #[cfg(feature = "cpu")]
+    if bias.is_none()
+        && let Some(out) = kernels::attention(&query, &key, &value)
+    {
+        return out;
+    }
     module::attention(query, key, value, None, bias, AttentionModuleOptions::default())
 }

@@ -2,6 +2,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
 
 use super::uniform_fan_in;
+#[cfg(feature = "cpu")]
+use crate::kernels;
 
 /// Sizes of a [`Conv2d`].
 #[derive(Debug, Clone, Copy)]
@@ -71,10 +73,18 @@ impl Conv2d {
     /// `[n, in, h, w]` → `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype);
+        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
+        #[cfg(feature = "cpu")]
+        if self.groups == 1
+            && let Some(out) = kernels::conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
+        {
+            return out;
+        }
         module::conv2d(
             x,
-            self.weight.val().cast(dtype),
-            self.bias.as_ref().map(|b| b.val().cast(dtype)),
+            weight,
+            bias,
             ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups),
         )
     }

@@ -2,6 +2,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Int, Tensor, module};
 
 use super::{lazy, uniform_fan_in};
+#[cfg(feature = "cpu")]
+use crate::kernels;
 
 /// Sizes of a [`Linear`].
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +46,13 @@ impl Linear {
     /// `[.., in]` → `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
-        let weight = self.weight.val().cast(dtype).transpose();
-        module::linear(x, weight, self.bias.as_ref().map(|b| b.val().cast(dtype)))
+        let weight = self.weight.val().cast(dtype);
+        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
+        #[cfg(feature = "cpu")]
+        if let Some(out) = kernels::linear(&x, &weight, bias.as_ref()) {
+            return out;
+        }
+        module::linear(x, weight.transpose(), bias)
     }
 }
 

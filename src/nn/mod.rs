@@ -17,6 +17,9 @@ pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
 
+#[cfg(feature = "cpu")]
+use crate::kernels;
+
 /// Uniform initialisation in ±1/√fan_in, PyTorch's default for linear and convolution layers.
 pub(crate) fn uniform_fan_in<const D: usize>(
     shape: [usize; D],
@@ -65,6 +68,15 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation element-wise.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "cpu")]
+        if let Some(out) = match self {
+            Self::Silu => kernels::silu(&x),
+            Self::Gelu => kernels::gelu(&x),
+            Self::QuickGelu => kernels::quick_gelu(&x),
+            Self::Relu => kernels::relu(&x),
+        } {
+            return out;
+        }
         match self {
             Self::Silu => activation::silu(x),
             Self::Gelu => activation::gelu(x),

@@ -1,7 +1,9 @@
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{DType, Device, Tensor, module};
 
-use super::lazy;
+use super::{Activation, lazy};
+#[cfg(feature = "cpu")]
+use crate::kernels;
 
 fn ones(size: usize, device: &Device) -> Param<Tensor<1>> {
     lazy([size], device, |shape, device| Tensor::ones(shape, device))
@@ -30,7 +32,25 @@ impl GroupNorm {
 
     /// `[n, c, h, w]` → the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.normalise(x, false)
+    }
+
+    /// Normalises and activates, `[n, c, h, w]` → the same shape.
+    pub fn activated(&self, x: Tensor<4>, act: Activation) -> Tensor<4> {
+        match act {
+            Activation::Silu => self.normalise(x, true),
+            act => act.forward(self.normalise(x, false)),
+        }
+    }
+
+    fn normalise(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
+        #[cfg(feature = "cpu")]
+        if let Some(out) =
+            kernels::group_norm(&x, &self.weight.val(), &self.bias.val(), self.groups, self.eps, silu)
+        {
+            return out;
+        }
         let dtype = x.dtype();
         let x = x.cast(DType::F32).reshape([n, self.groups, c / self.groups * h * w]);
         let mean = x.clone().mean_dim(2);
@@ -38,7 +58,8 @@ impl GroupNorm {
         let variance = x.clone().square().mean_dim(2);
         let x = (x / (variance + self.eps).sqrt()).reshape([n, c, h, w]);
         let x = x * self.weight.val().reshape([1, c, 1, 1]) + self.bias.val().reshape([1, c, 1, 1]);
-        x.cast(dtype)
+        let x = x.cast(dtype);
+        if silu { Activation::Silu.forward(x) } else { x }
     }
 }
 
@@ -86,6 +107,10 @@ impl RmsNorm {
     /// `[n, c, h, w]` → the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, c, _, _] = x.dims();
+        #[cfg(feature = "cpu")]
+        if let Some(out) = kernels::rms_norm(&x, &self.weight.val(), &self.bias.val(), self.eps) {
+            return out;
+        }
         let dtype = x.dtype();
         let x = x.cast(DType::F32);
         let scale = (x.clone().square().mean_dim(1) + self.eps).sqrt().recip();

@@ -82,7 +82,7 @@ impl UNet2DConditionModel {
             let finer = skips.last().map(|skip| [skip.dims()[2], skip.dims()[3]]);
             x = block.forward(x, used, &temb, condition, finer);
         }
-        self.conv_out.forward(self.act.forward(self.conv_norm_out.forward(x)))
+        self.conv_out.forward(self.conv_norm_out.activated(x, self.act))
     }
 
     /// `[height, width]` of every level, finest first: each downsampling halves, rounding up.

@@ -47,11 +47,11 @@ impl ResnetBlock2D {
     /// `x`: `[batch, channels_in, h, w]`; `temb`: `[batch, time_embed_dim]`, activated →
     /// `[batch, channels_out, h, w]`.
     pub fn forward(&self, x: Tensor<4>, temb: &Tensor<2>) -> Tensor<4> {
-        let hidden = self.conv1.forward(self.act.forward(self.norm1.forward(x.clone())));
+        let hidden = self.conv1.forward(self.norm1.activated(x.clone(), self.act));
         let shift = self.time_emb_proj.forward(temb.clone());
         let [batch, channels] = shift.dims();
         let hidden = hidden + shift.reshape([batch, channels, 1, 1]);
-        let hidden = self.conv2.forward(self.act.forward(self.norm2.forward(hidden)));
+        let hidden = self.conv2.forward(self.norm2.activated(hidden, self.act));
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,

@@ -129,6 +129,10 @@ impl GeGlu {
     /// `[batch, positions, channels]` → `[batch, positions, inner]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let projected = self.proj.forward(x);
+        #[cfg(feature = "cpu")]
+        if let Some(out) = crate::kernels::geglu(&projected) {
+            return out;
+        }
         let inner = projected.dims()[2] / 2;
         let value = projected.clone().narrow(2, 0, inner);
         value * Activation::Gelu.forward(projected.narrow(2, inner, inner))

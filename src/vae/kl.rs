@@ -327,8 +327,8 @@ impl Encoder {
                 x = downsampler.conv.forward(padded);
             }
         }
-        let x = self.conv_norm_out.forward(self.mid_block.forward(x));
-        self.conv_out.forward(Activation::Silu.forward(x))
+        let x = self.conv_norm_out.activated(self.mid_block.forward(x), Activation::Silu);
+        self.conv_out.forward(x)
     }
 }
 
@@ -350,7 +350,7 @@ impl Decoder {
                 x = upsampler.conv.forward(upsample_nearest(x, 2));
             }
         }
-        self.conv_out.forward(Activation::Silu.forward(self.conv_norm_out.forward(x)))
+        self.conv_out.forward(self.conv_norm_out.activated(x, Activation::Silu))
     }
 }
 
@@ -405,8 +405,8 @@ struct ResnetBlock {
 
 impl ResnetBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.conv1.forward(self.act.forward(self.norm1.forward(x.clone())));
-        let h = self.conv2.forward(self.act.forward(self.norm2.forward(h)));
+        let h = self.conv1.forward(self.norm1.activated(x.clone(), self.act));
+        let h = self.conv2.forward(self.norm2.activated(h, self.act));
         match &self.conv_shortcut {
             Some(conv) => conv.forward(x) + h,
             None => x + h,

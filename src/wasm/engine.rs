@@ -30,20 +30,7 @@ pub struct Engine {
 impl Engine {
     /// Opens a device: `webgpu`, or `cpu` for wasm itself. Rejects with a `Failure`.
     pub async fn open(backend: String) -> Result<Engine, JsValue> {
-        let device = match backend.as_str() {
-            #[cfg(feature = "gpu")]
-            "webgpu" => webgpu().await?,
-            #[cfg(feature = "cpu")]
-            "cpu" => Device::flex(),
-            _ => {
-                return Err(Error::device(
-                    "backend-missing",
-                    format!("this build has no backend '{backend}'"),
-                    "build with the features `cpu` and `gpu`",
-                )
-                .into());
-            }
-        };
+        let device = device(&backend).await?;
         Ok(Self { device, studio: RefCell::new(None), cancelled: Cell::new(false), busy: Cell::new(false) })
     }
 
@@ -125,6 +112,21 @@ impl Engine {
             array.push(&convert::picture(picture, &request)?);
         }
         Ok(array)
+    }
+}
+
+/// The device of a backend.
+pub(super) async fn device(backend: &str) -> Result<Device> {
+    match backend {
+        #[cfg(feature = "gpu")]
+        "webgpu" => webgpu().await,
+        #[cfg(feature = "cpu")]
+        "cpu" => Ok(Device::flex()),
+        _ => Err(Error::device(
+            "backend-missing",
+            format!("this build has no backend '{backend}'"),
+            "build with the features `cpu` and `gpu`",
+        )),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The browser's door: an [`Engine`] for the worker in `web/engine/worker.js`, and plain JavaScript objects across it.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod convert;
 mod engine;
 mod failure;
@@ -7,6 +9,8 @@ mod files;
 mod memory;
 mod sample;
 
+#[cfg(feature = "bench")]
+pub use bench::Bench;
 pub use engine::Engine;
 pub use files::Sha256;
 pub use memory::failed_allocation;

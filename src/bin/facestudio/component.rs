@@ -9,6 +9,7 @@ mod vae;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use burn::tensor::Device;
 use facestudio::Result;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Where it runs.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
+    /// Runs it so many times more, and prints what each took, in milliseconds, as JSON.
+    #[arg(long, value_name = "RUNS", default_value_t = 0)]
+    repeat: usize,
     /// Denoising steps, for the scheduler.
     #[arg(long, default_value_t = 25)]
     steps: usize,
@@ -62,21 +66,34 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.backend.device()?;
     let inputs = Inputs::read(&args.inputs)?;
     let folder = Folder(args.model.clone());
-    let component = Component::new(&folder, "");
-    let outputs = forward(&args, &component, &inputs, &device)?;
+    let forward = network(&args, &Component::new(&folder, ""), &inputs, &device)?;
+    let outputs = forward()?;
     write_file(&args.output, &encode(&outputs, Quantization::None, &BTreeMap::new())?)?;
+    if args.repeat > 0 {
+        let milliseconds = (0..args.repeat).map(|_| {
+            let start = Instant::now();
+            // Outputs are read back, which waits for the device.
+            forward().map(|_| start.elapsed().as_secs_f64() * 1e3)
+        });
+        let milliseconds = milliseconds.collect::<Result<Vec<f64>>>()?;
+        let threads = rayon::current_num_threads();
+        println!("{}", serde_json::json!({ "threads": threads, "milliseconds": milliseconds }));
+    }
     Ok(())
 }
 
-fn forward(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+/// A loaded network with its inputs: computes its outputs when called.
+type Forward = Box<dyn Fn() -> Result<Tensors>>;
+
+fn network(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     match args.kind {
-        Kind::Unet => unet::run(component, inputs, device),
+        Kind::Unet => unet::load(component, inputs, device),
         Kind::VaeEncode => vae::encode(component, inputs, device),
         Kind::VaeDecode => vae::decode(component, inputs, device),
         Kind::TextEncoder => encoders::text(component, inputs, device),
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
         Kind::FaceEncoder => encoders::face(component, inputs, device),
-        Kind::Prior => prior::run(component, inputs, device),
-        Kind::Scheduler => scheduler::run(component, inputs, args.steps, device),
+        Kind::Prior => prior::load(component, inputs, device),
+        Kind::Scheduler => scheduler::load(component, inputs, args.steps, device),
     }
 }

@@ -7,9 +7,10 @@ use facestudio::encoders::vision::VisionEncoder;
 use facestudio::weights::{Component, Tensors};
 use facestudio::{Error, Result};
 
+use super::Forward;
 use super::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
 
-pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let encoder = TextEncoder::load(component, device)?;
     let (shape, values) = inputs.values("input_ids")?;
     let &[batch, tokens] = shape else {
@@ -19,13 +20,16 @@ pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<T
         return Err(shape_error("input_ids", shape, "[batch, tokens]"));
     }
     let ids = values.chunks(tokens).map(|row| row.iter().map(|id| token_id(*id)).collect());
-    let output = encoder.forward(&ids.collect::<Result<Vec<Vec<u32>>>>()?, DType::F32)?;
-    let mut outputs = Tensors::default();
-    outputs.insert("last_hidden_state", output.last_hidden_state)?;
-    if let Some(text_embeds) = output.text_embeds {
-        outputs.insert("text_embeds", text_embeds)?;
-    }
-    Ok(outputs)
+    let ids = ids.collect::<Result<Vec<Vec<u32>>>>()?;
+    Ok(Box::new(move || {
+        let output = encoder.forward(&ids, DType::F32)?;
+        let mut outputs = Tensors::default();
+        outputs.insert("last_hidden_state", output.last_hidden_state)?;
+        if let Some(text_embeds) = output.text_embeds {
+            outputs.insert("text_embeds", text_embeds)?;
+        }
+        Ok(outputs)
+    }))
 }
 
 fn token_id(value: f32) -> Result<u32> {
@@ -40,24 +44,28 @@ fn token_id(value: f32) -> Result<u32> {
     ))
 }
 
-pub fn vision(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn vision(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let encoder = VisionEncoder::load(component, device)?;
     let size = Exactly(encoder.preprocessing().size);
     let pixel_values = inputs.tensor("pixel_values", [Any("batch"), Exactly(3), size, size], device)?;
-    let output = encoder.forward(pixel_values)?;
-    let mut outputs = Tensors::default();
-    outputs.insert("image_embeds", output.image_embeds)?;
-    if let Some(last_hidden_state) = output.last_hidden_state {
-        outputs.insert("last_hidden_state", last_hidden_state)?;
-    }
-    Ok(outputs)
+    Ok(Box::new(move || {
+        let output = encoder.forward(pixel_values.clone())?;
+        let mut outputs = Tensors::default();
+        outputs.insert("image_embeds", output.image_embeds)?;
+        if let Some(last_hidden_state) = output.last_hidden_state {
+            outputs.insert("last_hidden_state", last_hidden_state)?;
+        }
+        Ok(outputs)
+    }))
 }
 
-pub fn face(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn face(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let encoder = FaceEncoder::load(component, device)?;
     let size = Exactly(encoder.image_size());
     let pixel_values = inputs.tensor("pixel_values", [Any("batch"), Exactly(3), size, size], device)?;
-    let mut outputs = Tensors::default();
-    outputs.insert("embedding", encoder.forward(pixel_values)?)?;
-    Ok(outputs)
+    Ok(Box::new(move || {
+        let mut outputs = Tensors::default();
+        outputs.insert("embedding", encoder.forward(pixel_values.clone())?)?;
+        Ok(outputs)
+    }))
 }

@@ -5,9 +5,10 @@ use facestudio::Result;
 use facestudio::guidance::prior::PriorTransformer;
 use facestudio::weights::{Component, Tensors};
 
+use super::Forward;
 use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
-pub fn run(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn load(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let prior = PriorTransformer::load(component, device)?;
     let axes = [Any("batch"), Exactly(prior.embedding_dim())];
     let hidden_states = inputs.tensor("hidden_states", axes, device)?;
@@ -19,9 +20,16 @@ pub fn run(component: &Component, inputs: &Inputs, device: &Device) -> Result<Te
     let axes = [Exactly(batch), tokens, Any("encoder_hid_dim")];
     let encoder_hidden_states = inputs.optional("encoder_hidden_states", axes, device)?;
     let attention_mask = inputs.optional("attention_mask", [Exactly(batch), tokens], device)?;
-    let mut outputs = Tensors::default();
-    let predicted =
-        prior.forward(hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask)?;
-    outputs.insert("predicted_image_embedding", predicted)?;
-    Ok(outputs)
+    Ok(Box::new(move || {
+        let predicted = prior.forward(
+            hidden_states.clone(),
+            timestep.clone(),
+            proj_embedding.clone(),
+            encoder_hidden_states.clone(),
+            attention_mask.clone(),
+        )?;
+        let mut outputs = Tensors::default();
+        outputs.insert("predicted_image_embedding", predicted)?;
+        Ok(outputs)
+    }))
 }

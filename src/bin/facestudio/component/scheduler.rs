@@ -5,9 +5,10 @@ use facestudio::Result;
 use facestudio::sampling::{Scheduler, SchedulerConfig};
 use facestudio::weights::{Component, Tensors};
 
+use super::Forward;
 use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
-pub fn run(component: &Component, inputs: &Inputs, steps: usize, device: &Device) -> Result<Tensors> {
+pub fn load(component: &Component, inputs: &Inputs, steps: usize, device: &Device) -> Result<Forward> {
     let config = SchedulerConfig::from_component(component)?;
     let schedule = config.schedule(config.default_sampler()?, steps, None)?;
     let axes = [Any("batch"), Any("channels"), Any("height"), Any("width")];
@@ -15,26 +16,28 @@ pub fn run(component: &Component, inputs: &Inputs, steps: usize, device: &Device
     let [batch, channels, height, width] = sample.dims().map(Exactly);
     let axes = [Exactly(schedule.len()), batch, channels, height, width];
     let model_outputs: Tensor<5> = inputs.tensor("model_outputs", axes, device)?;
-    let mut scheduler = Scheduler::new(schedule);
-    let needs_noise = (0..scheduler.schedule().len()).any(|i| scheduler.needs_noise(i));
+    let scheduler = Scheduler::new(schedule.clone());
+    let needs_noise = (0..schedule.len()).any(|i| scheduler.needs_noise(i));
     let noise: Option<Tensor<5>> = if needs_noise {
         Some(inputs.tensor("noise", axes, device)?)
     } else {
         inputs.optional("noise", axes, device)?
     };
     let at = |all: &Tensor<5>, i: usize| all.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
-
-    let mut sample = sample * scheduler.schedule().init_noise_sigma();
-    let mut scaled_inputs = Vec::new();
-    for i in 0..scheduler.schedule().len() {
-        scaled_inputs.push(scheduler.scale_model_input(i, sample.clone())?);
-        let noise = noise.as_ref().map(|noise| at(noise, i));
-        sample = scheduler.step(i, at(&model_outputs, i), sample, noise)?.sample;
-    }
-    let mut outputs = Tensors::default();
-    outputs.insert("sample", sample)?;
-    outputs.insert("scaled_inputs", Tensor::stack::<5>(scaled_inputs, 0))?;
-    let timesteps = scheduler.schedule().timesteps();
-    outputs.0.insert("timesteps".to_owned(), (vec![timesteps.len()], timesteps));
-    Ok(outputs)
+    Ok(Box::new(move || {
+        let mut scheduler = Scheduler::new(schedule.clone());
+        let mut sample = sample.clone() * scheduler.schedule().init_noise_sigma();
+        let mut scaled_inputs = Vec::new();
+        for i in 0..scheduler.schedule().len() {
+            scaled_inputs.push(scheduler.scale_model_input(i, sample.clone())?);
+            let noise = noise.as_ref().map(|noise| at(noise, i));
+            sample = scheduler.step(i, at(&model_outputs, i), sample, noise)?.sample;
+        }
+        let mut outputs = Tensors::default();
+        outputs.insert("sample", sample)?;
+        outputs.insert("scaled_inputs", Tensor::stack::<5>(scaled_inputs, 0))?;
+        let timesteps = scheduler.schedule().timesteps();
+        outputs.0.insert("timesteps".to_owned(), (vec![timesteps.len()], timesteps));
+        Ok(outputs)
+    }))
 }

@@ -5,24 +5,31 @@ use facestudio::Result;
 use facestudio::vae::Vae;
 use facestudio::weights::{Component, Tensors};
 
+use super::Forward;
 use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
-pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let vae = Vae::load(component, device)?;
     let axes = [Any("batch"), Any("channels"), Any("height"), Any("width")];
-    let moments = vae.encode(inputs.tensor("sample", axes, device)?)?;
-    let mut outputs = Tensors::default();
-    outputs.insert("mean", moments.mean)?;
-    if let Some(logvar) = moments.logvar {
-        outputs.insert("logvar", logvar)?;
-    }
-    Ok(outputs)
+    let sample = inputs.tensor("sample", axes, device)?;
+    Ok(Box::new(move || {
+        let moments = vae.encode(sample.clone())?;
+        let mut outputs = Tensors::default();
+        outputs.insert("mean", moments.mean)?;
+        if let Some(logvar) = moments.logvar {
+            outputs.insert("logvar", logvar)?;
+        }
+        Ok(outputs)
+    }))
 }
 
-pub fn decode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
+pub fn decode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let vae = Vae::load(component, device)?;
     let axes = [Any("batch"), Exactly(vae.latent_channels()), Any("height"), Any("width")];
-    let mut outputs = Tensors::default();
-    outputs.insert("sample", vae.decode(inputs.tensor("latents", axes, device)?)?)?;
-    Ok(outputs)
+    let latents = inputs.tensor("latents", axes, device)?;
+    Ok(Box::new(move || {
+        let mut outputs = Tensors::default();
+        outputs.insert("sample", vae.decode(latents.clone())?)?;
+        Ok(outputs)
+    }))
 }

@@ -1,0 +1,129 @@
+//! Linear layers: checkpoints' weights, `[out, in]`, times panels of tokens.
+
+use super::product::{Left, product};
+use super::simd::{Simd, Task, dispatch, panel};
+use super::{Shared, for_each, written};
+
+/// Panels that share one pass over the weights.
+const GROUP: usize = 4;
+/// Fewer tokens than this are multiplied one by one, along the weights' rows: they would leave a panel almost empty.
+const FEW: usize = 4;
+
+/// `x`: `[tokens, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[tokens, out]`.
+pub(super) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
+    let tokens = x.len() / from;
+    let mut out = Vec::with_capacity(tokens * to);
+    let shared = Shared(out.as_mut_ptr());
+    let task = |tokens: [usize; 2], outputs: [usize; 2]| Tokens {
+        x,
+        weight,
+        bias,
+        sizes: [from, to],
+        tokens,
+        outputs,
+        out: shared.get(),
+    };
+    let group = if tokens < FEW { tokens } else { GROUP * panel() };
+    let groups = tokens.div_ceil(group);
+    // Few tokens are shared out by outputs too.
+    let split = if groups < 4 { (to / 64).clamp(1, 4) } else { 1 };
+    for_each(groups * split, 2 * from * to * group / split, |i| {
+        let (first, part) = (i / split * group, i % split);
+        let task = task([first, (first + group).min(tokens)], [to * part / split, to * (part + 1) / split]);
+        // SAFETY: tasks write different tokens or outputs of `out`, which is alive, and read slices.
+        unsafe { dispatch(&task) };
+    });
+    // SAFETY: tasks cover all outputs of all tokens.
+    unsafe { written(out, tokens * to) }
+}
+
+/// Some outputs of some tokens.
+struct Tokens<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    sizes: [usize; 2],
+    tokens: [usize; 2],
+    outputs: [usize; 2],
+    out: *mut f32,
+}
+
+impl Task for Tokens<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self) {
+        // SAFETY: as the caller's.
+        unsafe {
+            if self.tokens[1] - self.tokens[0] < FEW { self.one_by_one::<S>() } else { self.panels::<S>() }
+        }
+    }
+}
+
+impl Tokens<'_> {
+    #[inline(always)]
+    unsafe fn panels<S: Simd>(&self) {
+        let lanes = 2 * S::LANES;
+        let [from, to] = self.sizes;
+        let [first, end] = self.tokens;
+        let count = (end - first).div_ceil(lanes);
+        let mut panels = Vec::<f32>::with_capacity(count * from * lanes);
+        for p in 0..count {
+            for lane in 0..lanes {
+                // Lanes beyond the end repeat the last token; what they get is dropped.
+                let token = (first + p * lanes + lane).min(end - 1);
+                let x = &self.x[token * from..(token + 1) * from];
+                for (k, x) in x.iter().enumerate() {
+                    // SAFETY: panels have room for `count` times `from` rows of `lanes`.
+                    unsafe { *panels.as_mut_ptr().add((p * from + k) * lanes + lane) = *x };
+                }
+            }
+        }
+        // SAFETY: all panels are written, down to their lanes beyond the end.
+        let panels = unsafe { written(panels, count * from * lanes) };
+        let bias = self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let mut scratch = [0.0; 6 * 32];
+        let outputs = self.outputs[1] - self.outputs[0];
+        let blocks = outputs.div_ceil(S::ROWS);
+        for block in 0..blocks {
+            let rows = [block, block + 1].map(|b| self.outputs[0] + outputs * b / blocks);
+            let left = Left { from: self.weight[rows[0] * from..].as_ptr(), row: from, step: 1 };
+            let sizes = [rows[1] - rows[0], from];
+            for (p, panel) in panels.chunks_exact(from * lanes).enumerate() {
+                let start = first + p * lanes;
+                // SAFETY: `rows` of weights and bias are in range, `scratch` holds a block, and this task owns `rows` of
+                // its tokens in `out`.
+                unsafe {
+                    let bias = if bias.is_null() { bias } else { bias.add(rows[0]) };
+                    product::<S>(left, sizes, panel.as_ptr(), bias, scratch.as_mut_ptr(), lanes);
+                    for token in start..(start + lanes).min(end) {
+                        let out = self.out.add(token * to + rows[0]);
+                        for row in 0..sizes[0] {
+                            *out.add(row) = scratch[row * lanes + token - start];
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one_by_one<S: Simd>(&self) {
+        let [from, to] = self.sizes;
+        let even = from / S::LANES * S::LANES;
+        for output in self.outputs[0]..self.outputs[1] {
+            let weight = &self.weight[output * from..(output + 1) * from];
+            for token in self.tokens[0]..self.tokens[1] {
+                let x = &self.x[token * from..(token + 1) * from];
+                // SAFETY: `even` floats of both are whole vectors; this task owns its outputs of its tokens.
+                unsafe {
+                    let mut sum = S::splat(0.0);
+                    for k in (0..even).step_by(S::LANES) {
+                        sum = S::mul_add(S::load(weight.as_ptr().add(k)), S::load(x.as_ptr().add(k)), sum);
+                    }
+                    let rest: f32 = weight[even..].iter().zip(&x[even..]).map(|(w, x)| w * x).sum();
+                    let bias = self.bias.map_or(0.0, |bias| bias[output]);
+                    *self.out.add(token * to + output) = S::sum(sum) + rest + bias;
+                }
+            }
+        }
+    }
+}
