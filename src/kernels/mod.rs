@@ -46,8 +46,9 @@ pub(crate) fn conv2d(
     padding: usize,
 ) -> Option<Tensor<4>> {
     let [batch, channels_in, height, width] = x.dims();
-    let [channels_out, per_group, kernel, _] = weight.dims();
-    if per_group != channels_in || height + 2 * padding < kernel || width + 2 * padding < kernel {
+    let [channels_out, _, kernel, _] = weight.dims();
+    let fits = weight.dims() == [channels_out, channels_in, kernel, kernel] && holds(bias, channels_out);
+    if !fits || x.dims().contains(&0) || height + 2 * padding < kernel || width + 2 * padding < kernel {
         return None;
     }
     let geometry =
@@ -66,7 +67,7 @@ pub(crate) fn linear<const D: usize>(
 ) -> Option<Tensor<D>> {
     let mut shape = x.dims();
     let [to, from] = weight.dims();
-    if shape[D - 1] != from || shape.contains(&0) {
+    if shape[D - 1] != from || shape.contains(&0) || !holds(bias, to) {
         return None;
     }
     shape[D - 1] = to;
@@ -79,7 +80,8 @@ pub(crate) fn linear<const D: usize>(
 pub(crate) fn attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Option<Tensor<4>> {
     let [batch, heads, queries, dim] = query.dims();
     let keys = key.dims()[2];
-    if batch * heads * queries * keys * dim == 0 || value.dims() != key.dims() {
+    let fits = [key.dims(), value.dims()] == [[batch, heads, keys, dim]; 2];
+    if !fits || batch * heads * queries * keys * dim == 0 {
         return None;
     }
     let sizes = attention::Sizes { batch, heads, queries, keys, dim };
@@ -99,7 +101,9 @@ pub(crate) fn group_norm(
     silu: bool,
 ) -> Option<Tensor<4>> {
     let shape @ [_, channels, height, width] = x.dims();
-    if shape.contains(&0) {
+    let fits =
+        channels.is_multiple_of(groups) && holds(Some(weight), channels) && holds(Some(bias), channels);
+    if !fits || shape.contains(&0) {
         return None;
     }
     let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
@@ -109,8 +113,9 @@ pub(crate) fn group_norm(
 
 /// Root-mean-square normalisation of `x`: `[n, c, h, w]` over its channels.
 pub(crate) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
-    let shape @ [_, _, height, width] = x.dims();
-    if shape.contains(&0) {
+    let shape @ [_, channels, height, width] = x.dims();
+    let fits = holds(Some(weight), channels) && holds(Some(bias), channels);
+    if !fits || shape.contains(&0) {
         return None;
     }
     let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
@@ -149,6 +154,11 @@ pub(crate) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
         return None;
     }
     Some(tensor(activation::geglu(flex(x)?.as_slice()?, width / 2), [batch, tokens, width / 2]))
+}
+
+/// Whether the tensor, if any, is of that size: the kernels rely on it.
+fn holds(x: Option<&Tensor<1>>, size: usize) -> bool {
+    x.is_none_or(|x| x.dims() == [size])
 }
 
 /// `None` only if there is a tensor that is not flex's.
