@@ -258,7 +258,7 @@ function plot(rows) {
   const one = (300 + scale).toFixed(1);
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 ${height}" font-family="sans-serif" font-size="11">
 <rect width="600" height="${height}" fill="#fff"/>
-<text x="300" y="16">our time over the peer's; the line is the peer, thin bars the middle half of our runs</text>
+<text x="10" y="16">our time over the peer's; the line is the peer, thin bars the middle half of our runs</text>
 ${bars.join("\n")}
 <path d="M${one} 24V${height - 8}" stroke="#000" stroke-dasharray="3 3"/>
 </svg>
