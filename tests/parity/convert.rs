@@ -30,6 +30,8 @@ fn plan(base: Option<&str>, parts: &[(Slot, PathBuf)]) -> Plan {
     Plan {
         base: base.map(path),
         parts: parts.to_vec(),
+        adapters: Vec::new(),
+        face_id_plus: None,
         tokenizer: None,
         loras: Vec::new(),
         clip_act: "quick_gelu".to_owned(),

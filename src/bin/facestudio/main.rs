@@ -3,8 +3,10 @@
 mod backend;
 mod component;
 mod convert;
+mod denoise;
 mod eval;
 mod generate;
+mod inputs;
 mod inspect;
 mod jobs;
 mod output;
@@ -33,6 +35,8 @@ enum Command {
     Component(component::Args),
     /// Make a model folder of other programs' checkpoints.
     Convert(convert::Args),
+    /// Run the sampling loop on given latents, embeddings and noise.
+    Denoise(denoise::Args),
     /// Make portraits of the people in photos.
     Generate(generate::Args),
     /// Measure how well a model keeps identities.
@@ -56,6 +60,7 @@ impl Command {
         match self {
             Self::Component(args) => component::run(args),
             Self::Convert(args) => convert::run(args),
+            Self::Denoise(args) => denoise::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),

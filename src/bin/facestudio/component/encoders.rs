@@ -7,7 +7,7 @@ use facestudio::encoders::vision::VisionEncoder;
 use facestudio::weights::{Component, Tensors};
 use facestudio::{Error, Result};
 
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
 
 pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let encoder = TextEncoder::load(component, device)?;

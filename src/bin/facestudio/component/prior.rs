@@ -5,7 +5,7 @@ use facestudio::Result;
 use facestudio::guidance::prior::PriorTransformer;
 use facestudio::weights::{Component, Tensors};
 
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn run(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let prior = PriorTransformer::load(component, device)?;

@@ -5,7 +5,7 @@ use facestudio::Result;
 use facestudio::sampling::{Scheduler, SchedulerConfig};
 use facestudio::weights::{Component, Tensors};
 
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn run(component: &Component, inputs: &Inputs, steps: usize, device: &Device) -> Result<Tensors> {
     let config = SchedulerConfig::from_component(component)?;

@@ -5,7 +5,7 @@ use facestudio::Result;
 use facestudio::vae::Vae;
 use facestudio::weights::{Component, Tensors};
 
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let vae = Vae::load(component, device)?;
