@@ -1,7 +1,7 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle) ─ layout (ldm, clip, face, ip_adapter) ─ lora ─ weights::write_shards ─
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, ip_adapter) ─ lora ─ weights::write_shards ─
 //! DIR/<component>/
 //! ```
 //!
@@ -15,7 +15,9 @@ pub mod ip_adapter;
 pub mod layout;
 pub mod ldm;
 pub mod lora;
+pub mod onnx;
 pub mod pickle;
+pub mod presets;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +57,8 @@ pub enum Slot {
     VisionEncoder,
     /// `face_encoder/`.
     FaceEncoder,
+    /// `detector/`.
+    Detector,
     /// `prior/`.
     Prior,
     /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
@@ -70,6 +74,7 @@ impl Slot {
             Self::TextEncoder => "text_encoder",
             Self::VisionEncoder => "vision_encoder",
             Self::FaceEncoder => "face_encoder",
+            Self::Detector => "detector",
             Self::Prior => "prior",
             Self::IpAdapter(_) => "ip_adapter",
         }
@@ -313,7 +318,7 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             Slot::TextEncoder => clip::openai_text(checkpoint, "", act, Layers::All),
             Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
             Slot::FaceEncoder => face::iresnet(checkpoint),
-            Slot::TinyVae | Slot::Prior | Slot::IpAdapter(_) => Err(Error::input(
+            Slot::TinyVae | Slot::Detector | Slot::Prior | Slot::IpAdapter(_) => Err(Error::input(
                 "convert-config",
                 format!("{} needs its config.json", slot.folder()),
                 "give the folder that holds it beside the weights",

@@ -1,7 +1,7 @@
 //! `facestudio convert`: other programs' checkpoints as a model folder.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,9 +34,12 @@ pub struct Args {
     /// A CLIP vision encoder, likewise; again for each one of an ensemble.
     #[arg(long, value_name = "PATH")]
     vision_encoder: Vec<PathBuf>,
-    /// An InsightFace identity encoder (iresnet): its PyTorch or safetensors file.
+    /// An InsightFace identity encoder (iresnet): its PyTorch, safetensors or ONNX file.
     #[arg(long, value_name = "PATH")]
     face_encoder: Option<PathBuf>,
+    /// The detector of another model folder: its `detector`.
+    #[arg(long, value_name = "DIR")]
+    detector: Option<PathBuf>,
     /// An unCLIP prior: a diffusers folder.
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
@@ -95,13 +98,23 @@ enum Version {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Dtype {
+pub enum Dtype {
     /// 8-bit integers in blocks of 32 with a scale each.
     Q8,
     /// 16-bit floats.
     F16,
     /// 32-bit floats.
     F32,
+}
+
+impl From<Dtype> for Quantization {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Q8 => Self::Q8,
+            Dtype::F16 => Self::F16,
+            Dtype::F32 => Self::None,
+        }
+    }
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -112,6 +125,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         one(Slot::TinyVae, &args.tiny_vae),
         one(Slot::TextEncoder, &args.text_encoder),
         one(Slot::FaceEncoder, &args.face_encoder),
+        one(Slot::Detector, &args.detector),
         one(Slot::Prior, &args.prior),
     ];
     let vision = args.vision_encoder.iter().map(|path| (Slot::VisionEncoder, path.clone()));
@@ -138,11 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         loras: args.lora.iter().map(|lora| scaled(lora)).collect::<Result<_>>()?,
         clip_act: args.clip_act,
         prediction_type: args.prediction_type,
-        quantization: match args.dtype {
-            Dtype::Q8 => Quantization::Q8,
-            Dtype::F16 => Quantization::F16,
-            Dtype::F32 => Quantization::None,
-        },
+        quantization: args.dtype.into(),
         card: ModelCard {
             name: args.name.or(folder_name).unwrap_or_else(|| "model".to_owned()),
             family: args.family,
@@ -151,20 +161,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             ..ModelCard::default()
         },
     };
+    converted(&plan, &args.out, args.report.as_deref())
+}
+
+/// Converts with a progress bar, tells what came out, and writes the report where one is asked for. Ctrl-C leaves nothing.
+pub fn converted(plan: &Plan, out: &Path, report: Option<&Path>) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))?;
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {pos} tensors, {msg}")?);
-    let reports = convert(&plan, &args.out, &stop, &|component, name| {
+    let reports = convert(plan, out, &stop, &|component, name| {
         bar.set_message(format!("{component}: {name}"));
         bar.inc(1);
     });
     bar.finish_and_clear();
     let reports = reports?;
     reports.iter().for_each(tell);
-    if let Some(path) = args.report {
-        write_file(&path, &serde_json::to_vec_pretty(&reports)?)?;
+    if let Some(path) = report {
+        write_file(path, &serde_json::to_vec_pretty(&reports)?)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod inputs;
 mod inspect;
 mod jobs;
 mod output;
+mod presets;
 mod quantize;
 mod serve;
 mod synth;
@@ -43,6 +44,8 @@ enum Command {
     Eval(eval::Args),
     /// Say what a model, a component, a safetensors file or a generated picture holds.
     Inspect(inspect::Args),
+    /// Named recipes: what to fetch for a whole model, and its conversion.
+    Presets(presets::Args),
     /// Store a model's weights in fewer bits.
     Quantize(quantize::Args),
     /// Serve the page and the models on this machine.
@@ -64,6 +67,7 @@ impl Command {
             Self::Eval(args) => eval::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Presets(args) => presets::run(args),
             Self::Quantize(args) => quantize::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Synth(args) => synth::run(args),

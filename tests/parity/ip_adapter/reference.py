@@ -11,6 +11,7 @@ to keep the files small. Made with torch 2.11.0 and diffusers 0.42.1.
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from diffusers import (
     AutoencoderKL,
     EulerAncestralDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -191,7 +193,7 @@ def faces(count, config):
 class Run:
     """A pipeline whose noise is given, and what it was given."""
 
-    def __init__(self, adapters, scales, strength=None):
+    def __init__(self, adapters, scales, kind=StableDiffusionPipeline):
         self.unet = unet()
         text = CLIPTextModel(
             CLIPTextConfig(
@@ -202,7 +204,6 @@ class Run:
         self.scheduler = EulerAncestralDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
         )
-        kind = StableDiffusionPipeline if strength is None else StableDiffusionImg2ImgPipeline
         self.pipe = kind(
             vae=vae, text_encoder=text, tokenizer=None, unet=self.unet, scheduler=self.scheduler, safety_checker=None,
             feature_extractor=None, requires_safety_checker=False,
@@ -216,7 +217,7 @@ class Run:
             self.pipe.set_ip_adapter_scale(scales)
 
     @torch.no_grad()
-    def __call__(self, name, embeds, height, width, masks=None, guidance_scale=4.0, init=None, strength=None):
+    def __call__(self, name, embeds, height, width, masks=None, guidance_scale=4.0, init=None, strength=None, mask=None):
         steps = STEPS if strength is None else min(int(STEPS * strength), STEPS)
         given = {
             "latents": torch.randn(1, 4, height, width),
@@ -245,10 +246,12 @@ class Run:
         else:
             given["init_latents"] = init
             # What `prepare_latents` would encode is given as latents already: as many channels as the UNet takes.
-            from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as module
-
+            module = sys.modules[type(self.pipe).__module__]
             module.randn_tensor = lambda *_, **__: given["latents"]
             options |= {"image": init, "strength": strength}
+        if mask is not None:
+            given["mask"] = mask
+            options |= {"mask_image": mask, "masked_image_latents": init, "height": height, "width": width}
 
         def keep(pipe, i, t, now):
             seen.append(now["latents"].clone())
@@ -320,7 +323,7 @@ one_step()
 alone = Run(lambda unet: unet.load_state_dict(both.plain) and [both.adapters[1]], 0.7)
 embeds = [("image_embeds", style, torch.zeros_like(style))]
 alone("one", embeds, 8, 8)
-changed = Run(lambda unet: unet.load_state_dict(both.plain) and [both.adapters[1]], 0.7, strength=0.6)
+changed = Run(lambda unet: unet.load_state_dict(both.plain) and [both.adapters[1]], 0.7, StableDiffusionImg2ImgPipeline)
 changed("from_picture", embeds, 8, 8, init=torch.randn(1, 4, 8, 8), strength=0.6)
 
 # FaceID with its LoRA, as it is published: one dictionary of two, saved by PyTorch.
@@ -346,3 +349,9 @@ face.pipe.load_ip_adapter(state, subfolder=None, weight_name=None, image_encoder
 face.pipe.set_ip_adapter_scale(0.9)
 identity = torch.nn.functional.normalize(torch.randn(1, 1, FACE_ID["id_embed_dim"]), dim=-1)
 face("face_id", [("id_embeds", identity, torch.zeros_like(identity))], 8, 8)
+
+# Inpainting with a UNet of four channels: latents outside the mask are put back after every step.
+inpaint = Run(lambda unet: unet.load_state_dict(both.plain) and [both.adapters[1]], 0.7, StableDiffusionInpaintPipeline)
+mask = torch.zeros(1, 1, 8, 8)
+mask[..., 2:6, 1:5] = 1
+inpaint("inpaint", embeds, 8, 8, init=torch.randn(1, 4, 8, 8), strength=1.0, mask=mask)
