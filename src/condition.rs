@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn adapters_act_in_their_part_of_the_steps_alone() {
+        let device = burn::tensor::Device::flex();
+        let tokens = || Tensor::<3>::zeros([1, 2, 3], &device);
+        let early = AdapterStream { interval: 0.0..0.5, ..AdapterStream::new(0, tokens()) };
+        let condition = Condition::text(tokens(), vec![early, AdapterStream::new(1, tokens())]);
+        let at = |progress| -> Vec<usize> {
+            condition.at(progress).adapters.iter().map(|stream| stream.adapter).collect()
+        };
+        assert_eq!([at(0.0), at(0.49), at(0.5), at(0.96)], [vec![0, 1], vec![0, 1], vec![1], vec![1]]);
+    }
+
+    #[test]
     fn a_mask_of_the_wrong_size_is_named() {
         let error = Regions::new(4, 4, vec![vec![0.0; 15]], 0).unwrap_err();
         assert_eq!(error.code, "mask-size");

@@ -1,4 +1,4 @@
-//! [`FaceStudio::generate`]: the whole flow on one screen, and the only loop.
+//! [`FaceStudio::generate`]: the whole flow on one screen. The only sampling loop is [`denoise`].
 
 mod adapters;
 mod denoise;

@@ -104,6 +104,27 @@ fn inpainting() {
     assert_parity(model.path(), "inpaint", &["--guidance-scale", "4", "--ip-scale", "0.7"]);
 }
 
+#[test]
+fn an_interval_ends_an_adapter_between_two_steps() {
+    let model = with_the_second_adapter_alone();
+    let config = model.path().join("ip_adapter/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen('{', "{ \"interval\": [0, 0.5],", 1)).unwrap();
+    let inputs = fixture("sd").join("one.safetensors");
+    let (whole, part) = (
+        read(&inputs).0["steps"].clone(),
+        denoise(model.path(), &inputs, &["--guidance-scale", "4", "--ip-scale", "0.7"]),
+    );
+    let one = whole.1.len() / 25;
+    let off = |step: usize| {
+        let range = step * one..(step + 1) * one;
+        difference(&part.0["steps"].1[range.clone()], &whole.1[range])
+    };
+    // 13 of 25 steps begin before the half.
+    assert!((0..13).all(|step| off(step) < TOLERANCE));
+    assert!((13..25).all(|step| off(step) > 10.0 * TOLERANCE), "{:?}", (13..25).map(off).collect::<Vec<_>>());
+}
+
 /// FaceID as it is published, one pickled dictionary of two; its LoRA goes into the UNet.
 #[test]
 fn a_converted_face_id_with_its_lora() {
@@ -132,7 +153,8 @@ fn an_adapter_that_cannot_be_converted_is_told_why() {
     let out = folder.path().join("out");
     let (face_id, plus) = (fixture("face_id.bin"), fixture("face_id_plus").join("model.safetensors"));
     let unet = fixture("sd").join("unet");
-    let cases: [(&[(&str, &Path)], &str, &str); 5] = [
+    type Case<'a> = (&'a [(&'a str, &'a Path)], &'a str, &'a str);
+    let cases: [Case; 5] = [
         (&[("--identity-adapter", &face_id)], "convert-config", "LoRA"),
         (&[("--identity-adapter", &plus)], "convert-config", "FaceID-Plus"),
         (&[("--unet", &unet), ("--style-adapter", &face_id)], "convert-config", "style"),
@@ -214,15 +236,19 @@ fn what_fits_no_adapter_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (inputs, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
     let whole = read(&fixture("sd").join("two.safetensors"));
-    let cases: [(&str, &str, &[&str], &str); 4] = [
+    let cases: [(&str, &str, &[&str], &str); 5] = [
         ("negative_hidden_states.0", "input-missing", &[], "negative_hidden_states.0"),
         ("noise", "input-missing", &[], "noise"),
+        ("init_latents", "input-missing", &[], "init_latents"),
         ("steps", "ip-scale", &["--ip-scale", "1", "--ip-scale", "1", "--ip-scale", "1"], "3 values"),
         ("hidden_states.0", "input-missing", &[], "hidden_states.0"),
     ];
     for (drop, code, arguments, named) in cases {
         let mut given = whole.clone();
         given.0.remove(drop);
+        if drop == "init_latents" {
+            given.0.insert("mask".to_owned(), (vec![1, 1, 8, 16], vec![1.0; 128]));
+        }
         std::fs::write(&inputs, encode(&given, Quantization::None, &Default::default()).unwrap()).unwrap();
         let run = facestudio(
             &[&["denoise", "--steps", "25", "--guidance-scale", "4"], arguments].concat(),

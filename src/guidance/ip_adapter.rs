@@ -308,6 +308,7 @@ pub struct Projection {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a program holds a handful of adapters")]
 enum Network {
     Image(ImageProjection),
     Plus(Queries, Perceiver),

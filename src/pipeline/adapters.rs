@@ -207,7 +207,10 @@ impl AdapterGuidance {
         let reads_states = self
             .of_role(Role::Identity)
             .any(|(_, adapter)| adapter.projection.needs().hidden_states.is_some());
-        let mixed = request.people.iter().position(|person| person.identities.len() > 1);
+        let mixes = |person: &Person| {
+            person.identities.iter().filter(|identity| !identity.photos.is_empty()).count() > 1
+        };
+        let mixed = request.people.iter().position(mixes);
         if let Some(i) = mixed.filter(|_| reads_states) {
             return Err(Error::input(
                 "mix-unsupported",

@@ -85,15 +85,16 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
         _ => start.clone() * schedule.init_noise_sigma(),
     };
     let [_, _, height, width] = start.dims();
-    let mask: Option<Tensor<4>> =
-        inputs.optional("mask", [Exactly(1), Exactly(1), shape[2], shape[3]], device)?;
-    let held = match (&init, mask) {
-        (Some(init), Some(_)) => {
-            let (_, values) = inputs.values("mask")?;
-            let canvas = Canvas { width, height, latent_width: width, latent_height: height };
-            Some(Held::new(init, values, &start, &canvas))
-        }
-        _ => None,
+    let held = if inputs.has("mask") {
+        let init = init
+            .as_ref()
+            .map_or_else(|| inputs.tensor("init_latents", shape, device), |init| Ok(init.clone()))?;
+        inputs.shape("mask", [Exactly(1), Exactly(1), shape[2], shape[3]])?;
+        let (_, values) = inputs.values("mask")?;
+        let canvas = Canvas { width, height, latent_width: width, latent_height: height };
+        Some(Held::new(&init, values, &start, &canvas))
+    } else {
+        None
     };
 
     let mut unet = UNet2DConditionModel::load(&unet_folder, device)?;
