@@ -1,26 +1,34 @@
 //! [`Condition`]: the one value that crosses from the guidance into the denoiser.
 
+mod adapter;
+
+pub use adapter::{AdapterStream, LayerScale, Masks, Places};
+
 use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
 
-/// What the UNet's cross-attention attends to.
+/// What the UNet's cross-attention attends to: FaceStudio's guidance tokens, or a text's, and any number of adapters'
+/// tokens beside them. A model without adapters simply has no such streams.
 ///
 /// One identity without regions is plain cross-attention. With [`Regions`], features at a position
 /// attend to each identity apart, `F̂^i = Attention(Q, K^i, V^i)`, and are blended by the regions' weights
 /// there (paper section 3.4): an identity whose weight is zero at a position cannot alter it.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Guidance tokens of each identity, `[batch, tokens, channels]`, all of one shape.
+    /// What the UNet's own keys and values are made of: guidance tokens of each identity, or the text's tokens alone,
+    /// `[batch, tokens, channels]`, all of one shape.
     pub identities: Vec<Tensor<3>>,
     /// Where each identity acts; `None` only with a single identity.
     pub regions: Option<Regions>,
+    /// What decoupled cross-attention adds.
+    pub adapters: Vec<AdapterStream>,
 }
 
 impl Condition {
     /// One guidance everywhere: `tokens` is `[batch, tokens, channels]`.
     pub fn single(tokens: Tensor<3>) -> Self {
-        Self { identities: vec![tokens], regions: None }
+        Self { identities: vec![tokens], regions: None, adapters: Vec::new() }
     }
 
     /// Several identities with their regions.
@@ -42,18 +50,36 @@ impl Condition {
                 "give one region (box or mask) per person",
             ));
         }
-        Ok(Self { identities, regions: Some(regions) })
+        Ok(Self { identities, regions: Some(regions), adapters: Vec::new() })
     }
 
-    /// Concatenates two conditions of equal identities and regions along the batch: classifier-free guidance's two halves.
+    /// A text's tokens `[batch, tokens, channels]`, with adapters' streams beside them.
+    pub fn text(tokens: Tensor<3>, adapters: Vec<AdapterStream>) -> Self {
+        Self { adapters, ..Self::single(tokens) }
+    }
+
+    /// Concatenates two conditions of equal identities, regions and adapters along the batch: classifier-free guidance's
+    /// two halves.
     pub fn cat(first: Self, second: Self) -> Self {
-        let identities = first
-            .identities
-            .into_iter()
-            .zip(second.identities)
-            .map(|(a, b)| Tensor::cat(vec![a, b], 0))
-            .collect();
-        Self { identities, regions: first.regions }
+        let pairs = |first: Vec<Tensor<3>>, second: Vec<Tensor<3>>| {
+            first.into_iter().zip(second).map(|(a, b)| Tensor::cat(vec![a, b], 0)).collect()
+        };
+        let adapters = first.adapters.into_iter().zip(second.adapters).map(|(first, second)| AdapterStream {
+            identities: pairs(first.identities, second.identities),
+            ..first
+        });
+        Self {
+            adapters: adapters.collect(),
+            identities: pairs(first.identities, second.identities),
+            regions: first.regions,
+        }
+    }
+
+    /// What of it acts after `progress` (0 to 1) of the sampling steps: adapters may act in a part of them only.
+    pub fn at(&self, progress: f32) -> Self {
+        let mut now = self.clone();
+        now.adapters.retain(|stream| stream.acts_at(progress));
+        now
     }
 }
 
@@ -182,6 +208,18 @@ mod tests {
                 assert!((total - 1.0).abs() < 1e-5, "{h}×{w} at {p}: {total}");
             }
         }
+    }
+
+    #[test]
+    fn adapters_act_in_their_part_of_the_steps_alone() {
+        let device = burn::tensor::Device::flex();
+        let tokens = || Tensor::<3>::zeros([1, 2, 3], &device);
+        let early = AdapterStream { interval: 0.0..0.5, ..AdapterStream::new(0, tokens()) };
+        let condition = Condition::text(tokens(), vec![early, AdapterStream::new(1, tokens())]);
+        let at = |progress| -> Vec<usize> {
+            condition.at(progress).adapters.iter().map(|stream| stream.adapter).collect()
+        };
+        assert_eq!([at(0.0), at(0.49), at(0.5), at(0.96)], [vec![0, 1], vec![0, 1], vec![1], vec![1]]);
     }
 
     #[test]

@@ -464,3 +464,77 @@ fn components_that_do_not_fit_are_named() {
         assert_eq!(FaceStudio::load(&files, &Device::flex()).unwrap_err().code, "model-mismatch", "{to}");
     }
 }
+
+fn with_adapters(pictures: bool) -> FaceStudio {
+    FaceStudio::load(&tiny_model::files_with_adapters(pictures), &Device::flex()).unwrap()
+}
+
+#[test]
+fn adapters_take_the_same_request_and_every_part_of_it_counts() {
+    for pictures in [false, true] {
+        let studio = with_adapters(pictures);
+        assert!(studio.reads_words());
+        let whole = picture(&studio, &request());
+        assert_eq!(worst(&whole, &picture(&studio, &request())), 0);
+        for changed in [
+            GenerateRequest { people: vec![person(BEN)], ..request() },
+            GenerateRequest { people: Vec::new(), ..request() },
+            GenerateRequest { style: Some(style(220)), ..request() },
+            GenerateRequest { prompt: "a woman with red hair".to_owned(), ..request() },
+            GenerateRequest { negative_prompt: "a hat".to_owned(), ..request() },
+            GenerateRequest { alpha: 0.8, ..request() },
+            GenerateRequest { guidance_scale: 1.0, ..request() },
+        ] {
+            assert!(worst(&whole, &picture(&studio, &changed)) > 0, "{changed:?}");
+        }
+    }
+}
+
+#[test]
+fn alpha_moves_from_the_prompt_to_the_style_adapter() {
+    let studio = with_adapters(false);
+    let of = |alpha, style, prompt: &str| {
+        picture(&studio, &GenerateRequest { alpha, style, prompt: prompt.to_owned(), ..request() })
+    };
+    let prompt = "a smiling man";
+    assert_eq!(worst(&of(1.0, Some(style(90)), prompt), &of(0.3, Some(style(90)), "")), 0);
+    assert_eq!(worst(&of(0.0, Some(style(90)), prompt), &of(0.3, None, prompt)), 0);
+    assert!(worst(&of(0.0, Some(style(90)), prompt), &of(1.0, Some(style(90)), prompt)) > 0);
+}
+
+#[test]
+fn adapters_keep_people_in_their_regions() {
+    for pictures in [false, true] {
+        let studio = with_adapters(pictures);
+        let side = |x| RelativeBox { x, y: 0.0, width: 0.4, height: 1.0 };
+        let two = |colours: [[u8; 3]; 2], xs: [f32; 2], background| GenerateRequest {
+            people: colours.map(person).to_vec(),
+            layout: Layout::Boxes(xs.map(side).to_vec()),
+            background: Background::Person(background),
+            ..request()
+        };
+        let first = picture(&studio, &two([ANN, BEN], [0.0, 0.6], 0));
+        // Sums are taken in another order.
+        assert!(worst(&first, &picture(&studio, &two([BEN, ANN], [0.6, 0.0], 1))) <= 1);
+        assert!(worst(&first, &picture(&studio, &two([BEN, ANN], [0.0, 0.6], 0))) > 1);
+    }
+}
+
+#[test]
+fn what_adapters_give_no_meaning_is_refused_with_the_reason() {
+    let mixed = Person {
+        identities: [ANN, BEN].map(|face| Identity { photos: vec![photo(face)], beta: 1.0 }).to_vec(),
+    };
+    let mixed = GenerateRequest { people: vec![mixed], ..request() };
+    let (embeddings, pictures) = (with_adapters(false), with_adapters(true));
+    assert!(worst(&picture(&embeddings, &mixed), &picture(&embeddings, &request())) > 0);
+    assert_eq!(generate(&pictures, &mixed).unwrap_err().code, "mix-unsupported");
+    let photos = GenerateRequest { people: vec![Person::new(vec![photo(ANN), photo(BEN)])], ..request() };
+    assert!(worst(&picture(&pictures, &photos), &picture(&pictures, &request())) > 0);
+
+    let mut files = tiny_model::files_with_adapters(false);
+    files.0.retain(|path, _| !path.starts_with("ip_adapter_2/"));
+    let faces_alone = FaceStudio::load(&files, &Device::flex()).unwrap();
+    assert_eq!(generate(&faces_alone, &request()).unwrap_err().code, "adapter-missing");
+    picture(&faces_alone, &GenerateRequest { style: None, ..request() });
+}

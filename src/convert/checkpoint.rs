@@ -9,6 +9,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::onnx::Graph;
 use super::pickle::{self, View};
 use crate::error::{Error, Result};
 use crate::weights::{SafetensorsHeader, TensorSource, decode};
@@ -37,6 +38,7 @@ enum Content {
         /// Where each storage's bytes lie in the file.
         storages: BTreeMap<String, Range<u64>>,
     },
+    Onnx(Graph),
 }
 
 impl Checkpoint {
@@ -56,6 +58,14 @@ impl Checkpoint {
             }
         }
         Ok(Self(pieces))
+    }
+
+    /// The operators of an ONNX file; `None` for files of tensors alone.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.0.iter().find_map(|piece| match &piece.content {
+            Content::Onnx(graph) => Some(graph),
+            _ => None,
+        })
     }
 
     fn piece(&self, name: &str) -> Option<&Piece> {
@@ -153,7 +163,11 @@ impl Piece {
             let size = file.metadata().map_err(|e| failed(&e))?.len();
             let mut start = [0; 4];
             file.read_exact(&mut start).map_err(|e| failed(&e))?;
-            let content = if start == *b"PK\x03\x04" {
+            let onnx = path.extension().is_some_and(|extension| extension == "onnx");
+            let content = if onnx {
+                // Its lengths lie between the tensors: it is read once whole, then tensor by tensor.
+                Content::Onnx(Graph::read(&part(&mut file, 0..size)?)?)
+            } else if start == *b"PK\x03\x04" {
                 torch(&mut file, size)?
             } else if start.starts_with(b"\x80\x02") {
                 return Err(Error::weights(
@@ -174,6 +188,7 @@ impl Piece {
         match &self.content {
             Content::Safetensors(header) => header.names(),
             Content::Torch { views, .. } => views.keys().cloned().collect(),
+            Content::Onnx(graph) => graph.initializers.keys().cloned().collect(),
         }
     }
 
@@ -181,6 +196,7 @@ impl Piece {
         match &self.content {
             Content::Safetensors(header) => header.shape(name),
             Content::Torch { views, .. } => views.get(name).map(|view| view.shape.clone()),
+            Content::Onnx(graph) => graph.initializers.get(name).map(|tensor| tensor.shape.clone()),
         }
     }
 
@@ -194,6 +210,10 @@ impl Piece {
                 let view = &views[name];
                 let storage = storages.get(&view.storage).ok_or_else(|| damaged(name, "has no storage"))?;
                 read_view(name, view, storage, |range| part(&mut file, range))
+            }
+            Content::Onnx(graph) => {
+                let tensor = &graph.initializers[name];
+                decode(name, tensor.dtype, &part(&mut file, tensor.range.clone())?)
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::weights::TensorSource;
 
 /// How a tensor differs from the one it is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Change {
     /// In its shape at most.
     Shape,
@@ -15,6 +15,8 @@ enum Change {
     Transposed,
     /// Some of the first dimension's rows.
     Rows(Range<usize>),
+    /// Made of none: every number is this one.
+    Filled(f32),
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +77,11 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
+    /// A tensor that the checkpoint leaves out, since every number of it is `value`.
+    pub fn fill(&mut self, to: impl Into<String>, shape: Vec<usize>, value: f32) -> Result<()> {
+        self.put("a constant", to, shape, Change::Filled(value))
+    }
+
     fn put(&mut self, from: &str, to: impl Into<String>, shape: Vec<usize>, change: Change) -> Result<()> {
         let to = to.into();
         let origin = Origin { name: from.to_owned(), shape, change };
@@ -100,10 +107,13 @@ impl TensorSource for Layout<'_> {
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let Some(origin) = self.tensors.get(name) else { return self.source.read(name) };
+        if let Change::Filled(value) = origin.change {
+            return Ok(vec![value; origin.shape.iter().product()]);
+        }
         let values = self.source.read(&origin.name)?;
         let width = origin.shape.iter().skip(1).product::<usize>();
         Ok(match &origin.change {
-            Change::Shape => values,
+            Change::Shape | Change::Filled(_) => values,
             Change::Rows(rows) => values[rows.start * width..rows.end * width].to_vec(),
             Change::Transposed => {
                 let (rows, columns) = (origin.shape[0], origin.shape[1]);

@@ -1,7 +1,8 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle) ─ layout (ldm, clip, face) ─ lora ─ weights::write_shards ─ DIR/<component>/
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, ip_adapter) ─ lora ─ weights::write_shards ─
+//! DIR/<component>/
 //! ```
 //!
 //! Every step is a view: tensors are read from the disk when their shard is written, and one shard's are in memory at a time.
@@ -10,10 +11,13 @@
 pub mod checkpoint;
 pub mod clip;
 pub mod face;
+pub mod ip_adapter;
 pub mod layout;
 pub mod ldm;
 pub mod lora;
+pub mod onnx;
 pub mod pickle;
+pub mod presets;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +35,7 @@ use crate::weights::{
 
 use checkpoint::Checkpoint;
 use clip::{Layers, Tower};
+use ip_adapter::{Adapter, FaceIdPlus};
 use layout::Layout;
 use lora::{Lora, Merged};
 
@@ -52,8 +57,12 @@ pub enum Slot {
     VisionEncoder,
     /// `face_encoder/`.
     FaceEncoder,
+    /// `detector/`.
+    Detector,
     /// `prior/`.
     Prior,
+    /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
+    IpAdapter(usize),
 }
 
 impl Slot {
@@ -65,7 +74,9 @@ impl Slot {
             Self::TextEncoder => "text_encoder",
             Self::VisionEncoder => "vision_encoder",
             Self::FaceEncoder => "face_encoder",
+            Self::Detector => "detector",
             Self::Prior => "prior",
+            Self::IpAdapter(_) => "ip_adapter",
         }
     }
 
@@ -85,6 +96,10 @@ pub struct Plan {
     pub base: Option<PathBuf>,
     /// Single components; they take the place of the base's.
     pub parts: Vec<(Slot, PathBuf)>,
+    /// Adapters of the IP-Adapter family, in the order of their folders.
+    pub adapters: Vec<Adapter>,
+    /// Which FaceID-Plus an adapter is, where one is.
+    pub face_id_plus: Option<FaceIdPlus>,
     /// A folder with `vocab.json` and `merges.txt`, where the base has none.
     pub tokenizer: Option<PathBuf>,
     /// Updates to merge, and how much of each.
@@ -130,6 +145,8 @@ pub fn convert(
         .iter()
         .map(|(path, scale)| Ok((Checkpoint::open(path)?, *scale)))
         .collect::<Result<Vec<_>>>()?;
+    let adapters =
+        plan.adapters.iter().map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
     let mut reports = Vec::new();
     write_folder(out, |out| {
         let mut unused: Vec<BTreeSet<String>> =
@@ -138,11 +155,20 @@ pub fn convert(
         for (folder, slot, path) in components(plan)? {
             let checkpoint = Checkpoint::open(&path)?;
             let (config, layout) = read(slot, &path, &checkpoint, plan)?;
-            let updates: Vec<Lora> =
+            let mut updates: Vec<Lora> =
                 loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
+            let of_adapters =
+                if slot == Slot::Unet { adapter_loras(plan, &adapters, &layout)? } else { Vec::new() };
+            // FaceID is trained with its LoRA whole (`lora_scale`, 1 upstream).
+            updates.extend(of_adapters.iter().map(|source| Lora { source, scale: 1.0 }));
             converted.push(slot);
             let merged = slot.lora().map(|network| Merged::new(&layout, network, &updates)).transpose()?;
             let found = merged.as_ref().map_or(0, Merged::count);
+            for (source, merged) in of_adapters.iter().zip(merged.iter().cycle()) {
+                let mut unused: BTreeSet<String> = source.names().into_iter().collect();
+                unused.retain(|name| !merged.used(source).any(|used| used == name));
+                lora::refuse_unused(&unused, &[lora::UNET])?;
+            }
             for (unused, lora) in unused.iter_mut().zip(&updates) {
                 for name in merged.iter().flat_map(|merged| merged.used(lora.source)) {
                     unused.remove(name);
@@ -176,6 +202,9 @@ pub fn convert(
             lora::refuse_unused(unused, &converted.iter().filter_map(|slot| slot.lora()).collect::<Vec<_>>())
                 .map_err(|e| e.context(path.display()))?;
         }
+        if !converted.contains(&Slot::Unet) {
+            refuse_loras(plan, &adapters)?;
+        }
         tokenizer(plan, out)?;
         scheduler(plan, out)?;
         let mut card = plan.card.clone();
@@ -183,6 +212,32 @@ pub fn convert(
         out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
     })?;
     Ok(reports)
+}
+
+/// The LoRAs that adapters bring for the UNet.
+fn adapter_loras<'a>(
+    plan: &Plan,
+    adapters: &'a [Checkpoint],
+    unet: &dyn TensorSource,
+) -> Result<Vec<Layout<'a>>> {
+    let mut found = Vec::new();
+    for (adapter, source) in plan.adapters.iter().zip(adapters) {
+        found.extend(ip_adapter::lora(source, unet).map_err(|e| e.context(adapter.path.display()))?);
+    }
+    Ok(found)
+}
+
+/// Fails with `convert-config` if an adapter brings a LoRA: there is no UNet to merge it into.
+fn refuse_loras(plan: &Plan, adapters: &[Checkpoint]) -> Result<()> {
+    let with = |source: &Checkpoint| source.names().iter().any(|name| ip_adapter::is_lora(name));
+    match plan.adapters.iter().zip(adapters).find(|(_, source)| with(source)) {
+        None => Ok(()),
+        Some((adapter, _)) => Err(Error::input(
+            "convert-config",
+            format!("{} brings a LoRA for a unet that is not converted with it", adapter.path.display()),
+            "give --base or --unet as well: the LoRA is merged into it",
+        )),
+    }
 }
 
 /// Every component with its folder and where it comes from.
@@ -196,16 +251,21 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
             of_base.push((slot, path));
         }
     }
+    let adapters = plan.adapters.iter().enumerate();
+    let adapters: Vec<_> = adapters.map(|(i, adapter)| (Slot::IpAdapter(i), adapter.path.clone())).collect();
     let mut found = Vec::new();
     let mut vision = 0;
-    for (slot, path) in of_base.iter().chain(&plan.parts) {
-        let folder = match slot {
+    for (slot, path) in of_base.iter().chain(&plan.parts).chain(&adapters) {
+        let number = match slot {
             Slot::VisionEncoder => {
                 vision += 1;
-                if vision == 1 { slot.folder().to_owned() } else { format!("{}_{vision}", slot.folder()) }
+                vision
             }
-            _ => slot.folder().to_owned(),
+            Slot::IpAdapter(i) => i + 1,
+            _ => 1,
         };
+        let folder =
+            if number == 1 { slot.folder().to_owned() } else { format!("{}_{number}", slot.folder()) };
         if found.iter().any(|(other, _, _)| *other == folder) {
             return Err(Error::input("convert-twice", format!("{folder} is given twice"), "give it once"));
         }
@@ -225,6 +285,11 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
 fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) -> Result<(Value, Layout<'a>)> {
     let act = plan.clip_act.as_str();
     let read = || {
+        if let Slot::IpAdapter(i) = slot
+            && let Some(adapter) = plan.adapters.get(i)
+        {
+            return ip_adapter::ip_adapter(checkpoint, adapter, plan.face_id_plus);
+        }
         if path.is_dir() {
             let config = small_file(&path.join("config.json"))?;
             let config: Value = serde_json::from_slice(&config).map_err(|e| {
@@ -253,7 +318,7 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             Slot::TextEncoder => clip::openai_text(checkpoint, "", act, Layers::All),
             Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
             Slot::FaceEncoder => face::iresnet(checkpoint),
-            Slot::TinyVae | Slot::Prior => Err(Error::input(
+            Slot::TinyVae | Slot::Detector | Slot::Prior | Slot::IpAdapter(_) => Err(Error::input(
                 "convert-config",
                 format!("{} needs its config.json", slot.folder()),
                 "give the folder that holds it beside the weights",

@@ -56,7 +56,17 @@ impl Encoder {
     /// `[batch, tokens, hidden]` → the same shape. `bias` is added to the attention scores,
     /// `[batch, heads, tokens, tokens]`.
     pub(super) fn forward(&self, hidden_states: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
-        self.layers.iter().fold(hidden_states, |x, layer| layer.forward(x, bias.clone()))
+        self.last_two(hidden_states, bias).1
+    }
+
+    /// The states before the last layer, and after it.
+    pub(super) fn last_two(
+        &self,
+        hidden_states: Tensor<3>,
+        bias: Option<Tensor<4>>,
+    ) -> (Tensor<3>, Tensor<3>) {
+        let first = (hidden_states.clone(), hidden_states);
+        self.layers.iter().fold(first, |(_, x), layer| (x.clone(), layer.forward(x, bias.clone())))
     }
 }
 

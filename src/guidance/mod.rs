@@ -3,5 +3,6 @@
 
 pub mod classifier_free;
 pub mod fusion;
+pub mod ip_adapter;
 pub mod mixing;
 pub mod prior;

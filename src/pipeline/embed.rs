@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::models::Models;
 use crate::encoders::detector::{DecodeOptions, Detection, Detector, FACE_STRIDE};
-use crate::encoders::vision::Preprocessing;
+use crate::encoders::vision::{Preprocessing, VisionEnsemble};
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
 use crate::image::align;
@@ -73,9 +73,20 @@ impl Found {
 
 /// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
 pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
+    face(models, photo, &largest(models, photo, name, device).await?, name, device).await
+}
+
+/// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
+pub async fn largest(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
     let found = detect(&models.detector, photo, false, device).await?;
-    let largest = found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area()));
-    face(models, photo, &largest.ok_or_else(|| not_found(name))?, name, device).await
+    found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
+}
+
+/// A face brought onto [`align::TEMPLATE`], `size × size` pixels.
+pub fn aligned(photo: &RgbImage, face: &Found, size: usize) -> Result<RgbImage> {
+    // `align` counts from the centre of the top left pixel, detections from its corner.
+    let landmarks = face.landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
+    align::align(photo, &landmarks, size)
 }
 
 /// There is no face in the picture called `name`.
@@ -95,10 +106,9 @@ pub async fn face(
     name: &str,
     device: &Device,
 ) -> Result<Vec<f32>> {
-    // `align` counts from the centre of the top left pixel, detections from its corner.
-    let landmarks = face.landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
-    let crop = align::align(photo, &landmarks, models.face_encoder.image_size())?;
-    let embeds = models.face_encoder.embed(signed_tensor(&[&crop], device)?)?;
+    let encoder = models.face_encoder()?;
+    let crop = aligned(photo, face, encoder.image_size())?;
+    let embeds = encoder.embed(signed_tensor(&[&crop], device)?)?;
     let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
     let data = embeds.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
     let embedding = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
@@ -132,8 +142,13 @@ pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, devic
 }
 
 /// A style image's embedding, `e_h = CLIP_V(I_h)` with its faces hidden as in training (paper section 3.1) → `[1, dim]`.
-pub async fn style(models: &Models, picture: &RgbImage, device: &Device) -> Result<Tensor<2>> {
-    let encoders = &models.vision.encoders;
+pub async fn style(
+    vision: &VisionEnsemble,
+    models: &Models,
+    picture: &RgbImage,
+    device: &Device,
+) -> Result<Tensor<2>> {
+    let encoders = &vision.encoders;
     let largest = encoders.iter().map(|encoder| encoder.preprocessing().size).max().unwrap_or(1);
     let mut picture = shrunk(picture, (STYLE_SIDES * largest) as u32);
     for face in detect(&models.detector, &picture, false, device).await? {
@@ -147,7 +162,7 @@ pub async fn style(models: &Models, picture: &RgbImage, device: &Device) -> Resu
             clip_tensor(&picture, size, mean, std, device)
         })
         .collect::<Result<_>>()?;
-    models.vision.forward(pixel_values)
+    vision.forward(pixel_values)
 }
 
 /// The picture with its shorter side at most `side`.

@@ -2,12 +2,12 @@
 
 use burn::tensor::Device;
 
-use super::prompt::TextBranch;
+use super::adapters::{ADAPTER, AdapterGuidance};
+use super::fused::FusedGuidance;
 use crate::encoders::detector::Detector;
 use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
-use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Result};
-use crate::guidance::fusion::{Fusion, FusionConfig};
+use crate::guidance::fusion::FusionConfig;
 use crate::sampling::SchedulerConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
@@ -18,16 +18,10 @@ use crate::weights::{Component, Files};
 pub struct Models {
     /// `detector/`.
     pub detector: Detector,
-    /// `face_encoder/`.
-    pub face_encoder: FaceEncoder,
-    /// `vision_encoder/`, `vision_encoder_2/`, and so on.
-    pub vision: VisionEnsemble,
-    /// `tokenizer/`, `text_encoder/` and `prior/`; a folder without a prior draws from style images alone.
-    pub text: Option<TextBranch>,
-    /// `guidance/`.
-    pub fusion: Fusion,
-    /// Width of the identity embedding.
-    pub id_embed_dim: usize,
+    /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
+    pub face_encoder: Option<FaceEncoder>,
+    /// What the UNet attends to, and how it is made.
+    pub guidance: Guidance,
     /// `unet/`.
     pub unet: UNet2DConditionModel,
     /// `[height, width]` of the latents that the UNet was trained on, where its config says.
@@ -38,6 +32,26 @@ pub struct Models {
     pub tiny_vae: Option<Vae>,
     /// `scheduler/`.
     pub scheduler: SchedulerConfig,
+}
+
+/// The families of models, by what their UNet attends to.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a program holds one")]
+pub enum Guidance {
+    /// FaceStudio's guidance tokens.
+    Fused(FusedGuidance),
+    /// A text's tokens, and those of adapters beside them.
+    Adapters(AdapterGuidance),
+}
+
+impl Guidance {
+    /// Whether prompts can be drawn from.
+    pub fn reads_words(&self) -> bool {
+        match self {
+            Self::Fused(fused) => fused.reads_words(),
+            Self::Adapters(_) => true,
+        }
+    }
 }
 
 /// A model folder and the components that it has.
@@ -59,11 +73,7 @@ impl<'a> ModelFolder<'a> {
     /// the component in any error.
     pub(super) fn load<T>(&self, folder: &str, load: impl FnOnce(&Component) -> Result<T>) -> Result<T> {
         if !self.has(folder) {
-            return Err(Error::weights(
-                "component-missing",
-                format!("the model has no component '{folder}'"),
-                "point to a whole model folder, or train or convert the missing component",
-            ));
+            return Err(missing(folder));
         }
         load(&Component::new(self.files, folder)).map_err(|e| e.context(folder))
     }
@@ -76,30 +86,33 @@ impl Models {
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let folder = ModelFolder::new(files)?;
         // Configs first: what does not fit is found before any weights are read.
-        let fusion: FusionConfig = folder.load("guidance", |c| c.json("config.json"))?;
-        let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
-        let face: FaceEncoderConfig = folder.load("face_encoder", |c| c.json("config.json"))?;
-        same("guidance tokens", fusion.cross_attention_dim, "the unet's tokens", unet.cross_attention_dim)?;
-        same("guidance's identities", fusion.id_embed_dim, "face_encoder's", face.embedding_size)?;
-        same("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
+        let adapters = folder.has(ADAPTER) && !folder.has("guidance");
+        let fusion: Option<FusionConfig> =
+            if adapters { None } else { Some(folder.load("guidance", |c| c.json("config.json"))?) };
+        let config: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
+        same("the unet's input", config.in_channels, "the unet's output", config.out_channels)?;
+        let face: Option<FaceEncoderConfig> = if folder.has("face_encoder") || !adapters {
+            Some(folder.load("face_encoder", |c| c.json("config.json"))?)
+        } else {
+            None
+        };
+        let id_embed_dim = face.as_ref().map(|face| face.embedding_size);
+        if let (Some(fusion), Some(id_embed_dim)) = (&fusion, id_embed_dim) {
+            let tokens = fusion.cross_attention_dim;
+            same("guidance tokens", tokens, "the unet's tokens", config.cross_attention_dim)?;
+            same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
+        }
 
-        let mut encoders = vec![folder.load("vision_encoder", |c| VisionEncoder::load(c, device))?];
-        for k in 2.. {
-            let name = format!("vision_encoder_{k}");
-            if !folder.has(&name) {
-                break;
+        let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
+        let guidance = match &fusion {
+            Some(fusion) => Guidance::Fused(FusedGuidance::load(&folder, fusion, device)?),
+            None => {
+                let width = config.cross_attention_dim;
+                Guidance::Adapters(AdapterGuidance::load(&folder, &mut unet, width, id_embed_dim, device)?)
             }
-            encoders.push(folder.load(&name, |c| VisionEncoder::load(c, device))?);
-        }
-        let vision = VisionEnsemble { encoders };
-        let style_width = vision.embed_dim();
-        same("guidance's styles", fusion.image_embed_dim, "the vision encoders together", style_width)?;
-        let text = if folder.has("prior") { Some(TextBranch::load(&folder, device)?) } else { None };
-        if let Some(text) = &text {
-            same("the prior", text.prior.embedding_dim(), "the vision encoders together", style_width)?;
-        }
+        };
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
-        same("the unet's input", unet.in_channels, "the vae's latents", vae.latent_channels())?;
+        same("the unet's input", config.in_channels, "the vae's latents", vae.latent_channels())?;
         let tiny_vae = if folder.has("tiny_vae") {
             Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
         } else {
@@ -110,18 +123,34 @@ impl Models {
         }
         Ok(Self {
             detector: folder.load("detector", |c| Detector::load(c, device))?,
-            face_encoder: folder.load("face_encoder", |c| FaceEncoder::load(c, device))?,
-            vision,
-            text,
-            fusion: folder.load("guidance", |c| Fusion::load(c, device))?,
-            id_embed_dim: fusion.id_embed_dim,
-            unet: folder.load("unet", |c| UNet2DConditionModel::load(c, device))?,
-            sample_size: sample_size(&unet),
+            face_encoder: match face {
+                Some(_) => Some(folder.load("face_encoder", |c| FaceEncoder::load(c, device))?),
+                None => None,
+            },
+            guidance,
+            unet,
+            sample_size: sample_size(&config),
             vae,
             tiny_vae,
             scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
         })
     }
+}
+
+impl Models {
+    /// The identity encoder; fails with `component-missing` where the model has none.
+    pub fn face_encoder(&self) -> Result<&FaceEncoder> {
+        self.face_encoder.as_ref().ok_or_else(|| missing("face_encoder"))
+    }
+}
+
+/// The model lacks a folder.
+fn missing(folder: &str) -> Error {
+    Error::weights(
+        "component-missing",
+        format!("the model has no component '{folder}'"),
+        "point to a whole model folder, or train or convert the missing component",
+    )
 }
 
 /// Fails with `model-mismatch` unless two components agree on a width.

@@ -1,15 +1,25 @@
-//! Attention, and its paper form for several identities: `F̂ = Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` (section 3.4).
+//! Attention, its paper form for several identities, `F̂ = Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` (section 3.4), and what adapters
+//! add to it, `Σ scale · Σᵢ wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)` (IP-Adapter, arXiv 2308.06721, equation 5).
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::condition::Condition;
+use crate::condition::{AdapterStream, Condition, LayerScale};
 use crate::nn::{Linear, LinearConfig, attention, merge_heads, split_heads};
 
 /// A [`Condition`] as one resolution level sees it: the identities that act there, with their weights at every
 /// position. Made once per forward pass and level, then shared by all of the level's layers.
 #[derive(Debug, Clone)]
 pub struct LevelCondition {
+    parts: Vec<Part>,
+    adapters: Vec<AdapterParts>,
+}
+
+/// One adapter's stream at a level.
+#[derive(Debug, Clone)]
+struct AdapterParts {
+    adapter: usize,
+    scale: LayerScale,
     parts: Vec<Part>,
 }
 
@@ -26,35 +36,79 @@ impl LevelCondition {
     ///
     /// Without regions, or with a single identity, that identity acts everywhere: plain cross-attention.
     /// An identity whose weight is zero at every position of the level is left out: it could not alter anything.
-    pub fn new<const D: usize>(condition: &Condition, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
-        let (dtype, device) = (like.dtype(), like.device());
-        let alone = |tokens: &Tensor<3>| Part { tokens: tokens.clone().cast(dtype), weight: None };
+    pub fn new<const D: usize>(condition: &Condition, size: [usize; 2], like: &Tensor<D>) -> Self {
+        let adapters =
+            condition.adapters.iter().map(|stream| AdapterParts::new(stream, size, like)).collect();
+        let alone = |tokens: &Tensor<3>| Part::new(tokens, None, like);
         let regions = match &condition.regions {
             Some(regions) if condition.identities.len() > 1 => regions,
-            _ => return Self { parts: condition.identities.iter().take(1).map(alone).collect() },
+            _ => return Self { parts: condition.identities.iter().take(1).map(alone).collect(), adapters },
         };
-        let weights = regions.resized(height, width);
+        let weights = regions.resized(size[0], size[1]);
         if let Some(i) = weights.iter().position(|weight| weight.iter().all(|w| *w == 1.0)) {
-            return Self { parts: vec![alone(&condition.identities[i])] };
+            return Self { parts: vec![alone(&condition.identities[i])], adapters };
         }
-        let acting = condition.identities.iter().zip(weights).filter(|(_, w)| w.iter().any(|w| *w > 0.0));
-        let parts = acting.map(|(tokens, weight)| {
-            let weight = TensorData::new(weight, [1, height * width, 1]);
-            Part {
-                weight: Some(Tensor::<3>::from_data(weight, &device).cast(dtype)),
-                tokens: tokens.clone().cast(dtype),
-            }
+        Self { parts: Part::acting(&condition.identities, weights, like), adapters }
+    }
+}
+
+impl AdapterParts {
+    fn new<const D: usize>(stream: &AdapterStream, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
+        let parts = match &stream.places {
+            Some(places) => Part::acting(&stream.identities, places.resized(height, width), like),
+            None => stream.identities.iter().take(1).map(|tokens| Part::new(tokens, None, like)).collect(),
+        };
+        Self { adapter: stream.adapter, scale: stream.scale.clone(), parts }
+    }
+}
+
+impl Part {
+    /// Of `tokens` with a weight at every position; precision and device are `like`'s.
+    fn new<const D: usize>(tokens: &Tensor<3>, weight: Option<Vec<f32>>, like: &Tensor<D>) -> Self {
+        let (dtype, device) = (like.dtype(), like.device());
+        let weight = weight.map(|weight| {
+            let positions = weight.len();
+            Tensor::<3>::from_data(TensorData::new(weight, [1, positions, 1]), &device).cast(dtype)
         });
-        Self { parts: parts.collect() }
+        Self { tokens: tokens.clone().cast(dtype), weight }
+    }
+
+    /// The identities whose weight is not zero everywhere.
+    fn acting<const D: usize>(
+        identities: &[Tensor<3>],
+        weights: Vec<Vec<f32>>,
+        like: &Tensor<D>,
+    ) -> Vec<Self> {
+        let acting = identities.iter().zip(weights).filter(|(_, w)| w.iter().any(|w| *w != 0.0));
+        acting.map(|(tokens, weight)| Self::new(tokens, Some(weight), like)).collect()
     }
 }
 
 /// Keys and values of one context, `[batch, heads, tokens, dim]`. Those of guidance tokens depend on no latents,
 /// so they are the same at every sampling step.
 #[derive(Debug, Clone)]
-pub struct KeyValue {
+struct KeyValue {
     key: Tensor<4>,
     value: Tensor<4>,
+}
+
+/// One adapter's keys and values at one cross-attention.
+#[derive(Module, Debug)]
+pub struct AdapterAttention {
+    /// `context_channels` → `channels`, no bias.
+    pub to_k_ip: Linear,
+    /// `context_channels` → `channels`, no bias.
+    pub to_v_ip: Linear,
+    layer: usize,
+}
+
+impl AdapterAttention {
+    /// For the cross-attention `attention`, the `layer`-th of its UNet.
+    pub(super) fn new(attention: &Attention, layer: usize, device: &Device) -> Self {
+        let [channels, context_channels] = attention.to_k.weight.val().dims();
+        let linear = || LinearConfig::new(context_channels, channels).with_bias(false).init(device);
+        Self { to_k_ip: linear(), to_v_ip: linear(), layer }
+    }
 }
 
 /// Multi-head attention of latents to a context: to themselves, or to guidance tokens.
@@ -68,6 +122,8 @@ pub struct Attention {
     pub to_v: Linear,
     /// `channels` → `channels`; in diffusers a list with a dropout after it.
     pub to_out: [Linear; 1],
+    /// Those of the UNet's adapters; none without.
+    pub adapters: Vec<AdapterAttention>,
     heads: usize,
     upcast: bool,
 }
@@ -88,6 +144,7 @@ impl Attention {
             to_k: linear(context_channels, false),
             to_v: linear(context_channels, false),
             to_out: [linear(channels, true)],
+            adapters: Vec::new(),
             heads,
             upcast,
         }
@@ -95,33 +152,46 @@ impl Attention {
 
     /// Self-attention, `[batch, positions, channels]` → the same shape.
     pub fn self_attention(&self, x: Tensor<3>) -> Tensor<3> {
-        let key_value = self.key_value(x.clone());
+        let key_value = self.key_value(x.clone(), &self.to_k, &self.to_v);
         let attended = self.attend(self.query(x), &key_value);
         self.to_out[0].forward(attended)
     }
 
-    /// Cross-attention to each identity apart, blended by the regions' weights.
+    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add.
     ///
     /// `x`: `[batch, height · width, channels]`, positions row-major at the size that `condition` was made for →
     /// the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
+    ///
+    /// # Panics
+    /// If the condition has a stream for an adapter that was not loaded.
     pub fn cross_attention(&self, x: Tensor<3>, condition: &LevelCondition) -> Tensor<3> {
         let query = self.query(x.clone());
-        let attended = condition.parts.iter().map(|part| {
-            let attended = self.attend(query.clone(), &self.key_value(part.tokens.clone()));
+        let attend = |part: &Part, to_k: &Linear, to_v: &Linear| {
+            let attended = self.attend(query.clone(), &self.key_value(part.tokens.clone(), to_k, to_v));
             match &part.weight {
                 Some(weight) => attended * weight.clone(),
                 None => attended,
             }
-        });
-        let blended = attended.reduce(|sum, attended| sum + attended);
-        self.to_out[0].forward(blended.unwrap_or_else(|| x.zeros_like()))
+        };
+        let own = condition.parts.iter().map(|part| attend(part, &self.to_k, &self.to_v));
+        let mut sum = own.reduce(|sum, attended| sum + attended).unwrap_or_else(|| x.zeros_like());
+        for stream in &condition.adapters {
+            let adapter = &self.adapters[stream.adapter];
+            let scale = stream.scale.at(adapter.layer);
+            if scale != 0.0 {
+                for part in &stream.parts {
+                    sum = sum + attend(part, &adapter.to_k_ip, &adapter.to_v_ip) * scale;
+                }
+            }
+        }
+        self.to_out[0].forward(sum)
     }
 
-    /// `[batch, tokens, context_channels]` → the context's keys and values.
-    pub fn key_value(&self, context: Tensor<3>) -> KeyValue {
+    /// `[batch, tokens, context_channels]` → the context's keys and values by two layers.
+    fn key_value(&self, context: Tensor<3>, to_k: &Linear, to_v: &Linear) -> KeyValue {
         KeyValue {
-            key: split_heads(self.to_k.forward(context.clone()), self.heads),
-            value: split_heads(self.to_v.forward(context), self.heads),
+            key: split_heads(to_k.forward(context.clone()), self.heads),
+            value: split_heads(to_v.forward(context), self.heads),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Field names are diffusers' parameter names, so checkpoints load without a remap.
 
+mod adapter;
 mod blocks;
 mod config;
 mod identity_attention;
@@ -12,7 +13,7 @@ mod transformer;
 
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
-pub use identity_attention::{Attention, KeyValue, LevelCondition};
+pub use identity_attention::{AdapterAttention, Attention, LevelCondition};
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 pub use timestep::TimestepEmbedding;
 pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
@@ -59,6 +60,9 @@ impl UNet2DConditionModel {
     /// `[batch, out_channels, height, width]`, in the sample's precision.
     ///
     /// Computes in the sample's precision; timestep embeddings and norms are always f32.
+    ///
+    /// # Panics
+    /// If the condition has a stream for an adapter that was not [added](Self::add_adapter).
     pub fn forward(&self, sample: Tensor<4>, timestep: Tensor<1>, condition: &Condition) -> Tensor<4> {
         let dtype = sample.dtype();
         let sample = if self.center_input_sample { sample * 2.0 - 1.0 } else { sample };

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 use facestudio::Error;
 use facestudio::convert::checkpoint::Checkpoint;
 use facestudio::convert::{ComponentReport, Plan, Slot, convert};
-use facestudio::encoders::face::FaceEncoderConfig;
+use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::weights::{
@@ -30,6 +30,8 @@ fn plan(base: Option<&str>, parts: &[(Slot, PathBuf)]) -> Plan {
     Plan {
         base: base.map(path),
         parts: parts.to_vec(),
+        adapters: Vec::new(),
+        face_id_plus: None,
         tokenizer: None,
         loras: Vec::new(),
         clip_act: "quick_gelu".to_owned(),
@@ -118,6 +120,30 @@ fn insightfaces_checkpoint_keeps_its_names_and_tells_its_sizes() {
     let config: FaceEncoderConfig = component.json("config.json").unwrap();
     assert_eq!((config.layers, config.channels), ([1, 2, 1, 1], [4, 4, 6, 8, 10]));
     assert_eq!((config.embedding_size, config.image_size), (12, 32));
+}
+
+#[test]
+fn an_exported_recognition_network_gives_the_same_embeddings() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("face");
+    let network = path("../face/even/exported.onnx");
+    run(&plan(None, &[(Slot::FaceEncoder, network.clone())]), &out).unwrap();
+    let (files, device) = (Folder(out), Device::flex());
+    let encoder = FaceEncoder::load(&Component::new(&files, "face_encoder"), &device).unwrap();
+    let io = crate::io(&crate::fixture("face/even"));
+    let embedding = encoder.forward(io.tensor("pixel_values", &device).unwrap()).unwrap();
+    assert_close(embedding, io.tensor("embedding", &device).unwrap(), 1e-5);
+
+    // Another network, and half of this one.
+    let out = folder.path().join("other");
+    let mut bytes = std::fs::read(&network).unwrap();
+    let at = bytes.windows(5).rposition(|name| name == b"PRelu").unwrap();
+    bytes[at..at + 5].copy_from_slice(b"Trelu");
+    for (bytes, code) in [(&bytes[..], "checkpoint-layout"), (&bytes[..bytes.len() / 2], "onnx")] {
+        let file = folder.path().join("other.onnx");
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(run(&plan(None, &[(Slot::FaceEncoder, file)]), &out).err().unwrap().code, code);
+    }
 }
 
 #[test]

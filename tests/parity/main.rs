@@ -6,6 +6,7 @@
 #[cfg(feature = "convert")]
 mod convert;
 mod face;
+mod ip_adapter;
 mod preprocess;
 mod prior;
 mod sampling;

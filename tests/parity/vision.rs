@@ -30,6 +30,8 @@ fn vision_transformer() {
     let output = encoder.forward(tensor(&io, "pixel_values")).unwrap();
     assert_close(output.image_embeds, tensor(&io, "image_embeds"), TOLERANCE);
     assert_close(output.last_hidden_state.unwrap(), tensor(&io, "last_hidden_state"), TOLERANCE);
+    let penultimate = output.penultimate_hidden_state.unwrap();
+    assert_close(penultimate, tensor(&io, "penultimate_hidden_state"), TOLERANCE);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use facestudio::encoders::text::TextConfig;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::encoders::vision::{ClipResNetConfig, ClipVitConfig, VisionConfig};
 use facestudio::guidance::fusion::FusionConfig;
+use facestudio::guidance::ip_adapter::{IpAdapterConfig, ProjectionConfig, Role};
 use facestudio::guidance::prior::PriorConfig;
 use facestudio::image::align::{TEMPLATE, TEMPLATE_SIZE};
 use facestudio::sampling::NoiseSource;
@@ -34,6 +35,7 @@ const LATENT_CHANNELS: usize = 4;
 const CONTEXT: usize = 16;
 const TEXT_WIDTH: usize = 16;
 const TEXT_EMBED: usize = 12;
+const VIT_WIDTH: usize = 16;
 const VIT_EMBED: usize = 12;
 const RESNET_EMBED: usize = 8;
 const ID_EMBED: usize = 16;
@@ -46,6 +48,58 @@ pub fn files() -> MemoryFiles {
 
 /// The same with a UNet of `width` channels.
 pub fn files_of_width(width: usize) -> MemoryFiles {
+    model(width, TOKEN_CHANNELS).finish()
+}
+
+/// A model with adapters in the place of prior and guidance: the first reads faces, the second the style image.
+///
+/// With `pictures`, the first reads pictures of faces (Full-Face) in place of embeddings (FaceID), and the model has no
+/// identity encoder.
+#[allow(dead_code, reason = "not every test draws with adapters")]
+pub fn files_with_adapters(pictures: bool) -> MemoryFiles {
+    let mut model = model(16, TEXT_WIDTH);
+    let unused =
+        ["prior/", "guidance/", "vision_encoder_2/", if pictures { "face_encoder/" } else { "prior/" }];
+    model.files.0.retain(|path, _| !unused.iter().any(|folder| path.starts_with(folder)));
+    let (num_tokens, cross_attention_dim) = (3, TEXT_WIDTH);
+    let rows = num_tokens * cross_attention_dim;
+    if pictures {
+        let projection = ProjectionConfig::FullFace { hidden_size: VIT_WIDTH, cross_attention_dim };
+        let shapes: [(&str, &[usize]); 6] = [
+            ("proj.0.weight", &[VIT_WIDTH, VIT_WIDTH]),
+            ("proj.0.bias", &[VIT_WIDTH]),
+            ("proj.2.weight", &[cross_attention_dim, VIT_WIDTH]),
+            ("proj.2.bias", &[cross_attention_dim]),
+            ("proj.3.weight", &[cross_attention_dim]),
+            ("proj.3.bias", &[cross_attention_dim]),
+        ];
+        model.adapter("ip_adapter", Role::Identity, projection, &shapes);
+    } else {
+        let (id_embed_dim, intermediate_size) = (ID_EMBED, 2 * ID_EMBED);
+        let projection =
+            ProjectionConfig::FaceId { id_embed_dim, intermediate_size, num_tokens, cross_attention_dim };
+        let shapes: [(&str, &[usize]); 6] = [
+            ("proj.0.weight", &[intermediate_size, id_embed_dim]),
+            ("proj.0.bias", &[intermediate_size]),
+            ("proj.2.weight", &[rows, intermediate_size]),
+            ("proj.2.bias", &[rows]),
+            ("norm.weight", &[cross_attention_dim]),
+            ("norm.bias", &[cross_attention_dim]),
+        ];
+        model.adapter("ip_adapter", Role::Identity, projection, &shapes);
+    }
+    let projection = ProjectionConfig::Image { image_embed_dim: VIT_EMBED, num_tokens, cross_attention_dim };
+    let shapes: [(&str, &[usize]); 4] = [
+        ("proj.weight", &[rows, VIT_EMBED]),
+        ("proj.bias", &[rows]),
+        ("norm.weight", &[cross_attention_dim]),
+        ("norm.bias", &[cross_attention_dim]),
+    ];
+    model.adapter("ip_adapter_2", Role::Style, projection, &shapes);
+    model.finish()
+}
+
+fn model(width: usize, token_channels: usize) -> Writer {
     let device = Device::flex();
     let mut model = Writer::default();
     let (vocab, merges) =
@@ -87,7 +141,7 @@ pub fn files_of_width(width: usize) -> MemoryFiles {
     );
 
     let vit = ClipVitConfig {
-        hidden_size: 16,
+        hidden_size: VIT_WIDTH,
         intermediate_size: 32,
         projection_dim: VIT_EMBED,
         num_hidden_layers: 1,
@@ -124,7 +178,7 @@ pub fn files_of_width(width: usize) -> MemoryFiles {
         image_embed_dim: VIT_EMBED + RESNET_EMBED,
         id_embed_dim: ID_EMBED,
         n_tokens: 3,
-        cross_attention_dim: TOKEN_CHANNELS,
+        cross_attention_dim: token_channels,
     };
     model.component("guidance", &fusion, fusion.init(&device).unwrap());
     let unet = UNet2DConditionConfig {
@@ -136,7 +190,7 @@ pub fn files_of_width(width: usize) -> MemoryFiles {
         block_out_channels: vec![width / 2, width],
         layers_per_block: PerLevel::All(1),
         norm_num_groups: 4,
-        cross_attention_dim: TOKEN_CHANNELS,
+        cross_attention_dim: token_channels,
         attention_head_dim: PerLevel::All(2),
         use_linear_projection: true,
         ..UNet2DConditionConfig::default()
@@ -159,16 +213,7 @@ pub fn files_of_width(width: usize) -> MemoryFiles {
         }),
     );
 
-    let card = ModelCard {
-        name: "tiny".to_owned(),
-        family: "tiny".to_owned(),
-        version: "1".to_owned(),
-        license: "CC0-1.0".to_owned(),
-        ..ModelCard::default()
-    };
-    let manifest = Manifest::build(&model.files, card).unwrap();
-    model.put(Manifest::NAME, manifest.to_json().unwrap());
-    model.files
+    model
 }
 
 #[derive(Default)]
@@ -179,6 +224,57 @@ struct Writer {
 }
 
 impl Writer {
+    /// The files, with their manifest.
+    fn finish(mut self) -> MemoryFiles {
+        let card = ModelCard {
+            name: "tiny".to_owned(),
+            family: "tiny".to_owned(),
+            version: "1".to_owned(),
+            license: "CC0-1.0".to_owned(),
+            ..ModelCard::default()
+        };
+        let manifest = Manifest::build(&self.files, card).unwrap();
+        self.put(Manifest::NAME, manifest.to_json().unwrap());
+        self.files
+    }
+
+    /// An adapter for the UNet of [`model`]: its projection's tensors, and every layer's keys and values.
+    #[allow(dead_code, reason = "not every test draws with adapters")]
+    fn adapter(
+        &mut self,
+        folder: &str,
+        role: Role,
+        projection: ProjectionConfig,
+        shapes: &[(&str, &[usize])],
+    ) {
+        let width = projection.cross_attention_dim();
+        let own = shapes.iter().map(|(name, shape)| (format!("image_proj.{name}"), shape.to_vec()));
+        // Two levels of one layer: on the way down one cross-attention each, up two, and one in the middle.
+        let channels = [8, 16, 16, 16, 8, 8, 16].into_iter().enumerate();
+        let layers = channels.flat_map(|(i, channels)| {
+            ["k", "v"]
+                .map(|part| (format!("ip_adapter.{}.to_{part}_ip.weight", 2 * i + 1), vec![channels, width]))
+        });
+        let mut tensors = Tensors::default();
+        for (name, shape) in own.chain(layers) {
+            self.stream += 1;
+            let norm = shape.len() == 1 && name.ends_with("weight");
+            let deviation = if norm { 0.1 } else { (shape[shape.len() - 1] as f32).sqrt().recip() };
+            let values = NoiseSource::new(2).normal(self.stream, shape.iter().product());
+            let values = values.into_iter().map(|n| f32::from(u8::from(norm)) + n * deviation).collect();
+            tensors.0.insert(name, (shape, values));
+        }
+        let config = IpAdapterConfig {
+            role,
+            projection,
+            scale: 1.0,
+            block_scales: BTreeMap::new(),
+            interval: [0.0, 1.0],
+        };
+        self.json(&format!("{folder}/config.json"), &config);
+        self.weights(folder, &tensors);
+    }
+
     fn put(&mut self, path: &str, bytes: Vec<u8>) {
         self.files.0.insert(path.to_owned(), bytes);
     }

@@ -1,7 +1,7 @@
 //! `facestudio component`: one network, tensors in, tensors out; the numbers can be held against any reference.
 
+mod adapter;
 mod encoders;
-mod inputs;
 mod prior;
 mod scheduler;
 mod unet;
@@ -16,7 +16,7 @@ use facestudio::Result;
 use facestudio::weights::{Component, Folder, Quantization, Tensors, encode, write_file};
 
 use crate::backend::Backend;
-use inputs::Inputs;
+use crate::inputs::Inputs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,6 +37,12 @@ pub struct Args {
     /// Runs it so many times more, and prints what each took, in milliseconds, as JSON.
     #[arg(long, value_name = "RUNS", default_value_t = 0)]
     repeat: usize,
+    /// Adapters of the unet, folders as `facestudio convert` makes them; the first is N = 0.
+    #[arg(long, value_name = "DIR")]
+    ip_adapter: Vec<PathBuf>,
+    /// How much each adapter adds, in their order; 1 if absent.
+    #[arg(long, value_name = "SCALE")]
+    ip_scale: Vec<f32>,
     /// Denoising steps, for the scheduler.
     #[arg(long, default_value_t = 25)]
     steps: usize,
@@ -44,8 +50,11 @@ pub struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Kind {
-    /// sample, timestep, encoder_hidden_states → sample
+    /// sample, timestep, encoder_hidden_states, and of adapter N ip_tokens.N [batch, images, tokens, channels] and ip_mask.N
+    /// [images, height, width] → sample
     Unet,
+    /// image_embeds, hidden_states or id_embeds, as the adapter's config says → tokens
+    IpProjection,
     /// sample → mean, and logvar where the encoder has one
     VaeEncode,
     /// latents (unscaled) → sample
@@ -87,7 +96,8 @@ type Forward = Box<dyn Fn() -> Result<Tensors>>;
 
 fn network(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     match args.kind {
-        Kind::Unet => unet::load(component, inputs, device),
+        Kind::Unet => unet::load(component, inputs, &args.ip_adapter, &args.ip_scale, device),
+        Kind::IpProjection => adapter::load(component, inputs, device),
         Kind::VaeEncode => vae::encode(component, inputs, device),
         Kind::VaeDecode => vae::decode(component, inputs, device),
         Kind::TextEncoder => encoders::text(component, inputs, device),

@@ -1,9 +1,11 @@
 //! `facestudio convert`: other programs' checkpoints as a model folder.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use facestudio::convert::ip_adapter::{Adapter, FaceIdPlus, Role};
 use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::weights::{ModelCard, Quantization, write_file};
 use facestudio::{Error, Result};
@@ -32,12 +34,29 @@ pub struct Args {
     /// A CLIP vision encoder, likewise; again for each one of an ensemble.
     #[arg(long, value_name = "PATH")]
     vision_encoder: Vec<PathBuf>,
-    /// An InsightFace identity encoder (iresnet): its PyTorch or safetensors file.
+    /// An InsightFace identity encoder (iresnet): its PyTorch, safetensors or ONNX file.
     #[arg(long, value_name = "PATH")]
     face_encoder: Option<PathBuf>,
+    /// The detector of another model folder: its `detector`.
+    #[arg(long, value_name = "DIR")]
+    detector: Option<PathBuf>,
     /// An unCLIP prior: a diffusers folder.
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
+    /// An IP-Adapter that reads the style image, and how much it adds (1 if absent); again for each.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    style_adapter: Vec<String>,
+    /// Blocks of the unet in which style adapters act, with a factor for each transformer; everywhere without. Again for
+    /// each block.
+    #[arg(long, value_name = "BLOCK:FACTOR[,FACTOR…]")]
+    style_blocks: Vec<String>,
+    /// An IP-Adapter that reads faces (Plus-Face, Full-Face, FaceID and so on), likewise. FaceID's LoRA is merged into the
+    /// unet.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    identity_adapter: Vec<String>,
+    /// Which FaceID-Plus it is: the file does not say.
+    #[arg(long, value_enum)]
+    face_id_plus: Option<Version>,
     /// A folder with vocab.json and merges.txt, where the base has none.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
@@ -71,13 +90,31 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Dtype {
+enum Version {
+    /// FaceID-Plus.
+    V1,
+    /// FaceID-Plus V2.
+    V2,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Dtype {
     /// 8-bit integers in blocks of 32 with a scale each.
     Q8,
     /// 16-bit floats.
     F16,
     /// 32-bit floats.
     F32,
+}
+
+impl From<Dtype> for Quantization {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Q8 => Self::Q8,
+            Dtype::F16 => Self::F16,
+            Dtype::F32 => Self::None,
+        }
+    }
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -88,22 +125,34 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         one(Slot::TinyVae, &args.tiny_vae),
         one(Slot::TextEncoder, &args.text_encoder),
         one(Slot::FaceEncoder, &args.face_encoder),
+        one(Slot::Detector, &args.detector),
         one(Slot::Prior, &args.prior),
     ];
     let vision = args.vision_encoder.iter().map(|path| (Slot::VisionEncoder, path.clone()));
+    let style_blocks =
+        args.style_blocks.iter().map(|text| block(text)).collect::<Result<BTreeMap<_, _>>>()?;
+    let adapter = |role: Role, text: &String| {
+        let (path, scale) = scaled(text)?;
+        let block_scales = if role == Role::Style { style_blocks.clone() } else { BTreeMap::new() };
+        Ok(Adapter { path, role, scale, block_scales })
+    };
+    let identity = args.identity_adapter.iter().map(|text| adapter(Role::Identity, text));
+    let style = args.style_adapter.iter().map(|text| adapter(Role::Style, text));
+    let adapters = identity.chain(style).collect::<Result<Vec<_>>>()?;
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
     let plan = Plan {
         base: args.base,
         parts: parts.into_iter().flatten().chain(vision).collect(),
+        adapters,
+        face_id_plus: args.face_id_plus.map(|version| match version {
+            Version::V1 => FaceIdPlus::V1,
+            Version::V2 => FaceIdPlus::V2,
+        }),
         tokenizer: args.tokenizer,
         loras: args.lora.iter().map(|lora| scaled(lora)).collect::<Result<_>>()?,
         clip_act: args.clip_act,
         prediction_type: args.prediction_type,
-        quantization: match args.dtype {
-            Dtype::Q8 => Quantization::Q8,
-            Dtype::F16 => Quantization::F16,
-            Dtype::F32 => Quantization::None,
-        },
+        quantization: args.dtype.into(),
         card: ModelCard {
             name: args.name.or(folder_name).unwrap_or_else(|| "model".to_owned()),
             family: args.family,
@@ -112,20 +161,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             ..ModelCard::default()
         },
     };
+    converted(&plan, &args.out, args.report.as_deref())
+}
+
+/// Converts with a progress bar, tells what came out, and writes the report where one is asked for. Ctrl-C leaves nothing.
+pub fn converted(plan: &Plan, out: &Path, report: Option<&Path>) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))?;
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {pos} tensors, {msg}")?);
-    let reports = convert(&plan, &args.out, &stop, &|component, name| {
+    let reports = convert(plan, out, &stop, &|component, name| {
         bar.set_message(format!("{component}: {name}"));
         bar.inc(1);
     });
     bar.finish_and_clear();
     let reports = reports?;
     reports.iter().for_each(tell);
-    if let Some(path) = args.report {
-        write_file(&path, &serde_json::to_vec_pretty(&reports)?)?;
+    if let Some(path) = report {
+        write_file(path, &serde_json::to_vec_pretty(&reports)?)?;
     }
     Ok(())
 }
@@ -143,6 +197,19 @@ fn scaled(lora: &str) -> Result<(PathBuf, f32)> {
             "write the file, a colon and how much of it to take: style.safetensors:0.8",
         )),
     }
+}
+
+/// `up_blocks.1:0,1,0`.
+fn block(text: &str) -> Result<(String, Vec<f32>)> {
+    let factors = |list: &str| list.split(',').map(|f| f.trim().parse().ok()).collect::<Option<Vec<f32>>>();
+    let parsed = text.split_once(':').and_then(|(block, list)| Some((block.to_owned(), factors(list)?)));
+    parsed.filter(|(_, factors)| factors.iter().all(|factor| factor.is_finite())).ok_or_else(|| {
+        Error::input(
+            "style-blocks",
+            format!("'{text}' is no block with its factors"),
+            "write the block, a colon and a factor for each of its transformers: up_blocks.1:0,1,0",
+        )
+    })
 }
 
 fn tell(report: &ComponentReport) {

@@ -3,11 +3,14 @@
 mod backend;
 mod component;
 mod convert;
+mod denoise;
 mod eval;
 mod generate;
+mod inputs;
 mod inspect;
 mod jobs;
 mod output;
+mod presets;
 mod quantize;
 mod serve;
 mod synth;
@@ -33,12 +36,16 @@ enum Command {
     Component(component::Args),
     /// Make a model folder of other programs' checkpoints.
     Convert(convert::Args),
+    /// Run the sampling loop on given latents, embeddings and noise.
+    Denoise(denoise::Args),
     /// Make portraits of the people in photos.
     Generate(generate::Args),
     /// Measure how well a model keeps identities.
     Eval(eval::Args),
     /// Say what a model, a component, a safetensors file or a generated picture holds.
     Inspect(inspect::Args),
+    /// Named recipes: what to fetch for a whole model, and its conversion.
+    Presets(presets::Args),
     /// Store a model's weights in fewer bits.
     Quantize(quantize::Args),
     /// Serve the page and the models on this machine.
@@ -56,9 +63,11 @@ impl Command {
         match self {
             Self::Component(args) => component::run(args),
             Self::Convert(args) => convert::run(args),
+            Self::Denoise(args) => denoise::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Presets(args) => presets::run(args),
             Self::Quantize(args) => quantize::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Synth(args) => synth::run(args),

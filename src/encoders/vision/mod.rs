@@ -19,4 +19,6 @@ pub struct VisionOutput {
     pub image_embeds: Tensor<2>,
     /// A transformer's states before its last norm, class token first, `[batch, tokens, hidden]`; `None` for a ResNet.
     pub last_hidden_state: Option<Tensor<3>>,
+    /// A transformer's states before its last layer (transformers' `hidden_states[-2]`), of the same shape.
+    pub penultimate_hidden_state: Option<Tensor<3>>,
 }

@@ -142,7 +142,8 @@ impl ClipResNet {
         let x = avg_pool(x, 2);
         let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let x = stages.into_iter().flatten().fold(x, |x, block| block.forward(x));
-        VisionOutput { image_embeds: self.attnpool.forward(x), last_hidden_state: None }
+        let image_embeds = self.attnpool.forward(x);
+        VisionOutput { image_embeds, last_hidden_state: None, penultimate_hidden_state: None }
     }
 }
 

@@ -144,12 +144,13 @@ impl ClipVit {
     pub fn forward(&self, pixel_values: Tensor<4>) -> VisionOutput {
         let model = &self.vision_model;
         let hidden_states = model.pre_layrnorm.forward(model.embeddings.forward(pixel_values));
-        let last_hidden_state = model.encoder.forward(hidden_states, None);
+        let (penultimate, last_hidden_state) = model.encoder.last_two(hidden_states, None);
         let class: Tensor<2> = last_hidden_state.clone().narrow(1, 0, 1).squeeze_dim(1);
         let pooled = model.post_layernorm.forward(class);
         VisionOutput {
             image_embeds: self.visual_projection.forward(pooled),
             last_hidden_state: Some(last_hidden_state),
+            penultimate_hidden_state: Some(penultimate),
         }
     }
 }

@@ -2,7 +2,7 @@
 
     python tests/parity/face/reference.py
 
-Needs torch. Made with torch 2.11.0. InsightFace publishes `iresnet` as a file in a training recipe and not as a
+Needs torch and onnx. Made with torch 2.11.0 and onnx 1.23.2. InsightFace publishes `iresnet` as a file in a training recipe and not as a
 package, so its network is written out here after the description in ArcFace (Deng et al. 2019, section 3.2) with
 the names of its checkpoints.
 """
@@ -89,3 +89,7 @@ for case, config in {
     weights = {n: v.contiguous() for n, v in model.state_dict().items() if "num_batches" not in n}
     save_file(weights, folder / "model.safetensors")
     save_file({"pixel_values": pixels, "embedding": embedding}, folder / "io.safetensors")
+    if case == "even":
+        # As InsightFace exports its recognition models (arcface_torch, torch2onnx.py): normalisations are folded into the
+        # convolutions before them.
+        torch.onnx.export(model, pixels[:1], folder / "exported.onnx", opset_version=11, dynamo=False)

@@ -58,13 +58,14 @@ model = CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT, projection_dim=24)
 perturb(model)
 pixels = torch.randn(3, 3, 20, 20)
 with torch.no_grad():
-    out = model(pixel_values=pixels)
+    out = model(pixel_values=pixels, output_hidden_states=True)
 config = model.config.to_dict()
 config["architectures"] = [type(model).__name__]
 save("vit", config, model, {
     "pixel_values": pixels,
     "image_embeds": out.image_embeds,
     "last_hidden_state": out.last_hidden_state,
+    "penultimate_hidden_state": out.hidden_states[-2],
 })
 preprocessor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.26, 0.27], "size": {"shortest_edge": 20}}
 (HERE / "vit" / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")

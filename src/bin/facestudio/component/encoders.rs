@@ -8,7 +8,7 @@ use facestudio::weights::{Component, Tensors};
 use facestudio::{Error, Result};
 
 use super::Forward;
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
 
 pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let encoder = TextEncoder::load(component, device)?;

@@ -6,7 +6,7 @@ use facestudio::guidance::prior::PriorTransformer;
 use facestudio::weights::{Component, Tensors};
 
 use super::Forward;
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn load(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let prior = PriorTransformer::load(component, device)?;

@@ -6,7 +6,7 @@ use facestudio::sampling::{Scheduler, SchedulerConfig};
 use facestudio::weights::{Component, Tensors};
 
 use super::Forward;
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn load(component: &Component, inputs: &Inputs, steps: usize, device: &Device) -> Result<Forward> {
     let config = SchedulerConfig::from_component(component)?;

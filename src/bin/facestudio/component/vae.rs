@@ -6,7 +6,7 @@ use facestudio::vae::Vae;
 use facestudio::weights::{Component, Tensors};
 
 use super::Forward;
-use super::inputs::{Axis::Any, Axis::Exactly, Inputs};
+use crate::inputs::{Axis::Any, Axis::Exactly, Inputs};
 
 pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let vae = Vae::load(component, device)?;

@@ -26,6 +26,11 @@ impl Inputs {
         tensors.map(Self).map_err(|e| Error::input(e.code, e.message, e.remedy).context(path.display()))
     }
 
+    /// Whether there is an input `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.0.contains_key(name)
+    }
+
     /// Shape and values of input `name`.
     pub fn values(&self, name: &str) -> Result<(&[usize], &[f32])> {
         let (shape, values) = self.0.0.get(name).ok_or_else(|| {
@@ -46,6 +51,12 @@ impl Inputs {
         expected: [Axis; D],
         device: &Device,
     ) -> Result<Tensor<D>> {
+        self.shape(name, expected)?;
+        self.0.tensor(name, device)
+    }
+
+    /// The shape of input `name`, if it is as `expected`.
+    pub fn shape<const D: usize>(&self, name: &str, expected: [Axis; D]) -> Result<[usize; D]> {
         let (shape, _) = self.values(name)?;
         let fits = shape.len() == D
             && shape.iter().zip(&expected).all(|(size, axis)| match axis {
@@ -59,7 +70,8 @@ impl Inputs {
             });
             return Err(shape_error(name, shape, &format!("[{}]", axes.join(", "))));
         }
-        self.0.tensor(name, device)
+        // It has as many axes as expected.
+        Ok(std::array::from_fn(|axis| shape[axis]))
     }
 
     /// [`tensor`](Self::tensor), or `None` where there is no such input.
@@ -69,8 +81,7 @@ impl Inputs {
         expected: [Axis; D],
         device: &Device,
     ) -> Result<Option<Tensor<D>>> {
-        let given = self.0.0.contains_key(name);
-        given.then(|| self.tensor(name, expected, device)).transpose()
+        self.has(name).then(|| self.tensor(name, expected, device)).transpose()
     }
 
     /// Input `timestep`, a scalar, `[1]` or `[batch]`, as `[batch]`.
@@ -85,6 +96,19 @@ impl Inputs {
         let values: Vec<f32> = values.iter().copied().cycle().take(batch).collect();
         Ok(Tensor::from_floats(values.as_slice(), device))
     }
+}
+
+/// What `--ip-scale` says about adapter `n` of `count`, if anything. Fails with `ip-scale` where it says more than there are
+/// adapters, or no number.
+pub fn scale_of(scales: &[f32], n: usize, count: usize) -> Result<Option<f32>> {
+    if scales.len() > count || scales.iter().any(|scale| !scale.is_finite()) {
+        return Err(Error::input(
+            "ip-scale",
+            format!("--ip-scale has {} values for {count} adapters", scales.len()),
+            "give at most one finite value for each adapter",
+        ));
+    }
+    Ok(scales.get(n).copied())
 }
 
 /// An input of the wrong shape.

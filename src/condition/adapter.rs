@@ -1,0 +1,222 @@
+//! Streams of decoupled cross-attention (IP-Adapter, arXiv 2308.06721, section 3.2), which act beside the UNet's own
+//! keys and values.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::Regions;
+use crate::error::{Error, Result};
+
+/// What one adapter adds to every cross-attention: `Σᵢ scale · wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)`.
+#[derive(Debug, Clone)]
+pub struct AdapterStream {
+    /// Which of the UNet's adapters makes keys and values of the tokens, counted from 0.
+    pub adapter: usize,
+    /// Tokens of each identity, `[batch, tokens, channels]`; their number may differ.
+    pub identities: Vec<Tensor<3>>,
+    /// Where each identity acts; `None` is everywhere, only with a single identity.
+    pub places: Option<Places>,
+    /// How much is added at each layer.
+    pub scale: LayerScale,
+    /// The part of the sampling steps in which it acts, from 0 to 1, its end excluded.
+    pub interval: Range<f32>,
+}
+
+impl AdapterStream {
+    /// `tokens` (`[batch, tokens, channels]`) for `adapter`: everywhere, in every step and layer, with scale 1.
+    pub fn new(adapter: usize, tokens: Tensor<3>) -> Self {
+        Self {
+            adapter,
+            identities: vec![tokens],
+            places: None,
+            scale: LayerScale::All(1.0),
+            interval: 0.0..1.0,
+        }
+    }
+
+    /// Several identities, each in its place.
+    ///
+    /// Fails with `region-count` unless there is one place for each, and with `condition-shape` where the tokens
+    /// differ in shape.
+    pub fn with_places(adapter: usize, identities: Vec<Tensor<3>>, places: Places) -> Result<Self> {
+        if places.count() != identities.len() {
+            return Err(Error::input(
+                "region-count",
+                format!("{} regions for {} identities", places.count(), identities.len()),
+                "give one region (box or mask) per person",
+            ));
+        }
+        let mut rest = identities.into_iter();
+        let Some(first) = rest.next() else {
+            return Err(Error::input("no-identity", "an adapter needs at least one identity", "give a face"));
+        };
+        let mut stream = Self { places: Some(places), ..Self::new(adapter, first.clone()) };
+        for tokens in rest {
+            let ([batch, _, channels], [expected, _, width]) = (tokens.dims(), first.dims());
+            if (batch, channels) != (expected, width) {
+                return Err(Error::internal("condition-shape", "an adapter's tokens of different shapes"));
+            }
+            stream.identities.push(tokens);
+        }
+        Ok(stream)
+    }
+
+    /// Whether it acts after `progress` (0 to 1) of the steps.
+    pub fn acts_at(&self, progress: f32) -> bool {
+        self.interval.contains(&progress)
+    }
+}
+
+/// How much an adapter adds, by cross-attention layer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LayerScale {
+    /// The same at every layer.
+    All(f32),
+    /// One value for each layer, in the order in which checkpoints number them; 0 for layers beyond the list.
+    Each(Vec<f32>),
+}
+
+impl LayerScale {
+    /// At the `layer`-th cross-attention.
+    pub fn at(&self, layer: usize) -> f32 {
+        match self {
+            Self::All(scale) => *scale,
+            Self::Each(scales) => scales.get(layer).copied().unwrap_or(0.0),
+        }
+    }
+
+    /// Every value times `factor`.
+    pub fn times(self, factor: f32) -> Self {
+        match self {
+            Self::All(scale) => Self::All(scale * factor),
+            Self::Each(scales) => Self::Each(scales.into_iter().map(|scale| scale * factor).collect()),
+        }
+    }
+}
+
+/// Where each identity of a stream acts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Places {
+    /// FaceStudio's regions: they sum to 1 everywhere and are averaged over areas.
+    Regions(Regions),
+    /// diffusers' `ip_adapter_masks`.
+    Masks(Masks),
+}
+
+impl Places {
+    /// Number of identities.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Regions(regions) => regions.count(),
+            Self::Masks(masks) => masks.values.len(),
+        }
+    }
+
+    /// The weights at `height × width`, `[identities][height × width]`.
+    pub fn resized(&self, height: usize, width: usize) -> Vec<Vec<f32>> {
+        match self {
+            Self::Regions(regions) => regions.resized(height, width),
+            Self::Masks(masks) => masks.resized(height, width),
+        }
+    }
+}
+
+/// Masks that know nothing of each other: where they overlap both act, outside all of them none does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Masks {
+    height: usize,
+    width: usize,
+    /// `[identities][height × width]`, row-major.
+    values: Vec<Vec<f32>>,
+}
+
+impl Masks {
+    /// One mask per identity, `height × width` values each. Fails with `mask-size` on another number of values.
+    pub fn new(height: usize, width: usize, values: Vec<Vec<f32>>) -> Result<Self> {
+        let full = height > 0 && width > 0;
+        if let Some(i) = values.iter().position(|mask| !full || mask.len() != height * width) {
+            return Err(Error::input(
+                "mask-size",
+                format!("mask {} has {} values, not {width}×{height}", i + 1, values[i].len()),
+                "make the mask the size of the picture",
+            ));
+        }
+        Ok(Self { height, width, values })
+    }
+
+    /// Resized as diffusers' `IPAdapterMaskProcessor.downsample` does, by bicubic interpolation without anti-aliasing
+    /// (PyTorch's `interpolate`): values may leave [0, 1] beside an edge.
+    fn resized(&self, height: usize, width: usize) -> Vec<Vec<f32>> {
+        let (rows, columns) = (cubic_taps(self.height, height), cubic_taps(self.width, width));
+        let resize = |mask: &Vec<f32>| {
+            let mut out = Vec::with_capacity(height * width);
+            for row in &rows {
+                for column in &columns {
+                    let across = |y: usize| -> f32 {
+                        column.iter().map(|(x, weight)| weight * mask[y * self.width + x]).sum()
+                    };
+                    out.push(row.iter().map(|(y, weight)| weight * across(*y)).sum());
+                }
+            }
+            out
+        };
+        self.values.iter().map(resize).collect()
+    }
+}
+
+/// Coefficient of the cubic convolution (Keys 1981), as in PyTorch's `upsample_bicubic2d`.
+const CUBIC: f32 = -0.75;
+
+/// For each of `to` samples: four of `from` samples and their weights. Beyond the border the last sample repeats.
+fn cubic_taps(from: usize, to: usize) -> Vec<[(usize, f32); 4]> {
+    let near = |x: f32| ((CUBIC + 2.0) * x - (CUBIC + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((CUBIC * x - 5.0 * CUBIC) * x + 8.0 * CUBIC) * x - 4.0 * CUBIC;
+    (0..to)
+        .map(|i| {
+            let place = (i as f32 + 0.5) * from as f32 / to as f32 - 0.5;
+            let (whole, t) = (place.floor(), place - place.floor());
+            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+            [0, 1, 2, 3].map(|k: usize| {
+                let sample = whole as isize + k as isize - 1;
+                (sample.clamp(0, from as isize - 1) as usize, weights[k])
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_of_the_same_size_stay_and_constants_are_kept_at_any_size() {
+        let values: Vec<f32> = (0..12).map(|v| (v % 2) as f32).collect();
+        let masks = Places::Masks(Masks::new(3, 4, vec![values.clone(), vec![1.0; 12]]).unwrap());
+        assert_eq!(masks.resized(3, 4)[0], values);
+        for (height, width) in [(1, 1), (2, 2), (6, 5)] {
+            let whole = &masks.resized(height, width)[1];
+            assert!(whole.iter().all(|v| (v - 1.0).abs() < 1e-6), "{whole:?}");
+        }
+    }
+
+    /// `torch.nn.functional.interpolate(torch.tensor([[[[0., 0., 1., 1.]]]]), size=(1, 2), mode="bicubic")`
+    #[test]
+    fn halving_an_edge_overshoots_as_in_pytorch() {
+        let masks = Masks::new(1, 4, vec![vec![0.0, 0.0, 1.0, 1.0]]).unwrap();
+        let halved = &masks.resized(1, 2)[0];
+        assert!((halved[0] + 0.09375).abs() < 1e-6 && (halved[1] - 1.09375).abs() < 1e-6, "{halved:?}");
+    }
+
+    #[test]
+    fn scales_are_by_layer() {
+        let scale = LayerScale::Each(vec![0.0, 0.5]).times(2.0);
+        assert_eq!([0, 1, 2].map(|layer| scale.at(layer)), [0.0, 1.0, 0.0]);
+        assert_eq!(LayerScale::All(0.5).at(7), 0.5);
+    }
+
+    #[test]
+    fn a_mask_of_the_wrong_size_is_named() {
+        assert_eq!(Masks::new(2, 2, vec![vec![0.0; 4], vec![0.0; 3]]).unwrap_err().code, "mask-size");
+    }
+}

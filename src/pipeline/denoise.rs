@@ -1,0 +1,105 @@
+//! From noise to latents: the only sampling loop.
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::regions::Canvas;
+use crate::condition::Condition;
+use crate::error::{Error, Result};
+use crate::guidance::classifier_free::guide;
+use crate::sampling::{Scheduler, StepOutput};
+use crate::unet::UNet2DConditionModel;
+
+/// The UNet under a condition; with a guidance scale, the condition's batch holds the null half first.
+#[derive(Debug)]
+pub struct Denoiser<'a> {
+    /// The network.
+    pub unet: &'a UNet2DConditionModel,
+    /// What it attends to.
+    pub condition: Condition,
+    /// Classifier-free guidance; `None` without.
+    pub guidance_scale: Option<f32>,
+}
+
+impl Denoiser<'_> {
+    /// The noise in `input`, `[1, channels, height, width]` both, after `progress` (0 to 1) of the steps.
+    fn predict(&self, input: Tensor<4>, timestep: f32, progress: f32) -> Tensor<4> {
+        let device = input.device();
+        let condition = self.condition.at(progress);
+        match self.guidance_scale {
+            None => self.unet.forward(input, Tensor::full([1], timestep, &device), &condition),
+            Some(scale) => {
+                let both = Tensor::cat(vec![input.clone(), input], 0);
+                guide(self.unet.forward(both, Tensor::full([2], timestep, &device), &condition), scale)
+            }
+        }
+    }
+}
+
+/// Takes `latents` (`[1, channels, height, width]`, at the level of the schedule's first step) through every step.
+///
+/// `noise` gives step `i`'s fresh noise where the sampler takes any. `held`, if any, keeps a part of the latents.
+/// `after` hears of every step, counted from 1, before the next one starts; its error ends the loop.
+pub async fn denoise(
+    denoiser: &Denoiser<'_>,
+    mut scheduler: Scheduler,
+    mut latents: Tensor<4>,
+    noise: impl Fn(usize) -> Tensor<4>,
+    held: Option<&Held>,
+    mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
+) -> Result<Tensor<4>> {
+    let timesteps = scheduler.schedule().timesteps();
+    let steps = timesteps.len();
+    for (i, timestep) in timesteps.into_iter().enumerate() {
+        let input = scheduler.scale_model_input(i, latents.clone())?;
+        let noise_pred = denoiser.predict(input, timestep, i as f32 / steps as f32);
+        let fresh = scheduler.needs_noise(i).then(|| noise(i));
+        let mut output = scheduler.step(i, noise_pred, latents, fresh)?;
+        if let Some(held) = held {
+            output.sample = held.put_back(output.sample, i + 1, &scheduler)?;
+        }
+        latents = output.sample.clone();
+        settle(&latents).await?;
+        after(i + 1, output).await?;
+    }
+    Ok(latents)
+}
+
+/// Waits until the device has computed `latents`: a GPU only queues what it is told, and without this wait progress and
+/// cancelling would run ahead of it by many steps. One value is read back, since WebGPU offers no other wait.
+async fn settle(latents: &Tensor<4>) -> Result<()> {
+    let one = latents.clone().slice([0..1, 0..1, 0..1, 0..1]);
+    one.into_data_async().await.map_err(|e| {
+        Error::device("read-back", format!("the device did not finish a step: {e:?}"), "try again")
+    })?;
+    Ok(())
+}
+
+/// Latents that must stay the init image's, as in inpainting.
+#[derive(Debug)]
+pub struct Held {
+    init: Tensor<4>,
+    /// 1 where latents may change, `[1, 1, height, width]`.
+    changing: Tensor<4>,
+    /// The noise that the picture starts from.
+    start: Tensor<4>,
+}
+
+impl Held {
+    /// Latents of `init` that stay where `changing`, one value for each of the canvas's latents, is 0; they are noised
+    /// with `start`.
+    pub fn new(init: &Tensor<4>, changing: &[f32], start: &Tensor<4>, canvas: &Canvas) -> Self {
+        let changing = TensorData::new(changing.to_vec(), [1, 1, canvas.latent_height, canvas.latent_width]);
+        let changing = Tensor::from_data(changing, &init.device());
+        Self { init: init.clone(), changing, start: start.clone() }
+    }
+
+    /// Puts the init image's latents back, noised to the level that step `next` starts from (clean after the last).
+    fn put_back(&self, latents: Tensor<4>, next: usize, scheduler: &Scheduler) -> Result<Tensor<4>> {
+        let held = if next < scheduler.schedule().len() {
+            scheduler.add_noise(next, self.init.clone(), self.start.clone())?
+        } else {
+            self.init.clone()
+        };
+        Ok(latents * self.changing.clone() + held * (self.changing.clone() * -1.0 + 1.0))
+    }
+}

@@ -1,0 +1,190 @@
+//! FaceStudio's own guidance: style and identity fused into tokens, prompts through the prior (paper sections 3.1 to 3.3).
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Device, Tensor};
+
+use super::models::{ModelFolder, Models, same};
+use super::prompt::TextBranch;
+use super::{Guided, Phase, Progress, Watcher, embed};
+use crate::condition::{Condition, Regions};
+use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
+use crate::error::{Error, Result};
+use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
+use crate::request::{GenerateRequest, Person};
+use crate::sampling::NoiseSource;
+
+/// The prior's noise. The negative prompt's is the same: a prompt against itself then changes nothing.
+const PRIOR: u64 = 2 << 32;
+
+/// Vision ensemble, prior and the shared Linear.
+#[derive(Debug)]
+pub struct FusedGuidance {
+    /// `vision_encoder/`, `vision_encoder_2/`, and so on.
+    vision: VisionEnsemble,
+    /// `tokenizer/`, `text_encoder/` and `prior/`; a folder without a prior draws from style images alone.
+    text: Option<TextBranch>,
+    /// `guidance/`.
+    fusion: Fusion,
+    /// Width of the identity embedding.
+    id_embed_dim: usize,
+}
+
+impl FusedGuidance {
+    /// Loads the folders, whose `guidance/config.json` is `config`.
+    pub(super) fn load(folder: &ModelFolder, config: &FusionConfig, device: &Device) -> Result<Self> {
+        let mut encoders = vec![folder.load("vision_encoder", |c| VisionEncoder::load(c, device))?];
+        for k in 2.. {
+            let name = format!("vision_encoder_{k}");
+            if !folder.has(&name) {
+                break;
+            }
+            encoders.push(folder.load(&name, |c| VisionEncoder::load(c, device))?);
+        }
+        let vision = VisionEnsemble { encoders };
+        let style_width = vision.embed_dim();
+        same("guidance's styles", config.image_embed_dim, "the vision encoders together", style_width)?;
+        let text = if folder.has("prior") { Some(TextBranch::load(folder, device)?) } else { None };
+        if let Some(text) = &text {
+            same("the prior", text.prior.embedding_dim(), "the vision encoders together", style_width)?;
+        }
+        let fusion = folder.load("guidance", |c| Fusion::load(c, device))?;
+        Ok(Self { vision, text, fusion, id_embed_dim: config.id_embed_dim })
+    }
+
+    /// Whether there is a prior, which prompts need.
+    pub fn reads_words(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// What each picture's denoiser attends to. One step for each photo and the style image, and one for each picture's
+    /// prior.
+    pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+        &self,
+        models: &Models,
+        request: &GenerateRequest,
+        regions: Option<Regions>,
+        watcher: &mut Watcher<W>,
+        device: &Device,
+    ) -> Result<Vec<Guided>> {
+        let embeds = self.encode(models, request, watcher, device).await?;
+        let prompts = embeds.prompts.iter();
+        prompts.map(|prompts| self.condition(request, &embeds, prompts, regions.clone(), device)).collect()
+    }
+
+    /// Photos, style image and prompts to embeddings.
+    async fn encode<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+        &self,
+        models: &Models,
+        request: &GenerateRequest,
+        watcher: &mut Watcher<W>,
+        device: &Device,
+    ) -> Result<Embeds> {
+        let alpha = request.effective_alpha();
+        let style = request.style.as_ref().filter(|_| alpha > 0.0);
+        let prompt = Some(request.prompt.as_str()).filter(|_| alpha < 1.0);
+        let negative = Some(request.negative_prompt.as_str())
+            .filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0);
+        let photos = |person: &Person| -> usize {
+            person.identities.iter().map(|identity| identity.photos.len()).sum()
+        };
+        let texts = prompt.or(negative).map_or(0, |_| request.count);
+        let steps = request.people.iter().map(photos).sum::<usize>() + usize::from(style.is_some()) + texts;
+        let mut step = 0;
+        let mut advance = async || {
+            step += 1;
+            watcher.report(Phase::Encode, step, steps, None).await
+        };
+
+        let mut id_embeds = Vec::with_capacity(request.people.len().max(1));
+        for (i, person) in request.people.iter().enumerate() {
+            let mut embeddings = Vec::new();
+            for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
+                let name = format!("photo {} of person {}", embeddings.len() + 1, i + 1);
+                embeddings.push(embed::identity(models, photo, &name, device).await?);
+                advance().await?;
+            }
+            id_embeds.push(embed::mixed(person, &mut embeddings.into_iter(), device));
+        }
+        if id_embeds.is_empty() {
+            // Nobody: trained as a zero identity (paper section 4.1).
+            id_embeds.push(Tensor::zeros([1, self.id_embed_dim], device));
+        }
+        let mut style_embeds = None;
+        if let Some(style) = style {
+            style_embeds = Some(embed::style(&self.vision, models, style, device).await?);
+            advance().await?;
+        }
+        let mut prompts = vec![Prompts::default(); request.count];
+        if prompt.or(negative).is_some() {
+            let text = self.text.as_ref().ok_or_else(|| {
+                Error::weights(
+                    "component-missing",
+                    "the model has no component 'prior', which prompts need",
+                    "leave out the prompts, or use a model with a prior",
+                )
+            })?;
+            let prompt = prompt.map(|prompt| text.encode(&[prompt])).transpose()?;
+            let negative = negative.map(|negative| text.encode(&[negative])).transpose()?;
+            for (picture, prompts) in prompts.iter_mut().enumerate() {
+                let noise = NoiseSource::new(request.seed.wrapping_add(picture as u64));
+                prompts.positive = prompt.as_ref().map(|p| text.embed(p, &noise, PRIOR)).transpose()?;
+                prompts.negative = negative.as_ref().map(|n| text.embed(n, &noise, PRIOR)).transpose()?;
+                advance().await?;
+            }
+        }
+        Ok(Embeds { style: style_embeds, id_embeds, prompts })
+    }
+
+    /// Embeddings to guidance tokens, with the null half of classifier-free guidance where there is any.
+    fn condition(
+        &self,
+        request: &GenerateRequest,
+        embeds: &Embeds,
+        prompts: &Prompts,
+        regions: Option<Regions>,
+        device: &Device,
+    ) -> Result<Guided> {
+        let fusion = &self.fusion;
+        let alpha = request.effective_alpha();
+        let zero_style = || Tensor::zeros([1, self.vision.embed_dim()], device);
+        let tokens = |id_embeds: &Tensor<2>| {
+            let branch = |embeds: &Tensor<2>| fusion.forward(embeds.clone(), id_embeds.clone());
+            match (&embeds.style, &prompts.positive) {
+                (Some(style), Some(prompt)) => hybrid(branch(style), branch(prompt), alpha),
+                (Some(only), None) | (None, Some(only)) => branch(only),
+                (None, None) => branch(&zero_style()),
+            }
+        };
+        let join = |tokens: Vec<Tensor<3>>| match regions.clone() {
+            Some(regions) => Condition::with_regions(tokens, regions),
+            None => Ok(Condition { identities: tokens, regions: None, adapters: Vec::new() }),
+        };
+        let condition = join(embeds.id_embeds.iter().map(tokens).collect())?;
+        if request.guidance_scale == 1.0 {
+            return Ok(Guided { condition, guidance_scale: None });
+        }
+        let away_from = prompts.negative.clone().unwrap_or_else(zero_style);
+        let null = fusion.forward(away_from, Tensor::zeros([1, self.id_embed_dim], device));
+        let null = join(vec![null; embeds.id_embeds.len()])?;
+        let condition = Condition::cat(null, condition);
+        Ok(Guided { condition, guidance_scale: Some(request.guidance_scale) })
+    }
+}
+
+/// What a request's pictures and texts became.
+struct Embeds {
+    /// `[1, image_embed_dim]`.
+    style: Option<Tensor<2>>,
+    /// `[1, id_embed_dim]` of each person; one of zeros without people.
+    id_embeds: Vec<Tensor<2>>,
+    /// Of each picture: the prior draws.
+    prompts: Vec<Prompts>,
+}
+
+/// One picture's draws from the prior, `[1, image_embed_dim]`.
+#[derive(Clone, Default)]
+struct Prompts {
+    positive: Option<Tensor<2>>,
+    negative: Option<Tensor<2>>,
+}

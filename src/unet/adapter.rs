@@ -1,0 +1,128 @@
+//! Adapters of the IP-Adapter family in the UNet's cross-attentions.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+
+use super::{AdapterAttention, Attention, Transformer2DModel, UNet2DConditionModel};
+use crate::condition::LayerScale;
+use crate::error::{Error, Result};
+use crate::weights::{TensorSource, apply};
+
+impl UNet2DConditionModel {
+    /// Adds an adapter's keys and values to every cross-attention: tensors `ip_adapter.{i}.to_k_ip.weight` and
+    /// `ip_adapter.{i}.to_v_ip.weight`, where `i` is 1, 3, 5 and so on: upstream numbers all attentions, of which every
+    /// other one is a cross-attention.
+    ///
+    /// Fails with `weights-mismatch` where the adapter was made for a UNet with other layers.
+    pub fn add_adapter(&mut self, source: &dyn TensorSource, device: &Device) -> Result<()> {
+        let mut layers = self.cross_attentions();
+        let given = source.names().iter().filter(|name| name.ends_with(".to_k_ip.weight")).count();
+        if given != layers.len() {
+            return Err(Error::weights(
+                "weights-mismatch",
+                format!("the adapter is for {given} cross-attentions, the unet has {}", layers.len()),
+                "use an adapter for this kind of Stable Diffusion",
+            ));
+        }
+        for (i, (_, _, attention)) in layers.iter_mut().enumerate() {
+            let adapter = AdapterAttention::new(attention, i, device);
+            attention.adapters.push(apply(adapter, source, &format!("ip_adapter.{}", 2 * i + 1))?);
+        }
+        Ok(())
+    }
+
+    /// A scale for each cross-attention from one for each transformer of some blocks, named `down_blocks.1`, `mid_block`
+    /// and so on; a single value counts for the whole block. Blocks that are not named get none (diffusers'
+    /// `set_ip_adapter_scale`): style alone may act where style lives, as in InstantStyle (arXiv 2404.02733).
+    ///
+    /// Fails with `adapter-scale` where a block has no cross-attention, or another number of transformers.
+    pub fn layer_scale(&mut self, blocks: &BTreeMap<String, Vec<f32>>) -> Result<LayerScale> {
+        let layers: Vec<(String, usize)> =
+            self.cross_attentions().into_iter().map(|(block, transformer, _)| (block, transformer)).collect();
+        for (name, scales) in blocks {
+            let transformers =
+                layers.iter().filter(|(block, _)| block == name).map(|(_, i)| i + 1).max().unwrap_or(0);
+            if transformers == 0 || !(scales.len() == 1 || scales.len() == transformers) {
+                return Err(Error::weights(
+                    "adapter-scale",
+                    format!("{} scales for {name}, which has {transformers} transformers", scales.len()),
+                    "name blocks with cross-attention, with one scale or one for each transformer",
+                ));
+            }
+        }
+        let scale = |(block, transformer): (String, usize)| {
+            let scales = blocks.get(&block);
+            scales.map_or(0.0, |scales| scales.get(transformer).or(scales.first()).copied().unwrap_or(0.0))
+        };
+        Ok(LayerScale::Each(layers.into_iter().map(scale).collect()))
+    }
+
+    /// Every cross-attention with its block and the number of its transformer there, in the order in which diffusers lists
+    /// its attention processors, by which adapters are numbered: down, up, then middle.
+    fn cross_attentions(&mut self) -> Vec<(String, usize, &mut Attention)> {
+        let down = self.down_blocks.iter_mut().map(|block| &mut block.attentions).enumerate();
+        let up = self.up_blocks.iter_mut().map(|block| &mut block.attentions).enumerate();
+        let middle = self.mid_block.iter_mut().map(|block| &mut block.attentions);
+        let blocks = down
+            .map(|(i, transformers)| (format!("down_blocks.{i}"), transformers))
+            .chain(up.map(|(i, transformers)| (format!("up_blocks.{i}"), transformers)))
+            .chain(middle.map(|transformers| ("mid_block".to_owned(), transformers)));
+        let mut layers = Vec::new();
+        for (name, transformers) in blocks {
+            for (i, transformer) in transformers.iter_mut().enumerate() {
+                let Transformer2DModel { transformer_blocks, .. } = transformer;
+                layers.extend(transformer_blocks.iter_mut().map(|block| (name.clone(), i, &mut block.attn2)));
+            }
+        }
+        layers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unet::UNet2DConditionConfig;
+
+    fn unet() -> UNet2DConditionModel {
+        let config = UNet2DConditionConfig {
+            block_out_channels: vec![4, 4, 8, 8],
+            norm_num_groups: 2,
+            cross_attention_dim: 3,
+            attention_head_dim: crate::unet::PerLevel::All(2),
+            ..UNet2DConditionConfig::default()
+        };
+        config.init(&Device::flex()).unwrap()
+    }
+
+    /// `list(unet.attn_processors)` of Stable Diffusion 1.5: 6 cross-attentions on the way down, 9 up, 1 in the middle.
+    #[test]
+    fn layers_are_numbered_as_upstream() {
+        let mut unet = unet();
+        let layers = unet.cross_attentions();
+        let blocks: Vec<&str> = layers.iter().map(|(block, _, _)| block.as_str()).collect();
+        assert_eq!(blocks.len(), 16);
+        assert_eq!(
+            (blocks[0], blocks[5], blocks[6], blocks[15]),
+            ("down_blocks.0", "down_blocks.2", "up_blocks.1", "mid_block")
+        );
+    }
+
+    #[test]
+    fn scales_by_block_reach_their_layers_alone() {
+        let mut unet = unet();
+        let blocks = [("up_blocks.1".to_owned(), vec![0.0, 0.7, 0.0]), ("mid_block".to_owned(), vec![0.5])];
+        let scale = unet.layer_scale(&blocks.into()).unwrap();
+        let expected = |layer| match layer {
+            7 => 0.7,
+            15 => 0.5,
+            _ => 0.0,
+        };
+        assert!((0..16).all(|layer| scale.at(layer) == expected(layer)), "{scale:?}");
+        for (name, scales) in [("down_blocks.3", vec![1.0]), ("up_blocks.1", vec![1.0; 2]), ("up", vec![1.0])]
+        {
+            let error = unet.layer_scale(&[(name.to_owned(), scales)].into()).unwrap_err();
+            assert_eq!(error.code, "adapter-scale", "{name}");
+        }
+    }
+}
