@@ -102,6 +102,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "From the prompt (left) to the style image (right)".to_owned(),
         head: ["α = 0", "0.25", "0.5", "0.75", "1", "style image"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 let mut row: Vec<_> =

@@ -1,6 +1,6 @@
 //! Does a prompt get what it asks for: colour of hair, glasses, colour of clothes, background?
 
-use super::drawing::{Drawing, noun};
+use super::drawing::{Drawing, Photo, REFERENCE, noun};
 use super::judge::{Attribute, attribute_prompt};
 use super::lab::Lab;
 use super::options::EvalOptions;
@@ -39,11 +39,12 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let n = options.trials;
     let questions = lab.attributes()?;
     let mut section = Section::new([
-        "Each prompt asks for one value of all four attributes, drawn at random. CLIP says which value a picture shows: by \
-         a linear probe that was fitted to renders of other people with known values, and by the nearest prompt \
-         (zero-shot). How often each is right on renders of held-out people is its ceiling: no model can be measured \
-         above it. Without an identity input the words decide everything; with a photo, hair and glasses are the \
-         person's, so that only clothes and background are the prompt's to decide.",
+        "Each prompt asks for one value of all four attributes, drawn at random. What a picture shows is said by a linear \
+         probe and by the nearest prompt (zero-shot). The probe was fitted to renders of other people with known values; it \
+         reads CLIP's embedding of the picture and the identity encoder's of its largest face. Zero-shot is CLIP alone. How \
+         often each is right on renders of held-out people is its ceiling: no model can be measured above it. Without an \
+         identity input the words decide everything; with a photo, hair and glasses are the person's, so that only clothes \
+         and background are the prompt's to decide. The interval over all attributes takes a prompt for one trial.",
     ]);
     let mut table = Table {
         caption: format!("Right values of {n} prompts"),
@@ -64,7 +65,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let judge = |drawing: fn(&EvalOptions, usize) -> Drawing| -> Result<Vec<Vec<[bool; 2]>>> {
         let mut right = vec![Vec::new(); questions.len()];
         for i in 0..n {
-            let embedding = lab.clip_drawing(&drawing(options, i))?;
+            let embedding = lab.describe_drawing(&drawing(options, i))?;
             for (k, question) in questions.iter().enumerate() {
                 let answer = embedding.as_ref().map(|embedding| question.answer(embedding));
                 right[k]
@@ -110,13 +111,16 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         kind: PlotKind::Rows(bars),
         marks: vec![("target".to_owned(), 0.85)],
     });
-    let prompts: Vec<String> = (0..n.min(SHOWN)).map(|i| format!("{}. {}", i + 1, prompt(i))).collect();
     section.grids.push(Grid {
-        caption: format!("Above without an identity input, below with a photo. {}", prompts.join("; ")),
-        head: (1..=n.min(SHOWN)).map(|i| i.to_string()).collect(),
-        rows: [of_nobody as fn(&EvalOptions, usize) -> Drawing, of_someone]
-            .map(|drawing| (0..n.min(SHOWN)).map(|i| Shown::drawing(drawing(options, i))).collect())
-            .to_vec(),
+        caption: "What was asked for, without an identity input and with a photo".to_owned(),
+        head: ["", "words alone", "with the photo", "photo"].map(str::to_owned).to_vec(),
+        labels: (0..n.min(SHOWN)).map(prompt).collect(),
+        rows: (0..n.min(SHOWN))
+            .map(|i| {
+                let photo = Some(Shown::Photo(Photo::new(i as u64, REFERENCE)));
+                vec![Shown::drawing(of_nobody(options, i)), Shown::drawing(of_someone(options, i)), photo]
+            })
+            .collect(),
     });
     Ok(section)
 }

@@ -108,6 +108,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         section.grids.push(Grid {
             caption: format!("One {label}, other seeds"),
             head: head("photo"),
+            labels: Vec::new(),
             rows: (0..n.min(4))
                 .map(|i| {
                     let photo = Some(Shown::Photo(way(options, i).people[0][0].photos[0].clone()));

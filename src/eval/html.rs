@@ -189,9 +189,11 @@ fn grid(grid: &Grid, pictures: &mut Pictures) -> Result<String> {
     let head: String =
         grid.head.iter().map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
     let mut rows = String::new();
-    for row in &grid.rows {
+    let labelled = usize::from(!grid.labels.is_empty());
+    for (i, row) in grid.rows.iter().enumerate() {
         rows += "<tr>";
-        for (shown, head) in row.iter().zip(&grid.head) {
+        rows.extend(grid.labels.get(i).map(|label| format!("<th scope=\"row\">{}</th>", escape(label))));
+        for (shown, head) in row.iter().zip(grid.head.iter().skip(labelled)) {
             rows += "<td>";
             if let Some(shown) = shown {
                 rows += &pictures.tag(shown, head)?;

@@ -91,12 +91,13 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             section.figure("kept", "face kept in place at strength 0.6", kept, Unit::Share);
             section.figure("background", "background at strength 0.6", mean(&behind), Unit::Decibel);
         }
-        if strength < 1.0 {
-            let key = format!("changed-{strength}");
-            section.figure(&key, &format!("identity changed at strength {strength}"), changed, Unit::Share);
-        }
         kept_line.push(kept);
         changed_line.push(changed);
+    }
+    for (strength, changed) in STRENGTHS.iter().zip(&changed_line).filter(|(strength, _)| **strength < 1.0) {
+        let (key, label) =
+            (format!("changed-{strength}"), format!("identity changed at strength {strength}"));
+        section.figure(&key, &label, *changed, Unit::Share);
     }
     section.tables.push(table);
     section.plots.push(Plot {
@@ -115,6 +116,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "The start, drawn on as the photo's person".to_owned(),
         head: ["photo", "start", "0.4", "0.6", "0.8", "1"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 let photo = Some(Shown::Photo(Photo::new(i as u64, REFERENCE)));

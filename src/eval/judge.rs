@@ -1,6 +1,8 @@
 //! What a picture shows, said by CLIP: by the nearest words (zero-shot, Radford et al. 2021, section 3.1) and by a linear
 //! probe on its embeddings (section 3.2). How often each is right on renders, where the truth is known, is the ceiling of
 //! what it can say of generated pictures.
+//!
+//! An embedding begins with CLIP's; what follows it, the probe alone reads.
 
 use ::image::RgbImage;
 use rayon::prelude::*;
@@ -18,12 +20,14 @@ use crate::synth::{
 
 /// Side of the renders in pixels: `mini`'s own; CLIP scales them to its input anyhow.
 const SIZE: u32 = 128;
-/// The probe's ridge, relative to the mean eigenvalue of the embeddings' second moments.
-const RIDGE: f64 = 0.1;
+/// Ridges to choose from, relative to the mean eigenvalue of the embeddings' second moments.
+const RIDGES: [f64; 6] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
+/// One render in so many chooses the ridge.
+const CHOOSES: usize = 5;
 /// Seed of the judge's renders.
 const SEED: u64 = 0x10D6;
 /// Renders that probes learn from, of people of their own pool.
-const LEARNT: usize = 400;
+const LEARNT: usize = 800;
 /// Renders of held-out people that judges are tested on.
 const TESTED: usize = 200;
 
@@ -58,7 +62,7 @@ impl Question {
         tested: (&[Vec<f32>], &[usize]),
     ) -> Result<Self> {
         let texts = words.iter().map(|words| clip.text(&prompt(words))).collect::<Result<_>>()?;
-        let probe = Probe::fit(learnt.0, learnt.1, words.len())?;
+        let probe = Probe::chosen(learnt.0, learnt.1, words.len())?;
         let nothing = share_of([]);
         let mut question = Self { words, texts, probe, words_on_renders: nothing, probe_on_renders: nothing };
         let answers: Vec<Answer> = tested.0.iter().map(|embedding| question.answer(embedding)).collect();
@@ -89,7 +93,22 @@ struct Probe {
 }
 
 impl Probe {
-    fn fit(embeddings: &[Vec<f32>], labels: &[usize], classes: usize) -> Result<Self> {
+    /// With the ridge that does best on a part that is left out, then on all.
+    fn chosen(embeddings: &[Vec<f32>], labels: &[usize], classes: usize) -> Result<Self> {
+        let cut = embeddings.len() - embeddings.len() / CHOOSES;
+        let mut best = (0, RIDGES[0]);
+        for ridge in RIDGES {
+            let probe = Self::fit(&embeddings[..cut], &labels[..cut], classes, ridge)?;
+            let answers = embeddings[cut..].iter().map(|embedding| greatest(&probe.scores(embedding)));
+            let right = answers.zip(&labels[cut..]).filter(|(answer, label)| answer == *label).count();
+            if right >= best.0 {
+                best = (right, ridge);
+            }
+        }
+        Self::fit(embeddings, labels, classes, best.1)
+    }
+
+    fn fit(embeddings: &[Vec<f32>], labels: &[usize], classes: usize, ridge: f64) -> Result<Self> {
         let width = embeddings.first().map_or(0, Vec::len) + 1;
         let (mut moments, mut targets) = (vec![0.0; width * width], vec![0.0; width * classes]);
         for (embedding, label) in embeddings.iter().zip(labels) {
@@ -100,7 +119,7 @@ impl Probe {
             }
         }
         let trace: f64 = (0..width - 1).map(|i| moments[i * width + i]).sum();
-        let ridge = RIDGE * trace / (width - 1).max(1) as f64;
+        let ridge = ridge * trace / (width - 1).max(1) as f64;
         (0..width - 1).for_each(|i| moments[i * width + i] += ridge);
         let weights = solve(&moments, &targets, width, classes).ok_or_else(|| {
             Error::weights(
@@ -217,7 +236,7 @@ struct Renders {
     values: Vec<[usize; 4]>,
 }
 
-fn attribute_renders(clip: &Clip, split: IdentitySplit, count: usize) -> Result<Renders> {
+fn attribute_renders(describe: &Describe, split: IdentitySplit, count: usize) -> Result<Renders> {
     let options = one_person(split, vec![Style::Photo]);
     let mut scenes = Vec::with_capacity(count);
     let mut values = Vec::with_capacity(count);
@@ -229,7 +248,7 @@ fn attribute_renders(clip: &Clip, split: IdentitySplit, count: usize) -> Result<
         scenes.push(scene);
         values.push(drawn);
     }
-    Ok(Renders { embeddings: embed_all(clip, &scenes)?, values })
+    Ok(Renders { embeddings: embed_all(describe, &scenes)?, values })
 }
 
 fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
@@ -242,15 +261,18 @@ fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
     }
 }
 
-fn embed_all(clip: &Clip, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
+/// A picture's embedding.
+pub type Describe<'a> = dyn Fn(&RgbImage) -> Result<Vec<f32>> + 'a;
+
+fn embed_all(describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
     let pictures: Vec<RgbImage> = scenes.par_iter().map(|scene| render(scene, SIZE).image).collect();
-    pictures.iter().map(|picture| clip.picture(picture)).collect()
+    pictures.iter().map(describe).collect()
 }
 
 /// The question of each attribute, in the order of [`Attribute::ALL`].
-pub fn attributes(clip: &Clip) -> Result<Vec<Question>> {
-    let learnt = attribute_renders(clip, IdentitySplit::EvalEncoder, LEARNT)?;
-    let tested = attribute_renders(clip, IdentitySplit::HeldOut, TESTED)?;
+pub fn attributes(clip: &Clip, describe: &Describe) -> Result<Vec<Question>> {
+    let learnt = attribute_renders(describe, IdentitySplit::EvalEncoder, LEARNT)?;
+    let tested = attribute_renders(describe, IdentitySplit::HeldOut, TESTED)?;
     let question = |(k, attribute): (usize, &Attribute)| {
         let of =
             |renders: &Renders| -> Vec<usize> { renders.values.iter().map(|values| values[k]).collect() };
@@ -271,7 +293,7 @@ pub fn styles(clip: &Clip) -> Result<Question> {
         let scene = |i: usize| {
             Scene::random(SEED ^ seed, i as u64, &one_person(split, vec![Style::ALL[i % Style::ALL.len()]]))
         };
-        embed_all(clip, &(0..count).map(scene).collect::<Vec<_>>())
+        embed_all(&|picture| clip.picture(picture), &(0..count).map(scene).collect::<Vec<_>>())
     };
     let words = Style::ALL.iter().map(|style| style_words(*style).to_owned()).collect();
     of_series(clip, words, |words| format!("{words} of a person"), series)
@@ -286,7 +308,7 @@ pub fn subjects(clip: &Clip) -> Result<Question> {
             scene.subject = Some(Subject::ALL[i % Subject::ALL.len()]);
             scene
         };
-        embed_all(clip, &(0..count).map(scene).collect::<Vec<_>>())
+        embed_all(&|picture| clip.picture(picture), &(0..count).map(scene).collect::<Vec<_>>())
     };
     let words = Subject::ALL.iter().map(|subject| subject_words(*subject).to_owned()).collect();
     of_series(clip, words, |words| format!("a picture of {words}"), series)
@@ -342,11 +364,11 @@ mod tests {
             (points, labels)
         };
         let (learnt, labels) = draw(300);
-        let probe = Probe::fit(&learnt, &labels, 2).unwrap();
+        let probe = Probe::chosen(&learnt, &labels, 2).unwrap();
         let (tested, truth) = draw(200);
         let right = tested.iter().zip(&truth).filter(|(p, t)| greatest(&probe.scores(p)) == **t).count();
         assert!(right * 100 >= tested.len() * 97, "{right} of {}", tested.len());
-        assert!(Probe::fit(&[vec![f32::NAN; 3]], &[0], 2).is_err());
+        assert!(Probe::chosen(&vec![vec![f32::NAN; 3]; 10], &[0; 10], 2).is_err());
     }
 
     #[test]

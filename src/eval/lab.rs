@@ -223,6 +223,21 @@ impl Lab {
         self.picture(drawing)?.map(|made| self.clip.picture(&made.image)).transpose()
     }
 
+    /// CLIP's embedding of a picture and after it the identity encoder's of the largest face, zero where there is none: CLIP
+    /// alone, which sees whole pictures, hardly sees glasses.
+    fn describe(&self, picture: &RgbImage) -> Result<Vec<f32>> {
+        let mut embedding = self.clip.picture(picture)?;
+        let width = self.photo(0, TARGETS[0])?.len();
+        let face = self.faces_in(picture)?.into_iter().next();
+        embedding.extend(face.map_or_else(|| vec![0.0; width], |face| face.embedding));
+        Ok(embedding)
+    }
+
+    /// What [`Lab::attributes`] are asked of: a finished picture's embedding.
+    pub fn describe_drawing(&self, drawing: &Drawing) -> Result<Option<Vec<f32>>> {
+        self.picture(drawing)?.map(|made| self.describe(&made.image)).transpose()
+    }
+
     /// Which style a picture is drawn in.
     pub fn styles(&self) -> Result<&Question> {
         once(&self.styles, || judge::styles(&self.clip))
@@ -230,7 +245,7 @@ impl Lab {
 
     /// The question of each attribute.
     pub fn attributes(&self) -> Result<&Vec<Question>> {
-        once(&self.attributes, || judge::attributes(&self.clip))
+        once(&self.attributes, || judge::attributes(&self.clip, &|picture| self.describe(picture)))
     }
 
     /// Which thing a picture shows.

@@ -92,6 +92,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "From the second person (left) to the first (right)".to_owned(),
         head: ["second", "β = 0", "0.25", "0.5", "0.75", "1", "first"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 let mut row = vec![photo(other(options, i))];

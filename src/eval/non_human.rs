@@ -85,6 +85,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "Style images, pictures from them, and pictures from words alone".to_owned(),
         head: ["style image", "from it", "from words"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..options.trials.min(SHOWN))
             .map(|i| {
                 let ways = WAYS.map(|(_, _, way)| Shown::drawing(way(options, i)));

@@ -129,7 +129,7 @@ fn lines(axis_name: &str, places: &[f64], lines: &[(String, Vec<Estimate>)], uni
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
             x(*place),
             height - BOTTOM + 16.0,
-            format!("{place}").replace('-', "−")
+            place_label(*place)
         );
     }
     let _ = writeln!(
@@ -177,6 +177,12 @@ fn lines(axis_name: &str, places: &[f64], lines: &[(String, Vec<Estimate>)], uni
     out
 }
 
+/// At most two decimals, and none that say nothing.
+fn place_label(place: f64) -> String {
+    let text = format!("{place:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').replace('-', "−")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +195,12 @@ mod tests {
         let (low, high, _) = axis([2.0].into_iter(), Unit::Plain);
         assert!(low < 2.0 && high > 2.0);
         assert_eq!(axis([f64::NAN].into_iter(), Unit::Plain).0, 0.0);
+    }
+
+    #[test]
+    fn places_are_short() {
+        let labels = [f64::from(0.4f32), 25.0, -50.0, 0.25, 0.0, 1.0].map(place_label);
+        assert_eq!(labels, ["0.4", "25", "−50", "0.25", "0", "1"]);
     }
 
     #[test]

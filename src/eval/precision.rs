@@ -63,6 +63,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "The same request to both".to_owned(),
         head: ["photo", "style image", "the model", "the other"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 vec![

@@ -123,8 +123,10 @@ pub enum PlotKind {
 pub struct Grid {
     /// What it shows.
     pub caption: String,
-    /// Heads of the columns.
+    /// Heads of the columns, that of the labels first where there are labels.
     pub head: Vec<String>,
+    /// One label a row, or none at all.
+    pub labels: Vec<String>,
     /// The rows; a place may be empty.
     pub rows: Vec<Vec<Option<Shown>>>,
 }

@@ -142,6 +142,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
                 .map(|k| format!("photo {k}"))
                 .chain(["style image", "regions", "plain"].map(str::to_owned))
                 .collect(),
+            labels: Vec::new(),
             rows: (0..n.min(SHOWN))
                 .map(|i| {
                     let photos = people(count, i).into_iter();

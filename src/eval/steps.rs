@@ -83,6 +83,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "By number of steps".to_owned(),
         head: ["photo", "style image", "5", "10", "25", "50"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 let mut row = vec![

@@ -87,6 +87,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "The photo's person in the style image of someone else".to_owned(),
         head: ["photo", "style image", "picture", "without photo"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN))
             .map(|i| {
                 let drawing = with_image(options, i);

@@ -202,6 +202,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         head: ["photo", "style image", "image, 1", "image, 11", "text, 1", "text, 11", "nobody", "renderer"]
             .map(str::to_owned)
             .to_vec(),
+        labels: Vec::new(),
         rows: (0..n.min(SHOWN)).map(row).collect(),
     });
     Ok(section)

@@ -148,11 +148,13 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     section.grids.push(Grid {
         caption: "Style images that turn, and below each the picture of the photo's person".to_owned(),
         head: head("photo"),
+        labels: Vec::new(),
         rows: by_style,
     });
     section.grids.push(Grid {
         caption: "Photos that turn, and below each the picture".to_owned(),
         head: head("style image"),
+        labels: Vec::new(),
         rows: by_photo,
     });
     Ok(section)
