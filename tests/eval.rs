@@ -67,6 +67,8 @@ fn faces_are_the_photos_and_each_person_is_in_place() {
 
     let page = std::fs::read_to_string(out.path().join("index.html")).unwrap();
     assert!(page.contains("the one that conditions it") && page.contains("data:image/jpeg;base64,"));
+    // Pictures spell anything.
+    let page = regex::Regex::new("base64,[^\"]*").unwrap().replace_all(&page, "");
     assert!(!page.contains("NaN") && !page.contains("<script"));
     // It stands alone: the paper's address is the only one.
     assert_eq!(page.matches("http").count(), 1);

@@ -5,7 +5,7 @@ use super::judge::{Attribute, attribute_prompt};
 use super::lab::Lab;
 use super::options::EvalOptions;
 use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit};
-use super::statistics::{share_of, share_of_groups};
+use super::statistics::{Estimate, share_of, share_of_groups};
 use crate::error::Result;
 use crate::synth::Rng;
 
@@ -100,9 +100,14 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let right = nobody.iter().flatten().filter(|right| right[0]).count();
     let all = share_of_groups(right, n * questions.len(), n);
     section.aimed("all", "right values, all attributes", all, Unit::Share, Target::AtLeast(0.85));
+    let ceilings: Vec<f64> = questions.iter().map(|question| question.probe_on_renders.value).collect();
+    let ceiling = ceilings.iter().sum::<f64>() / ceilings.len() as f64;
+    let tested = questions.first().map_or(0, |question| question.probe_on_renders.n);
+    section.of_renders(Estimate { value: ceiling, low: ceiling, high: ceiling, n: tested });
     for (k, attribute) in Attribute::ALL.into_iter().enumerate() {
         let key = format!("{attribute:?}").to_lowercase();
         section.figure(&key, attribute.name(), share(&nobody[k], 0), Unit::Share);
+        section.of_renders(questions[k].probe_on_renders);
     }
     section.tables.push(table);
     section.plots.push(Plot {

@@ -79,11 +79,13 @@ fn targets(sections: &[(&'static Experiment, Section)]) -> String {
             all += 1;
             let spans = target.met(figure.estimate.low) != target.met(figure.estimate.high);
             let (class, word) = if reached { ("met", "reached") } else { ("missed", "not reached") };
+            let renders =
+                figure.renders.map_or_else(|| "–".to_owned(), |renders| number(renders.value, figure.unit));
             let doubt = if spans { " <small>interval spans it</small>" } else { "" };
             let _ = writeln!(
                 rows,
-                "<tr><th scope=\"row\"><a href=\"#{}\">{}</a></th><td>{}</td><td>{}</td><td class=\"{class}\">\
-                 {word}{doubt}</td></tr>",
+                "<tr><th scope=\"row\"><a href=\"#{}\">{}</a></th><td>{}</td><td>{}</td><td class=\"{class}\">{word}{doubt}</td>\
+                 <td>{renders}</td></tr>",
                 experiment.name,
                 escape(&figure.label),
                 estimate(figure.estimate, figure.unit),
@@ -100,17 +102,18 @@ fn targets(sections: &[(&'static Experiment, Section)]) -> String {
             "Targets",
             &format!(
                 "<table class=\"targets\"><thead><tr><th scope=\"col\">figure</th><th scope=\"col\">measured</th>\
-                 <th scope=\"col\">target</th><th scope=\"col\"></th></tr></thead>\n<tbody>{rows}</tbody></table>"
+                 <th scope=\"col\">target</th><th scope=\"col\">verdict</th><th scope=\"col\">renders reach</th></tr></thead>\n<tbody>{rows}</tbody></table>"
             )
         )
     )
 }
 
 fn bound(target: Target, unit: Unit) -> String {
-    match target {
+    let bound = match target {
         Target::AtLeast(value) => format!("≥ {}", number(value, unit)),
         Target::AtMost(value) => format!("≤ {}", number(value, unit)),
-    }
+    };
+    bound.replace(' ', "\u{a0}")
 }
 
 fn part(experiment: &Experiment, section: &Section, pictures: &mut Pictures) -> Result<String> {
@@ -140,8 +143,11 @@ fn figure(figure: &Figure) -> String {
     } else {
         format!("<span>{} to {}</span>", number(low, figure.unit), number(high, figure.unit))
     };
+    let renders = figure.renders.map_or_else(String::new, |renders| {
+        format!("<span>renders reach {}</span>", number(renders.value, figure.unit))
+    });
     format!(
-        "<div><dt>{}</dt><dd>{}{interval}</dd></div>\n",
+        "<div><dt>{}</dt><dd>{}{interval}{renders}</dd></div>\n",
         escape(&figure.label),
         number(value, figure.unit)
     )
@@ -155,9 +161,17 @@ fn estimate(estimate: Estimate, unit: Unit) -> String {
     format!("{} <small>{} to {}</small>", number(value, unit), number(low, unit), number(high, unit))
 }
 
+/// Cells of a head; one that says nothing is no heading.
+fn heads(heads: &[String]) -> String {
+    let cell = |head: &String| match head.as_str() {
+        "" => "<td></td>".to_owned(),
+        head => format!("<th scope=\"col\">{}</th>", escape(head)),
+    };
+    heads.iter().map(cell).collect()
+}
+
 fn table(table: &Table) -> String {
-    let head: String =
-        table.head.iter().map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
+    let head = heads(&table.head);
     let cell = |cell: &Cell| match cell {
         Cell::Estimate(figure, unit) => estimate(*figure, *unit),
         Cell::Number(value, unit) => number(*value, *unit),
@@ -186,8 +200,7 @@ fn scroll(label: &str, inner: &str) -> String {
 }
 
 fn grid(grid: &Grid, pictures: &mut Pictures) -> Result<String> {
-    let head: String =
-        grid.head.iter().map(|head| format!("<th scope=\"col\">{}</th>", escape(head))).collect();
+    let head = heads(&grid.head);
     let mut rows = String::new();
     let labelled = usize::from(!grid.labels.is_empty());
     for (i, row) in grid.rows.iter().enumerate() {

@@ -78,6 +78,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         let [without, probe, words] = [without, probe, words].map(share_of);
         section.figure(&format!("no-face-{key}"), &format!("no face, {label}"), without, Unit::Share);
         section.figure(&format!("thing-{key}"), &format!("right thing, {label}"), probe, Unit::Share);
+        section.of_renders(question.probe_on_renders);
         let cells = [without, probe, words].map(|share| Cell::Estimate(share, Unit::Share)).to_vec();
         table.rows.push((format!("pictures {label}"), cells));
     }

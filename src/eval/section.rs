@@ -33,6 +33,8 @@ pub struct Figure {
     pub unit: Unit,
     /// What this project asks of `mini`, where it asks for something.
     pub target: Option<Target>,
+    /// What the same measure gives the renderer's own pictures, where that bounds it.
+    pub renders: Option<Estimate>,
 }
 
 /// How a number is written.
@@ -158,7 +160,14 @@ impl Section {
     /// Adds a figure without a target.
     pub fn figure(&mut self, key: &str, label: &str, estimate: Estimate, unit: Unit) {
         let (key, label) = (key.to_owned(), label.to_owned());
-        self.figures.push(Figure { key, label, estimate, unit, target: None });
+        self.figures.push(Figure { key, label, estimate, unit, target: None, renders: None });
+    }
+
+    /// Says of the last figure what renders reach.
+    pub fn of_renders(&mut self, renders: Estimate) {
+        if let Some(figure) = self.figures.last_mut() {
+            figure.renders = Some(renders);
+        }
     }
 
     /// Adds a figure with a target.

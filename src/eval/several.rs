@@ -124,12 +124,13 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             let margins: Vec<f64> =
                 pictures.iter().map(|picture| picture.margins.iter().sum::<f64>() / count as f64).collect();
             let margin = mean(&margins).scaled(1.0 / (scale.0 - scale.1).max(1e-6), 0.0);
-            let label = format!("right regions, {count} people, {label}");
+            let label = format!("{count} people, {label}");
+            let whole_label = format!("right regions, {label}");
             let key = format!("{key}-{count}");
             if key.starts_with("regions") {
-                section.aimed(&key, &label, right, Unit::Share, Target::AtLeast(least));
+                section.aimed(&key, &whole_label, right, Unit::Share, Target::AtLeast(least));
             } else {
-                section.figure(&key, &label, right, Unit::Share);
+                section.figure(&key, &whole_label, right, Unit::Share);
             }
             let shares = [right, found, whole].map(|share| Cell::Estimate(share, Unit::Share));
             let cells = shares.into_iter().chain([Cell::Estimate(margin, Unit::Plain)]).collect();

@@ -73,6 +73,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         let cells = vec![Cell::Estimate(probe, Unit::Share), Cell::Estimate(words, Unit::Share)];
         rows.push((format!("pictures {label}"), cells));
         section.aimed(key, &format!("right style, {label}"), probe, Unit::Share, Target::AtLeast(0.9));
+        section.of_renders(question.probe_on_renders);
         let probe: Vec<bool> = right.iter().map(|right| right[0]).collect();
         styles.push((label, by_style(&probe)));
     }

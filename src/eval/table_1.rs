@@ -169,6 +169,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         section.figure(row.key, &format!("similarity, {}", row.label), *relative, Unit::Plain);
         if let Some(figure) = section.figures.last_mut() {
             figure.target = row.target;
+            figure.renders = Some(drawn).filter(|_| matches!(row.target, Some(Target::AtLeast(_))));
         }
     }
     let gain = |more: usize, one: usize| -> Vec<f64> {
