@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains every network of the mini model, stores it in 8 bits and measures it: one command a stage, in order.
+# Trains every network of the mini model, stores it in 8 bits and measures it (RUNS/report/index.html): one command a stage,
+# in order.
 #
 #   scripts/train-mini.sh [RUNS]     checkpoints, curves and sheets go to RUNS (default runs/); run again to go on
 #
@@ -39,4 +40,4 @@ rm -rf models/mini
 "$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 2 \
   --license "MIT OR Apache-2.0"
 printf '%s\n' "$readme" >models/mini/README.md
-"$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --out "$runs/eval"
+"$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"

@@ -1,22 +1,17 @@
-//! `facestudio eval`: how well a model keeps identities, on held-out rendered people.
+//! `facestudio eval`: the paper's experiments on held-out rendered people, as numbers and as a page.
 
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use facestudio::encoders::face::FaceEncoder;
-use facestudio::eval::{IdentityOptions, Trial, identity};
-use facestudio::pipeline::FaceStudio;
-use facestudio::request::GenerateRequest;
-use facestudio::train::plot;
-use facestudio::weights::{Component, Folder, write_file};
-use indicatif::ProgressBar;
+use facestudio::eval::{Doing, EvalOptions, Evaluation, Named};
+use facestudio::weights::Folder;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
+use crate::jobs::{self, Shard};
 use crate::output;
-
-/// Trials in a row of the sheet.
-const TRIALS_A_ROW: usize = 4;
 
 /// Flags of `facestudio eval`.
 #[derive(clap::Args)]
@@ -24,24 +19,36 @@ pub struct Args {
     /// Model folder.
     #[arg(long, default_value = "models/mini")]
     model: PathBuf,
-    /// Identity encoder to measure with; not the model's own, or it would judge itself.
+    /// Identity encoder to measure with, as `train face --preset mini-eval` makes one. The model's own would judge itself.
     #[arg(long)]
     encoder: PathBuf,
-    /// Held-out people, one picture each.
-    #[arg(long, default_value_t = 100)]
-    trials: usize,
-    /// Denoising steps.
-    #[arg(long, default_value_t = 25)]
-    steps: usize,
-    /// Classifier-free guidance scale.
-    #[arg(long, default_value_t = GenerateRequest::default().guidance_scale)]
-    guidance_scale: f32,
-    /// Seed of the first trial.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Folder that gets `identity.json` and `identity.png`: four trials a row, each with photo, style and picture.
+    /// Another model folder to compare with, for the experiment `precision`: usually the same weights in full precision.
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Folder for `report.json`, `index.html`, the pictures and the results of each experiment. What is there already, of
+    /// the same model, encoder and flags, is kept.
     #[arg(long)]
     out: PathBuf,
+    /// Only these, separated by commas: table-1, style-swap, styles, alpha, mixing, views, several, image-to-image,
+    /// attributes, non-human, diversity, frechet, steps, precision.
+    #[arg(long, value_delimiter = ',')]
+    experiments: Vec<String>,
+    /// Held-out people; experiments of many pictures a person take half of them.
+    #[arg(long, default_value_t = EvalOptions::default().trials)]
+    trials: usize,
+    /// Denoising steps.
+    #[arg(long, default_value_t = EvalOptions::default().steps)]
+    steps: usize,
+    /// Classifier-free guidance scale.
+    #[arg(long, default_value_t = EvalOptions::default().guidance_scale)]
+    guidance_scale: f32,
+    /// Seed of the first trial; trial i adds i.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Draw every Nth picture from the Ith on (from 0) and measure nothing. When all shares lie in one folder, run again
+    /// without it.
+    #[arg(long, value_name = "I/N", value_parser = jobs::parse_shard)]
+    shard: Option<Shard>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
     backend: Backend,
@@ -50,33 +57,54 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<()> {
     let device = args.backend.device()?;
-    let studio = FaceStudio::load(&Folder(args.model.clone()), &device)?;
-    let encoder = FaceEncoder::load(&Component::new(&Folder(args.encoder), ""), &device)?;
-    let request = GenerateRequest {
-        alpha: 1.0,
-        steps: args.steps,
-        guidance_scale: args.guidance_scale,
-        seed: args.seed,
-        ..GenerateRequest::default()
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let stop = cancelled.clone();
+    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
+    let [model, encoder] = [&args.model, &args.encoder].map(|path| Folder(path.clone()));
+    let against = args.against.as_ref().map(|path| (name(path), Folder(path.clone())));
+    let evaluation = Evaluation {
+        model: Named { name: name(&args.model), files: &model },
+        against: against.as_ref().map(|(name, files)| Named { name: name.clone(), files }),
+        encoder: Named { name: name(&args.encoder), files: &encoder },
+        encoder_conditions: same(&args.encoder, &args.model.join("face_encoder")),
+        options: EvalOptions {
+            trials: args.trials,
+            steps: args.steps,
+            guidance_scale: args.guidance_scale,
+            seed: args.seed,
+        },
+        experiments: args.experiments,
+        shard: args.shard.map(|shard| (shard.index, shard.count)),
+        out: &args.out,
     };
-    let bar = ProgressBar::new(args.trials as u64);
-    let mut pictures = Vec::new();
-    let watch = |done: usize, trial: &Trial| {
-        bar.set_position(done as u64);
-        let (width, height) = trial.picture.dimensions();
-        for input in [trial.photo, trial.style] {
-            pictures.push(image::imageops::thumbnail(input, width, height));
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
+    bar.set_message("load");
+    let mut watch = |doing: Doing| match doing {
+        Doing::Drawing(done, all) => {
+            bar.set_message("draw");
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
         }
-        pictures.push(trial.picture.clone());
-        ControlFlow::Continue(())
+        Doing::Measuring(title) => {
+            bar.set_style(ProgressStyle::default_spinner());
+            bar.set_message(format!("measure: {title}"));
+        }
     };
-    let options = IdentityOptions { trials: args.trials, request };
-    let report = pollster::block_on(identity(&studio, &encoder, &options, &device, watch))?;
+    let report = evaluation.run(&device, &mut watch, &|| cancelled.load(Ordering::Relaxed))?;
     bar.finish_and_clear();
-    std::fs::create_dir_all(&args.out)?;
-    let json = serde_json::to_string_pretty(&report)?;
-    write_file(&args.out.join("identity.json"), json.as_bytes())?;
-    plot::sheet(&args.out.join("identity.png"), &pictures, 3 * TRIALS_A_ROW)?;
-    output::print(&format!("{json}\n"))?;
+    if report.is_some() {
+        output::print(&format!("{}\n", args.out.join("index.html").display()))?;
+    }
     Ok(())
+}
+
+/// What reports call a folder.
+fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(a).is_some_and(|a| Some(a) == real(b))
 }

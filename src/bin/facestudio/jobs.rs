@@ -13,8 +13,8 @@ use crate::generate::Job;
 /// Every `count`th job from the `index`th on.
 #[derive(Debug, Clone, Copy)]
 pub struct Shard {
-    index: usize,
-    count: usize,
+    pub index: usize,
+    pub count: usize,
 }
 
 impl Default for Shard {

@@ -1,0 +1,300 @@
+//! The list of experiments, and the run of those that are asked for: draw what is missing, measure, report.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::drawing::Drawing;
+use super::lab::Lab;
+use super::options::EvalOptions;
+use super::report::{self, Report};
+use super::section::Section;
+use super::store::Store;
+use super::{
+    alpha, attributes, diversity, frechet, image_to_image, mixing, non_human, precision, several, steps,
+    style_swap, styles, table_1, views,
+};
+use crate::encoders::face::FaceEncoder;
+use crate::error::{Error, Result};
+use crate::weights::{Component, Files, sha256, write_file};
+
+/// One question to a model.
+pub struct Experiment {
+    /// As `--experiments` names it.
+    pub name: &'static str,
+    /// For people.
+    pub title: &'static str,
+    /// The pictures that it needs.
+    plan: fn(&EvalOptions) -> Vec<Drawing>,
+    /// The answer; every picture of the plan is there.
+    measure: fn(&Lab) -> Result<Section>,
+}
+
+macro_rules! experiments {
+    ($(($name:literal, $title:literal, $module:ident)),* $(,)?) => {
+        /// Every experiment, in the order of the report.
+        pub const EXPERIMENTS: &[Experiment] = &[$(
+            Experiment { name: $name, title: $title, plan: $module::plan, measure: $module::measure }
+        ),*];
+    };
+}
+
+experiments![
+    ("table-1", "Identity from one photo and from eleven", table_1),
+    ("style-swap", "Whose face: the photo's or the style image's?", style_swap),
+    ("styles", "Eight styles", styles),
+    ("alpha", "From prompt to style image", alpha),
+    ("mixing", "Two people mixed into one", mixing),
+    ("views", "From the side", views),
+    ("several", "Several people in one picture", several),
+    ("image-to-image", "From picture to picture", image_to_image),
+    ("attributes", "What words ask for", attributes),
+    ("non-human", "Pictures without people", non_human),
+    ("diversity", "Other seeds, other pictures", diversity),
+    ("frechet", "Distance to renders", frechet),
+    ("steps", "Steps against quality", steps),
+    ("precision", "Fewer bits", precision),
+];
+
+/// The experiment that needs a second model.
+const PRECISION: &str = "precision";
+
+/// A folder with the name that reports call it by.
+pub struct Named<'a> {
+    /// For people.
+    pub name: String,
+    /// The files.
+    pub files: &'a dyn Files,
+}
+
+/// What is evaluated, by what, and where the results go.
+pub struct Evaluation<'a> {
+    /// The model folder.
+    pub model: Named<'a>,
+    /// A model folder to compare with.
+    pub against: Option<Named<'a>>,
+    /// The identity encoder's folder.
+    pub encoder: Named<'a>,
+    /// Whether that encoder is the one that conditions the model, and so judges itself.
+    pub encoder_conditions: bool,
+    /// What is asked.
+    pub options: EvalOptions,
+    /// Names of experiments; all that can be run if empty.
+    pub experiments: Vec<String>,
+    /// Draw every `N`th picture from the `I`th on, and measure nothing.
+    pub shard: Option<(usize, usize)>,
+    /// The folder of pictures, results and report.
+    pub out: &'a Path,
+}
+
+/// What an evaluation is doing.
+#[derive(Debug, Clone, Copy)]
+pub enum Doing<'a> {
+    /// So many of so many pictures are drawn.
+    Drawing(usize, usize),
+    /// This experiment is being measured.
+    Measuring(&'a str),
+}
+
+/// What decides an experiment's result, beside this program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// This program's version.
+    pub version: String,
+    /// The model's name.
+    pub model: String,
+    /// A digest of its files.
+    pub model_digest: String,
+    /// The encoder's name.
+    pub encoder: String,
+    /// A digest of its files.
+    pub encoder_digest: String,
+    /// Whether the encoder conditions the model that it measures.
+    pub encoder_conditions: bool,
+    /// Name and digest of the model that is compared with.
+    pub against: Option<(String, String)>,
+    /// What was asked.
+    pub options: EvalOptions,
+}
+
+/// An experiment's result on disk.
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    run: Run,
+    section: Section,
+}
+
+/// A digest of the files in a folder's folders (a model) or of its own files (a component); what only tells people about
+/// them, or lists them, does not count.
+fn digest(files: &dyn Files) -> Result<String> {
+    let mut parts = Vec::new();
+    for folder in files.folders("")? {
+        for name in files.list(&folder)? {
+            let path = format!("{folder}/{name}");
+            parts.push(format!("{path} {}", sha256(&files.read(&path)?)));
+        }
+    }
+    if parts.is_empty() {
+        for name in files.list("")? {
+            parts.push(format!("{name} {}", sha256(&files.read(&name)?)));
+        }
+    }
+    Ok(sha256(parts.join("\n").as_bytes())[..16].to_owned())
+}
+
+impl Evaluation<'_> {
+    /// The experiments that are asked for, in the report's order.
+    fn selected(&self) -> Result<Vec<&'static Experiment>> {
+        for name in &self.experiments {
+            if !EXPERIMENTS.iter().any(|experiment| experiment.name == name) {
+                let names: Vec<&str> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();
+                return Err(Error::input(
+                    "experiment-unknown",
+                    format!("there is no experiment '{name}'"),
+                    format!("use some of {}", names.join(", ")),
+                ));
+            }
+            if name == PRECISION && self.against.is_none() {
+                return Err(Error::input(
+                    "against-missing",
+                    format!("'{name}' compares two models, and there is only one"),
+                    "name the other with --against",
+                ));
+            }
+        }
+        let wanted = |experiment: &&Experiment| match self.experiments.is_empty() {
+            true => experiment.name != PRECISION || self.against.is_some(),
+            false => self.experiments.iter().any(|name| name == experiment.name),
+        };
+        Ok(EXPERIMENTS.iter().filter(wanted).collect())
+    }
+
+    /// Draws, measures and reports. Pictures and results that are there already, of the same model, encoder and options,
+    /// are kept. A shard only draws: there is no report then.
+    ///
+    /// `stop` is asked after every step of every picture; a run that was stopped goes on where it was.
+    pub fn run(
+        &self,
+        device: &Device,
+        watch: &mut dyn FnMut(Doing),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Report>> {
+        if self.options.trials < 2 {
+            return Err(Error::input(
+                "trials-range",
+                "people are compared with each other",
+                "use at least 2 trials",
+            ));
+        }
+        let selected = self.selected()?;
+        let against = self.against.as_ref();
+        let run = Run {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.model.name.clone(),
+            model_digest: digest(self.model.files)?,
+            encoder: self.encoder.name.clone(),
+            encoder_digest: digest(self.encoder.files)?,
+            encoder_conditions: self.encoder_conditions,
+            against: against.map(|named| Ok((named.name.clone(), digest(named.files)?))).transpose()?,
+            options: self.options.clone(),
+        };
+        let digest = run.against.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default();
+        let store = Store::open(&self.out.join("pictures"), [run.model_digest.clone(), digest])?;
+        let encoder = FaceEncoder::load(&Component::new(self.encoder.files, ""), device)?;
+        let files = self.model.files;
+        let lab =
+            Lab::new(files, against.map(|named| named.files), encoder, store, self.options.clone(), device)?;
+
+        self.draw(&lab, &selected, watch, stop)?;
+        if self.shard.is_some() {
+            return Ok(None);
+        }
+        let results = self.out.join("results");
+        std::fs::create_dir_all(&results).map_err(|e| Error::io(results.display(), &e))?;
+        for experiment in &selected {
+            if stop() {
+                return Err(Error::cancelled());
+            }
+            let run = of_experiment(&run, experiment);
+            if finished(&results, experiment, &run).is_none() {
+                watch(Doing::Measuring(experiment.title));
+                let section = (experiment.measure)(&lab).map_err(|e| e.context(experiment.name))?;
+                let json = serde_json::to_vec(&Finished { run, section });
+                let json = json.map_err(|e| Error::internal("json", e.to_string()))?;
+                write_file(&results.join(format!("{}.json", experiment.name)), &json)?;
+            }
+        }
+        // What earlier runs have measured of the same model belongs to the report as well.
+        let sections: Vec<(&'static Experiment, Section)> = EXPERIMENTS
+            .iter()
+            .filter_map(|experiment| {
+                Some((experiment, finished(&results, experiment, &of_experiment(&run, experiment))?))
+            })
+            .collect();
+        report::write(self.out, &run, &sections, &lab).map(Some)
+    }
+
+    /// Draws the pictures of all plans that are missing, each once.
+    fn draw(
+        &self,
+        lab: &Lab,
+        selected: &[&'static Experiment],
+        watch: &mut dyn FnMut(Doing),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let mut planned: Vec<Drawing> = Vec::new();
+        for drawing in selected.iter().flat_map(|experiment| (experiment.plan)(&self.options)) {
+            if !planned.contains(&drawing) {
+                planned.push(drawing);
+            }
+        }
+        let (index, count) = self.shard.unwrap_or((0, 1));
+        let share: Vec<&Drawing> = planned.iter().skip(index).step_by(count).collect();
+        for (done, drawing) in share.iter().enumerate() {
+            watch(Doing::Drawing(done, share.len()));
+            if !lab.has(drawing)? {
+                lab.draw(drawing, stop)?;
+            }
+        }
+        watch(Doing::Drawing(share.len(), share.len()));
+        Ok(())
+    }
+}
+
+/// Only [`PRECISION`] depends on the other model.
+fn of_experiment(run: &Run, experiment: &Experiment) -> Run {
+    let against = run.against.clone().filter(|_| experiment.name == PRECISION);
+    Run { against, ..run.clone() }
+}
+
+/// An experiment's result, where it is there and of this run.
+fn finished(results: &Path, experiment: &Experiment, run: &Run) -> Option<Section> {
+    let bytes = std::fs::read(results.join(format!("{}.json", experiment.name))).ok()?;
+    let finished: Finished = serde_json::from_slice(&bytes).ok()?;
+    (finished.run == *run).then_some(finished.section)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn experiments_have_names_of_their_own_and_share_pictures() {
+        let names: BTreeSet<&str> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();
+        assert_eq!(names.len(), EXPERIMENTS.len());
+        let options = EvalOptions { trials: 8, ..EvalOptions::default() };
+        let mut all: Vec<Drawing> = Vec::new();
+        let mut planned = 0;
+        for drawing in EXPERIMENTS.iter().flat_map(|experiment| (experiment.plan)(&options)) {
+            planned += 1;
+            if !all.contains(&drawing) {
+                all.push(drawing);
+            }
+        }
+        // Less than three quarters: what experiments have in common is drawn once.
+        assert!(4 * all.len() < 3 * planned, "{} of {planned}", all.len());
+    }
+}

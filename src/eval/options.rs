@@ -1,0 +1,32 @@
+//! What is asked of an evaluation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::GenerateRequest;
+
+/// What decides an evaluation's pictures and figures, beside the model and the encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalOptions {
+    /// Held-out people, one trial each; experiments of many pictures a person take half of them.
+    pub trials: usize,
+    /// Denoising steps, except where they are what is measured.
+    pub steps: usize,
+    /// Classifier-free guidance scale.
+    pub guidance_scale: f32,
+    /// Seed of the first trial; trial `i` adds `i`.
+    pub seed: u64,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        let GenerateRequest { steps, guidance_scale, .. } = GenerateRequest::default();
+        Self { trials: 24, steps, guidance_scale, seed: 0 }
+    }
+}
+
+impl EvalOptions {
+    /// Trials of experiments that draw many pictures of each person: half, but at least 2.
+    pub fn half(&self) -> usize {
+        (self.trials / 2).max(2)
+    }
+}
