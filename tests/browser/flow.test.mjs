@@ -1,0 +1,151 @@
+/** The method's whole flow on both backends: one person, mixing, two people, image-to-image, cancelling. On the tiny model. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+
+import { call as callIn, openClient, request } from "./client.mjs";
+import { startFaultyServer } from "./faulty-server.mjs";
+import { startBrowser, tinyModel } from "./harness.mjs";
+
+/** @type {Awaited<ReturnType<typeof startFaultyServer>>} */
+let server;
+/** @type {import("playwright-core").Browser} */
+let browser;
+
+before(async () => {
+  server = await startFaultyServer(tinyModel());
+  browser = await startBrowser();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.stop();
+});
+
+/** Opens the model on `argument`, and leaves `picture` in the page: the pixels that a request with faces gives. */
+const prepare = async (/** @type {any} */ client, /** @type {string} */ backend) => {
+  const all = /** @type {any} */ (globalThis);
+  const opened = await client.open({ model: "/models/mini/", backend });
+  /** A bright spot of a colour on a dark ground: what the tiny model's detector takes for a face. */
+  const face = async (/** @type {string} */ color) => {
+    const canvas = new OffscreenCanvas(64, 64);
+    const drawn = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    drawn.fillRect(0, 0, 64, 64);
+    drawn.fillStyle = color;
+    drawn.arc(32, 32, 12, 0, 7);
+    drawn.fill();
+    return new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+  };
+  const faces = { white: await face("#fff"), yellow: await face("#ff8"), blue: await face("#9bf") };
+  /** Names of faces in a request are replaced by their files. */
+  const filled = (/** @type {any} */ value) =>
+    typeof value === "string"
+      ? (/** @type {any} */ (faces)[value] ?? value)
+      : Array.isArray(value)
+        ? value.map(filled)
+        : value && typeof value === "object"
+          ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, filled(part)]))
+          : value;
+  all.make = async (/** @type {any} */ request, /** @type {any} */ options) => {
+    const [made] = await client.generate(filled(request), options);
+    const bitmap = await createImageBitmap(new Blob([made.png]));
+    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+    const drawn = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    drawn.drawImage(bitmap, 0, 0);
+    return Array.from(drawn.getImageData(0, 0, bitmap.width, bitmap.height).data.filter((_, i) => i % 4 < 3));
+  };
+  return opened.choice.backend;
+};
+
+const make = (/** @type {any} */ _, /** @type {any} */ request) => /** @type {any} */ (globalThis).make(request);
+
+/** @param {...[string, number]} photos */
+const person = (...photos) => ({ identities: photos.map(([photo, beta]) => ({ photos: [photo], beta })) });
+
+const [white, yellow, blue] = ["white", "yellow", "blue"].map((face) => person([face, 1]));
+const styled = (/** @type {object} */ changes) => request({ style: "blue", alpha: 0.5, steps: 3, ...changes });
+const halves = [0, 0.5].map((x) => ({ x, y: 0, width: 0.5, height: 1 }));
+
+/** What users ask for. @type {Record<string, object>} */
+const REQUESTS = {
+  "one person": styled({ people: [white] }),
+  "another person": styled({ people: [yellow] }),
+  "a mix of two": styled({ people: [person(["white", 0.5], ["yellow", 0.5])] }),
+  "two people in boxes": styled({ people: [white, yellow], layout: { boxes: halves } }),
+  "the other two in the boxes": styled({ people: [yellow, white], layout: { boxes: halves } }),
+  "a picture to start from": styled({ people: [white], init: { image: "blue", strength: 0.5 } }),
+  "a held background": styled({
+    people: [white],
+    layout: { boxes: halves.slice(0, 1) },
+    init: { image: "blue", strength: 1 },
+    background: "hold",
+  }),
+};
+
+/** @param {number[]} a @param {number[]} b */
+const difference = (a, b) => a.reduce((sum, value, i) => sum + Math.abs(value - b[i]), 0) / a.length;
+
+/** Pictures of each backend. @type {Record<string, Record<string, number[]>>} */
+const pictures = {};
+
+for (const backend of ["cpu", "webgpu"]) {
+  describe(`the whole flow on ${backend}`, () => {
+    test("draws what is asked for, differs where the request does, and asks the network for nothing", async () => {
+      const { context, page, call, errors, requests } = await openClient(browser, server.url);
+      assert.deepEqual(await call(prepare, backend), { value: backend });
+      requests.length = 0;
+      const made = (pictures[backend] = /** @type {Record<string, number[]>} */ ({}));
+      for (const [name, asked] of Object.entries(REQUESTS)) {
+        const { value, error } = await call(make, asked);
+        assert.equal(error, undefined, name);
+        made[name] = value;
+      }
+      const names = Object.keys(made);
+      for (const [i, a] of names.entries()) {
+        for (const b of names.slice(i + 1)) {
+          assert.notDeepEqual(made[a], made[b], `${a} and ${b}`);
+        }
+      }
+      const { value: again } = await call(make, REQUESTS["two people in boxes"]);
+      assert.deepEqual(again, made["two people in boxes"]);
+      assert.deepEqual(requests.filter((url) => url.startsWith("http")), []);
+      assert.deepEqual(errors, []);
+      await context.close();
+    });
+
+    test("stops at a step, and then draws as before", async () => {
+      const { context, page, call, errors } = await openClient(browser, server.url);
+      await call(prepare, backend);
+      const stopped = await callIn(
+        page,
+        async (_, asked) => {
+          const stop = new AbortController();
+          let steps = 0;
+          const onProgress = (/** @type {any} */ { phase, step }) => {
+            steps = phase === "denoise" ? step : steps;
+            if (steps >= 2) {
+              stop.abort();
+            }
+          };
+          const make = /** @type {any} */ (globalThis).make;
+          const outcome = await make(asked, { signal: stop.signal, onProgress }).catch((/** @type {any} */ error) => error.code);
+          return { outcome, steps };
+        },
+        styled({ people: [white], steps: 500 }),
+      );
+      assert.equal(stopped.value?.outcome, "cancelled");
+      assert.ok(stopped.value.steps <= 4, `${stopped.value.steps} steps`);
+      assert.deepEqual((await call(make, REQUESTS["one person"])).value, pictures[backend]["one person"]);
+      assert.deepEqual(errors, []);
+      await context.close();
+    });
+  });
+}
+
+test("both backends draw nearly the same", () => {
+  for (const [name, cpu] of Object.entries(pictures.cpu)) {
+    // 8-bit pixels after three steps of noise of an untrained model: rounding differs, the picture does not.
+    const off = difference(cpu, pictures.webgpu[name]);
+    assert.ok(off < 2, `${name}: ${off}`);
+  }
+});
