@@ -286,4 +286,26 @@ impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Watcher<W> {
             ControlFlow::Break(()) => Err(Error::cancelled()),
         }
     }
+
+    /// The encoding of a request: a step for each photo, the style image if it is `styled`, and each of its `texts`.
+    fn encoding(&mut self, request: &GenerateRequest, styled: bool, texts: usize) -> Encoding<'_, W> {
+        let identities = request.people.iter().flat_map(|person| &person.identities);
+        let photos: usize = identities.map(|identity| identity.photos.len()).sum();
+        Encoding { watcher: self, step: 0, steps: photos + usize::from(styled) + texts }
+    }
+}
+
+/// Counts the steps of [`Phase::Encode`].
+struct Encoding<'a, W> {
+    watcher: &'a mut Watcher<W>,
+    step: usize,
+    steps: usize,
+}
+
+impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Encoding<'_, W> {
+    /// One step is done.
+    async fn advance(&mut self) -> Result<()> {
+        self.step += 1;
+        self.watcher.report(Phase::Encode, self.step, self.steps, None).await
+    }
 }

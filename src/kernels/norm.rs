@@ -116,11 +116,12 @@ unsafe fn total<S: Simd>(x: &[f32], mean: f32, square: bool) -> f32 {
     total
 }
 
+/// Positions of a task of [`rms_norm`]: their channels stay in the cache between the two visits.
+const SPAN: usize = 64;
+
 /// Root-mean-square normalisation over the channels of `x`: `[batch, channels, positions]`; `weight` and `bias`:
 /// `[channels]`.
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], bias: &[f32], positions: usize, eps: f32) -> Vec<f32> {
-    /// Positions of a task: their channels stay in the cache between the two visits.
-    const SPAN: usize = 64;
     let size = weight.len() * positions;
     let mut out = Vec::with_capacity(x.len());
     let shared = Shared(out.as_mut_ptr());
@@ -159,7 +160,7 @@ struct Span<'a> {
 impl Task for Span<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self) {
-        let mut squares = [0.0_f32; 64];
+        let mut squares = [0.0_f32; SPAN];
         for channel in 0..self.weight.len() {
             let x = &self.x[channel * self.positions..][..self.count];
             for (square, x) in squares.iter_mut().zip(x) {

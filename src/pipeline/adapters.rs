@@ -10,7 +10,7 @@ use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::models::{ModelFolder, Models, same};
-use super::{Guided, Phase, Progress, Watcher, embed};
+use super::{Encoding, Guided, Progress, Watcher, embed};
 use crate::condition::{AdapterStream, Condition, LayerScale, Places, Regions};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
@@ -139,28 +139,21 @@ impl AdapterGuidance {
         let style = request.style.as_ref().filter(|_| alpha > 0.0);
         self.check(request, style.is_some())?;
         let guided = request.guidance_scale != 1.0;
-        let photos = request.people.iter().flat_map(|person| &person.identities);
-        let steps =
-            photos.map(|identity| identity.photos.len()).sum::<usize>() + usize::from(style.is_some()) + 1;
-        let mut step = 0;
-        let mut advance = async || {
-            step += 1;
-            watcher.report(Phase::Encode, step, steps, None).await
-        };
+        let mut encoding = watcher.encoding(request, style.is_some(), 1);
 
         let nothing = if guided { self.see_nothing(device)? } else { None };
         let mut people = Vec::with_capacity(request.people.len());
         for (i, person) in request.people.iter().enumerate() {
-            people.push(self.person(models, person, i, &nothing, &mut advance, device).await?);
+            people.push(self.person(models, person, i, &nothing, &mut encoding, device).await?);
         }
         let mut seen = None;
         if let Some(style) = style {
             seen = Some(self.style(style, &nothing, device)?);
-            advance().await?;
+            encoding.advance().await?;
         }
         let text = self.text(request, alpha)?;
         let null_text = if guided { Some(self.tokens(&request.negative_prompt)?) } else { None };
-        advance().await?;
+        encoding.advance().await?;
 
         let condition =
             Condition::text(text, self.streams(&people, &seen, &regions, alpha, |read| &read.features)?);
@@ -264,13 +257,13 @@ impl AdapterGuidance {
     }
 
     /// One person's faces, cut out in the pose of the identity encoder's template.
-    async fn person(
+    async fn person<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
         models: &Models,
         person: &Person,
         index: usize,
         nothing: &Option<VisionOutput>,
-        advance: &mut impl AsyncFnMut() -> Result<()>,
+        encoding: &mut Encoding<'_, W>,
         device: &Device,
     ) -> Result<Read> {
         let needs_id = self.of_role(Role::Identity).any(|(_, a)| a.projection.needs().id_embeds.is_some());
@@ -289,7 +282,7 @@ impl AdapterGuidance {
                     let weight = identity.beta / identity.photos.len() as f32;
                     seen.extend(self.see(&crop, device)?.map(|output| (weight, output)));
                 }
-                advance().await?;
+                encoding.advance().await?;
             }
         }
         let id_embeds = needs_id.then(|| embed::mixed(person, &mut embeddings.into_iter(), device));

@@ -6,12 +6,12 @@ use burn::tensor::{Device, Tensor};
 
 use super::models::{ModelFolder, Models, same};
 use super::prompt::TextBranch;
-use super::{Guided, Phase, Progress, Watcher, embed};
+use super::{Guided, Progress, Watcher, embed};
 use crate::condition::{Condition, Regions};
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
-use crate::request::{GenerateRequest, Person};
+use crate::request::GenerateRequest;
 use crate::sampling::NoiseSource;
 
 /// The prior's noise. The negative prompt's is the same: a prompt against itself then changes nothing.
@@ -85,16 +85,8 @@ impl FusedGuidance {
         let prompt = Some(request.prompt.as_str()).filter(|_| alpha < 1.0);
         let negative = Some(request.negative_prompt.as_str())
             .filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0);
-        let photos = |person: &Person| -> usize {
-            person.identities.iter().map(|identity| identity.photos.len()).sum()
-        };
         let texts = prompt.or(negative).map_or(0, |_| request.count);
-        let steps = request.people.iter().map(photos).sum::<usize>() + usize::from(style.is_some()) + texts;
-        let mut step = 0;
-        let mut advance = async || {
-            step += 1;
-            watcher.report(Phase::Encode, step, steps, None).await
-        };
+        let mut encoding = watcher.encoding(request, style.is_some(), texts);
 
         let mut id_embeds = Vec::with_capacity(request.people.len().max(1));
         for (i, person) in request.people.iter().enumerate() {
@@ -102,7 +94,7 @@ impl FusedGuidance {
             for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
                 let name = format!("photo {} of person {}", embeddings.len() + 1, i + 1);
                 embeddings.push(embed::identity(models, photo, &name, device).await?);
-                advance().await?;
+                encoding.advance().await?;
             }
             id_embeds.push(embed::mixed(person, &mut embeddings.into_iter(), device));
         }
@@ -113,7 +105,7 @@ impl FusedGuidance {
         let mut style_embeds = None;
         if let Some(style) = style {
             style_embeds = Some(embed::style(&self.vision, models, style, device).await?);
-            advance().await?;
+            encoding.advance().await?;
         }
         let mut prompts = vec![Prompts::default(); request.count];
         if prompt.or(negative).is_some() {
@@ -130,7 +122,7 @@ impl FusedGuidance {
                 let noise = NoiseSource::new(request.seed.wrapping_add(picture as u64));
                 prompts.positive = prompt.as_ref().map(|p| text.embed(p, &noise, PRIOR)).transpose()?;
                 prompts.negative = negative.as_ref().map(|n| text.embed(n, &noise, PRIOR)).transpose()?;
-                advance().await?;
+                encoding.advance().await?;
             }
         }
         Ok(Embeds { style: style_embeds, id_embeds, prompts })
