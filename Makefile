@@ -34,7 +34,7 @@ lint: setup
 test-native:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	if command -v cargo-nextest >/dev/null; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	if command -v cargo-nextest >/dev/null; then cargo nextest run --no-fail-fast; else cargo test --lib --bins --tests; fi
 	cargo test --doc
 
 test-web: pkg
