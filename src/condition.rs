@@ -71,7 +71,7 @@ impl Condition {
         Self {
             adapters: adapters.collect(),
             identities: pairs(first.identities, second.identities),
-            regions: first.regions,
+            regions: first.regions.zip(second.regions).map(|(first, second)| first.cat(second)),
         }
     }
 
@@ -83,14 +83,15 @@ impl Condition {
     }
 }
 
-/// Weights in [0, 1] of each identity at each position of a reference grid; they sum to 1 everywhere.
+/// Weights in [0, 1] of each identity at each position of a reference grid; they sum to 1 everywhere. One set for the whole
+/// batch, or one for each of its samples.
 ///
 /// Kept on the host: they are resized (area average) to each attention level once per picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Regions {
     height: usize,
     width: usize,
-    /// `[identities][height × width]`, row-major.
+    /// `[identities][samples · height · width]`, row-major.
     weights: Vec<Vec<f32>>,
 }
 
@@ -135,6 +136,27 @@ impl Regions {
         Ok(Self { height, width, weights })
     }
 
+    /// One set for each sample of a batch, all of one size and with as many identities.
+    pub fn stack(samples: &[Self]) -> Result<Self> {
+        let Some(first) = samples.first() else {
+            return Err(Error::internal("region-shape", "no regions to stack"));
+        };
+        let shape = |regions: &Self| (regions.height, regions.width, regions.count());
+        if samples.iter().any(|regions| shape(regions) != shape(first)) {
+            return Err(Error::internal("region-shape", "regions of different shapes in one batch"));
+        }
+        let of = |i: usize| samples.iter().flat_map(|regions| &regions.weights[i]).copied().collect();
+        Ok(Self { weights: (0..first.count()).map(of).collect(), ..*first })
+    }
+
+    /// Those of two batches, one after the other; a set for a whole batch that serves both stays one.
+    fn cat(mut self, other: Self) -> Self {
+        if self.weights.iter().any(|w| w.len() != self.height * self.width) || self != other {
+            self.weights.iter_mut().zip(other.weights).for_each(|(weights, more)| weights.extend(more));
+        }
+        self
+    }
+
     /// Number of identities.
     pub fn count(&self) -> usize {
         self.weights.len()
@@ -145,7 +167,7 @@ impl Regions {
         (self.height, self.width)
     }
 
-    /// The weights area-averaged to `height × width`, `[identities][height × width]`.
+    /// The weights area-averaged to `height × width`, `[identities][samples · height · width]`.
     ///
     /// Averages over exact (fractional) cells, so that each position's weights still sum to 1 at any ratio.
     pub fn resized(&self, height: usize, width: usize) -> Vec<Vec<f32>> {
@@ -156,17 +178,20 @@ impl Regions {
         let columns = covered_cells(self.width, width);
         self.weights
             .iter()
-            .map(|mask| {
-                let mut out = Vec::with_capacity(height * width);
-                for row in &rows {
-                    for column in &columns {
-                        let mut sum = 0.0;
-                        for &(y, wy) in row {
-                            for &(x, wx) in column {
-                                sum += wy * wx * mask[y * self.width + x];
+            .map(|weights| {
+                let samples = weights.chunks_exact(self.height * self.width);
+                let mut out = Vec::with_capacity(samples.len() * height * width);
+                for mask in samples {
+                    for row in &rows {
+                        for column in &columns {
+                            let mut sum = 0.0;
+                            for &(y, wy) in row {
+                                for &(x, wx) in column {
+                                    sum += wy * wx * mask[y * self.width + x];
+                                }
                             }
+                            out.push(sum);
                         }
-                        out.push(sum);
                     }
                 }
                 out
@@ -208,6 +233,26 @@ mod tests {
                 assert!((total - 1.0).abs() < 1e-5, "{h}×{w} at {p}: {total}");
             }
         }
+    }
+
+    #[test]
+    fn stacked_regions_are_each_samples_own() {
+        let split = |first: Vec<f32>| {
+            let second = first.iter().map(|w| 1.0 - w).collect();
+            Regions::new(2, 2, vec![first, second], 0).unwrap()
+        };
+        let (left, top) = (split(vec![1.0, 0.0, 1.0, 0.0]), split(vec![1.0, 1.0, 0.0, 0.0]));
+        let both = Regions::stack(&[left.clone(), top.clone()]).unwrap();
+        for size in [(2, 2), (1, 2), (4, 4)] {
+            for (i, weights) in both.resized(size.0, size.1).into_iter().enumerate() {
+                let apart = [&left, &top]
+                    .iter()
+                    .flat_map(|r| r.resized(size.0, size.1)[i].clone())
+                    .collect::<Vec<_>>();
+                assert_eq!(weights, apart, "{size:?}");
+            }
+        }
+        assert!(Regions::stack(&[left, Regions::new(1, 4, vec![vec![1.0; 4]; 2], 0).unwrap()]).is_err());
     }
 
     #[test]

@@ -69,12 +69,13 @@ fn linear_is_burns() {
     assert_close(linear(&x, &weight, None).unwrap(), module::linear(x, weight.transpose(), None), 5);
 }
 
-/// Attention's depth for [`assert_close`]: that of its scores, and the largest of them. A score `s` is rounded to some
-/// ε · |s|, and its exponential is off by as much of itself.
-fn score_depth(q: &Tensor<4>, k: &Tensor<4>) -> usize {
+/// Attention's depth for [`assert_close`]: that of its scores, and the largest of them times the largest value. A score `s`
+/// is rounded to some ε · |s|, its exponential is off by as much of itself, and that weighs a value.
+fn score_depth(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> usize {
     let dim = q.dims()[3];
+    let largest = |x: Tensor<4>| x.abs().max().into_scalar::<f32>();
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) / (dim as f32).sqrt();
-    dim + scores.abs().max().into_scalar::<f32>() as usize
+    dim + (largest(scores) * largest(v.clone())) as usize
 }
 
 #[test]
@@ -88,13 +89,13 @@ fn attention_is_burns() {
                 };
                 let heads_of = |tokens| split_heads(random([batch, tokens, heads * dim]) * 2.0, heads);
                 let (q, k, v) = (heads_of(queries), heads_of(keys), heads_of(keys));
-                let depth = score_depth(&q, &k);
+                let depth = score_depth(&q, &k, &v);
                 assert_close(attention(&q, &k, &v).unwrap(), stock(&q, &k, &v), depth);
                 let merged = merge_heads(attention(&q, &k, &v).unwrap());
                 assert_close(merged, merge_heads(stock(&q, &k, &v)), depth);
                 let of = |tokens| random([batch, heads, tokens, dim]);
                 let (q, k, v) = (of(queries), of(keys), of(keys));
-                assert_close(attention(&q, &k, &v).unwrap(), stock(&q, &k, &v), score_depth(&q, &k));
+                assert_close(attention(&q, &k, &v).unwrap(), stock(&q, &k, &v), score_depth(&q, &k, &v));
             }
         }
     }
@@ -121,7 +122,7 @@ fn exact_group_norm(
     groups: usize,
     eps: f64,
 ) -> (Tensor<4>, Tensor<4>) {
-    let host = |x: Tensor<1>| -> Vec<f32> { x.into_data().into_vec().unwrap() };
+    let host = |x: Tensor<1>| -> Vec<f32> { x.try_into_vec_as::<f32>().unwrap() };
     let [_, channels, height, width] = x.dims();
     let (values, weight, bias) = (host(x.clone().flatten(0, 3)), host(weight.clone()), host(bias.clone()));
     let (mut normed, mut spread) = (Vec::new(), Vec::new());

@@ -22,6 +22,10 @@ use crate::weights::{
 
 /// Pictures that go through a network at once.
 const BATCH: usize = 32;
+/// People of a picture whose identities are kept, those with the largest faces.
+pub const PEOPLE: usize = 3;
+/// Changes when the cache's layout does: older caches are then left alone.
+const VERSION: u32 = 2;
 
 /// One row a picture.
 pub struct Encoded {
@@ -31,7 +35,8 @@ pub struct Encoded {
     pub latent_dims: [usize; 3],
     /// The vision ensemble's embedding of the picture with its faces hidden, `[n][image_embed_dim]`.
     pub image_embeds: Vec<f32>,
-    /// Unit-norm identity of the largest face, zero where there is none (paper section 3.1), `[n][id_embed_dim]`.
+    /// Unit-norm identities of the largest faces, largest first, zero where there is none (paper section 3.1),
+    /// `[n][PEOPLE · id_embed_dim]`.
     pub id_embeds: Vec<f32>,
     /// Pictures.
     pub len: usize,
@@ -43,9 +48,15 @@ impl Encoded {
         self.image_embeds.len() / self.len.max(1)
     }
 
-    /// Width of a row of [`Encoded::id_embeds`].
+    /// Width of an identity.
     pub fn id_embed_dim(&self) -> usize {
-        self.id_embeds.len() / self.len.max(1)
+        self.id_embeds.len() / (PEOPLE * self.len).max(1)
+    }
+
+    /// The `k`-th identities of `indices`, `[n, id_embed_dim]`.
+    pub fn identities(&self, k: usize, indices: &[usize], device: &Device) -> Tensor<2> {
+        let rows: Vec<usize> = indices.iter().map(|i| PEOPLE * i + k).collect();
+        Self::rows(&self.id_embeds, self.id_embed_dim(), &rows, device)
     }
 
     /// Rows `indices` of one of the matrices, `width` wide.
@@ -76,7 +87,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         }
     }
     key.extend_from_slice(pictures.get(pictures.len() - 1).rgb);
-    let name = format!("encoded-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
+    let name = format!("encoded-v{VERSION}-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
     let path = setup.cache.join(name);
     if path.exists() {
         return read(&path);
@@ -129,14 +140,17 @@ fn identities(
 ) -> Result<Vec<f32>> {
     let crops: Vec<Option<::image::RgbImage>> = indices
         .par_iter()
-        .map(|i| largest_face(&pictures.get(*i), face.image_size()))
-        .collect::<Result<_>>()?;
+        .map(|i| faces(&pictures.get(*i), face.image_size()))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect();
     let known: Vec<&::image::RgbImage> = crops.iter().flatten().collect();
     if known.is_empty() {
         // The width is known from another batch's rows; a batch without any face still needs it.
         let blank = ::image::RgbImage::new(face.image_size() as u32, face.image_size() as u32);
         let width = face.embed(signed_tensor(&[&blank], device)?.cast(dtype))?.dims()[1];
-        return Ok(vec![0.0; width * indices.len()]);
+        return Ok(vec![0.0; width * crops.len()]);
     }
     let embeds = face.embed(signed_tensor(&known, device)?.cast(dtype))?;
     let width = embeds.dims()[1];
@@ -149,14 +163,26 @@ fn identities(
         .collect())
 }
 
-/// The largest face, aligned to `size × size`.
-fn largest_face(picture: &Picture, size: usize) -> Result<Option<::image::RgbImage>> {
-    let area = |b: &[f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
-    let people = picture.meta.people.iter();
-    let Some(person) = people.max_by(|a, b| area(&a.face_box).total_cmp(&area(&b.face_box))) else {
-        return Ok(None);
+/// Numbers of a picture's people, the largest face first.
+pub fn by_face(picture: &Picture) -> Vec<usize> {
+    let area = |i: &usize| {
+        let [left, top, right, bottom] = picture.meta.people[*i].face_box;
+        (right - left) * (bottom - top)
     };
-    align(&style::rgb(picture), &person.landmarks, size).map(Some)
+    let mut order: Vec<usize> = (0..picture.meta.people.len()).collect();
+    order.sort_by(|a, b| area(b).total_cmp(&area(a)));
+    order.truncate(PEOPLE);
+    order
+}
+
+/// The largest faces, aligned to `size × size`.
+fn faces(picture: &Picture, size: usize) -> Result<[Option<::image::RgbImage>; PEOPLE]> {
+    let rgb = style::rgb(picture);
+    let mut out = [const { None }; PEOPLE];
+    for (face, person) in out.iter_mut().zip(by_face(picture)) {
+        *face = Some(align(&rgb, &picture.meta.people[person].landmarks, size)?);
+    }
+    Ok(out)
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
@@ -173,7 +199,7 @@ fn write(path: &Path, encoded: &Encoded) -> Result<()> {
     for (name, shape, values) in [
         ("latents", vec![n, c, h, w], &encoded.latents),
         ("image_embeds", vec![n, encoded.image_embed_dim()], &encoded.image_embeds),
-        ("id_embeds", vec![n, encoded.id_embed_dim()], &encoded.id_embeds),
+        ("id_embeds", vec![n, PEOPLE * encoded.id_embed_dim()], &encoded.id_embeds),
     ] {
         tensors.0.insert(name.to_owned(), (shape, values.clone()));
     }

@@ -44,6 +44,12 @@ pub struct Setup {
     pub base: Option<PathBuf>,
     /// Trains the autoencoder's decoder alone.
     pub decoder_only: bool,
+    /// How often the diffusion stage drops the style, in [0, 1].
+    pub drop_style: f32,
+    /// How often the diffusion stage drops the identity, in [0, 1].
+    pub drop_identity: f32,
+    /// Guidance tokens of a new Linear; the preset's number if it is not given.
+    pub n_tokens: Option<usize>,
     /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
     pub data: Option<PathBuf>,
     /// Where rendered pictures are kept between runs.
@@ -158,6 +164,9 @@ mod tests {
             preset: "mini".to_owned(),
             base: None,
             decoder_only: false,
+            drop_style: diffusion::DROP_STYLE,
+            drop_identity: diffusion::DROP_IDENTITY,
+            n_tokens: None,
             data: None,
             cache: folder.join("cache"),
             pictures: Some(pictures),

@@ -27,7 +27,7 @@ struct AdapterParts {
 struct Part {
     /// `[batch, tokens, channels]`.
     tokens: Tensor<3>,
-    /// `[1, height · width, 1]`; `None` where the identity acts everywhere, alone.
+    /// `[1 or batch, height · width, 1]`; `None` where the identity acts everywhere, alone.
     weight: Option<Tensor<3>>,
 }
 
@@ -48,14 +48,16 @@ impl LevelCondition {
         if let Some(i) = weights.iter().position(|weight| weight.iter().all(|w| *w == 1.0)) {
             return Self { parts: vec![alone(&condition.identities[i])], adapters };
         }
-        Self { parts: Part::acting(&condition.identities, weights, like), adapters }
+        Self { parts: Part::acting(&condition.identities, weights, size[0] * size[1], like), adapters }
     }
 }
 
 impl AdapterParts {
     fn new<const D: usize>(stream: &AdapterStream, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
         let parts = match &stream.places {
-            Some(places) => Part::acting(&stream.identities, places.resized(height, width), like),
+            Some(places) => {
+                Part::acting(&stream.identities, places.resized(height, width), height * width, like)
+            }
             None => stream.identities.iter().take(1).map(|tokens| Part::new(tokens, None, like)).collect(),
         };
         Self { adapter: stream.adapter, scale: stream.scale.clone(), parts }
@@ -63,12 +65,12 @@ impl AdapterParts {
 }
 
 impl Part {
-    /// Of `tokens` with a weight at every position; precision and device are `like`'s.
-    fn new<const D: usize>(tokens: &Tensor<3>, weight: Option<Vec<f32>>, like: &Tensor<D>) -> Self {
+    /// Of `tokens` with a weight at each of so many positions; precision and device are `like`'s.
+    fn new<const D: usize>(tokens: &Tensor<3>, weight: Option<(Vec<f32>, usize)>, like: &Tensor<D>) -> Self {
         let (dtype, device) = (like.dtype(), like.device());
-        let weight = weight.map(|weight| {
-            let positions = weight.len();
-            Tensor::<3>::from_data(TensorData::new(weight, [1, positions, 1]), &device).cast(dtype)
+        let weight = weight.map(|(weight, positions)| {
+            let shape = [weight.len() / positions, positions, 1];
+            Tensor::<3>::from_data(TensorData::new(weight, shape), &device).cast(dtype)
         });
         Self { tokens: tokens.clone().cast(dtype), weight }
     }
@@ -77,10 +79,11 @@ impl Part {
     fn acting<const D: usize>(
         identities: &[Tensor<3>],
         weights: Vec<Vec<f32>>,
+        positions: usize,
         like: &Tensor<D>,
     ) -> Vec<Self> {
         let acting = identities.iter().zip(weights).filter(|(_, w)| w.iter().any(|w| *w != 0.0));
-        acting.map(|(tokens, weight)| Self::new(tokens, Some(weight), like)).collect()
+        acting.map(|(tokens, weight)| Self::new(tokens, Some((weight, positions)), like)).collect()
     }
 }
 

@@ -28,6 +28,15 @@ pub struct Args {
     /// Train the autoencoder's decoder alone: the latents, and a UNet that knows them, stay as they are.
     #[arg(long, requires = "base")]
     decoder_only: bool,
+    /// How often the style is dropped, 0 to 1 (diffusion); by default the paper's.
+    #[arg(long, value_name = "P", default_value_t = diffusion::DROP_STYLE)]
+    drop_style: f32,
+    /// How often the identity is dropped, 0 to 1 (diffusion); by default the paper's.
+    #[arg(long, value_name = "P", default_value_t = diffusion::DROP_IDENTITY)]
+    drop_identity: f32,
+    /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
+    #[arg(long)]
+    n_tokens: Option<usize>,
     /// Folder of photographs with a metadata.jsonl; without it, portraits are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -96,6 +105,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
         return Err(Error::input("lr-range", "--lr must be above 0", "leave it out").into());
     }
+    if ![args.drop_style, args.drop_identity].iter().all(|p| (0.0..=1.0).contains(p)) {
+        let error =
+            Error::input("drop-range", "--drop-style and --drop-identity are probabilities", "use 0 to 1");
+        return Err(error.into());
+    }
+    if args.n_tokens == Some(0) {
+        return Err(Error::input("count-range", "--n-tokens must be at least 1", "leave it out").into());
+    }
     if args.base.is_some() && !matches!(args.stage, Stage::Vae | Stage::Diffusion) {
         let error = Error::input("base-unused", "--base is for vae and diffusion", "leave it out");
         return Err(error.into());
@@ -137,6 +154,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         preset: args.preset,
         base: args.base,
         decoder_only: args.decoder_only,
+        drop_style: args.drop_style,
+        drop_identity: args.drop_identity,
+        n_tokens: args.n_tokens,
         data: args.data,
         cache: args.runs.join("cache"),
         pictures: args.pictures,
