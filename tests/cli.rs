@@ -359,7 +359,7 @@ fn a_quantised_model_is_smaller_listed_and_nearly_the_same() {
     let size = |model: &Path| std::fs::metadata(model.join("unet/model.safetensors")).unwrap().len() as f32;
     let reference = &read(&parity("unet/sd1").join("io.safetensors")).0["output.4"];
     // The fixture is stored in f16 already, and many of its tensors are too small for blocks.
-    for (dtype, largest, tolerance) in [("q8", 0.8, 0.05), ("f16", 1.0, 0.005)] {
+    for (dtype, largest, tolerance) in [("q8", 0.8, 0.05), ("q4", 0.7, 0.5), ("f16", 1.0, 0.005)] {
         let out = folder.path().join(dtype);
         let run = facestudio(&["quantize", "--model", text(&model), "--out", text(&out), "--dtype", dtype]);
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));

@@ -40,7 +40,7 @@ pub struct Manifest {
 pub struct ComponentEntry {
     /// Its files, in the order to fetch them.
     pub files: Vec<FileEntry>,
-    /// How most of its weights are stored (`f32`, `f16`, `q8`); `none` without weights.
+    /// How most of its weights are stored (`f32`, `f16`, `q8`, `q4`); `none` without weights.
     pub dtype: String,
     /// Numbers in its weights; 0 where an older manifest does not say.
     #[serde(default)]

@@ -19,7 +19,10 @@ const LENGTH: u64 = 8;
 
 struct Entry {
     dtype: Dtype,
+    /// Of the numbers, also where they are stored in pairs.
     shape: Vec<usize>,
+    /// Whether a byte holds two 4-bit integers.
+    packed: bool,
     /// Where its bytes lie in the file.
     range: Range<usize>,
 }
@@ -71,11 +74,11 @@ impl SafetensorsHeader {
         &self.metadata
     }
 
-    /// How tensor `name` is stored, for people: `f32`, `f16`, `q8` and so on.
+    /// How tensor `name` is stored, for people: `f32`, `f16`, `q8`, `q4` and so on.
     pub fn dtype(&self, name: &str) -> Option<String> {
         let entry = self.entries.get(name)?;
         if self.scales.contains_key(name) {
-            return Some("q8".to_owned());
+            return Some(if entry.packed { "q4" } else { "q8" }.to_owned());
         }
         Some(format!("{:?}", entry.dtype).to_lowercase())
     }
@@ -88,7 +91,12 @@ impl SafetensorsHeader {
     ) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
         let mut bytes = |entry: &Entry| part(entry.range.start as u64..entry.range.end as u64);
-        let values = decode(name, entry.dtype, &bytes(entry)?)?;
+        let stored = bytes(entry)?;
+        let values = if entry.packed {
+            quantize::unpack(&stored, &entry.shape)
+        } else {
+            decode(name, entry.dtype, &stored)?
+        };
         match self.scales.get(name) {
             None => Ok(values),
             Some(scale) => {
@@ -240,7 +248,7 @@ fn place(tensors: BTreeMap<String, Described>, data: u64, size: u64) -> Result<B
             return Err(damaged(format!("tensor '{name}' has other bytes than its shape needs")));
         }
         end = data + to;
-        entries.insert(name, Entry { dtype, shape, range: start as usize..end as usize });
+        entries.insert(name, Entry { dtype, shape, packed: false, range: start as usize..end as usize });
     }
     if end != size {
         return Err(damaged(format!("{} bytes follow its tensors", size - end)));
@@ -255,15 +263,18 @@ fn take_scales(
 ) -> Result<BTreeMap<String, Entry>> {
     let mut scales = BTreeMap::new();
     let Some(scheme) = metadata.get(quantize::METADATA_KEY) else { return Ok(scales) };
-    if scheme != quantize::Q8_SCHEME {
+    if scheme == quantize::Q4_SCHEME {
+        unfold(entries, metadata)?;
+    } else if scheme != quantize::Q8_SCHEME {
         return Err(Error::weights(
             "quantization-scheme",
             format!("the file is quantised as '{scheme}', which this version does not know"),
             "update facestudio, or quantise the original again",
         ));
     }
+    let quantised = |entry: &Entry| entry.dtype == Dtype::I8 || entry.packed;
     let names: Vec<String> =
-        entries.iter().filter(|(_, e)| e.dtype == Dtype::I8).map(|(name, _)| name.clone()).collect();
+        entries.iter().filter(|(_, entry)| quantised(entry)).map(|(name, _)| name.clone()).collect();
     for name in names {
         let scale = entries.remove(&quantize::scale_name(&name));
         let shape = &entries[&name].shape;
@@ -288,6 +299,27 @@ fn take_scales(
         }
     }
     Ok(scales)
+}
+
+/// Gives 4-bit tensors the shapes that the metadata holds; each must need the bytes that are there.
+fn unfold(entries: &mut BTreeMap<String, Entry>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let shapes = metadata.get(quantize::Q4_SHAPES).map_or("", String::as_str);
+    let shapes: BTreeMap<String, Vec<usize>> =
+        serde_json::from_str(shapes).map_err(|e| damaged(format!("{}: {e}", quantize::Q4_SHAPES)))?;
+    for (name, shape) in shapes {
+        let fits = |entry: &&mut Entry| {
+            entry.dtype == Dtype::U8
+                && !shape.is_empty()
+                && !shape.contains(&0)
+                && entry.shape == quantize::packed_shape(&shape)
+        };
+        let entry = entries.get_mut(&name).filter(fits).ok_or_else(|| {
+            damaged(format!("tensor '{name}' has other bytes than 4 bits of shape {shape:?} need"))
+        })?;
+        entry.shape = shape;
+        entry.packed = true;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -413,6 +445,39 @@ mod tests {
         assert_eq!(code(file(&format!("{{{q},{a}}}"), 0)), "quantization-scale");
         let other = r#"{"__metadata__":{"quantization":"q2"}}"#;
         assert_eq!(code(file(other, 0)), "quantization-scheme");
+    }
+
+    #[test]
+    fn four_bit_tensors_that_do_not_fit_their_shapes_are_refused() {
+        let with = |shapes: &str, shape: &str, bytes: usize, scales: &str| {
+            let end = bytes + 8;
+            let header = format!(
+                r#"{{"__metadata__":{{"quantization":"q4_block32"{shapes}}},
+                     "a":{{"dtype":"U8","shape":{shape},"data_offsets":[0,{bytes}]}},
+                     "a.scale":{{"dtype":"F32","shape":{scales},"data_offsets":[{bytes},{end}]}}}}"#
+            );
+            file(&header, end)
+        };
+        let shapes = |shape: &str| format!(r#","q4_shapes":"{{\"a\":{shape}}}""#);
+        let good = SafetensorsFile::new(with(&shapes("[2,30]"), "[2,16]", 32, "[2,1]")).unwrap();
+        assert_eq!((good.shape("a"), good.header().dtype("a")), (Some(vec![2, 30]), Some("q4".to_owned())));
+        assert_eq!(good.read("a").unwrap().len(), 60);
+        for claimed in [
+            "[2,33]",
+            "[3,30]",
+            "[]",
+            "[0]",
+            "[2,0]",
+            "[-1]",
+            "[2,18446744073709551615]",
+            "[2,4294967296,4294967296]",
+        ] {
+            assert_eq!(code(with(&shapes(claimed), "[2,16]", 32, "[2,1]")), "safetensors", "{claimed}");
+        }
+        for bad in ["", r#","q4_shapes":"[]""#, r#","q4_shapes":"{\"b\":[2,30]}""#] {
+            assert_eq!(code(with(bad, "[2,16]", 32, "[2,1]")), "safetensors", "{bad}");
+        }
+        assert_eq!(code(with(&shapes("[2,30]"), "[2,16]", 32, "[1,2]")), "quantization-scale");
     }
 
     #[test]

@@ -55,7 +55,8 @@ const HEADER_ENTRY: usize = 512;
 /// An upper bound of a tensor's stored size.
 fn stored_bytes(shape: &[usize], count: usize, quantization: Quantization) -> usize {
     match quantization {
-        Quantization::Q8 if shape.len() > 1 => {
+        // A sensitive tensor is stored in 8 bits where 4 were asked for.
+        Quantization::Q8 | Quantization::Q4 if shape.len() > 1 => {
             (4 * quantize::scale_shape(shape).iter().product::<usize>() + count).max(4 * count.min(1024))
         }
         _ => 4 * count,
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn shards_stay_below_the_limit_and_join_to_the_same_tensors() {
-        for quantization in [Quantization::None, Quantization::F16, Quantization::Q8] {
+        for quantization in [Quantization::None, Quantization::F16, Quantization::Q8, Quantization::Q4] {
             let limit = 20_000;
             let shards = encode_shards(&tensors(), quantization, limit).unwrap();
             assert!(shards.len() > 2);

@@ -27,7 +27,7 @@ const FORMAT = 1;
 const NUMBER = 4;
 
 /** Stored bytes of a number, for manifests that do not count them. */
-const STORED = /** @type {Record<string, number>} */ ({ f32: 4, f16: 2, bf16: 2, q8: 1.0625 });
+const STORED = /** @type {Record<string, number>} */ ({ f32: 4, f16: 2, bf16: 2, q8: 1.0625, q4: 0.5625 });
 
 /**
  * The network's manifest; the stored one when the server cannot be reached.

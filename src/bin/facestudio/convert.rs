@@ -101,6 +101,8 @@ enum Version {
 pub enum Dtype {
     /// 8-bit integers in blocks of 32 with a scale each.
     Q8,
+    /// 4-bit integers in blocks of 32 with a scale each; tensors that this would spoil get 8 bits.
+    Q4,
     /// 16-bit floats.
     F16,
     /// 32-bit floats.
@@ -111,6 +113,7 @@ impl From<Dtype> for Quantization {
     fn from(dtype: Dtype) -> Self {
         match dtype {
             Dtype::Q8 => Self::Q8,
+            Dtype::Q4 => Self::Q4,
             Dtype::F16 => Self::F16,
             Dtype::F32 => Self::None,
         }

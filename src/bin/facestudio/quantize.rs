@@ -39,6 +39,8 @@ pub struct Args {
 enum Dtype {
     /// 8-bit integers in blocks of 32 with a scale each.
     Q8,
+    /// 4-bit integers in blocks of 32 with a scale each; tensors that this would spoil get 8 bits.
+    Q4,
     /// 16-bit floats.
     F16,
 }
@@ -46,6 +48,7 @@ enum Dtype {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let quantization = match args.dtype {
         Dtype::Q8 => Quantization::Q8,
+        Dtype::Q4 => Quantization::Q4,
         Dtype::F16 => Quantization::F16,
     };
     let source = Folder(args.model.clone());
