@@ -8,7 +8,7 @@
 //! The 4-bit scheme (`q4_block32`) has the same blocks and scales; `value = (integer − 8) · scale` with an integer in
 //! 0..=15, and a scale of either sign. Tensor `name` (U8, `[out, 16 · blocks]`) holds two integers a byte, the first one low;
 //! a row's last block is filled up with 8. The original shapes are the metadata's `q4_shapes`. A tensor that would be
-//! off by more than a tenth of its norm is stored in 8 bits.
+//! off by more than a tenth of its norm is stored in 8 bits, and so are a network's smallest tensors (see `shards`).
 
 use std::collections::BTreeMap;
 
@@ -267,6 +267,15 @@ pub fn encode(
     quantization: Quantization,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
+    encode_each(tensors, |_| quantization, metadata)
+}
+
+/// [`encode`] with a choice for each tensor by its name.
+pub(super) fn encode_each(
+    tensors: &Tensors,
+    quantization: impl Fn(&str) -> Quantization,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut stored = Vec::new();
     let mut shapes = BTreeMap::new();
     for (name, (shape, values)) in &tensors.0 {
@@ -274,7 +283,7 @@ pub fn encode(
             let message = format!("tensor '{name}' has {} values for shape {shape:?}", values.len());
             return Err(Error::internal("safetensors-encode", message));
         }
-        let parts = store(name, shape, values, quantization)?;
+        let parts = store(name, shape, values, quantization(name))?;
         if parts.iter().any(|part| part.dtype == Dtype::U8) {
             shapes.insert(name, shape);
         }

@@ -1,6 +1,6 @@
 //! Cutting a network's weights into files small enough to fetch and cache one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::quantize::{self, Quantization};
 use super::tensors::{TensorSource, Tensors};
@@ -34,6 +34,8 @@ pub fn write_shards(
             part.push(name);
         }
     }
+    let small = if quantization == Quantization::Q4 { smallest(source) } else { BTreeSet::new() };
+    let of = |name: &str| if small.contains(name) { Quantization::Q8 } else { quantization };
     let count = parts.len();
     for (i, part) in parts.into_iter().enumerate() {
         let mut tensors = Tensors::default();
@@ -44,9 +46,29 @@ pub fn write_shards(
         }
         let name =
             if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
-        write(&name, &quantize::encode(&tensors, quantization, metadata)?)?;
+        write(&name, &quantize::encode_each(&tensors, of, metadata)?)?;
     }
     Ok(())
+}
+
+/// Share of a network's numbers that stay in 8 bits where 4 are asked for. Sensitivity was measured on `mini`'s UNet, one
+/// tensor in 4 bits at a time: the 6 % of its numbers that lie at the finest level make 90 % of the output's error. There a
+/// network's tensors are small, so that they can be told by their sizes.
+const SMALL_SHARE: f64 = 0.1;
+
+/// The smallest tensors that together hold at most [`SMALL_SHARE`] of the numbers.
+fn smallest(source: &dyn TensorSource) -> BTreeSet<String> {
+    let count = |name: &String| source.shape(name).unwrap_or_default().iter().product::<usize>();
+    let mut sizes: Vec<(usize, String)> =
+        source.names().into_iter().map(|name| (count(&name), name)).collect();
+    sizes.sort();
+    let most = SMALL_SHARE * sizes.iter().map(|(size, _)| *size as f64).sum::<f64>();
+    let mut held = 0.0;
+    let fitting = sizes.into_iter().take_while(|(size, _)| {
+        held += *size as f64;
+        held <= most
+    });
+    fitting.map(|(_, name)| name).collect()
 }
 
 /// A generous bound on what a tensor adds to the header besides its name, its scales' entry included.
@@ -90,6 +112,22 @@ mod tests {
     fn tensors() -> Tensors {
         let tensor = |i: usize| (vec![i + 1, 40, 3], (0..(i + 1) * 120).map(|v| v as f32 / 256.0).collect());
         Tensors((0..20).map(|i| (format!("layer{i:02}.weight"), tensor(i))).collect())
+    }
+
+    #[test]
+    fn the_smallest_tensors_of_a_network_keep_eight_bits() {
+        let value = |i: usize| ((i * 7919) % 97) as f32 - 48.0;
+        let tensor = |rows: usize| (vec![rows, 64], (0..rows * 64).map(value).collect());
+        let sizes = [("a", 20), ("b", 400), ("c", 30), ("d", 500)];
+        let tensors = Tensors(sizes.iter().map(|(name, rows)| ((*name).to_owned(), tensor(*rows))).collect());
+        let shards = encode_shards(&tensors, Quantization::Q4, MAX_SHARD).unwrap();
+        let header = |bytes: &[u8]| {
+            let part = |range: Range<u64>| Ok(bytes[range.start as usize..range.end as usize].to_vec());
+            super::super::SafetensorsHeader::read(bytes.len() as u64, part).unwrap()
+        };
+        let header = header(&shards[0].1);
+        let dtypes = sizes.map(|(name, _)| header.dtype(name).unwrap());
+        assert_eq!(dtypes, ["q8", "q4", "q8", "q4"]);
     }
 
     fn encode_shards(
