@@ -3,7 +3,6 @@
 use ::image::{DynamicImage, GrayImage, RgbImage};
 use burn::tensor::Device;
 
-use super::embed;
 use crate::condition::Regions;
 use crate::encoders::detector::Detector;
 use crate::error::{Error, Result};
@@ -56,14 +55,15 @@ pub async fn masks(
     }
 }
 
-/// The masks of the `count` people with the largest faces, from left to right.
+/// The masks of the `count` people with the largest faces, from left to right; drawn after the faces where the detector
+/// knows faces alone.
 async fn people_in(
     content: &RgbImage,
     count: usize,
     detector: &Detector,
     device: &Device,
 ) -> Result<Vec<Mask>> {
-    let mut found = embed::detect(detector, content, true, device).await?;
+    let mut found = detector.detect(content, true, device).await?;
     if found.len() < count {
         return Err(Error::input(
             "content-people",
@@ -74,7 +74,10 @@ async fn people_in(
     found.sort_by(|a, b| b.area().total_cmp(&a.area()));
     found.truncate(count);
     found.sort_by(|a, b| (a.face_box[0] + a.face_box[2]).total_cmp(&(b.face_box[0] + b.face_box[2])));
-    Ok(found.into_iter().filter_map(|person| person.mask).collect())
+    let (width, height) = (content.width() as usize, content.height() as usize);
+    let faces: Vec<[f32; 4]> = found.iter().map(|person| person.face_box).collect();
+    let drawn = Mask::people(&faces, width, height);
+    Ok(found.into_iter().zip(drawn).map(|(person, drawn)| person.mask.unwrap_or(drawn)).collect())
 }
 
 /// Who acts where; `None` with a single identity, which acts everywhere.

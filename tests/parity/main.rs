@@ -17,6 +17,7 @@ mod train;
 mod unet;
 mod vae;
 mod vision;
+mod yunet;
 
 use std::path::Path;
 
