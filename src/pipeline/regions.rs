@@ -155,6 +155,33 @@ mod tests {
     }
 
     #[test]
+    fn people_without_masks_are_drawn_after_their_faces() {
+        let device = Device::flex();
+        let detector = Detector::YuNet(crate::encoders::detector::yunet::finds_squares(&device));
+        let content = RgbImage::from_fn(64, 32, |x, y| {
+            let white = (8..16).contains(&y) && ((8..16).contains(&x) || (48..56).contains(&x));
+            ::image::Rgb([if white { 255 } else { 0 }; 3])
+        });
+        let layout = Layout::Content(content);
+        let mut request = GenerateRequest { layout, ..GenerateRequest::default() };
+        request.people = vec![crate::request::Person { identities: Vec::new() }; 2];
+        let find = |request: &GenerateRequest| {
+            pollster::block_on(super::masks(request, &CANVAS, &detector, &device))
+        };
+        let people = find(&request).unwrap();
+        assert_eq!(people.len(), 2);
+        // Each in its own half.
+        let bottom =
+            |mask: &Mask| mask.values()[7 * 16..].iter().map(|v| v.round() as u8).collect::<Vec<_>>();
+        let left: Vec<u8> = (0..16).map(|x| u8::from(x < 8)).collect();
+        assert!(bottom(&people[0]).iter().zip(&left).all(|(inside, left)| inside <= left));
+        assert!(bottom(&people[1]).iter().zip(&left).all(|(inside, left)| *inside <= 1 - left));
+        assert!(people.iter().all(|mask| mask.coverage() > 0.2));
+        request.people.push(crate::request::Person { identities: Vec::new() });
+        assert_eq!(find(&request).unwrap_err().code, "content-people");
+    }
+
+    #[test]
     fn what_changes_is_inside_people_and_mask() {
         let init_mask = GrayImage::from_fn(64, 32, |x, _| ::image::Luma([if x < 32 { 255 } else { 0 }]));
         let init = InitImage { image: RgbImage::new(64, 32), strength: 0.5, mask: Some(init_mask) };
