@@ -164,13 +164,8 @@ fn model(width: usize, token_channels: usize) -> Writer {
         ..FaceEncoderConfig::default()
     };
     model.component("face_encoder", &face, face.init(&device).unwrap());
-    let detector = FaceStudioDetectorConfig {
-        channels: vec![4; 3],
-        blocks: 0,
-        head_channels: 4,
-        image_size: 64,
-        ..FaceStudioDetectorConfig::default()
-    };
+    let detector =
+        FaceStudioDetectorConfig { channels: vec![4; 3], blocks: 0, head_channels: 4, image_size: 64 };
     let weights = bright_spots(collect(&detector.init(&device).unwrap(), "").unwrap());
     model.json("detector/config.json", &DetectorConfig::FaceStudio(detector));
     model.weights("detector", &weights);
