@@ -49,7 +49,7 @@ pub struct YuNetConfig {
 }
 
 impl Default for YuNetConfig {
-    /// Upstream's `yunet_s`, 54 thousand parameters.
+    /// Upstream's `yunet_s`, 53 thousand parameters.
     fn default() -> Self {
         Self { channels: [16, 16, 32, 64, 64, 64, 64], shared_convs: 0 }
     }
