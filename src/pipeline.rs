@@ -14,6 +14,7 @@ use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
 use crate::condition::{Condition, Regions};
+pub use crate::encoders::detector::Found;
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
@@ -22,7 +23,6 @@ use crate::request::{GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 pub use denoise::{Denoiser, Held, denoise};
-pub use embed::Found;
 use models::{Guidance, Models};
 pub use regions::Canvas;
 
@@ -99,7 +99,7 @@ impl FaceStudio {
 
     /// The faces of a picture, as the pipeline finds them, without person masks.
     pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<Found>> {
-        embed::detect(&self.models.detector, picture, false, &self.device).await
+        self.models.detector.detect(picture, false, &self.device).await
     }
 
     /// How alike the people of a picture and a person are: the cosine of the identity encoder's embeddings, −1 to 1.

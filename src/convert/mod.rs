@@ -1,7 +1,7 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, ip_adapter) ─ lora ─ weights::write_shards ─
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, ip_adapter) ─ lora ─ weights::write_shards ─
 //! DIR/<component>/
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 pub mod clip;
+pub mod detector;
 pub mod face;
 pub mod ip_adapter;
 pub mod layout;
@@ -318,6 +319,7 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             Slot::TextEncoder => clip::openai_text(checkpoint, "", act, Layers::All),
             Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
             Slot::FaceEncoder => face::iresnet(checkpoint),
+            Slot::Detector if let Some(graph) = checkpoint.graph() => detector::yunet(checkpoint, graph),
             Slot::TinyVae | Slot::Detector | Slot::Prior | Slot::IpAdapter(_) => Err(Error::input(
                 "convert-config",
                 format!("{} needs its config.json", slot.folder()),

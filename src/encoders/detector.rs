@@ -1,293 +1,123 @@
-//! Finds faces (box and five landmarks) and tells people apart: a small anchor-free network.
-//!
-//! Each cell of a stride-8 grid says whether a face is centred there (Zhou et al. 2019, *Objects as Points*), how
-//! far its box reaches and where its landmarks lie. Each cell of a stride-4 grid says whether it shows a person, and
-//! points to the centre of that person's face; a person's mask is the cells that point to their face (Neven et al.
-//! 2019, *Instance Segmentation by Jointly Optimizing Spatial Embeddings*, with fixed bandwidth).
+//! Finds faces, with a network of either architecture: our own, which also tells people apart, and YuNet, which was
+//! trained on photographs.
 
-use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, activation::relu};
+use ::image::RgbImage;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::check_range;
 use crate::error::{Error, Result};
-use crate::nn::{BatchNorm, Conv2d, Conv2dConfig, lazy, upsample_nearest};
+use crate::image::mask::Mask;
 use crate::weights::{self, Component};
 
-mod decode;
+pub mod facestudio;
+pub mod yunet;
 
-pub use decode::{DecodeOptions, Detection, DetectorData};
+use facestudio::{FaceStudioDetector, FaceStudioDetectorConfig};
+use yunet::{YuNet, YuNetConfig};
 
-/// Pixels along the side of a cell of the face grid.
-pub const FACE_STRIDE: usize = 8;
-/// Pixels along the side of a cell of the person grid.
-pub const MASK_STRIDE: usize = 4;
-/// Eyes, nose tip and mouth corners, the picture's left one first.
+/// Eyes, nose tip and mouth corners; of an upright face the picture's left one first.
 pub const LANDMARKS: usize = 5;
 
-const BATCH_NORM_EPS: f64 = 1e-5;
-/// The heatmap starts at σ(−2.19) = 0.1, so that the many empty cells do not drown the few faces (*Objects as
-/// Points*, section 4).
-const HEATMAP_BIAS: f64 = -2.19;
-
-/// The `model_type` of a detector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum DetectorModelType {
-    /// This module's network.
-    #[default]
-    #[serde(rename = "facestudio_detector")]
-    FaceStudioDetector,
-}
-
-/// `config.json` of a detector; the defaults make 0.4 M parameters and 0.2 GFLOP at 128×128.
+/// The config of either architecture, told apart by `model_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DetectorConfig {
-    /// Always `facestudio_detector`.
-    pub model_type: DetectorModelType,
-    /// Channels of each level; level `i` has stride `2^(i + 1)`. At least three, for strides 4 and 8.
-    pub channels: Vec<usize>,
-    /// Residual blocks in each level from stride 4 on.
-    pub blocks: usize,
-    /// Channels of the top-down path and the heads.
-    pub head_channels: usize,
-    /// Side of the square pictures it was trained on, in pixels; it takes any multiple of 8.
-    pub image_size: usize,
+#[serde(tag = "model_type")]
+pub enum DetectorConfig {
+    /// Our own network.
+    #[serde(rename = "facestudio_detector")]
+    FaceStudio(FaceStudioDetectorConfig),
+    /// YuNet.
+    #[serde(rename = "yunet")]
+    YuNet(YuNetConfig),
 }
 
-impl Default for DetectorConfig {
-    fn default() -> Self {
-        Self {
-            model_type: DetectorModelType::FaceStudioDetector,
-            channels: vec![16, 24, 48, 64, 64],
-            blocks: 1,
-            head_channels: 48,
-            image_size: 128,
-        }
-    }
-}
-
-impl DetectorConfig {
-    /// Creates the detector with random weights. Fails with `config-range` on sizes that make no network.
-    pub fn init(&self, device: &Device) -> Result<Detector> {
-        check_range("channels (levels)", self.channels.len(), 3..=7)?;
-        for channels in &self.channels {
-            check_range("channels", *channels, 1..=4096)?;
-        }
-        check_range("blocks", self.blocks, 0..=64)?;
-        check_range("head_channels", self.head_channels, 1..=4096)?;
-        check_range("image_size", self.image_size, FACE_STRIDE..=4096)?;
-        let head = self.head_channels;
-        let levels = self
-            .channels
-            .windows(2)
-            .map(|pair| Level {
-                down: ConvNorm::new(pair[0], pair[1], 2, device),
-                blocks: (0..self.blocks).map(|_| Block::new(pair[1], device)).collect(),
-            })
-            .collect();
-        let lateral =
-            self.channels[1..].iter().map(|channels| Conv2dConfig::new(*channels, head, 1).init(device));
-        let output = |channels| Conv2dConfig::new(head, channels, 1).init(device);
-        let mut heatmap = output(1);
-        heatmap.bias = Some(lazy([1], device, |shape, device| Tensor::full(shape, HEATMAP_BIAS, device)));
-        Ok(Detector {
-            stem: ConvNorm::new(3, self.channels[0], 2, device),
-            levels,
-            lateral: lateral.collect(),
-            smooth: (1..self.channels.len()).map(|_| ConvNorm::new(head, head, 1, device)).collect(),
-            face_head: ConvNorm::new(head, head, 1, device),
-            person_head: ConvNorm::new(head, head, 1, device),
-            heatmap,
-            boxes: output(4),
-            landmarks: output(2 * LANDMARKS),
-            mask: output(1),
-            offsets: output(2),
-            image_size: self.image_size,
-        })
-    }
-}
-
-/// The network; see the module's description.
-#[derive(Module, Debug)]
-pub struct Detector {
-    stem: ConvNorm,
-    /// Strides 4, 8, ...
-    levels: Vec<Level>,
-    /// One for each of `levels`.
-    lateral: Vec<Conv2d>,
-    /// One for each of `levels`.
-    smooth: Vec<ConvNorm>,
-    face_head: ConvNorm,
-    person_head: ConvNorm,
-    heatmap: Conv2d,
-    boxes: Conv2d,
-    landmarks: Conv2d,
-    mask: Conv2d,
-    offsets: Conv2d,
-    image_size: usize,
-}
-
-/// What the network says, unactivated, in f32. Grids are row-major; a cell's centre lies at `(column + ½, row + ½)`
-/// cells from the picture's top left corner.
-#[derive(Debug, Clone)]
-pub struct DetectorOutput {
-    /// Logit that a face's box is centred in the cell, `[n, 1, h/8, w/8]`; activated by the sigmoid.
-    pub heatmap: Tensor<4>,
-    /// Distances from the cell's centre to the box's left, top, right and bottom edge in stride-8 cells,
-    /// `[n, 4, h/8, w/8]`; activated by the softplus. Meaningful where there is a face.
-    pub boxes: Tensor<4>,
-    /// Landmarks relative to the cell's centre in stride-8 cells, `[n, 10, h/8, w/8]`: x and y of the eye, eye, nose
-    /// tip, mouth corner, mouth corner, the picture's left one first; not activated.
-    pub landmarks: Tensor<4>,
-    /// Logit that the cell shows a person, `[n, 1, h/4, w/4]`; activated by the sigmoid.
-    pub mask: Tensor<4>,
-    /// From the cell's centre to the centre of the face box of the person shown there, x and y in stride-4 cells,
-    /// `[n, 2, h/4, w/4]`; not activated. Meaningful where there is a person.
-    pub offsets: Tensor<4>,
+/// A detector of either architecture.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a program holds one")]
+pub enum Detector {
+    /// Our own network.
+    FaceStudio(FaceStudioDetector),
+    /// YuNet.
+    YuNet(YuNet),
 }
 
 impl Detector {
     /// Loads the detector of a component folder.
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
         let config: DetectorConfig = component.json("config.json")?;
-        weights::apply(config.init(device)?, component.tensors()?.as_ref(), "")
-    }
-
-    /// Side of the square pictures it was trained on, in pixels.
-    pub fn image_size(&self) -> usize {
-        self.image_size
-    }
-
-    /// `pixel_values`: RGB in [-1, 1], `[n, 3, h, w]`, both sides multiples of 8; else it fails with
-    /// `detector-input`.
-    pub fn forward(&self, pixel_values: Tensor<4>) -> Result<DetectorOutput> {
-        let [_, channels, height, width] = pixel_values.dims();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(FACE_STRIDE);
-        if channels != 3 || !fits(height) || !fits(width) {
-            return Err(Error::input(
-                "detector-input",
-                format!(
-                    "the detector takes 3 channels and sides that are multiples of {FACE_STRIDE}, not {channels}×{height}×{width}"
-                ),
-                "resize or pad the picture",
-            ));
-        }
-        let mut features = Vec::with_capacity(self.levels.len());
-        let mut x = self.stem.forward(pixel_values);
-        for level in &self.levels {
-            x = level.blocks.iter().fold(level.down.forward(x), |x, block| block.forward(x));
-            features.push(x.clone());
-        }
-        // Coarse to fine: what is seen from afar is added to what is seen sharply.
-        let mut faces = None;
-        let mut above: Option<Tensor<4>> = None;
-        for (index, feature) in features.into_iter().enumerate().rev() {
-            let [_, _, height, width] = feature.dims();
-            let mut x = self.lateral[index].forward(feature);
-            if let Some(above) = above {
-                // A coarser level rounds odd sides up.
-                x = x + upsample_nearest(above, 2).narrow(2, 0, height).narrow(3, 0, width);
+        let tensors = component.tensors()?;
+        Ok(match config {
+            DetectorConfig::FaceStudio(config) => {
+                Self::FaceStudio(weights::apply(config.init(device)?, tensors.as_ref(), "")?)
             }
-            let x = self.smooth[index].forward(x);
-            if index == 1 {
-                faces = Some(x.clone());
+            DetectorConfig::YuNet(config) => {
+                Self::YuNet(weights::apply(config.init(device)?, tensors.as_ref(), "")?)
             }
-            above = Some(x);
-        }
-        let (Some(faces), Some(people)) = (faces, above) else {
-            unreachable!("`init` makes at least two levels");
-        };
-        let faces = self.face_head.forward(faces);
-        let people = self.person_head.forward(people);
-        Ok(DetectorOutput {
-            heatmap: self.heatmap.forward(faces.clone()).cast(DType::F32),
-            boxes: self.boxes.forward(faces.clone()).cast(DType::F32),
-            landmarks: self.landmarks.forward(faces).cast(DType::F32),
-            mask: self.mask.forward(people.clone()).cast(DType::F32),
-            offsets: self.offsets.forward(people).cast(DType::F32),
         })
     }
-}
 
-#[derive(Module, Debug)]
-struct Level {
-    down: ConvNorm,
-    blocks: Vec<Block>,
-}
-
-/// 3×3 convolution, batch norm, ReLU.
-#[derive(Module, Debug)]
-struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvNorm {
-    fn new(channels_in: usize, channels_out: usize, stride: usize, device: &Device) -> Self {
-        let conv = Conv2dConfig::new(channels_in, channels_out, 3)
-            .with_stride(stride)
-            .with_padding(1)
-            .with_bias(false);
-        Self { conv: conv.init(device), norm: BatchNorm::new(channels_out, BATCH_NORM_EPS, device) }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        relu(self.norm.forward(self.conv.forward(x)))
-    }
-}
-
-/// `relu(x + norm(conv(conv_norm_relu(x))))`.
-#[derive(Module, Debug)]
-struct Block {
-    first: ConvNorm,
-    second: Conv2d,
-    norm: BatchNorm,
-}
-
-impl Block {
-    fn new(channels: usize, device: &Device) -> Self {
-        let second = Conv2dConfig::new(channels, channels, 3).with_padding(1).with_bias(false);
-        Self {
-            first: ConvNorm::new(channels, channels, 1, device),
-            second: second.init(device),
-            norm: BatchNorm::new(channels, BATCH_NORM_EPS, device),
+    /// Finds the faces of a picture of any size; positions in the picture's own pixels, its top left corner at (0, 0).
+    ///
+    /// With `masks`, our own network also says where each person is; YuNet knows faces alone. Fails with `image-empty`
+    /// on a picture without pixels.
+    pub async fn detect(&self, picture: &RgbImage, masks: bool, device: &Device) -> Result<Vec<Found>> {
+        if picture.width() == 0 || picture.height() == 0 {
+            return Err(Error::input("image-empty", "a picture has no pixels", "use another picture"));
+        }
+        match self {
+            Self::FaceStudio(network) => network.detect(picture, masks, device).await,
+            Self::YuNet(network) => network.detect(picture, device).await,
         }
     }
+}
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let out = self.second.forward(self.first.forward(x.clone()));
-        relu(self.norm.forward(out) + x)
+/// A face in a picture, in the picture's pixels.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Left, top, right and bottom edge.
+    pub face_box: [f32; 4],
+    /// In the order of [`crate::image::align::TEMPLATE`].
+    pub landmarks: [[f32; 2]; LANDMARKS],
+    /// Where the person is, over the whole picture; where masks were asked for and the detector makes them.
+    pub mask: Option<Mask>,
+}
+
+impl Found {
+    /// Of the face's box.
+    pub fn area(&self) -> f32 {
+        let [left, top, right, bottom] = self.face_box;
+        (right - left).max(0.0) * (bottom - top).max(0.0)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a network says of a face, positions in pixels of the network's input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// Confidence, 0 to 1.
+    pub score: f32,
+    /// Left, top, right and bottom edge; our own network's are clamped to the picture.
+    pub face_box: [f32; 4],
+    /// Eye, eye, nose tip, mouth corner, mouth corner; of an upright face the picture's left one first. x and y.
+    pub landmarks: [[f32; 2]; LANDMARKS],
+    /// Probability that a cell shows this person, `[h/4 × w/4]`, row-major; `None` if masks were not asked for, and from
+    /// YuNet.
+    pub mask: Option<Vec<f32>>,
+}
 
-    #[test]
-    fn the_default_detector_is_small_and_takes_any_multiple_of_8() {
-        let device = Device::flex();
-        let detector = DetectorConfig::default().init(&device).unwrap();
-        assert!(detector.num_params() <= 500_000, "{} parameters", detector.num_params());
-        let out = detector.forward(Tensor::zeros([2, 3, 72, 40], &device)).unwrap();
-        assert_eq!(out.heatmap.dims(), [2, 1, 9, 5]);
-        assert_eq!(out.boxes.dims(), [2, 4, 9, 5]);
-        assert_eq!(out.landmarks.dims(), [2, 10, 9, 5]);
-        assert_eq!(out.mask.dims(), [2, 1, 18, 10]);
-        assert_eq!(out.offsets.dims(), [2, 2, 18, 10]);
-    }
+/// Intersection over union of two boxes.
+fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
+    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
+    let area = |r: &[f32; 4]| (r[2] - r[0]).max(0.0) * (r[3] - r[1]).max(0.0);
+    let both = width * height;
+    both / (area(a) + area(b) - both).max(1e-6)
+}
 
-    #[test]
-    fn unusable_sizes_are_errors() {
-        let device = Device::flex();
-        let detector = DetectorConfig::default().init(&device).unwrap();
-        for dims in [[1, 3, 60, 64], [1, 4, 64, 64], [1, 3, 0, 64]] {
-            assert_eq!(detector.forward(Tensor::zeros(dims, &device)).unwrap_err().code, "detector-input");
-        }
-        let config = DetectorConfig { channels: vec![16, 1 << 40, 8], ..DetectorConfig::default() };
-        assert_eq!(config.init(&device).unwrap_err().code, "config-range");
-        let config = DetectorConfig { channels: vec![16, 16], ..DetectorConfig::default() };
-        assert_eq!(config.init(&device).unwrap_err().code, "config-range");
-    }
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
+    let data = tensor.into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
+    data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))
 }

@@ -12,10 +12,18 @@ pub const TEMPLATE: [[f32; 2]; 5] =
 /// Side of the crop that [`TEMPLATE`] is for, in pixels.
 pub const TEMPLATE_SIZE: f32 = 112.0;
 
-/// [`TEMPLATE`] for a crop of side `size`.
+/// Side of the wider crop that InsightFace has for networks of 128 pixels and multiples of it: [`TEMPLATE`] lies 8 pixels
+/// further to the right in it, and at the same height.
+const WIDE_SIZE: usize = 128;
+const WIDE_SHIFT: f32 = 8.0;
+
+/// [`TEMPLATE`] for a crop of side `size`, as InsightFace's `estimate_norm` scales it. Sides that are no multiple of 112 or
+/// 128, which InsightFace refuses, have the narrower crop.
 pub fn template(size: usize) -> [[f32; 2]; 5] {
-    let scale = size as f32 / TEMPLATE_SIZE;
-    TEMPLATE.map(|[x, y]| [x * scale, y * scale])
+    let wide = size.is_multiple_of(WIDE_SIZE) && !size.is_multiple_of(TEMPLATE_SIZE as usize);
+    let (side, shift) = if wide { (WIDE_SIZE as f32, WIDE_SHIFT) } else { (TEMPLATE_SIZE, 0.0) };
+    let scale = size as f32 / side;
+    TEMPLATE.map(|[x, y]| [(x + shift) * scale, y * scale])
 }
 
 /// A rotation, uniform scaling and translation of the plane: `(x, y) ↦ (a x − b y + c, b x + a y + d)`.

@@ -13,6 +13,14 @@ pub const FACE_FILL: Rgb<u8> = Rgb([127, 127, 127]);
 /// project's portraits: hides all hair but what falls on the shoulders, and leaves clothes and background.
 const HEAD: [f32; 3] = [0.38, 0.55, 0.08];
 
+/// How people are drawn after their faces, in the box's widths and heights; adults' mean measures (ANSUR II, 2012): the
+/// shoulders are 3.5 face breadths wide (bideltoid over bizygomatic breadth) and half a face height below the chin.
+const SHOULDERS: [f32; 2] = [3.5 / 2.0, 0.5];
+/// Half a neck's width.
+const NECK: f32 = 0.45;
+/// From the chin to the feet (stature less menton-to-top height over a face's height).
+const FEET: f32 = 8.5;
+
 /// How much of each position is inside, 0 to 1, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mask {
@@ -88,6 +96,49 @@ impl Mask {
         let (w, h) = (right - left, bottom - top);
         let [side, above, below] = HEAD;
         Self::oval([left - side * w, top - above * h, right + side * w, bottom + below * h], width, height)
+    }
+
+    /// Where people are, given their faces' boxes, `[left, top, right, bottom]` in pixels: each one's head (see
+    /// [`Mask::head`]) and, below it, an upright body of usual proportions, down to the feet or the picture's edge. What
+    /// two of them claim is the one's whose face is nearer, in sides of that face: the larger face stands in front.
+    pub fn people(face_boxes: &[[f32; 4]], width: usize, height: usize) -> Vec<Self> {
+        let mut masks: Vec<Self> = face_boxes.iter().map(|face| Self::person(*face, width, height)).collect();
+        for p in 0..width * height {
+            let (x, y) = ((p % width) as f32 + 0.5, (p / width) as f32 + 0.5);
+            let distance = |[left, top, right, bottom]: [f32; 4]| {
+                let side = (right - left).max(bottom - top).max(1.0);
+                ((left + right) / 2.0 - x).hypot((top + bottom) / 2.0 - y) / side
+            };
+            let claims =
+                masks.iter().zip(face_boxes).enumerate().filter(|(_, (mask, _))| mask.values[p] > 0.0);
+            let nearest = claims.min_by(|(_, (_, a)), (_, (_, b))| distance(**a).total_cmp(&distance(**b)));
+            if let Some(nearest) = nearest.map(|(i, _)| i) {
+                masks
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(i, _)| *i != nearest)
+                    .for_each(|(_, mask)| mask.values[p] = 0.0);
+            }
+        }
+        masks
+    }
+
+    fn person(face_box: [f32; 4], width: usize, height: usize) -> Self {
+        let [left, _, right, chin] = face_box;
+        let (w, h) = ((right - left).max(1e-3), (chin - face_box[1]).max(1e-3));
+        let [half_width, drop] = SHOULDERS;
+        let mut person = Self::head(face_box, width, height);
+        for (p, value) in person.values.iter_mut().enumerate() {
+            let (x, y) = ((p % width) as f32 + 0.5, (p / width) as f32 + 0.5);
+            let below = (y - chin) / h;
+            if (0.0..=FEET).contains(&below) {
+                let half = (NECK + (half_width - NECK) * (below / drop).min(1.0)) * w;
+                // An edge one pixel soft.
+                let inside = (half - (x - (left + right) / 2.0).abs() + 0.5).clamp(0.0, 1.0);
+                *value = value.max(inside);
+            }
+        }
+        person
     }
 
     /// `(width, height)`.
@@ -308,5 +359,24 @@ mod tests {
         assert_eq!(Mask::new(usize::MAX, 2, vec![]).unwrap_err().code, "mask-size");
         assert_eq!(Mask::new(1, 2, vec![0.5, f32::NAN]).unwrap_err().code, "mask-range");
         assert_eq!(Mask::from_gray(&GrayImage::new(0, 3)).unwrap_err().code, "mask-size");
+    }
+
+    #[test]
+    fn people_are_drawn_below_their_faces_and_share_nothing() {
+        // A large face, and a small one beside it whose body it hides in part.
+        let faces = [[40.0, 20.0, 60.0, 44.0], [70.0, 30.0, 80.0, 42.0]];
+        let [large, small] = <[Mask; 2]>::try_from(Mask::people(&faces, 120, 100)).unwrap();
+        let at = |mask: &Mask, x: usize, y: usize| mask.values()[y * 120 + x];
+        for (x, y) in [(50, 30), (50, 48), (50, 99), (20, 80)] {
+            assert_eq!((at(&large, x, y), at(&small, x, y)), (1.0, 0.0), "{x},{y}");
+        }
+        for (x, y) in [(75, 35), (75, 50), (88, 60)] {
+            assert_eq!((at(&large, x, y), at(&small, x, y)), (0.0, 1.0), "{x},{y}");
+        }
+        // Above the heads, beside the neck, beside the shoulders.
+        for (x, y) in [(50, 2), (5, 46), (5, 99), (110, 90)] {
+            assert_eq!(at(&large, x, y) + at(&small, x, y), 0.0, "{x},{y}");
+        }
+        assert!(large.values().iter().zip(small.values()).all(|(a, b)| a * b == 0.0));
     }
 }

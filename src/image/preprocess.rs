@@ -56,11 +56,19 @@ pub fn clip_tensor(
     planes(&[&square], device, |channel, value| (value / 255.0 - mean[channel]) / std[channel])
 }
 
-/// Pictures of one size in [-1, 1], what the VAE, the identity encoder and the detector take: `[n, 3, h, w]`.
+/// Pictures of one size in [-1, 1], what the VAE, the identity encoder and our own detector take: `[n, 3, h, w]`.
 ///
 /// Fails with `image-batch` where there is none, or their sizes differ.
 pub fn signed_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4>> {
     planes(pictures, device, |_, value| value / 127.5 - 1.0)
+}
+
+/// Pictures of one size in 0 to 255 with their channels in the order blue, green, red, as OpenCV hands them to YuNet:
+/// `[n, 3, h, w]`.
+///
+/// Fails with `image-batch` where there is none, or their sizes differ.
+pub fn bgr_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4>> {
+    Ok(planes(pictures, device, |_, value| value)?.flip([1]))
 }
 
 fn planes(pictures: &[&RgbImage], device: &Device, map: impl Fn(usize, f32) -> f32) -> Result<Tensor<4>> {

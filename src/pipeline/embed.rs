@@ -5,7 +5,7 @@ use ::image::imageops::{self, FilterType};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::models::Models;
-use crate::encoders::detector::{DecodeOptions, Detection, Detector, FACE_STRIDE};
+use crate::encoders::detector::Found;
 use crate::encoders::vision::{Preprocessing, VisionEnsemble};
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
@@ -18,59 +18,6 @@ use crate::request::Person;
 /// memory and be thrown away.
 const STYLE_SIDES: usize = 2;
 
-/// Finds the faces of a picture; boxes and landmarks in the picture's own pixels, its top left corner at (0, 0).
-///
-/// The picture is scaled so that its longer side is the detector's, both sides rounded to whole cells.
-pub async fn detect(
-    detector: &Detector,
-    picture: &RgbImage,
-    masks: bool,
-    device: &Device,
-) -> Result<Vec<Found>> {
-    let (width, height) = picture.dimensions();
-    if width == 0 || height == 0 {
-        return Err(Error::input("image-empty", "a picture has no pixels", "use another picture"));
-    }
-    let scale = detector.image_size() as f32 / width.max(height) as f32;
-    let cells =
-        |side: u32| ((side as f32 * scale / FACE_STRIDE as f32).round() as usize).max(1) * FACE_STRIDE;
-    let (seen_width, seen_height) = (cells(width), cells(height));
-    let seen = imageops::resize(picture, seen_width as u32, seen_height as u32, FilterType::CatmullRom);
-    let data = detector.forward(signed_tensor(&[&seen], device)?)?.into_host().await?;
-    let (rows, columns) = data.mask_grid();
-    let back = [width as f32 / seen_width as f32, height as f32 / seen_height as f32];
-    let found = data.decode(0, &DecodeOptions { masks, ..DecodeOptions::default() });
-    found.into_iter().map(|detection| Found::new(detection, back, columns, rows)).collect()
-}
-
-/// A face in a picture, in the picture's pixels.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Left, top, right and bottom edge.
-    pub face_box: [f32; 4],
-    /// In the order of [`align::TEMPLATE`].
-    pub landmarks: [[f32; 2]; 5],
-    /// Where the person is, over the whole picture; where masks were asked for.
-    pub mask: Option<Mask>,
-}
-
-impl Found {
-    fn new(detection: Detection, back: [f32; 2], columns: usize, rows: usize) -> Result<Self> {
-        let [left, top, right, bottom] = detection.face_box;
-        Ok(Self {
-            face_box: [left * back[0], top * back[1], right * back[0], bottom * back[1]],
-            landmarks: detection.landmarks.map(|[x, y]| [x * back[0], y * back[1]]),
-            mask: detection.mask.map(|values| Mask::new(columns, rows, values)).transpose()?,
-        })
-    }
-
-    /// Of the face's box.
-    pub fn area(&self) -> f32 {
-        let [left, top, right, bottom] = self.face_box;
-        (right - left).max(0.0) * (bottom - top).max(0.0)
-    }
-}
-
 /// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
 pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
     face(models, photo, &largest(models, photo, name, device).await?, name, device).await
@@ -78,7 +25,7 @@ pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &De
 
 /// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
 pub async fn largest(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
-    let found = detect(&models.detector, photo, false, device).await?;
+    let found = models.detector.detect(photo, false, device).await?;
     found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
 }
 
@@ -151,7 +98,7 @@ pub async fn style(
     let encoders = &vision.encoders;
     let largest = encoders.iter().map(|encoder| encoder.preprocessing().size).max().unwrap_or(1);
     let mut picture = shrunk(picture, (STYLE_SIDES * largest) as u32);
-    for face in detect(&models.detector, &picture, false, device).await? {
+    for face in models.detector.detect(&picture, false, device).await? {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         picture = hide(&picture, &Mask::head(face.face_box, width, height), FACE_FILL)?;
     }

@@ -3,7 +3,6 @@
 use ::image::{DynamicImage, GrayImage, RgbImage};
 use burn::tensor::Device;
 
-use super::embed;
 use crate::condition::Regions;
 use crate::encoders::detector::Detector;
 use crate::error::{Error, Result};
@@ -56,14 +55,15 @@ pub async fn masks(
     }
 }
 
-/// The masks of the `count` people with the largest faces, from left to right.
+/// The masks of the `count` people with the largest faces, from left to right; drawn after the faces where the detector
+/// knows faces alone.
 async fn people_in(
     content: &RgbImage,
     count: usize,
     detector: &Detector,
     device: &Device,
 ) -> Result<Vec<Mask>> {
-    let mut found = embed::detect(detector, content, true, device).await?;
+    let mut found = detector.detect(content, true, device).await?;
     if found.len() < count {
         return Err(Error::input(
             "content-people",
@@ -74,7 +74,10 @@ async fn people_in(
     found.sort_by(|a, b| b.area().total_cmp(&a.area()));
     found.truncate(count);
     found.sort_by(|a, b| (a.face_box[0] + a.face_box[2]).total_cmp(&(b.face_box[0] + b.face_box[2])));
-    Ok(found.into_iter().filter_map(|person| person.mask).collect())
+    let (width, height) = (content.width() as usize, content.height() as usize);
+    let faces: Vec<[f32; 4]> = found.iter().map(|person| person.face_box).collect();
+    let drawn = Mask::people(&faces, width, height);
+    Ok(found.into_iter().zip(drawn).map(|(person, drawn)| person.mask.unwrap_or(drawn)).collect())
 }
 
 /// Who acts where; `None` with a single identity, which acts everywhere.
@@ -149,6 +152,33 @@ mod tests {
         assert_eq!(regions(&[mask(0.0, 0.5)], Background::Person(0), &CANVAS).unwrap(), None);
         let two = regions(&[mask(0.0, 0.5), mask(0.5, 0.25)], Background::Person(1), &CANVAS).unwrap();
         assert_eq!(two.unwrap().resized(1, 16)[1], [[0.0; 8], [1.0; 8]].concat());
+    }
+
+    #[test]
+    fn people_without_masks_are_drawn_after_their_faces() {
+        let device = Device::flex();
+        let detector = Detector::YuNet(crate::encoders::detector::yunet::finds_squares(&device));
+        let content = RgbImage::from_fn(64, 32, |x, y| {
+            let white = (8..16).contains(&y) && ((8..16).contains(&x) || (48..56).contains(&x));
+            ::image::Rgb([if white { 255 } else { 0 }; 3])
+        });
+        let layout = Layout::Content(content);
+        let mut request = GenerateRequest { layout, ..GenerateRequest::default() };
+        request.people = vec![crate::request::Person { identities: Vec::new() }; 2];
+        let find = |request: &GenerateRequest| {
+            pollster::block_on(super::masks(request, &CANVAS, &detector, &device))
+        };
+        let people = find(&request).unwrap();
+        assert_eq!(people.len(), 2);
+        // Each in its own half.
+        let bottom =
+            |mask: &Mask| mask.values()[7 * 16..].iter().map(|v| v.round() as u8).collect::<Vec<_>>();
+        let left: Vec<u8> = (0..16).map(|x| u8::from(x < 8)).collect();
+        assert!(bottom(&people[0]).iter().zip(&left).all(|(inside, left)| inside <= left));
+        assert!(bottom(&people[1]).iter().zip(&left).all(|(inside, left)| *inside <= 1 - left));
+        assert!(people.iter().all(|mask| mask.coverage() > 0.2));
+        request.people.push(crate::request::Person { identities: Vec::new() });
+        assert_eq!(find(&request).unwrap_err().code, "content-people");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use super::data::{Picture, Pictures, pictures_of, planes};
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, plot, portraits, run};
-use crate::encoders::detector::{
-    DecodeOptions, Detection, Detector, DetectorConfig, DetectorOutput, FACE_STRIDE, LANDMARKS, MASK_STRIDE,
+use crate::encoders::detector::facestudio::{
+    DecodeOptions, DetectorOutput, FACE_STRIDE, FaceStudioDetector, FaceStudioDetectorConfig, MASK_STRIDE,
 };
+use crate::encoders::detector::{Detection, DetectorConfig, LANDMARKS};
 use crate::error::Result;
 
 /// Scenes to render, where `--pictures` does not say.
@@ -33,7 +34,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     if setup.preset != "mini" {
         return Err(setup.unknown_preset(&["mini"]));
     }
-    let config = DetectorConfig::default();
+    let config = FaceStudioDetectorConfig::default();
     let options = Options {
         batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
         lr: if setup.run.lr == 0.0 { 2e-3 } else { setup.run.lr },
@@ -46,7 +47,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let model = config.init(&device)?;
     log(Event::Note(format!("{} parameters, {trained} scenes", model.num_params())));
 
-    let objective = |model: &Detector, step: &Step| {
+    let objective = |model: &FaceStudioDetector, step: &Step| {
         let mut rng = step.rng();
         let picks: Vec<(usize, Rng)> =
             (0..options.batch).map(|k| (rng.below(trained), Rng::new(rng.next_u64(), k as u64))).collect();
@@ -67,10 +68,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             Tensor::<4>::from_data(TensorData::new(pixels.concat(), [options.batch, 3, size, size]), &device);
         Ok(loss(model.forward(images.cast(dtype))?, &targets, &device))
     };
-    let show = |model: &Detector, folder: &Path| show(model, &scenes, trained, dtype, folder);
+    let show = |model: &FaceStudioDetector, folder: &Path| show(model, &scenes, trained, dtype, folder);
     let finished = run::train(&options, model, objective, show, log)?;
     let folder = setup.out.join("detector");
-    checkpoint::export_json(&folder.join("config.json"), &config)?;
+    checkpoint::export_json(&folder.join("config.json"), &DetectorConfig::FaceStudio(config.clone()))?;
     checkpoint::export(&folder.join("model.safetensors"), &finished.averaged)
 }
 
@@ -317,7 +318,13 @@ fn mask_iou(picture: &Picture, k: usize, mask: &[f32]) -> f32 {
 }
 
 /// Detects in the held-out scenes: a sheet with what was found drawn in, and the scores.
-fn show(model: &Detector, scenes: &Pictures, from: usize, dtype: DType, folder: &Path) -> Result<String> {
+fn show(
+    model: &FaceStudioDetector,
+    scenes: &Pictures,
+    from: usize,
+    dtype: DType,
+    folder: &Path,
+) -> Result<String> {
     let device = model.devices().into_iter().next().unwrap_or_default();
     let held_out: Vec<usize> = (from..scenes.len()).collect();
     let mut score = Score::default();

@@ -3,6 +3,7 @@
 //! Each room has a folder with the script that made its fixtures (`reference.py`), and the fixtures: `config.json`
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
+mod align;
 #[cfg(feature = "convert")]
 mod convert;
 mod face;
@@ -17,6 +18,7 @@ mod train;
 mod unet;
 mod vae;
 mod vision;
+mod yunet;
 
 use std::path::Path;
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::Device;
 use facestudio::encoders::detector::DetectorConfig;
+use facestudio::encoders::detector::facestudio::FaceStudioDetectorConfig;
 use facestudio::encoders::face::FaceEncoderConfig;
 use facestudio::encoders::text::TextConfig;
 use facestudio::encoders::tokenizer::Tokenizer;
@@ -163,15 +164,10 @@ fn model(width: usize, token_channels: usize) -> Writer {
         ..FaceEncoderConfig::default()
     };
     model.component("face_encoder", &face, face.init(&device).unwrap());
-    let detector = DetectorConfig {
-        channels: vec![4; 3],
-        blocks: 0,
-        head_channels: 4,
-        image_size: 64,
-        ..DetectorConfig::default()
-    };
+    let detector =
+        FaceStudioDetectorConfig { channels: vec![4; 3], blocks: 0, head_channels: 4, image_size: 64 };
     let weights = bright_spots(collect(&detector.init(&device).unwrap(), "").unwrap());
-    model.json("detector/config.json", &detector);
+    model.json("detector/config.json", &DetectorConfig::FaceStudio(detector));
     model.weights("detector", &weights);
 
     let fusion = FusionConfig {

@@ -65,6 +65,8 @@ enum Kind {
     VisionEncoder,
     /// pixel_values → embedding (not normalised)
     FaceEncoder,
+    /// pixel_values → detections of a YuNet; heatmap, boxes, landmarks, mask and offsets of our own detector
+    Detector,
     /// hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask → predicted_image_embedding
     Prior,
     /// sample (unit variance), model_outputs [steps, ..], noise [steps, ..] → sample, timesteps, scaled_inputs
@@ -103,6 +105,7 @@ fn network(args: &Args, component: &Component, inputs: &Inputs, device: &Device)
         Kind::TextEncoder => encoders::text(component, inputs, device),
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
         Kind::FaceEncoder => encoders::face(component, inputs, device),
+        Kind::Detector => encoders::detector(component, inputs, device),
         Kind::Prior => prior::load(component, inputs, device),
         Kind::Scheduler => scheduler::load(component, inputs, args.steps, device),
     }

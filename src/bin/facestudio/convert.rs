@@ -37,8 +37,8 @@ pub struct Args {
     /// An InsightFace identity encoder (iresnet): its PyTorch, safetensors or ONNX file.
     #[arg(long, value_name = "PATH")]
     face_encoder: Option<PathBuf>,
-    /// The detector of another model folder: its `detector`.
-    #[arg(long, value_name = "DIR")]
+    /// A face detector: YuNet's ONNX file, or the `detector` of another model folder.
+    #[arg(long, value_name = "PATH")]
     detector: Option<PathBuf>,
     /// An unCLIP prior: a diffusers folder.
     #[arg(long, value_name = "DIR")]

@@ -108,18 +108,110 @@ fn transparency_is_white_in_pictures_and_black_in_masks() {
     assert_eq!(decode_mask(&bytes).unwrap().get_pixel(0, 0).0, [0]);
 }
 
+/// The JPEG with an Exif segment (`Exif`, two zeros and a TIFF file) before all others.
+fn with_exif(jpeg: &[u8], tiff: &[u8]) -> Vec<u8> {
+    let mut bytes = jpeg[..2].to_vec();
+    bytes.extend([0xFF, 0xE1]);
+    bytes.extend((tiff.len() as u16 + 8).to_be_bytes());
+    bytes.extend(b"Exif\0\0");
+    bytes.extend(tiff);
+    bytes.extend(&jpeg[2..]);
+    bytes
+}
+
+/// A TIFF file with a single tag, the orientation.
+fn tiff(orientation: u16, little_endian: bool) -> Vec<u8> {
+    let short = |value: u16| if little_endian { value.to_le_bytes() } else { value.to_be_bytes() };
+    let long = |value: u32| if little_endian { value.to_le_bytes() } else { value.to_be_bytes() };
+    let mut bytes = if little_endian { b"II".to_vec() } else { b"MM".to_vec() };
+    // 42, where the directory begins, entries; tag 0x112 of type SHORT, one value; no other directory.
+    bytes.extend(short(42));
+    bytes.extend(long(8));
+    bytes.extend([short(1), short(0x112), short(3)].concat());
+    bytes.extend(long(1));
+    bytes.extend([short(orientation), short(0)].concat());
+    bytes.extend(long(0));
+    bytes
+}
+
+/// Exif 2.3, section 4.6.4, tag 274: which edges of the scene the stored first row and first column are.
 #[test]
-fn photos_are_turned_upright() {
-    // Exif with a single tag: orientation 6, turned right by a quarter.
-    let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+fn photos_are_turned_upright_whichever_way_the_camera_was_held() {
     let jpeg = encoded(picture(), ImageFormat::Jpeg);
-    let mut turned = jpeg[..2].to_vec();
-    turned.extend([0xFF, 0xE1]);
-    turned.extend((exif.len() as u16 + 2).to_be_bytes());
-    turned.extend(exif);
-    turned.extend(&jpeg[2..]);
-    let upright = decode(&turned).unwrap();
-    assert_eq!(upright, ::image::imageops::rotate90(&decode(&jpeg).unwrap()));
+    let stored = decode(&jpeg).unwrap();
+    let (w, h) = stored.dimensions();
+    /// Where an upright pixel is stored.
+    type Place = fn(u32, u32, u32, u32) -> (u32, u32);
+    let places: [Place; 8] = [
+        |x, y, _, _| (x, y),
+        |x, y, w, _| (w - 1 - x, y),
+        |x, y, w, h| (w - 1 - x, h - 1 - y),
+        |x, y, _, h| (x, h - 1 - y),
+        |x, y, _, _| (y, x),
+        |x, y, _, h| (y, h - 1 - x),
+        |x, y, w, h| (w - 1 - y, h - 1 - x),
+        |x, y, w, _| (w - 1 - y, x),
+    ];
+    for (i, place) in places.into_iter().enumerate() {
+        let (width, height) = if i < 4 { (w, h) } else { (h, w) };
+        let expected = RgbImage::from_fn(width, height, |x, y| {
+            let (column, row) = place(x, y, w, h);
+            *stored.get_pixel(column, row)
+        });
+        for little_endian in [true, false] {
+            let photo = with_exif(&jpeg, &tiff(i as u16 + 1, little_endian));
+            assert_eq!(decode(&photo).unwrap(), expected, "orientation {}", i + 1);
+            let mask = decode_mask(&photo).unwrap();
+            assert_eq!(
+                mask,
+                DynamicImage::from(expected.clone()).into_luma8(),
+                "mask, orientation {}",
+                i + 1
+            );
+        }
+    }
+    // PNG and WebP keep the same TIFF file in chunks of their own.
+    let png = encoded(picture(), ImageFormat::Png);
+    let chunk = [b"eXIf".to_vec(), tiff(6, false)].concat();
+    let mut photo = png[..33].to_vec();
+    photo.extend((chunk.len() as u32 - 4).to_be_bytes());
+    photo.extend(&chunk);
+    photo.extend(crc32(&chunk).to_be_bytes());
+    photo.extend(&png[33..]);
+    assert_eq!(decode(&photo).unwrap(), ::image::imageops::rotate90(&picture()));
+}
+
+/// A photo whose Exif data make no sense is shown as it is stored.
+#[test]
+fn broken_exif_data_are_passed_over() {
+    let jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let stored = decode(&jpeg).unwrap();
+    let good = tiff(6, true);
+    let mut broken: Vec<Vec<u8>> = (0..18).map(|end| good[..end].to_vec()).collect();
+    // No such orientation.
+    broken.extend([0, 9, u16::MAX].map(|orientation| tiff(orientation, true)));
+    let changed = |at: usize, with: &[u8]| {
+        let mut tiff = good.clone();
+        tiff[at..at + with.len()].copy_from_slice(with);
+        tiff
+    };
+    // Another byte order, a directory beyond the end, before its own head and at the last byte, and no entry.
+    broken.push(changed(0, b"MM"));
+    broken.extend([u32::MAX, 1, 25, 1 << 31].map(|start| changed(4, &start.to_le_bytes())));
+    broken.push(changed(8, &[0, 0]));
+    for tiff in broken {
+        assert_eq!(decode(&with_exif(&jpeg, &tiff)).unwrap(), stored, "{tiff:?}");
+    }
+    // More entries than there are: what comes first counts.
+    let many = decode(&with_exif(&jpeg, &changed(8, &[0xFF, 0xFF]))).unwrap();
+    assert_eq!(many, ::image::imageops::rotate90(&stored));
+    // Any byte may be any other; a photo is told from its turned self by its size alone.
+    for at in 0..good.len() {
+        for byte in [0, 1, 0x7F, 0x80, 0xFF] {
+            let pixels = decode(&with_exif(&jpeg, &changed(at, &[byte]))).unwrap();
+            assert_eq!(pixels.len(), stored.len());
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The pretrained encoders.
 
 use burn::tensor::{DType, Device};
+use facestudio::encoders::detector::Detector;
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
@@ -66,6 +67,29 @@ pub fn face(component: &Component, inputs: &Inputs, device: &Device) -> Result<F
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
         outputs.insert("embedding", encoder.forward(pixel_values.clone())?)?;
+        Ok(outputs)
+    }))
+}
+
+pub fn detector(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
+    let detector = Detector::load(component, device)?;
+    let sides = [Any("batch"), Exactly(3), Any("height"), Any("width")];
+    let pixel_values = inputs.tensor("pixel_values", sides, device)?;
+    Ok(Box::new(move || {
+        let mut outputs = Tensors::default();
+        match &detector {
+            Detector::FaceStudio(network) => {
+                let output = network.forward(pixel_values.clone())?;
+                outputs.insert("heatmap", output.heatmap)?;
+                outputs.insert("boxes", output.boxes)?;
+                outputs.insert("landmarks", output.landmarks)?;
+                outputs.insert("mask", output.mask)?;
+                outputs.insert("offsets", output.offsets)?;
+            }
+            Detector::YuNet(network) => {
+                outputs.insert("detections", network.forward(pixel_values.clone())?)?
+            }
+        }
         Ok(outputs)
     }))
 }

@@ -1,22 +1,8 @@
 //! From the network's grids to detections, on the host.
 
-use burn::tensor::Tensor;
-
-use super::{DetectorOutput, FACE_STRIDE, LANDMARKS, MASK_STRIDE};
-use crate::error::{Error, Result};
-
-/// A found face and the person it belongs to; positions in pixels of the network's input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Detection {
-    /// Confidence, 0 to 1.
-    pub score: f32,
-    /// Left, top, right and bottom edge, clamped to the picture.
-    pub face_box: [f32; 4],
-    /// Eye, eye, nose tip, mouth corner, mouth corner, the picture's left one first; x and y.
-    pub landmarks: [[f32; 2]; LANDMARKS],
-    /// Probability that a cell shows this person, `[h/4 × w/4]`, row-major; `None` if masks were not asked for.
-    pub mask: Option<Vec<f32>>,
-}
+use super::{DetectorOutput, FACE_STRIDE, MASK_STRIDE};
+use crate::encoders::detector::{Detection, LANDMARKS, overlap, read, sigmoid};
+use crate::error::Result;
 
 /// What counts as a detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,16 +60,6 @@ impl DetectorOutput {
             offsets: read(self.offsets).await?,
         })
     }
-}
-
-async fn read(tensor: Tensor<4>) -> Result<Vec<f32>> {
-    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
-    let data = tensor.into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
-    data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// `ln(1 + eˣ)`, without overflow.
@@ -204,15 +180,6 @@ fn distance_in_faces(face_box: &[f32; 4], x: f32, y: f32) -> f32 {
     let [left, top, right, bottom] = *face_box;
     let side = (right - left).max(bottom - top).max(1.0);
     ((left + right) / 2.0 - x).hypot((top + bottom) / 2.0 - y) / side
-}
-
-/// Intersection over union.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
-    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
-    let area = |r: &[f32; 4]| (r[2] - r[0]).max(0.0) * (r[3] - r[1]).max(0.0);
-    let both = width * height;
-    both / (area(a) + area(b) - both).max(1e-6)
 }
 
 #[cfg(test)]
