@@ -3,6 +3,7 @@
 //! Each room has a folder with the script that made its fixtures (`reference.py`), and the fixtures: `config.json`
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
+mod arc2face;
 #[cfg(feature = "convert")]
 mod convert;
 mod face;
