@@ -179,3 +179,40 @@ fn a_folder_that_cannot_be_of_faces_alone_is_told_why() {
     });
     assert_eq!(both.code, "model-mismatch");
 }
+
+#[test]
+fn a_converted_arc2face_draws_as_what_it_was_converted_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (path, bytes) in &tiny_model::files_of_arc2face().0 {
+        // As published: what is fine-tuned apart from what is shared with Stable Diffusion.
+        let (part, file) = path.split_once('/').unwrap_or(("", path));
+        let apart = match part {
+            "unet" => format!("published/arc2face/{file}"),
+            "text_encoder" => format!("published/encoder/{file}"),
+            _ => format!("base/{path}"),
+        };
+        for to in [apart, format!("whole/{path}")] {
+            let to = folder.path().join(to);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::write(to, bytes).unwrap();
+        }
+    }
+    let (base, published, out) = (at("base"), at("published"), at("converted"));
+    let (face, detector) = (at("base/face_encoder"), at("base/detector"));
+    let convert = ["convert", "--base", &base, "--arc2face", &published, "--out", &out, "--dtype", "f32"];
+    let more = ["--face-encoder", &face, "--detector", &detector, "--steps", "2"];
+    let run = facestudio(&[&convert[..], &more].concat());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    photo(ANN).save(at("ann.png")).unwrap();
+    let drawn = |model: &str, steps: &[&str]| {
+        let (png, photo, model) = (at("out.png"), at("ann.png"), at(model));
+        let run =
+            facestudio(&[&["generate", "--model", &model, "--face", &photo, "--out", &png], steps].concat());
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        image::open(png).unwrap().to_rgb8()
+    };
+    assert_eq!(worst(&drawn("converted", &[]), &drawn("whole", &["--steps", "2"])), 0);
+    let both = facestudio(&[&convert[..], &["--unet", &base]].concat());
+    assert_eq!(both.status.code(), Some(2), "two networks for one place");
+}
