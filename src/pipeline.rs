@@ -1,6 +1,8 @@
 //! [`FaceStudio::generate`]: the whole flow on one screen. The only sampling loop is [`denoise`].
 
 mod adapters;
+mod arc2face;
+mod defaults;
 mod denoise;
 mod embed;
 mod fused;
@@ -19,9 +21,10 @@ use crate::error::{Error, Result};
 use crate::guidance::mixing;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
-use crate::request::{GenerateRequest, Person};
+use crate::request::{Defaults, GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
+pub use defaults::defaults;
 pub use denoise::{Denoiser, Held, denoise};
 use models::{Guidance, Models};
 pub use regions::Canvas;
@@ -93,6 +96,8 @@ impl FaceStudio {
     /// In place of `prior` and `guidance` it may have adapters of the IP-Adapter family, `ip_adapter`, `ip_adapter_2` and so
     /// on, each with a `config.json` that says whether it reads the style image or faces; `vision_encoder` and
     /// `face_encoder` are then needed only where an adapter reads what they say.
+    ///
+    /// Or it may have `arc2face`, whose `text_encoder` reads faces in the place of a word: such a model draws from faces alone.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         Ok(Self { models: Models::load(files, device)?, device: device.clone() })
     }
@@ -131,6 +136,11 @@ impl FaceStudio {
         }
     }
 
+    /// What the model's pictures are made with where a request does not say.
+    pub fn defaults(&self) -> Defaults {
+        self.models.defaults
+    }
+
     /// Whether the model can draw from prompts: with a prior, or with adapters.
     pub fn reads_words(&self) -> bool {
         self.models.guidance.reads_words()
@@ -146,6 +156,7 @@ impl FaceStudio {
         watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
         request.validate()?;
+        self.models.guidance.check(request)?;
         let canvas = self.canvas(request)?;
         let mut watcher = Watcher { watch, picture: 0 };
         let masks = regions::masks(request, &canvas, &self.models.detector, &self.device).await?;
@@ -224,6 +235,7 @@ impl FaceStudio {
         match &models.guidance {
             Guidance::Fused(fused) => fused.guided(models, request, regions, watcher, device).await,
             Guidance::Adapters(adapters) => adapters.guided(models, request, regions, watcher, device).await,
+            Guidance::Arc2Face(arc2face) => arc2face.guided(models, request, regions, watcher, device).await,
         }
     }
 

@@ -132,6 +132,47 @@ pub enum Sampler {
     Lcm,
 }
 
+impl Sampler {
+    /// diffusers' class, as `scheduler_config.json` names it.
+    pub const fn scheduler_class(self) -> &'static str {
+        match self {
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Self::Euler => "EulerDiscreteScheduler",
+            Self::Ddim => "DDIMScheduler",
+            Self::Dpmpp2m => "DPMSolverMultistepScheduler",
+            Self::Lcm => "LCMScheduler",
+        }
+    }
+}
+
+/// What a request runs with that does not say: a model has its own, see [`FaceStudio::defaults`].
+///
+/// [`FaceStudio::defaults`]: crate::pipeline::FaceStudio::defaults
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Defaults {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Classifier-free guidance scale; 1 turns guidance off.
+    pub guidance_scale: f32,
+}
+
+impl Default for Defaults {
+    /// 25 Euler ancestral steps: paper section 4.1.
+    fn default() -> Self {
+        Self { sampler: Sampler::EulerAncestral, steps: 25, guidance_scale: 3.0 }
+    }
+}
+
+impl Defaults {
+    /// Fails with `guidance-scale-range` or `steps-range`.
+    pub fn validate(&self) -> Result<()> {
+        range("guidance-scale", self.guidance_scale, 1.0, 30.0, "2 to 5 is usual; 1 turns guidance off")?;
+        count("steps", self.steps, MAX_STEPS)
+    }
+}
+
 /// Most pixels along one side of an output.
 pub const MAX_SIDE: usize = 2048;
 /// Most steps of one picture.
@@ -143,6 +184,7 @@ pub const MAX_PEOPLE: usize = 8;
 
 impl Default for GenerateRequest {
     fn default() -> Self {
+        let Defaults { sampler, steps, guidance_scale } = Defaults::default();
         Self {
             people: Vec::new(),
             style: None,
@@ -154,10 +196,9 @@ impl Default for GenerateRequest {
             init: None,
             seed: 0,
             count: 1,
-            // 25 Euler ancestral steps: paper section 4.1.
-            steps: 25,
-            guidance_scale: 3.0,
-            sampler: Sampler::EulerAncestral,
+            steps,
+            guidance_scale,
+            sampler,
             width: None,
             height: None,
             preview_every: None,
@@ -170,8 +211,8 @@ impl GenerateRequest {
     /// Checks everything that can be checked without a model.
     pub fn validate(&self) -> Result<()> {
         range("alpha", self.alpha, 0.0, 1.0, "use 1 for the style image alone, 0 for the prompt alone")?;
-        range("guidance-scale", self.guidance_scale, 1.0, 30.0, "2 to 5 is usual; 1 turns guidance off")?;
-        count("steps", self.steps, MAX_STEPS)?;
+        let Self { sampler, steps, guidance_scale, .. } = *self;
+        Defaults { sampler, steps, guidance_scale }.validate()?;
         count("count", self.count, MAX_COUNT)?;
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side {
@@ -195,13 +236,6 @@ impl GenerateRequest {
                 "give at least one",
             ));
         }
-        if self.style.is_none() && self.prompt.trim().is_empty() {
-            return Err(Error::input(
-                "nothing-to-draw",
-                "a face alone says who, not what: there is no style image and no prompt",
-                "add a style image or a prompt",
-            ));
-        }
         for (i, person) in self.people.iter().enumerate() {
             person.validate(i)?;
         }
@@ -214,6 +248,19 @@ impl GenerateRequest {
                 "hold-without-init",
                 "the background cannot be held: there is no init image to hold it to",
                 "add an init image, or let the background follow a person",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Fails with `nothing-to-draw` where there is neither style image nor prompt, which most families of models need: a face
+    /// alone says who, not what.
+    pub fn validate_subject(&self) -> Result<()> {
+        if self.style.is_none() && self.prompt.trim().is_empty() {
+            return Err(Error::input(
+                "nothing-to-draw",
+                "a face alone says who, not what: there is no style image and no prompt",
+                "add a style image or a prompt",
             ));
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use facestudio::pipeline::{FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
 use facestudio::weights::MemoryFiles;
 use facestudio::{Error, Result};
@@ -537,4 +537,37 @@ fn what_adapters_give_no_meaning_is_refused_with_the_reason() {
     let faces_alone = FaceStudio::load(&files, &Device::flex()).unwrap();
     assert_eq!(generate(&faces_alone, &request()).unwrap_err().code, "adapter-missing");
     picture(&faces_alone, &GenerateRequest { style: None, ..request() });
+}
+
+/// What a folder with that scheduler and `defaults.json` is made for.
+fn defaults(scheduler: &str, file: Option<&str>) -> Result<Defaults> {
+    let mut files = tiny_model::files();
+    files.0.insert("scheduler/scheduler_config.json".to_owned(), scheduler.as_bytes().to_vec());
+    files.0.extend(file.map(|text| ("defaults.json".to_owned(), text.as_bytes().to_vec())));
+    FaceStudio::load(&files, &Device::flex()).map(|studio| studio.defaults())
+}
+
+#[test]
+fn a_folder_says_how_its_model_samples() {
+    let made_for = |sampler, steps, guidance_scale| Defaults { sampler, steps, guidance_scale };
+    let turbo = r#"{ "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing" }"#;
+    let lcm = r#"{ "_class_name": "LCMScheduler" }"#;
+    let one_step = Some(r#"{ "steps": 1, "guidance_scale": 1 }"#);
+    assert_eq!(studio().defaults(), made_for(Sampler::EulerAncestral, 25, 3.0));
+    assert_eq!(defaults(turbo, None).unwrap(), made_for(Sampler::Euler, 25, 3.0));
+    assert_eq!(defaults(turbo, one_step).unwrap(), made_for(Sampler::Euler, 1, 1.0));
+    assert_eq!(defaults(lcm, None).unwrap(), made_for(Sampler::Lcm, 4, 1.0));
+    assert_eq!(defaults(lcm, Some(r#"{ "steps": 8 }"#)).unwrap(), made_for(Sampler::Lcm, 8, 1.0));
+    for (file, code) in [
+        (r#"{ "steps": 0 }"#, "config-range"),
+        (r#"{ "guidance_scale": 0 }"#, "config-range"),
+        (r#"{ "guidance": 1 }"#, "config"),
+        ("4", "config"),
+    ] {
+        let error = defaults(lcm, Some(file)).unwrap_err();
+        assert_eq!(error.code, code, "{file}");
+        assert!(error.message.contains("defaults.json"), "{error}");
+    }
+    let error = defaults(r#"{ "_class_name": "TCDScheduler" }"#, None).unwrap_err();
+    assert_eq!(error.code, "config-unsupported");
 }

@@ -19,6 +19,7 @@ pub mod lora;
 pub mod onnx;
 pub mod pickle;
 pub mod presets;
+pub mod scheduler;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use clip::{Layers, Tower};
 use ip_adapter::{Adapter, FaceIdPlus};
 use layout::Layout;
 use lora::{Lora, Merged};
+use scheduler::Sampling;
 
 /// Largest config that is read.
 const MOST_CONFIG: u64 = 16 << 20;
@@ -99,6 +101,8 @@ pub struct Plan {
     pub parts: Vec<(Slot, PathBuf)>,
     /// Adapters of the IP-Adapter family, in the order of their folders.
     pub adapters: Vec<Adapter>,
+    /// Whether UNet and text encoder are Arc2Face's.
+    pub arc2face: bool,
     /// Which FaceID-Plus an adapter is, where one is.
     pub face_id_plus: Option<FaceIdPlus>,
     /// A folder with `vocab.json` and `merges.txt`, where the base has none.
@@ -109,6 +113,8 @@ pub struct Plan {
     pub clip_act: String,
     /// `epsilon` or `v_prediction`, of single files, which do not say.
     pub prediction_type: String,
+    /// How pictures are sampled, where the base does not say or says otherwise.
+    pub sampling: Sampling,
     /// How weights are stored.
     pub quantization: Quantization,
     /// What the manifest says.
@@ -207,7 +213,11 @@ pub fn convert(
             refuse_loras(plan, &adapters)?;
         }
         tokenizer(plan, out)?;
-        scheduler(plan, out)?;
+        if plan.arc2face {
+            // The text and the word are the encoder's own defaults.
+            out.write("arc2face/config.json", &pretty(&json!({ "model_type": "arc2face" }))?)?;
+        }
+        scheduler::write(plan, out)?;
         let mut card = plan.card.clone();
         card.provenance.insert("conversion".to_owned(), provenance(plan, &reports));
         out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
@@ -399,22 +409,6 @@ fn tokenizer(plan: &Plan, out: &crate::weights::NewFolder) -> Result<()> {
         out.write(&format!("tokenizer/{name}"), &small_file(&folder.join(name))?)?;
     }
     Ok(())
-}
-
-/// The base's sampling schedule; that of Stable Diffusion's training where a single file does not say.
-fn scheduler(plan: &Plan, out: &crate::weights::NewFolder) -> Result<()> {
-    let Some(base) = &plan.base else { return Ok(()) };
-    let config = if base.is_dir() {
-        small_file(&base.join("scheduler/scheduler_config.json"))?
-    } else {
-        // `v1-inference.yaml`: linear_start, linear_end, timesteps.
-        pretty(&json!({
-            "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
-            "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-            "prediction_type": plan.prediction_type, "timestep_spacing": "leading", "steps_offset": 1,
-        }))?
-    };
-    out.write("scheduler/scheduler_config.json", &config)
 }
 
 fn provenance(plan: &Plan, reports: &[ComponentReport]) -> Value {

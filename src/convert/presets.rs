@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::ip_adapter::{Adapter, Role};
+use super::scheduler::Sampling;
 use super::{Plan, Slot};
 use crate::error::{Error, Result};
+use crate::request::Sampler;
 use crate::weights::{ModelCard, Quantization};
 
 /// A recipe.
@@ -15,8 +17,10 @@ pub struct Preset {
     pub name: &'static str,
     /// What it gives.
     pub says: &'static str,
-    /// How pictures are then made of it: flags of `facestudio generate`.
-    pub generate: &'static str,
+    /// Whether UNet and text encoder are Arc2Face's.
+    pub arc2face: bool,
+    /// How it samples.
+    pub sampling: Sampling,
     /// Everything to fetch.
     pub sources: &'static [&'static [Source]],
 }
@@ -62,14 +66,19 @@ const fn sd15(path: &'static str, megabytes: f64) -> Source {
     Source { host: HUGGING_FACE, repository, path, megabytes, license: RAIL, part: Part::Base }
 }
 
-/// Stable Diffusion 1.5 in half precision. Sizes are those of its parameters: 860, 84 and 123 millions of two bytes.
+/// Stable Diffusion 1.5's networks that read and denoise, in half precision. Sizes are those of their parameters: 860 and 123
+/// millions of two bytes.
 const STABLE_DIFFUSION: &[Source] = &[
     sd15("unet/config.json", 0.0),
     sd15("unet/diffusion_pytorch_model.fp16.safetensors", 1719.0),
-    sd15("vae/config.json", 0.0),
-    sd15("vae/diffusion_pytorch_model.fp16.safetensors", 167.0),
     sd15("text_encoder/config.json", 0.0),
     sd15("text_encoder/model.fp16.safetensors", 246.0),
+];
+
+/// What its fine-tuned kin share with it; 84 million parameters.
+const SHARED: &[Source] = &[
+    sd15("vae/config.json", 0.0),
+    sd15("vae/diffusion_pytorch_model.fp16.safetensors", 167.0),
     sd15("tokenizer/vocab.json", 1.1),
     sd15("tokenizer/merges.txt", 0.5),
     sd15("scheduler/scheduler_config.json", 0.0),
@@ -111,6 +120,20 @@ const FACE_ID: &[Source] = &[
     },
 ];
 
+const fn arc2face(path: &'static str, megabytes: f64, part: Part) -> Source {
+    Source { host: HUGGING_FACE, repository: "FoivosPar/Arc2Face", path, megabytes, license: "MIT", part }
+}
+
+/// Arc2Face: its UNet and text encoder, of Stable Diffusion 1.5's sizes in single precision, and the recognition network that it
+/// was trained with, an `iresnet100` of 65 million parameters.
+const ARC2FACE: &[Source] = &[
+    arc2face("arc2face/config.json", 0.0, Part::Component(Slot::Unet)),
+    arc2face("arc2face/diffusion_pytorch_model.safetensors", 3438.0, Part::Component(Slot::Unet)),
+    arc2face("encoder/config.json", 0.0, Part::Component(Slot::TextEncoder)),
+    arc2face("encoder/pytorch_model.bin", 492.0, Part::Component(Slot::TextEncoder)),
+    arc2face("arcface.onnx", 261.0, Part::File(Slot::FaceEncoder)),
+];
+
 const fn taesd(path: &'static str, megabytes: f64) -> Source {
     let part = Part::Component(Slot::TinyVae);
     Source { host: HUGGING_FACE, repository: "madebyollin/taesd", path, megabytes, license: "MIT", part }
@@ -127,25 +150,47 @@ const LCM: &[Source] = &[Source {
     part: Part::Lora(1.0),
 }];
 
+/// As the base says.
+const BASES: Sampling = Sampling { sampler: None, timestep_spacing: None, steps: None, guidance_scale: None };
+/// Between FaceStudio's 3 and the 7.5 of Stable Diffusion's own pipeline.
+const GUIDED: Sampling = Sampling { guidance_scale: Some(5.0), ..BASES };
+
 /// Every recipe.
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "sd15-plus-face",
         says: "your face by one photo, prompts, style images; 25 steps",
-        generate: "--steps 25 --guidance-scale 5",
-        sources: &[STABLE_DIFFUSION, STYLE, PLUS_FACE, PREVIEWS],
+        arc2face: false,
+        sampling: GUIDED,
+        sources: &[STABLE_DIFFUSION, SHARED, STYLE, PLUS_FACE, PREVIEWS],
     },
     Preset {
         name: "sd15-faceid",
         says: "your face by its ArcFace embedding, so that faces can be mixed; for research only",
-        generate: "--steps 25 --guidance-scale 5",
-        sources: &[STABLE_DIFFUSION, STYLE, FACE_ID, PREVIEWS],
+        arc2face: false,
+        sampling: GUIDED,
+        sources: &[STABLE_DIFFUSION, SHARED, STYLE, FACE_ID, PREVIEWS],
+    },
+    Preset {
+        name: "sd15-arc2face",
+        says: "portraits of a face by its ArcFace embedding alone, without prompts or styles; faces can be mixed",
+        arc2face: true,
+        // As its authors use it: DPM-Solver++, 25 steps, guidance 3.
+        sampling: Sampling { sampler: Some(Sampler::Dpmpp2m), ..BASES },
+        sources: &[SHARED, ARC2FACE, PREVIEWS],
     },
     Preset {
         name: "sd15-turbo-plus-face",
         says: "the same in 4 steps, by consistency distillation (LCM-LoRA)",
-        generate: "--sampler lcm --steps 4 --guidance-scale 1.5",
-        sources: &[STABLE_DIFFUSION, STYLE, PLUS_FACE, PREVIEWS, LCM],
+        arc2face: false,
+        // Guidance is distilled into the LoRA.
+        sampling: Sampling {
+            sampler: Some(Sampler::Lcm),
+            steps: Some(4),
+            guidance_scale: Some(1.0),
+            ..BASES
+        },
+        sources: &[STABLE_DIFFUSION, SHARED, STYLE, PLUS_FACE, PREVIEWS, LCM],
     },
 ];
 
@@ -202,11 +247,13 @@ impl Preset {
             base,
             parts,
             adapters,
+            arc2face: self.arc2face,
             face_id_plus: None,
             tokenizer: None,
             loras,
             clip_act: "quick_gelu".to_owned(),
             prediction_type: "epsilon".to_owned(),
+            sampling: self.sampling,
             quantization,
             card: ModelCard {
                 name: self.name.to_owned(),
@@ -237,11 +284,16 @@ mod tests {
             let repository = "files/stable-diffusion-v1-5/stable-diffusion-v1-5";
             assert_eq!(plan.base.as_deref(), Some(Path::new(repository)));
             let slots: Vec<Slot> = plan.parts.iter().map(|(slot, _)| *slot).collect();
-            let recognition = (preset.name == "sd15-faceid").then_some(Slot::FaceEncoder);
-            let expected =
-                [Some(Slot::Detector), Some(Slot::VisionEncoder), recognition, Some(Slot::TinyVae)];
-            assert_eq!(slots, expected.into_iter().flatten().collect::<Vec<_>>(), "{}", preset.name);
-            assert_eq!(plan.adapters.len(), 2);
+            let expected = match preset.name {
+                "sd15-faceid" => vec![Slot::Detector, Slot::VisionEncoder, Slot::FaceEncoder, Slot::TinyVae],
+                "sd15-arc2face" => {
+                    vec![Slot::Detector, Slot::Unet, Slot::TextEncoder, Slot::FaceEncoder, Slot::TinyVae]
+                }
+                _ => vec![Slot::Detector, Slot::VisionEncoder, Slot::TinyVae],
+            };
+            assert_eq!(slots, expected, "{}", preset.name);
+            assert_eq!(plan.arc2face, preset.name == "sd15-arc2face");
+            assert_eq!(plan.adapters.len(), if plan.arc2face { 0 } else { 2 });
             assert_eq!(plan.loras.len(), usize::from(preset.name.contains("turbo")));
         }
         assert_eq!(Preset::named("sd15").unwrap_err().code, "preset");

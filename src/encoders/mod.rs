@@ -1,5 +1,6 @@
 //! One pretrained network each: words and pictures to embeddings. Knows nothing of guidance or the denoiser.
 
+pub mod arc2face;
 pub mod detector;
 pub mod face;
 pub mod text;

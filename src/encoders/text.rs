@@ -5,6 +5,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::check_range;
+use super::tokenizer::Tokenizer;
 use super::transformer::{Encoder, EncoderConfig};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Embedding, LayerNorm, Linear, LinearConfig};
@@ -187,6 +188,36 @@ impl TextEncoder {
     /// device: the first `eos_token_id`, or the first of the highest ids where the config says 2 (transformers'
     /// two rules). Layers run in `dtype`.
     pub fn forward(&self, input_ids: &[Vec<u32>], dtype: DType) -> Result<TextOutput> {
+        self.encode(input_ids, None, dtype)
+    }
+
+    /// [`TextEncoder::forward`] with `embeds`, `[batch, width]`, in the place of the embedding of `token` wherever a sequence
+    /// has it. They are filled up with zeros to the transformer's width.
+    ///
+    /// Fails with `projection-input` where they are wider, or not one for each sequence.
+    pub fn forward_with(
+        &self,
+        input_ids: &[Vec<u32>],
+        token: u32,
+        embeds: Tensor<2>,
+        dtype: DType,
+    ) -> Result<TextOutput> {
+        self.encode(input_ids, Some((token, embeds)), dtype)
+    }
+
+    /// The last states of a text that is padded to the context length, `[1, tokens, hidden]`: what Stable Diffusion's
+    /// cross-attention reads.
+    pub fn states(&self, tokenizer: &Tokenizer, text: &str) -> Result<Tensor<3>> {
+        let ids = tokenizer.encode(text, self.context_length)?;
+        Ok(self.forward(&[ids], DType::F32)?.last_hidden_state)
+    }
+
+    fn encode(
+        &self,
+        input_ids: &[Vec<u32>],
+        replaced: Option<(u32, Tensor<2>)>,
+        dtype: DType,
+    ) -> Result<TextOutput> {
         let (batch, tokens) = self.check(input_ids)?;
         let ends = input_ids
             .iter()
@@ -199,7 +230,11 @@ impl TextEncoder {
         let ids: Vec<i32> = input_ids.iter().flatten().map(|id| *id as i32).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, tokens]), &device);
         let positions = embeddings.position_embedding.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
-        let hidden_states = (embeddings.token_embedding.forward(ids) + positions).cast(dtype);
+        let mut embedded = embeddings.token_embedding.forward(ids);
+        if let Some((token, embeds)) = replaced {
+            embedded = replace(embedded, input_ids, token, embeds)?;
+        }
+        let hidden_states = (embedded + positions).cast(dtype);
 
         let bias = causal_bias(tokens, &device).cast(dtype).expand([batch, self.heads, tokens, tokens]);
         let hidden_states = self.text_model.encoder.forward(hidden_states, Some(bias));
@@ -245,6 +280,23 @@ impl TextEncoder {
             )
         })
     }
+}
+
+/// `embedded` `[batch, tokens, hidden]` with `embeds` `[batch, width]` and zeros wherever `input_ids` is `token`.
+fn replace(embedded: Tensor<3>, input_ids: &[Vec<u32>], token: u32, embeds: Tensor<2>) -> Result<Tensor<3>> {
+    let ([batch, tokens, hidden], [rows, width]) = (embedded.dims(), embeds.dims());
+    if rows != batch || width > hidden {
+        return Err(Error::input(
+            "projection-input",
+            format!("{rows} embeddings {width} wide for {batch} sequences of a text encoder {hidden} wide"),
+            "give one for each sequence, at most as wide as the text encoder",
+        ));
+    }
+    let device = embedded.device();
+    let padded = Tensor::cat(vec![embeds, Tensor::zeros([batch, hidden - width], &device)], 1);
+    let here: Vec<f32> = input_ids.iter().flatten().map(|id| if *id == token { 1.0 } else { 0.0 }).collect();
+    let here = Tensor::<3>::from_data(TensorData::new(here, [batch, tokens, 1]), &device);
+    Ok(embedded * (here.ones_like() - here.clone()) + padded.unsqueeze_dim::<3>(1) * here)
 }
 
 /// 0 where a query may look (itself and before), [`MASKED`] after it; `[1, 1, tokens, tokens]`.

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use ::image::RgbImage;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use super::models::{ModelFolder, Models, same};
 use super::{Encoding, Guided, Progress, Watcher, embed};
@@ -137,7 +137,6 @@ impl AdapterGuidance {
     ) -> Result<Vec<Guided>> {
         let alpha = request.effective_alpha();
         let style = request.style.as_ref().filter(|_| alpha > 0.0);
-        self.check(request, style.is_some())?;
         let guided = request.guidance_scale != 1.0;
         let mut encoding = watcher.encoding(request, style.is_some(), 1);
 
@@ -177,7 +176,9 @@ impl AdapterGuidance {
     }
 
     /// Refuses what the model's adapters give no meaning to.
-    fn check(&self, request: &GenerateRequest, style: bool) -> Result<()> {
+    pub(super) fn check(&self, request: &GenerateRequest) -> Result<()> {
+        request.validate_subject()?;
+        let style = request.style.is_some() && request.effective_alpha() > 0.0;
         for (asked, role, what, remedy) in [
             (
                 style,
@@ -231,8 +232,7 @@ impl AdapterGuidance {
 
     /// CLIP's last states of a text, padded to its context length, `[1, tokens, hidden]`.
     fn tokens(&self, text: &str) -> Result<Tensor<3>> {
-        let ids = self.tokenizer.encode(text, self.text_encoder.context_length())?;
-        Ok(self.text_encoder.forward(&[ids], DType::F32)?.last_hidden_state)
+        self.text_encoder.states(&self.tokenizer, text)
     }
 
     fn see(&self, picture: &RgbImage, device: &Device) -> Result<Option<VisionOutput>> {

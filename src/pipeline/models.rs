@@ -3,11 +3,13 @@
 use burn::tensor::Device;
 
 use super::adapters::{ADAPTER, AdapterGuidance};
+use super::arc2face::{ARC2FACE, Arc2FaceGuidance};
 use super::fused::FusedGuidance;
 use crate::encoders::detector::Detector;
 use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use crate::error::{Error, Result};
 use crate::guidance::fusion::FusionConfig;
+use crate::request::{Defaults, GenerateRequest};
 use crate::sampling::SchedulerConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
@@ -32,6 +34,8 @@ pub struct Models {
     pub tiny_vae: Option<Vae>,
     /// `scheduler/`.
     pub scheduler: SchedulerConfig,
+    /// `defaults.json`, and what follows from the scheduler.
+    pub defaults: Defaults,
 }
 
 /// The families of models, by what their UNet attends to.
@@ -42,6 +46,8 @@ pub enum Guidance {
     Fused(FusedGuidance),
     /// A text's tokens, and those of adapters beside them.
     Adapters(AdapterGuidance),
+    /// Faces in the place of a text's word.
+    Arc2Face(Arc2FaceGuidance),
 }
 
 impl Guidance {
@@ -50,6 +56,16 @@ impl Guidance {
         match self {
             Self::Fused(fused) => fused.reads_words(),
             Self::Adapters(_) => true,
+            Self::Arc2Face(_) => false,
+        }
+    }
+
+    /// Refuses a request that the family gives no meaning to.
+    pub fn check(&self, request: &GenerateRequest) -> Result<()> {
+        match self {
+            Self::Fused(_) => request.validate_subject(),
+            Self::Adapters(adapters) => adapters.check(request),
+            Self::Arc2Face(arc2face) => arc2face.check(request),
         }
     }
 }
@@ -61,7 +77,7 @@ pub(super) struct ModelFolder<'a> {
 }
 
 impl<'a> ModelFolder<'a> {
-    fn new(files: &'a dyn Files) -> Result<Self> {
+    pub(super) fn new(files: &'a dyn Files) -> Result<Self> {
         Ok(Self { files, folders: files.folders("")? })
     }
 
@@ -86,9 +102,21 @@ impl Models {
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let folder = ModelFolder::new(files)?;
         // Configs first: what does not fit is found before any weights are read.
-        let adapters = folder.has(ADAPTER) && !folder.has("guidance");
-        let fusion: Option<FusionConfig> =
-            if adapters { None } else { Some(folder.load("guidance", |c| c.json("config.json"))?) };
+        let fused = folder.has("guidance");
+        let arc2face = folder.has(ARC2FACE) && !fused;
+        let adapters = folder.has(ADAPTER) && !fused;
+        if arc2face && adapters {
+            return Err(Error::weights(
+                "model-mismatch",
+                format!("'{ARC2FACE}' draws from faces alone, so that '{ADAPTER}' would never act"),
+                "remove one of the two folders",
+            ));
+        }
+        let fusion: Option<FusionConfig> = if adapters || arc2face {
+            None
+        } else {
+            Some(folder.load("guidance", |c| c.json("config.json"))?)
+        };
         let config: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
         same("the unet's input", config.in_channels, "the unet's output", config.out_channels)?;
         let face: Option<FaceEncoderConfig> = if folder.has("face_encoder") || !adapters {
@@ -106,6 +134,12 @@ impl Models {
         let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
         let guidance = match &fusion {
             Some(fusion) => Guidance::Fused(FusedGuidance::load(&folder, fusion, device)?),
+            None if arc2face => {
+                let width = config.cross_attention_dim;
+                // Loaded above: this family never goes without.
+                let id_embed_dim = id_embed_dim.unwrap_or(0);
+                Guidance::Arc2Face(Arc2FaceGuidance::load(&folder, width, id_embed_dim, device)?)
+            }
             None => {
                 let width = config.cross_attention_dim;
                 Guidance::Adapters(AdapterGuidance::load(&folder, &mut unet, width, id_embed_dim, device)?)
@@ -133,6 +167,7 @@ impl Models {
             vae,
             tiny_vae,
             scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
+            defaults: super::defaults(files)?,
         })
     }
 }

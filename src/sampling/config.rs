@@ -157,6 +157,14 @@ impl SchedulerConfig {
             | "UniPCMultistepScheduler"
             | "KDPM2DiscreteScheduler"
             | "KDPM2AncestralDiscreteScheduler" => Sampler::EulerAncestral,
+            "TCDScheduler" => {
+                return Err(Error::weights(
+                    "config-unsupported",
+                    "scheduler class 'TCDScheduler' is not supported",
+                    "Hyper-SD's LoRAs of 2, 4 and 8 steps run with DDIM as well: convert with --sampler ddim \
+                     --timestep-spacing trailing",
+                ));
+            }
             other => {
                 return Err(unsupported(format!("scheduler class '{other}' is not supported")));
             }
@@ -299,4 +307,27 @@ fn unsupported(message: String) -> Error {
         message,
         "use the config of an Euler, DDIM, DPM-Solver++ or LCM scheduler without it",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_samplers_class_is_read_as_that_sampler() {
+        for sampler in
+            [Sampler::EulerAncestral, Sampler::Euler, Sampler::Ddim, Sampler::Dpmpp2m, Sampler::Lcm]
+        {
+            let class_name = sampler.scheduler_class().to_owned();
+            let config = SchedulerConfig { class_name, ..SchedulerConfig::default() };
+            assert_eq!(config.default_sampler().unwrap(), sampler);
+        }
+    }
+
+    #[test]
+    fn trajectory_consistency_is_refused_by_name_with_the_way_round() {
+        let error = SchedulerConfig::from_json(br#"{ "_class_name": "TCDScheduler" }"#).unwrap_err();
+        assert_eq!(error.code, "config-unsupported");
+        assert!(error.message.contains("TCDScheduler") && error.remedy.contains("ddim"), "{error}");
+    }
 }

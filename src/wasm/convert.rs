@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::codec;
 use crate::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use crate::request::{
-    Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
@@ -109,8 +109,8 @@ impl Encoded {
     }
 }
 
-/// Parses and decodes the page's request. What the numbers may be is checked by the pipeline.
-pub fn request(value: JsValue) -> Result<GenerateRequest> {
+/// Parses and decodes the page's request; what it does not say is the model's own. What the numbers may be is checked by the pipeline.
+pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
     let js: JsRequest = serde_wasm_bindgen::from_value(value).map_err(|e| {
         Error::input(
             "request-format",
@@ -131,9 +131,9 @@ pub fn request(value: JsValue) -> Result<GenerateRequest> {
         init: js.init.map(init).transpose()?,
         seed: js.seed.unwrap_or(usual.seed),
         count: js.count.unwrap_or(usual.count),
-        steps: js.steps.unwrap_or(usual.steps),
-        guidance_scale: js.guidance_scale.unwrap_or(usual.guidance_scale),
-        sampler: js.sampler.unwrap_or(usual.sampler),
+        steps: js.steps.unwrap_or(defaults.steps),
+        guidance_scale: js.guidance_scale.unwrap_or(defaults.guidance_scale),
+        sampler: js.sampler.unwrap_or(defaults.sampler),
         width: js.width,
         height: js.height,
         preview_every: js.preview_every,
@@ -201,7 +201,7 @@ pub fn face(found: &Found, picture: &RgbImage) -> Result<JsValue> {
 }
 
 /// `Abilities` of `web/engine/protocol.js`.
-pub fn abilities(studio: &FaceStudio) -> JsValue {
+pub fn abilities(studio: &FaceStudio) -> Result<JsValue> {
     let sizes = studio.sizes();
     let object = Object::new();
     if let Some([width, height]) = sizes.own {
@@ -210,7 +210,12 @@ pub fn abilities(studio: &FaceStudio) -> JsValue {
     }
     set(&object, "multiple", &count(sizes.multiple));
     set(&object, "words", &studio.reads_words().into());
-    object.into()
+    let Defaults { sampler, steps, guidance_scale } = studio.defaults();
+    let sampler = serde_wasm_bindgen::to_value(&sampler);
+    set(&object, "sampler", &sampler.map_err(|e| Error::internal("json", e.to_string()))?);
+    set(&object, "steps", &count(steps));
+    set(&object, "guidance_scale", &guidance_scale.into());
+    Ok(object.into())
 }
 
 /// A `Progress` of `web/engine/protocol.js`.

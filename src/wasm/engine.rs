@@ -80,7 +80,7 @@ impl Engine {
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
     pub fn abilities(&self) -> Result<JsValue, JsValue> {
-        Ok(convert::abilities(&*self.studio()?))
+        Ok(convert::abilities(&*self.studio()?)?)
     }
 
     /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.
@@ -99,7 +99,7 @@ impl Engine {
 
     async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
         let studio = self.studio()?;
-        let request = convert::request(request)?;
+        let request = convert::request(request, studio.defaults())?;
         let watch = async |progress: Progress| {
             // A progress handler that throws must not stop the picture.
             let _ = on_progress.call1(&JsValue::NULL, &convert::progress(&progress));

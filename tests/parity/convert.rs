@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::{DType, Device};
 use facestudio::Error;
 use facestudio::convert::checkpoint::Checkpoint;
+use facestudio::convert::scheduler::Sampling;
 use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
+use facestudio::request::{Defaults, Sampler};
 use facestudio::weights::{
     Component, Folder, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, Tensors, sha256,
 };
@@ -31,11 +33,13 @@ fn plan(base: Option<&str>, parts: &[(Slot, PathBuf)]) -> Plan {
         base: base.map(path),
         parts: parts.to_vec(),
         adapters: Vec::new(),
+        arc2face: false,
         face_id_plus: None,
         tokenizer: None,
         loras: Vec::new(),
         clip_act: "quick_gelu".to_owned(),
         prediction_type: "epsilon".to_owned(),
+        sampling: Sampling::default(),
         quantization: Quantization::None,
         card: ModelCard { name: "converted".to_owned(), ..ModelCard::default() },
     }
@@ -256,4 +260,41 @@ fn what_is_no_such_checkpoint_leaves_nothing() {
     let left: Vec<_> =
         left.map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_distilled_model_says_how_it_is_sampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let sampling = Sampling {
+        sampler: Some(Sampler::Ddim),
+        timestep_spacing: Some("trailing"),
+        steps: Some(4),
+        guidance_scale: Some(1.0),
+    };
+    let out = folder.path().join("hyper");
+    let hyper = Plan { sampling, ..plan(Some("sd1.ckpt"), &[]) };
+    run(&hyper, &out).unwrap();
+    let scheduler = json_file(&out.join("scheduler/scheduler_config.json"));
+    assert_eq!(
+        [&scheduler["_class_name"], &scheduler["timestep_spacing"], &scheduler["beta_schedule"]],
+        ["DDIMScheduler", "trailing", "scaled_linear"]
+    );
+    assert_eq!(scheduler["clip_sample"], json!(false), "latents are not clipped");
+    assert_eq!(json_file(&out.join("defaults.json")), json!({ "steps": 4, "guidance_scale": 1.0 }));
+    let files = Folder(out);
+    let manifest = Manifest::read(&files).unwrap();
+    assert!(manifest.files.iter().any(|file| file.path == "defaults.json"), "a page fetches what is listed");
+    let defaults = facestudio::pipeline::defaults(&files).unwrap();
+    assert_eq!(defaults, Defaults { sampler: Sampler::Ddim, steps: 4, guidance_scale: 1.0 });
+
+    for (sampling, code) in [
+        (Sampling { steps: Some(0), ..Sampling::default() }, "steps-range"),
+        (Sampling { guidance_scale: Some(0.0), ..Sampling::default() }, "guidance-scale-range"),
+    ] {
+        let error = run(&Plan { sampling, ..hyper.clone() }, &folder.path().join("none")).unwrap_err();
+        assert_eq!(error.code, code);
+    }
+    let alone = Plan { sampling, ..plan(None, &[(Slot::FaceEncoder, path("iresnet.pt"))]) };
+    assert_eq!(run(&alone, &folder.path().join("none")).unwrap_err().code, "convert-config");
+    assert!(!folder.path().join("none").exists());
 }

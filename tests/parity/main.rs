@@ -4,6 +4,7 @@
 //! and `model.safetensors` as a checkpoint has them, and `io.safetensors` with inputs and expected outputs.
 
 mod align;
+mod arc2face;
 #[cfg(feature = "convert")]
 mod convert;
 mod face;

@@ -100,12 +100,24 @@ pub fn files_with_adapters(pictures: bool) -> MemoryFiles {
     model.finish()
 }
 
+/// A model of Arc2Face's layout: the text encoder reads an identity embedding in the place of a word.
+#[allow(dead_code, reason = "not every test draws faces alone")]
+pub fn files_of_arc2face() -> MemoryFiles {
+    let mut model = model(16, TEXT_WIDTH);
+    let unused = ["prior/", "guidance/", "vision_encoder"];
+    model.files.0.retain(|path, _| !unused.iter().any(|folder| path.starts_with(folder)));
+    model.json("arc2face/config.json", &json!({ "model_type": "arc2face" }));
+    model.finish()
+}
+
 fn model(width: usize, token_channels: usize) -> Writer {
     let device = Device::flex();
     let mut model = Writer::default();
-    let (vocab, merges) =
-        Tokenizer::train(["a smiling man with a hat", "a woman with red hair, an oil painting"], 560)
-            .unwrap();
+    let (vocab, merges) = Tokenizer::train(
+        ["a smiling man with a hat", "a woman with red hair, an oil painting", "id id id"],
+        560,
+    )
+    .unwrap();
     let tokens: BTreeMap<String, u32> = serde_json::from_str(&vocab).unwrap();
     model.put("tokenizer/vocab.json", vocab.into_bytes());
     model.put("tokenizer/merges.txt", merges.into_bytes());

@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 2;
+export const PROTOCOL = 3;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -95,6 +95,9 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [height]
  * @property {number} multiple sides of its pictures are multiples of this
  * @property {boolean} words whether it reads prompts
+ * @property {number} steps of a request that does not say; so are the next two
+ * @property {number} guidance_scale
+ * @property {NonNullable<GenerateRequest["sampler"]>} sampler
  */
 
 /**
@@ -129,7 +132,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
- * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out;
+ * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out, the model's own
+ * steps, guidance scale and sampler (see {@link Abilities}) count then;
  * what each field means is said in `src/request.rs`.
  * @typedef {object} GenerateRequest
  * @property {Person[]} people

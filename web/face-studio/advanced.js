@@ -31,15 +31,20 @@ export class Advanced {
   #negative;
   /** @type {Abilities | null} */
   #abilities = null;
+  /** Controls of the sampling whose value is somebody's choice, not the model's. @type {Set<Element>} */
+  #chosen = new Set();
 
   /** @param {Builder} builder */
   constructor(builder) {
     this.#builder = builder;
     const h = builder.h.bind(builder);
-    this.#steps = this.#slider("steps", "2", "50", "1", "25");
+    this.#steps = this.#slider("steps", "1", "50", "1", "25");
     this.#guidance = this.#slider("guidance", "1", "8", "0.5", "3");
     this.#count = this.#slider("count", "1", "8", "1", "1");
     this.#sampler = h("select", { id: "sampler" }, ...SAMPLERS.map((name) => h("option", { value: name, text: `sampler.${name}` })));
+    for (const control of this.#samplings()) {
+      control.addEventListener("input", () => this.#chosen.add(control));
+    }
     this.#seed = h("input", { id: "seed", type: "number", min: "0", max: "4294967295", step: "1", inputMode: "numeric" });
     this.#lock = h("input", { id: "lock", type: "checkbox" });
     this.#seed.addEventListener("input", () => {
@@ -85,9 +90,18 @@ export class Advanced {
     this.#seed.value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   }
 
-  /** Tells what the model makes: its sizes. @param {Abilities} abilities */
+  /** Tells what the model makes: its sizes, and how it samples where nobody has chosen otherwise. @param {Abilities} abilities */
   setAbilities(abilities) {
     this.#abilities = abilities;
+    if (!this.#chosen.has(this.#steps.input)) {
+      this.#steps.set(abilities.steps);
+    }
+    if (!this.#chosen.has(this.#guidance.input)) {
+      this.#guidance.set(abilities.guidance_scale);
+    }
+    if (!this.#chosen.has(this.#sampler)) {
+      this.#sampler.value = abilities.sampler;
+    }
     this.#buildShapes();
     this.#negative.disabled = !abilities.words;
   }
@@ -119,6 +133,9 @@ export class Advanced {
    * @param {Numbers} numbers
    */
   write({ steps, guidance_scale, sampler, seed, negative_prompt, width, height }) {
+    for (const control of this.#samplings()) {
+      this.#chosen.add(control);
+    }
     this.#steps.set(steps ?? 25);
     this.#guidance.set(guidance_scale ?? 3);
     this.#count.set(1);
@@ -128,6 +145,11 @@ export class Advanced {
     this.#negative.value = negative_prompt ?? "";
     const shape = width && height ? `${width}x${height}` : "";
     this.#shape.value = [...this.#shape.options].some(({ value }) => value === shape) ? shape : "";
+  }
+
+  /** The controls of how pictures are sampled, for which a model has its own values. */
+  #samplings() {
+    return [this.#steps.input, this.#guidance.input, this.#sampler];
   }
 
   /** The sizes near the model's own; before a model is open, only that. */

@@ -223,6 +223,7 @@ export const de = {
   "error.engine-crashed": "Das Programm ist stehen geblieben",
   "error.camera-unavailable": "Die Kamera lässt sich nicht verwenden",
   "error.nothing-to-draw": "Sag, was gezeichnet werden soll",
+  "error.identity-only": "Dieses Modell zeichnet nur nach Gesichtern",
   "error.nothing-asked": "Noch nichts gewählt",
   "trait.presentation": "Weiblich",
   "trait.age": "Alter",

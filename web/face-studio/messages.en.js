@@ -220,6 +220,7 @@ export const en = {
   "error.engine-crashed": "The engine stopped",
   "error.camera-unavailable": "The camera cannot be used",
   "error.nothing-to-draw": "Say what to draw",
+  "error.identity-only": "This model draws faces alone",
   "error.nothing-asked": "Nothing is chosen yet",
   "trait.presentation": "Feminine",
   "trait.age": "Age",

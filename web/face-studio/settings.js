@@ -1,6 +1,6 @@
 /** What is kept of a request beside its picture: every setting, and none of its pictures. */
 
-/** @import { GenerateRequest, Picture } from "../engine/protocol.js" */
+/** @import { Abilities, GenerateRequest, Picture } from "../engine/protocol.js" */
 
 /**
  * The settings that make a picture again from the same people and style picture.
@@ -21,9 +21,10 @@
 /**
  * @param {GenerateRequest} request
  * @param {Picture} picture
+ * @param {Abilities} abilities of the model that made it
  * @returns {Settings}
  */
-export function settingsOf(request, picture) {
+export function settingsOf(request, picture, abilities) {
   const prompt = request.prompt ?? "";
   const styled = Boolean(request.style);
   return {
@@ -31,9 +32,9 @@ export function settingsOf(request, picture) {
     negative_prompt: request.negative_prompt ?? "",
     alpha: styled && prompt.trim() ? (request.alpha ?? 0.5) : Number(styled),
     seed: Number(picture.seed),
-    steps: request.steps ?? 25,
-    guidance_scale: request.guidance_scale ?? 3,
-    sampler: request.sampler ?? "euler_ancestral",
+    steps: request.steps ?? abilities.steps,
+    guidance_scale: request.guidance_scale ?? abilities.guidance_scale,
+    sampler: request.sampler ?? abilities.sampler,
     width: picture.width,
     height: picture.height,
     people: request.people.length,

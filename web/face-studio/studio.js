@@ -310,7 +310,11 @@ export class Studio {
    */
   #result(request, picture) {
     const references = request.people.map(({ identities }) => identities[0]?.photos[0]);
-    return { png: picture.png, settings: settingsOf(request, picture), request, references };
+    const { opened } = this.#session;
+    if (!opened) {
+      throw new Error("a picture without a model");
+    }
+    return { png: picture.png, settings: settingsOf(request, picture, opened.abilities), request, references };
   }
 
   /**

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use facestudio::convert::ip_adapter::{Adapter, FaceIdPlus, Role};
+use facestudio::convert::scheduler::Sampling;
 use facestudio::convert::{ComponentReport, Plan, Slot, convert};
+use facestudio::request::Sampler;
 use facestudio::weights::{ModelCard, Quantization, write_file};
 use facestudio::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::generate::SamplerName;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -54,6 +58,9 @@ pub struct Args {
     /// unet.
     #[arg(long, value_name = "FILE[:SCALE]")]
     identity_adapter: Vec<String>,
+    /// Arc2Face, which draws from faces alone: its folder with `arc2face` and `encoder`, which become unet and text encoder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["unet", "text_encoder", "style_adapter", "identity_adapter"])]
+    arc2face: Option<PathBuf>,
     /// Which FaceID-Plus it is: the file does not say.
     #[arg(long, value_enum)]
     face_id_plus: Option<Version>,
@@ -69,6 +76,18 @@ pub struct Args {
     /// What the UNet of a single file predicts: v_prediction for Stable Diffusion 2 at 768 pixels.
     #[arg(long, default_value = "epsilon", value_parser = ["epsilon", "v_prediction"])]
     prediction_type: String,
+    /// The sampler that the model is made for, in place of the base's: distilled ones need theirs.
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerName>,
+    /// Which training steps are visited, in place of what the base says.
+    #[arg(long, value_enum)]
+    timestep_spacing: Option<Spacing>,
+    /// Steps of pictures whose request does not say.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Guidance scale of pictures whose request does not say; 1 is none.
+    #[arg(long)]
+    guidance_scale: Option<f32>,
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "f16")]
     dtype: Dtype,
@@ -98,6 +117,16 @@ enum Version {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
+enum Spacing {
+    /// Evenly from the last to the first.
+    Linspace,
+    /// Multiples of a whole stride, from 0 up.
+    Leading,
+    /// Back from the last: what Turbo and Hyper-SD need.
+    Trailing,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Dtype {
     /// 8-bit integers in blocks of 32 with a scale each.
     Q8,
@@ -122,6 +151,7 @@ impl From<Dtype> for Quantization {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let one = |slot, path: &Option<PathBuf>| path.clone().map(|path| (slot, path));
+    let of_arc2face = |slot, part| args.arc2face.as_ref().map(|folder| (slot, folder.join(part)));
     let parts = [
         one(Slot::Unet, &args.unet),
         one(Slot::Vae, &args.vae),
@@ -130,6 +160,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         one(Slot::FaceEncoder, &args.face_encoder),
         one(Slot::Detector, &args.detector),
         one(Slot::Prior, &args.prior),
+        of_arc2face(Slot::Unet, "arc2face"),
+        of_arc2face(Slot::TextEncoder, "encoder"),
     ];
     let vision = args.vision_encoder.iter().map(|path| (Slot::VisionEncoder, path.clone()));
     let style_blocks =
@@ -147,6 +179,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         base: args.base,
         parts: parts.into_iter().flatten().chain(vision).collect(),
         adapters,
+        arc2face: args.arc2face.is_some(),
         face_id_plus: args.face_id_plus.map(|version| match version {
             Version::V1 => FaceIdPlus::V1,
             Version::V2 => FaceIdPlus::V2,
@@ -155,6 +188,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         loras: args.lora.iter().map(|lora| scaled(lora)).collect::<Result<_>>()?,
         clip_act: args.clip_act,
         prediction_type: args.prediction_type,
+        sampling: Sampling {
+            sampler: args.sampler.map(Sampler::from),
+            timestep_spacing: args.timestep_spacing.map(|spacing| match spacing {
+                Spacing::Linspace => "linspace",
+                Spacing::Leading => "leading",
+                Spacing::Trailing => "trailing",
+            }),
+            steps: args.steps,
+            guidance_scale: args.guidance_scale,
+        },
         quantization: args.dtype.into(),
         card: ModelCard {
             name: args.name.or(folder_name).unwrap_or_else(|| "model".to_owned()),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Tensor};
 use facestudio::Result;
 use facestudio::condition::{AdapterStream, Condition, LayerScale, Masks, Places};
+use facestudio::encoders::text::TextEncoder;
+use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::guidance::ip_adapter::{Features, IpAdapterConfig, Needs, Projection};
 use facestudio::pipeline::{Canvas, Denoiser, Held, denoise};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
@@ -18,7 +20,7 @@ use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model folder; its unet, scheduler and ip_adapter folders are used.
+    /// A model folder; its unet, scheduler and ip_adapter folders are used, and with --prompt tokenizer and text_encoder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A safetensors file with `latents` [1, channels, height, width] of unit variance, `encoder_hidden_states` [1, tokens,
@@ -34,6 +36,12 @@ pub struct Args {
     /// Where `steps` [steps, 1, channels, height, width] and `timesteps` go: the latents after each.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// What the picture shows: read by the model's tokenizer and text_encoder, in place of `encoder_hidden_states`.
+    #[arg(long)]
+    prompt: Option<String>,
+    /// What it should not show, likewise.
+    #[arg(long, default_value = "", requires = "prompt")]
+    negative_prompt: String,
     /// Denoising steps.
     #[arg(long, default_value_t = 25)]
     steps: usize,
@@ -124,8 +132,7 @@ fn condition(
     device: &Device,
 ) -> Result<Condition> {
     let guided = args.guidance_scale != 1.0;
-    let axes = [Exactly(1), Any("tokens"), Exactly(config.cross_attention_dim)];
-    let text = inputs.tensor("encoder_hidden_states", axes, device)?;
+    let (text, null_text) = texts(args, inputs, folder, config, device)?;
     let (mut positive, mut negative) = (Vec::new(), Vec::new());
     let names = folder.folders("")?;
     let adapters = (1..)
@@ -170,13 +177,32 @@ fn condition(
         }
     }
     let condition = Condition::text(text, positive);
-    if !guided {
-        return Ok(condition);
+    Ok(match null_text {
+        Some(null) => Condition::cat(Condition::text(null, negative), condition),
+        None => condition,
+    })
+}
+
+/// The text's tokens and, for guidance, those of the negative one: as given, or of the prompts.
+fn texts(
+    args: &Args,
+    inputs: &Inputs,
+    folder: &Folder,
+    config: &UNet2DConditionConfig,
+    device: &Device,
+) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
+    let guided = args.guidance_scale != 1.0;
+    if let Some(prompt) = &args.prompt {
+        let tokenizer = Tokenizer::load(&Component::new(folder, "tokenizer"))?;
+        let encoder = TextEncoder::load(&Component::new(folder, "text_encoder"), device)?;
+        let states = |text: &str| encoder.states(&tokenizer, text);
+        return Ok((states(prompt)?, if guided { Some(states(&args.negative_prompt)?) } else { None }));
     }
-    let tokens = condition.identities[0].dims()[1];
-    let axes = [Exactly(1), Exactly(tokens), Exactly(config.cross_attention_dim)];
-    let null = inputs.tensor("negative_encoder_hidden_states", axes, device)?;
-    Ok(Condition::cat(Condition::text(null, negative), condition))
+    let axes = [Exactly(1), Any("tokens"), Exactly(config.cross_attention_dim)];
+    let text = inputs.tensor("encoder_hidden_states", axes, device)?;
+    let axes = [Exactly(1), Exactly(text.dims()[1]), Exactly(config.cross_attention_dim)];
+    let null = || inputs.tensor("negative_encoder_hidden_states", axes, device);
+    Ok((text, if guided { Some(null()?) } else { None }))
 }
 
 /// What adapter `n` reads of each image. Negatives that are not given are zeros like those of `given`, except states: what

@@ -11,7 +11,7 @@ use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase};
 use facestudio::request::{
-    Background, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
 use facestudio::weights::{Folder, write_file};
 use image::{GrayImage, RgbImage};
@@ -86,15 +86,15 @@ pub struct Job {
     /// Number of pictures.
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Denoising steps.
-    #[arg(long, default_value_t = 25)]
-    steps: usize,
-    /// Classifier-free guidance scale; 1 turns guidance off.
-    #[arg(long, default_value_t = GenerateRequest::default().guidance_scale)]
-    guidance_scale: f32,
-    /// The sampler.
-    #[arg(long, value_enum, default_value = "euler-ancestral")]
-    sampler: SamplerName,
+    /// Denoising steps; as many as the model is made for if not given.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Classifier-free guidance scale, 1 turns guidance off; what the model is made for if not given.
+    #[arg(long)]
+    guidance_scale: Option<f32>,
+    /// The sampler; that of the model's scheduler if not given.
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerName>,
     /// Size as WIDTHxHEIGHT; the model's own if not given.
     #[arg(long, value_name = "WxH")]
     size: Option<String>,
@@ -117,7 +117,7 @@ impl Job {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum SamplerName {
+pub enum SamplerName {
     EulerAncestral,
     Euler,
     Ddim,
@@ -149,8 +149,8 @@ pub fn run(args: Args) -> Result<()> {
     let load = || -> Result<FaceStudio> { Ok(FaceStudio::load(&model, &args.backend.device()?)?) };
     let make = |studio: &FaceStudio, job: &Job| make(studio, &args.model, job, &bar, &cancelled);
     let Some(file) = &args.jobs else {
-        let request = request(&args.job)?;
-        request.validate()?;
+        // What is wrong with the request is told before the weights are read.
+        request(&args.job, facestudio::pipeline::defaults(&model)?)?.validate()?;
         return make(&load()?, &args.job);
     };
 
@@ -188,8 +188,7 @@ fn make(
     bar: &ProgressBar,
     cancelled: &AtomicBool,
 ) -> Result<()> {
-    let request = request(job)?;
-    request.validate()?;
+    let request = request(job, studio.defaults())?;
     let mut phase = None;
     let progress = async |p: facestudio::pipeline::Progress| {
         if phase != Some((p.phase, p.picture)) {
@@ -209,14 +208,14 @@ fn make(
     bar.finish_and_clear();
 
     for (path, picture) in job.outputs().iter().zip(&pictures) {
-        let settings = settings(model, job, picture.seed);
+        let settings = settings(model, job, &request, picture.seed);
         write_file(path, &codec::encode_generated_png(&picture.image, &settings)?)?;
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(())
 }
 
-fn request(args: &Job) -> Result<GenerateRequest> {
+fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
     let people = if args.person.is_empty() {
         let identities = args.face.iter().map(|face| identity(face)).collect::<Result<Vec<_>>>()?;
         if identities.is_empty() { Vec::new() } else { vec![Person { identities }] }
@@ -246,9 +245,9 @@ fn request(args: &Job) -> Result<GenerateRequest> {
         },
         seed: args.seed,
         count: args.count,
-        steps: args.steps,
-        guidance_scale: args.guidance_scale,
-        sampler: args.sampler.into(),
+        steps: args.steps.unwrap_or(defaults.steps),
+        guidance_scale: args.guidance_scale.unwrap_or(defaults.guidance_scale),
+        sampler: args.sampler.map_or(defaults.sampler, Sampler::from),
         width: size.map(|s| s.0),
         height: size.map(|s| s.1),
         preview_every: None,
@@ -326,7 +325,7 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
 }
 
 /// What made this picture, as JSON: without the photos themselves, or their names.
-fn settings(model: &Path, args: &Job, seed: u64) -> String {
+fn settings(model: &Path, args: &Job, request: &GenerateRequest, seed: u64) -> String {
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generated": true,
@@ -336,9 +335,9 @@ fn settings(model: &Path, args: &Job, seed: u64) -> String {
         "alpha": args.alpha,
         "strength": args.init.as_ref().map(|_| args.strength),
         "seed": seed,
-        "steps": args.steps,
-        "guidance_scale": args.guidance_scale,
-        "sampler": Sampler::from(args.sampler),
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "sampler": request.sampler,
         "size": args.size,
         "watermark": !args.no_watermark,
     })

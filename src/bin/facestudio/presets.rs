@@ -57,10 +57,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let count = manifest.files().count();
     Ok(output::print(&format!(
         "\nTo host: the folder {} as it is, {count} files and manifest.json, {megabytes:.0} MB.\n\
-         <face-studio model=\"URL/OF/THE/FOLDER\">, or: facestudio generate --model {} {}\n",
+         <face-studio model=\"URL/OF/THE/FOLDER\">, or: facestudio generate --model {}\n",
         out.display(),
-        out.display(),
-        preset.generate
+        out.display()
     ))?)
 }
 

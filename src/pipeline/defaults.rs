@@ -1,0 +1,51 @@
+//! What a model's pictures are made with where a request does not say.
+
+use serde::Deserialize;
+
+use super::models::ModelFolder;
+use crate::error::{Error, Result};
+use crate::request::{Defaults, Sampler};
+use crate::sampling::SchedulerConfig;
+use crate::weights::Files;
+
+/// The file directly in a model folder.
+const NAME: &str = "defaults.json";
+
+/// Latent consistency models are distilled for 2 to 4 steps with guidance inside (Luo et al. 2023, arXiv 2310.04378): to guide
+/// them once more only doubles the work.
+const LCM: Defaults = Defaults { sampler: Sampler::Lcm, steps: 4, guidance_scale: 1.0 };
+
+/// `defaults.json`: what `scheduler_config.json` has no place for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DefaultsFile {
+    steps: Option<usize>,
+    guidance_scale: Option<f32>,
+}
+
+/// Reads a model folder's defaults, without its weights.
+///
+/// The sampler is that of `scheduler/scheduler_config.json`. Steps and guidance scale are those of `defaults.json`, as far as
+/// there is one and it says; else 4 steps without guidance for latent consistency models, and the paper's for all others.
+///
+/// Fails with `component-missing` without a scheduler, and with `config` or `config-range` on a file that makes no sense.
+pub fn defaults(files: &dyn Files) -> Result<Defaults> {
+    let folder = ModelFolder::new(files)?;
+    let sampler = folder.load("scheduler", SchedulerConfig::from_component)?.default_sampler()?;
+    let usual = if sampler == Sampler::Lcm { LCM } else { Defaults { sampler, ..Defaults::default() } };
+    if !files.list("")?.iter().any(|name| name == NAME) {
+        return Ok(usual);
+    }
+    let remedy = "write { \"steps\": 4, \"guidance_scale\": 1 }, or remove the file";
+    let file: DefaultsFile = serde_json::from_slice(&files.read(NAME)?)
+        .map_err(|e| Error::weights("config", format!("{NAME}: {e}"), remedy))?;
+    let defaults = Defaults {
+        steps: file.steps.unwrap_or(usual.steps),
+        guidance_scale: file.guidance_scale.unwrap_or(usual.guidance_scale),
+        ..usual
+    };
+    defaults
+        .validate()
+        .map_err(|e| Error::weights("config-range", format!("{NAME}: {}", e.message), remedy))?;
+    Ok(defaults)
+}

@@ -1,0 +1,218 @@
+//! What a model folder says of itself decides what is drawn: its defaults, and models that read faces alone.
+
+#[path = "support/tiny_model.rs"]
+mod tiny_model;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use burn::tensor::Device;
+use facestudio::pipeline::{FaceStudio, Generated};
+use facestudio::request::{Background, GenerateRequest, Identity, Layout, Person, RelativeBox};
+use facestudio::weights::MemoryFiles;
+use facestudio::{Error, Result};
+use image::{Rgb, RgbImage};
+use serde_json::json;
+
+fn facestudio(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facestudio")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_picture_is_made_as_its_model_is_made_for_unless_the_request_says_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let mut files = tiny_model::files().0;
+    files.insert(
+        "scheduler/scheduler_config.json".to_owned(),
+        br#"{ "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing" }"#.to_vec(),
+    );
+    files.insert("defaults.json".to_owned(), br#"{ "steps": 1, "guidance_scale": 1 }"#.to_vec());
+    facestudio::weights::write_folder(Path::new(&at("model")), |new| {
+        files.iter().try_for_each(|(path, bytes)| new.write(path, bytes))
+    })
+    .unwrap();
+    let (model, out) = (at("model"), at("out.png"));
+    let settings = |more: &[&str]| -> serde_json::Value {
+        let base = ["generate", "--model", &model, "--prompt", "a man", "--out", &out];
+        let run = facestudio(&[&base, more].concat());
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let texts =
+            facestudio::image::codec::read_png_texts(&std::fs::read(&out).unwrap()).unwrap().into_iter();
+        let said = texts.filter_map(|(_, text)| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let said = said.into_iter().find(|said| said.is_object()).unwrap();
+        json!([said["sampler"], said["steps"], said["guidance_scale"]])
+    };
+    assert_eq!(settings(&[]), json!(["euler", 1, 1.0]));
+    assert_eq!(
+        settings(&["--steps", "2", "--guidance-scale", "2", "--sampler", "lcm"]),
+        json!(["lcm", 2, 2.0])
+    );
+    let refused = facestudio(&[
+        "generate",
+        "--model",
+        &model,
+        "--prompt",
+        "a man",
+        "--steps",
+        "0",
+        "--out",
+        &at("no.png"),
+    ]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("[steps-range]"));
+}
+
+// ---- faces alone -------------------------------------------------------------------------------------------------------
+
+fn arc2face() -> FaceStudio {
+    FaceStudio::load(&tiny_model::files_of_arc2face(), &Device::flex()).unwrap()
+}
+
+fn generate(studio: &FaceStudio, request: &GenerateRequest) -> Result<Vec<Generated>> {
+    pollster::block_on(studio.generate(request, async |_| ControlFlow::Continue(())))
+}
+
+#[track_caller]
+fn picture(studio: &FaceStudio, request: &GenerateRequest) -> RgbImage {
+    generate(studio, request).unwrap().swap_remove(0).image
+}
+
+fn worst(a: &RgbImage, b: &RgbImage) -> u8 {
+    a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+/// A bright spot on a dark ground: what the tiny model takes for a face.
+fn photo(colour: [u8; 3]) -> RgbImage {
+    let inside = |x: u32, y: u32| x.abs_diff(32).max(y.abs_diff(32)) < 9;
+    RgbImage::from_fn(64, 64, |x, y| Rgb(if inside(x, y) { colour } else { [10, 12, 20] }))
+}
+
+const ANN: [u8; 3] = [255, 210, 180];
+const BEN: [u8; 3] = [190, 220, 250];
+
+fn identity(colour: [u8; 3], beta: f32) -> Identity {
+    Identity { photos: vec![photo(colour)], beta }
+}
+
+fn request(identities: Vec<Identity>) -> GenerateRequest {
+    let people = vec![Person { identities }];
+    GenerateRequest { people, steps: 4, watermark: false, ..GenerateRequest::default() }
+}
+
+#[test]
+fn a_face_alone_is_drawn_and_identities_mix() {
+    let studio = arc2face();
+    assert!(!studio.reads_words());
+    let of = |identities| picture(&studio, &request(identities));
+    let (ann, ben) = (of(vec![identity(ANN, 1.0)]), of(vec![identity(BEN, 1.0)]));
+    assert!(worst(&ann, &ben) > 1, "the face decides");
+    assert_eq!(worst(&ann, &of(vec![identity(ANN, 1.0), identity(BEN, 0.0)])), 0);
+    let mixed = of(vec![identity(ANN, 1.0), identity(BEN, 1.0)]);
+    assert!(worst(&mixed, &ann) > 0 && worst(&mixed, &ben) > 0);
+    let unguided = GenerateRequest { guidance_scale: 1.0, ..request(vec![identity(ANN, 1.0)]) };
+    assert!(worst(&ann, &picture(&studio, &unguided)) > 0);
+}
+
+#[test]
+fn faces_alone_keep_to_their_regions() {
+    let studio = arc2face();
+    let side = |x| RelativeBox { x, y: 0.0, width: 0.4, height: 1.0 };
+    let two = |colours: [[u8; 3]; 2], xs: [f32; 2], background| GenerateRequest {
+        people: colours.map(|colour| Person { identities: vec![identity(colour, 1.0)] }).to_vec(),
+        layout: Layout::Boxes(xs.map(side).to_vec()),
+        background: Background::Person(background),
+        ..request(Vec::new())
+    };
+    let first = picture(&studio, &two([ANN, BEN], [0.0, 0.6], 0));
+    // Sums are taken in another order.
+    assert!(worst(&first, &picture(&studio, &two([BEN, ANN], [0.6, 0.0], 1))) <= 1);
+    assert!(worst(&first, &picture(&studio, &two([BEN, ANN], [0.0, 0.6], 0))) > 1);
+}
+
+#[test]
+fn what_a_face_alone_gives_no_meaning_is_refused_with_the_reason() {
+    let studio = arc2face();
+    let base = || request(vec![identity(ANN, 1.0)]);
+    let refused = |request| generate(&studio, &request).map(|made| made.len()).unwrap_err();
+    for (request, named) in [
+        (GenerateRequest { style: Some(photo(BEN)), ..base() }, "style image"),
+        (GenerateRequest { prompt: "a hat".to_owned(), ..base() }, "prompt"),
+        (GenerateRequest { negative_prompt: "a hat".to_owned(), ..base() }, "negative prompt"),
+        (GenerateRequest { style: Some(photo(BEN)), prompt: "a hat".to_owned(), alpha: 0.3, ..base() }, "α"),
+    ] {
+        let error = refused(request);
+        assert_eq!(error.code, "identity-only");
+        assert!(error.message.contains(named), "{named}: {error}");
+    }
+    let nobody = GenerateRequest { people: Vec::new(), prompt: "a hat".to_owned(), ..base() };
+    assert_eq!(refused(nobody).code, "identity-only");
+    assert_eq!(refused(GenerateRequest { people: Vec::new(), ..base() }).code, "nothing-asked");
+}
+
+#[test]
+fn a_folder_that_cannot_be_of_faces_alone_is_told_why() {
+    let load = |change: fn(&mut MemoryFiles)| -> Error {
+        let mut files = tiny_model::files_of_arc2face();
+        change(&mut files);
+        FaceStudio::load(&files, &Device::flex()).unwrap_err()
+    };
+    let without = load(|files| files.0.retain(|path, _| !path.starts_with("face_encoder/")));
+    assert_eq!(without.code, "component-missing");
+    let no_word = load(|files| {
+        let text = br#"{ "id_token": "unheard-of" }"#.to_vec();
+        files.0.insert("arc2face/config.json".to_owned(), text);
+    });
+    assert_eq!((no_word.code, no_word.message.contains("unheard-of")), ("tokenizer", true), "{no_word}");
+    let elsewhere = load(|files| {
+        let text = br#"{ "prompt": "a smiling man" }"#.to_vec();
+        files.0.insert("arc2face/config.json".to_owned(), text);
+    });
+    assert_eq!(
+        (elsewhere.code, elsewhere.message.contains("a smiling man")),
+        ("config", true),
+        "{elsewhere}"
+    );
+    let both = load(|files| {
+        files.0.insert("ip_adapter/config.json".to_owned(), b"{}".to_vec());
+    });
+    assert_eq!(both.code, "model-mismatch");
+}
+
+#[test]
+fn a_converted_arc2face_draws_as_what_it_was_converted_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (path, bytes) in &tiny_model::files_of_arc2face().0 {
+        // As published: what is fine-tuned apart from what is shared with Stable Diffusion.
+        let (part, file) = path.split_once('/').unwrap_or(("", path));
+        let apart = match part {
+            "unet" => format!("published/arc2face/{file}"),
+            "text_encoder" => format!("published/encoder/{file}"),
+            _ => format!("base/{path}"),
+        };
+        for to in [apart, format!("whole/{path}")] {
+            let to = folder.path().join(to);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::write(to, bytes).unwrap();
+        }
+    }
+    let (base, published, out) = (at("base"), at("published"), at("converted"));
+    let (face, detector) = (at("base/face_encoder"), at("base/detector"));
+    let convert = ["convert", "--base", &base, "--arc2face", &published, "--out", &out, "--dtype", "f32"];
+    let more = ["--face-encoder", &face, "--detector", &detector, "--steps", "2"];
+    let run = facestudio(&[&convert[..], &more].concat());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    photo(ANN).save(at("ann.png")).unwrap();
+    let drawn = |model: &str, steps: &[&str]| {
+        let (png, photo, model) = (at("out.png"), at("ann.png"), at(model));
+        let run =
+            facestudio(&[&["generate", "--model", &model, "--face", &photo, "--out", &png], steps].concat());
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        image::open(png).unwrap().to_rgb8()
+    };
+    assert_eq!(worst(&drawn("converted", &[]), &drawn("whole", &["--steps", "2"])), 0);
+    let both = facestudio(&[&convert[..], &["--unet", &base]].concat());
+    assert_eq!(both.status.code(), Some(2), "two networks for one place");
+}
