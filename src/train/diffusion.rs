@@ -257,7 +257,7 @@ fn covered(map: &[u8], side: usize, size: [usize; 2], shown: impl Fn(u8) -> bool
 
 /// Whether two people or more are seen.
 fn shows_several(picture: &Picture) -> bool {
-    picture.people.iter().any(|person| *person == 1) && picture.people.iter().any(|person| *person > 1)
+    picture.people.contains(&1) && picture.people.iter().any(|person| *person > 1)
 }
 
 /// Where each of a picture's people is, those with the largest faces: their outlines, or boxes around them. The rest of
