@@ -67,6 +67,7 @@ fn an_exported_detector_finds_the_same_faces() {
     use std::path::PathBuf;
     use std::sync::atomic::AtomicBool;
 
+    use facestudio::convert::scheduler::Sampling;
     use facestudio::convert::{Plan, Slot, convert};
     use facestudio::encoders::detector::Detector;
     use facestudio::weights::{Folder, ModelCard, Quantization};
@@ -77,11 +78,13 @@ fn an_exported_detector_finds_the_same_faces() {
             parts: vec![(Slot::Detector, file)],
             adapters: Vec::new(),
             face_id_plus: None,
+            arc2face: false,
             tokenizer: None,
             loras: Vec::new(),
             clip_act: "quick_gelu".to_owned(),
             prediction_type: "epsilon".to_owned(),
             quantization: Quantization::None,
+            sampling: Sampling::default(),
             card: ModelCard { name: "converted".to_owned(), ..ModelCard::default() },
         };
         convert(&plan, out, &AtomicBool::new(false), &|_, _| ())
