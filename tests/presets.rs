@@ -26,6 +26,7 @@ const STAND_INS: &[(&str, &str)] = &[
     ("tokenizer/vocab.json", "tokenizer/plain/vocab.json"),
     ("tokenizer/merges.txt", "tokenizer/plain/merges.txt"),
     ("scheduler/scheduler_config.json", "ip_adapter/sd/scheduler/scheduler_config.json"),
+    ("models/face_detection_yunet/face_detection_yunet_2023mar.onnx", "yunet/plain/exported.onnx"),
     ("models/image_encoder/config.json", "vision/vit/config.json"),
     ("models/image_encoder/model.safetensors", "vision/vit/model.safetensors"),
     ("models/ip-adapter_sd15.safetensors", "ip_adapter/sd/ip_adapter_2/model.safetensors"),
@@ -56,11 +57,11 @@ fn every_recipe_is_listed_with_what_it_needs() {
 #[test]
 fn a_recipe_becomes_a_model_in_one_command_and_remembers_its_files() {
     let folder = tempfile::tempdir().unwrap();
-    let (files, detector) = (folder.path().join("files"), root().join("models/mini/detector"));
+    let files = folder.path().join("files");
     let name = "sd15-plus-face";
     let preset = PRESETS.iter().find(|preset| preset.name == name).unwrap();
     let convert = |out: &Path| {
-        let paths: [(&str, &Path); 3] = [("--files", &files), ("--detector", &detector), ("--out", out)];
+        let paths: [(&str, &Path); 2] = [("--files", &files), ("--out", out)];
         presets(&[name, "--dtype", "f32"], &paths)
     };
     let first = folder.path().join("first");

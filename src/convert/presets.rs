@@ -84,6 +84,16 @@ const SHARED: &[Source] = &[
     sd15("scheduler/scheduler_config.json", 0.0),
 ];
 
+/// YuNet finds the faces of photographs.
+const DETECTOR: &[Source] = &[Source {
+    host: "github.com, in Git LFS",
+    repository: "opencv/opencv_zoo",
+    path: "models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+    megabytes: 0.2,
+    license: "MIT",
+    part: Part::File(Slot::Detector),
+}];
+
 const fn adapter(path: &'static str, megabytes: f64, part: Part) -> Source {
     Source { host: HUGGING_FACE, repository: "h94/IP-Adapter", path, megabytes, license: APACHE, part }
 }
@@ -162,14 +172,14 @@ pub const PRESETS: &[Preset] = &[
         says: "your face by one photo, prompts, style images; 25 steps",
         arc2face: false,
         sampling: GUIDED,
-        sources: &[STABLE_DIFFUSION, SHARED, STYLE, PLUS_FACE, PREVIEWS],
+        sources: &[STABLE_DIFFUSION, SHARED, DETECTOR, STYLE, PLUS_FACE, PREVIEWS],
     },
     Preset {
         name: "sd15-faceid",
         says: "your face by its ArcFace embedding, so that faces can be mixed; for research only",
         arc2face: false,
         sampling: GUIDED,
-        sources: &[STABLE_DIFFUSION, SHARED, STYLE, FACE_ID, PREVIEWS],
+        sources: &[STABLE_DIFFUSION, SHARED, DETECTOR, STYLE, FACE_ID, PREVIEWS],
     },
     Preset {
         name: "sd15-arc2face",
@@ -177,7 +187,7 @@ pub const PRESETS: &[Preset] = &[
         arc2face: true,
         // As its authors use it: DPM-Solver++, 25 steps, guidance 3.
         sampling: Sampling { sampler: Some(Sampler::Dpmpp2m), ..BASES },
-        sources: &[SHARED, ARC2FACE, PREVIEWS],
+        sources: &[SHARED, DETECTOR, ARC2FACE, PREVIEWS],
     },
     Preset {
         name: "sd15-turbo-plus-face",
@@ -190,7 +200,7 @@ pub const PRESETS: &[Preset] = &[
             guidance_scale: Some(1.0),
             ..BASES
         },
-        sources: &[STABLE_DIFFUSION, SHARED, STYLE, PLUS_FACE, PREVIEWS, LCM],
+        sources: &[STABLE_DIFFUSION, SHARED, DETECTOR, STYLE, PLUS_FACE, PREVIEWS, LCM],
     },
 ];
 
@@ -220,11 +230,9 @@ impl Preset {
         licenses.join(" AND ")
     }
 
-    /// How to convert the files below `folder`, each at its repository's name and its path, with the detector of another
-    /// model folder.
-    pub fn plan(&self, folder: &Path, detector: PathBuf, quantization: Quantization) -> Plan {
-        let (mut base, mut adapters, mut loras) = (None, Vec::new(), Vec::new());
-        let mut parts = vec![(Slot::Detector, detector)];
+    /// How to convert the files below `folder`, each at its repository's name and its path.
+    pub fn plan(&self, folder: &Path, quantization: Quantization) -> Plan {
+        let (mut base, mut parts, mut adapters, mut loras) = (None, Vec::new(), Vec::new(), Vec::new());
         for source in self.files() {
             let path = source.at(folder);
             let parent = path.parent().map(Path::to_owned).unwrap_or_default();
@@ -280,7 +288,7 @@ mod tests {
     #[test]
     fn a_recipe_names_every_part_once() {
         for preset in PRESETS {
-            let plan = preset.plan(Path::new("files"), "detector".into(), Quantization::Q8);
+            let plan = preset.plan(Path::new("files"), Quantization::Q8);
             let repository = "files/stable-diffusion-v1-5/stable-diffusion-v1-5";
             assert_eq!(plan.base.as_deref(), Some(Path::new(repository)));
             let slots: Vec<Slot> = plan.parts.iter().map(|(slot, _)| *slot).collect();

@@ -21,9 +21,6 @@ pub struct Args {
     /// Converts them to this new model folder.
     #[arg(long, value_name = "DIR", requires = "files")]
     out: Option<PathBuf>,
-    /// The detector of another model folder.
-    #[arg(long, value_name = "DIR", default_value = "models/mini/detector")]
-    detector: PathBuf,
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "q8")]
     dtype: Dtype,
@@ -51,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .into());
     }
     compare(preset, files)?;
-    converted(&preset.plan(files, args.detector, args.dtype.into()), out, None)?;
+    converted(&preset.plan(files, args.dtype.into()), out, None)?;
     let manifest = Manifest::read(&Folder(out.clone()))?;
     let megabytes = manifest.bytes() as f64 / 1e6;
     let count = manifest.files().count();
