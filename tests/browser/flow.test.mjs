@@ -1,4 +1,7 @@
-/** The method's whole flow on both backends: one person, mixing, two people, image-to-image, cancelling. On the tiny model. */
+/**
+ * The whole flow on both backends, by every family: one person, mixing, two people, image-to-image, cancelling. On the tiny
+ * models.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -13,7 +16,7 @@ let server;
 let browser;
 
 before(async () => {
-  server = await startFaultyServer(tinyModel());
+  server = await startFaultyServer(tinyModel("adapters", "arc2face"));
   browser = await startBrowser();
 });
 
@@ -22,10 +25,10 @@ after(async () => {
   server?.stop();
 });
 
-/** Opens the model on `argument`, and leaves `picture` in the page: the pixels that a request with faces gives. */
-const prepare = async (/** @type {any} */ client, /** @type {string} */ backend) => {
+/** Opens a model, and leaves `picture` in the page: the pixels that a request with faces gives. */
+const prepare = async (/** @type {any} */ client, /** @type {{ model: string, backend: string }} */ { model, backend }) => {
   const all = /** @type {any} */ (globalThis);
-  const opened = await client.open({ model: "/models/mini/", backend });
+  const opened = await client.open({ model: `/models/${model}/`, backend });
   /** A bright spot of a colour on a dark ground: what the tiny model's detector takes for a face. */
   const face = async (/** @type {string} */ color) => {
     const canvas = new OffscreenCanvas(64, 64);
@@ -82,21 +85,36 @@ const REQUESTS = {
   }),
 };
 
+const faces = (/** @type {object[]} */ ...people) => ({ people, seed: 7, steps: 3 });
+
+/** What each family is asked for; Arc2Face draws from faces alone. @type {Record<string, Record<string, object>>} */
+const FAMILIES = {
+  mini: REQUESTS,
+  adapters: REQUESTS,
+  arc2face: {
+    "one person": faces(white),
+    "another person": faces(yellow),
+    "a mix of two": faces(person(["white", 0.5], ["yellow", 0.5])),
+    "two people in boxes": { ...faces(white, yellow), layout: { boxes: halves } },
+  },
+};
+
 /** @param {number[]} a @param {number[]} b */
 const difference = (a, b) => a.reduce((sum, value, i) => sum + Math.abs(value - b[i]), 0) / a.length;
 
-/** Pictures of each backend. @type {Record<string, Record<string, number[]>>} */
-const pictures = {};
+/** Pictures of each family by backend. @type {Record<string, Record<string, Record<string, number[]>>>} */
+const pictures = { cpu: {}, webgpu: {} };
 
-for (const backend of ["cpu", "webgpu"]) {
-  describe(`the whole flow on ${backend}`, () => {
+for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMILIES).map((f) => [b, f]))) {
+  const asked = FAMILIES[model];
+  describe(`the whole flow of ${model} on ${backend}`, () => {
     test("draws what is asked for, differs where the request does, and asks the network for nothing", async () => {
       const { context, page, call, errors, requests } = await openClient(browser, server.url);
-      assert.deepEqual(await call(prepare, backend), { value: backend });
+      assert.deepEqual(await call(prepare, { model, backend }), { value: backend });
       requests.length = 0;
-      const made = (pictures[backend] = /** @type {Record<string, number[]>} */ ({}));
-      for (const [name, asked] of Object.entries(REQUESTS)) {
-        const { value, error } = await call(make, asked);
+      const made = (pictures[backend][model] = /** @type {Record<string, number[]>} */ ({}));
+      for (const [name, wanted] of Object.entries(asked)) {
+        const { value, error } = await call(make, wanted);
         assert.equal(error, undefined, name);
         made[name] = value;
       }
@@ -106,7 +124,7 @@ for (const backend of ["cpu", "webgpu"]) {
           assert.notDeepEqual(made[a], made[b], `${a} and ${b}`);
         }
       }
-      const { value: again } = await call(make, REQUESTS["two people in boxes"]);
+      const { value: again } = await call(make, asked["two people in boxes"]);
       assert.deepEqual(again, made["two people in boxes"]);
       assert.deepEqual(requests.filter((url) => url.startsWith("http")), []);
       assert.deepEqual(errors, []);
@@ -115,10 +133,10 @@ for (const backend of ["cpu", "webgpu"]) {
 
     test("stops at a step, and then draws as before", async () => {
       const { context, page, call, errors } = await openClient(browser, server.url);
-      await call(prepare, backend);
+      await call(prepare, { model, backend });
       const stopped = await callIn(
         page,
-        async (_, asked) => {
+        async (_, wanted) => {
           const stop = new AbortController();
           let steps = 0;
           const onProgress = (/** @type {any} */ { phase, step }) => {
@@ -128,14 +146,14 @@ for (const backend of ["cpu", "webgpu"]) {
             }
           };
           const make = /** @type {any} */ (globalThis).make;
-          const outcome = await make(asked, { signal: stop.signal, onProgress }).catch((/** @type {any} */ error) => error.code);
+          const outcome = await make(wanted, { signal: stop.signal, onProgress }).catch((/** @type {any} */ error) => error.code);
           return { outcome, steps };
         },
-        styled({ people: [white], steps: 500 }),
+        { ...asked["one person"], steps: 500 },
       );
       assert.equal(stopped.value?.outcome, "cancelled");
       assert.ok(stopped.value.steps <= 4, `${stopped.value.steps} steps`);
-      assert.deepEqual((await call(make, REQUESTS["one person"])).value, pictures[backend]["one person"]);
+      assert.deepEqual((await call(make, asked["one person"])).value, pictures[backend][model]["one person"]);
       assert.deepEqual(errors, []);
       await context.close();
     });
@@ -143,9 +161,11 @@ for (const backend of ["cpu", "webgpu"]) {
 }
 
 test("both backends draw nearly the same", () => {
-  for (const [name, cpu] of Object.entries(pictures.cpu)) {
-    // 8-bit pixels after three steps of noise of an untrained model: rounding differs, the picture does not.
-    const off = difference(cpu, pictures.webgpu[name]);
-    assert.ok(off < 2, `${name}: ${off}`);
+  for (const [model, made] of Object.entries(pictures.cpu)) {
+    for (const [name, cpu] of Object.entries(made)) {
+      // 8-bit pixels after three steps of noise of an untrained model: rounding differs, the picture does not.
+      const off = difference(cpu, pictures.webgpu[model][name]);
+      assert.ok(off < 2, `${model}, ${name}: ${off}`);
+    }
   }
 });

@@ -53,11 +53,17 @@ export async function startServer(options = []) {
 const made = [];
 process.on("exit", () => made.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
 
-/** A folder that holds one model, `mini`: the tests' tiny one with random weights. */
-export function tinyModel() {
+/**
+ * A folder that holds `mini`, the tests' tiny model with random weights, and such models of other families.
+ * @param {..."adapters" | "arc2face"} families
+ */
+export function tinyModel(...families) {
   const folder = mkdtempSync(join(tmpdir(), "facestudio-"));
   made.push(folder);
   execFileSync(`${ROOT}target/debug/examples/tiny-model`, [join(folder, "mini")]);
+  for (const family of families) {
+    execFileSync(`${ROOT}target/debug/examples/tiny-model`, [join(folder, family), family]);
+  }
   return folder;
 }
 
