@@ -146,6 +146,11 @@ impl FaceStudio {
         self.models.guidance.reads_words()
     }
 
+    /// Whether the model can draw from style images.
+    pub fn reads_styles(&self) -> bool {
+        self.models.guidance.reads_styles()
+    }
+
     /// Makes the pictures of a request.
     ///
     /// `watch` is called after every step; `Break` cancels. Its answer is awaited before the next step starts, so

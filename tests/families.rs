@@ -104,7 +104,7 @@ fn request(identities: Vec<Identity>) -> GenerateRequest {
 #[test]
 fn a_face_alone_is_drawn_and_identities_mix() {
     let studio = arc2face();
-    assert!(!studio.reads_words());
+    assert!(!studio.reads_words() && !studio.reads_styles());
     let of = |identities| picture(&studio, &request(identities));
     let (ann, ben) = (of(vec![identity(ANN, 1.0)]), of(vec![identity(BEN, 1.0)]));
     assert!(worst(&ann, &ben) > 1, "the face decides");

@@ -473,7 +473,7 @@ fn with_adapters(pictures: bool) -> FaceStudio {
 fn adapters_take_the_same_request_and_every_part_of_it_counts() {
     for pictures in [false, true] {
         let studio = with_adapters(pictures);
-        assert!(studio.reads_words());
+        assert!(studio.reads_words() && studio.reads_styles());
         let whole = picture(&studio, &request());
         assert_eq!(worst(&whole, &picture(&studio, &request())), 0);
         for changed in [

@@ -51,6 +51,11 @@ struct Read {
 }
 
 impl AdapterGuidance {
+    /// Whether an adapter reads style images.
+    pub fn reads_styles(&self) -> bool {
+        self.adapters.iter().any(|adapter| adapter.config.role == Role::Style)
+    }
+
     /// Loads the folders, and the adapters' keys and values into `unet`, whose tokens are `width` wide; `id_embed_dim` is
     /// `face_encoder`'s width, where there is one.
     pub(super) fn load(

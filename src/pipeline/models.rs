@@ -60,6 +60,15 @@ impl Guidance {
         }
     }
 
+    /// Whether style images can be drawn from.
+    pub fn reads_styles(&self) -> bool {
+        match self {
+            Self::Fused(_) => true,
+            Self::Adapters(adapters) => adapters.reads_styles(),
+            Self::Arc2Face(_) => false,
+        }
+    }
+
     /// Refuses a request that the family gives no meaning to.
     pub fn check(&self, request: &GenerateRequest) -> Result<()> {
         match self {

@@ -210,6 +210,7 @@ pub fn abilities(studio: &FaceStudio) -> Result<JsValue> {
     }
     set(&object, "multiple", &count(sizes.multiple));
     set(&object, "words", &studio.reads_words().into());
+    set(&object, "styles", &studio.reads_styles().into());
     let Defaults { sampler, steps, guidance_scale } = studio.defaults();
     let sampler = serde_wasm_bindgen::to_value(&sampler);
     set(&object, "sampler", &sampler.map_err(|e| Error::internal("json", e.to_string()))?);

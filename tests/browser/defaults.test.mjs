@@ -1,4 +1,4 @@
-/** A model folder says how it is sampled; what a request states wins. On the tiny model with a distilled one's folder. */
+/** A model says how it is sampled, where a request does not, and what it reads. On the tiny models. */
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -14,7 +14,7 @@ let browser;
 
 /** The tiny model with the scheduler and the defaults of a distilled one, and its manifest brought up to date. */
 function distilledModel() {
-  const folder = tinyModel();
+  const folder = tinyModel("arc2face");
   const manifest = JSON.parse(readFileSync(`${folder}/mini/manifest.json`, "utf8"));
   const put = (/** @type {string} */ path, /** @type {object} */ value) => {
     const text = JSON.stringify(value);
@@ -77,6 +77,28 @@ test("the studio shows the folder's numbers, and keeps those that somebody chose
   );
   assert.equal(await page.locator("#sampler").inputValue(), "euler");
   assert.equal(await page.locator("#guidance").inputValue(), "4", "that was chosen before the model was there");
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("the studio offers neither styles nor words where the model reads none", async () => {
+  const { context, page, errors } = await openPage(browser);
+  await page.goto(server.url);
+  await page.waitForFunction(() => customElements.get("face-studio"));
+  const offered = await page.evaluate(async () => {
+    const studio = /** @type {any} */ (document.createElement("face-studio"));
+    studio.setAttribute("model", "models/arc2face/");
+    studio.setAttribute("backend", "cpu");
+    document.body.replaceChildren(studio);
+    const shown = () => {
+      const [style, prompt] = ["#style", "#prompt"].map((id) => studio.shadowRoot.querySelector(id));
+      return { style: style.checkVisibility(), words: !prompt.disabled };
+    };
+    const before = shown();
+    await studio.load();
+    return { before, after: shown() };
+  });
+  assert.deepEqual(offered, { before: { style: true, words: true }, after: { style: false, words: false } });
   assert.deepEqual(errors, []);
   await context.close();
 });

@@ -85,7 +85,7 @@ test("strips walk from one end to the other and keep everything else", () => {
 
 test("what is kept of a request holds no picture", () => {
   const request = { people: [{ identities: [{ photos: [new Uint8Array(9)] }] }], style: new Uint8Array(9), prompt: "x", steps: 4 };
-  const abilities = { multiple: 8, words: true, steps: 2, guidance_scale: 1, sampler: /** @type {const} */ ("lcm") };
+  const abilities = { multiple: 8, words: true, styles: true, steps: 2, guidance_scale: 1, sampler: /** @type {const} */ ("lcm") };
   const settings = settingsOf(request, { png: new Uint8Array(9), seed: 7n, width: 128, height: 96 }, abilities);
   const { steps, guidance_scale, sampler } = settings;
   assert.deepEqual({ steps, guidance_scale, sampler }, { steps: 4, guidance_scale: 1, sampler: "lcm" }, "what it does not say is the model's");

@@ -95,6 +95,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [height]
  * @property {number} multiple sides of its pictures are multiples of this
  * @property {boolean} words whether it reads prompts
+ * @property {boolean} styles whether it reads style pictures
  * @property {number} steps of a request that does not say; so are the next two
  * @property {number} guidance_scale
  * @property {NonNullable<GenerateRequest["sampler"]>} sampler

@@ -461,6 +461,7 @@ export class Studio {
     this.#people.tellDrawnOnly(this.#session.model === DEFAULT_MODEL || model.includes("mini"));
     this.#advanced.setAbilities(abilities);
     this.#words.setAbility(abilities.words);
+    this.#style.setAbility(abilities.styles);
     const [notice] = this.#session.notices;
     if (notice) {
       this.#stage.setError({ ...notice, fault: "device" });

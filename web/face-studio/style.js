@@ -18,8 +18,6 @@ import { acceptDrops, readFile, show } from "./pictures.js";
 /** @typedef {{ name: Said, png: Uint8Array }} Sample */
 
 export class Style {
-  /** The chosen picture's file. @type {Uint8Array | null} */
-  value = null;
   /** @type {HTMLElement} */
   node;
   #builder;
@@ -29,6 +27,8 @@ export class Style {
   #samples = [];
   /** The user's own picture. @type {Uint8Array | null} */
   #own = null;
+  /** The chosen picture's file. @type {Uint8Array | null} */
+  #value = null;
   /** Whether anything was chosen, even "none". */
   #chosen = false;
 
@@ -52,6 +52,19 @@ export class Style {
     this.#build();
   }
 
+  /** The chosen picture's file, as far as the model reads any. */
+  get value() {
+    return this.node.hidden ? null : this.#value;
+  }
+
+  /** Tells whether the model reads style pictures at all. @param {boolean} styles */
+  setAbility(styles) {
+    if (this.node.hidden === styles) {
+      this.node.hidden = !styles;
+      this.#options.change();
+    }
+  }
+
   /**
    * Adds a sample; the first one is chosen where nothing was yet.
    * @param {Sample} sample
@@ -68,7 +81,7 @@ export class Style {
   /** @param {Uint8Array | null} bytes */
   choose(bytes) {
     this.#chosen = true;
-    this.value = bytes;
+    this.#value = bytes;
     if (bytes && !this.#samples.some(({ png }) => png === bytes)) {
       this.#own = bytes;
     }
@@ -107,7 +120,7 @@ export class Style {
           label,
           title: label,
           on: { click: () => this.choose(bytes) },
-          attributes: { "aria-pressed": String(this.#chosen && this.value === bytes), "data-key": key },
+          attributes: { "aria-pressed": String(this.#chosen && this.#value === bytes), "data-key": key },
         },
         image,
         bytes ? null : cross(),
