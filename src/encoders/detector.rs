@@ -103,6 +103,22 @@ pub struct Detection {
     pub mask: Option<Vec<f32>>,
 }
 
+/// Refuses with `detector-input` what is not `[n, 3, h, w]` with sides that are multiples of `stride`.
+fn check_input(pixel_values: &Tensor<4>, stride: usize) -> Result<()> {
+    let [_, channels, height, width] = pixel_values.dims();
+    let fits = |side: usize| side > 0 && side.is_multiple_of(stride);
+    if channels == 3 && fits(height) && fits(width) {
+        return Ok(());
+    }
+    Err(Error::input(
+        "detector-input",
+        format!(
+            "the detector takes 3 channels and sides that are multiples of {stride}, not {channels}×{height}×{width}"
+        ),
+        "resize or pad the picture",
+    ))
+}
+
 /// Intersection over union of two boxes.
 fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);

@@ -12,9 +12,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
-use super::{Detection, Found, LANDMARKS};
+use super::{Detection, Found, LANDMARKS, check_input};
 use crate::encoders::check_range;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::mask::Mask;
 use crate::image::preprocess::signed_tensor;
 use crate::nn::{BatchNorm, Conv2d, Conv2dConfig, lazy, upsample_nearest};
@@ -168,17 +168,7 @@ impl FaceStudioDetector {
     /// `pixel_values`: RGB in [-1, 1], `[n, 3, h, w]`, both sides multiples of 8; else it fails with
     /// `detector-input`.
     pub fn forward(&self, pixel_values: Tensor<4>) -> Result<DetectorOutput> {
-        let [_, channels, height, width] = pixel_values.dims();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(FACE_STRIDE);
-        if channels != 3 || !fits(height) || !fits(width) {
-            return Err(Error::input(
-                "detector-input",
-                format!(
-                    "the detector takes 3 channels and sides that are multiples of {FACE_STRIDE}, not {channels}×{height}×{width}"
-                ),
-                "resize or pad the picture",
-            ));
-        }
+        check_input(&pixel_values, FACE_STRIDE)?;
         let mut features = Vec::with_capacity(self.levels.len());
         let mut x = self.stem.forward(pixel_values);
         for level in &self.levels {

@@ -13,9 +13,9 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Detection, Found, LANDMARKS, overlap, read, sigmoid};
+use super::{Detection, Found, LANDMARKS, check_input, overlap, read, sigmoid};
 use crate::encoders::check_range;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::preprocess::bgr_tensor;
 use crate::nn::{Conv2d, Conv2dConfig, upsample_nearest};
 
@@ -201,17 +201,7 @@ impl YuNet {
     /// numbers are the logits of class and objectness; the box's centre relative to the cell's top left corner, in
     /// strides; the logarithms of its width and height in strides; x and y of the landmarks, as the centre.
     pub fn forward(&self, pixel_values: Tensor<4>) -> Result<Tensor<3>> {
-        let [_, channels, height, width] = pixel_values.dims();
-        let fits = |side: usize| side > 0 && side.is_multiple_of(STEP);
-        if channels != 3 || !fits(height) || !fits(width) {
-            return Err(Error::input(
-                "detector-input",
-                format!(
-                    "the detector takes 3 channels and sides that are multiples of {STEP}, not {channels}×{height}×{width}"
-                ),
-                "resize or pad the picture",
-            ));
-        }
+        check_input(&pixel_values, STEP)?;
         let Backbone { model0, model1, model2, model3, model4, model5 } = &self.backbone;
         let x = halved(model0.conv2.activated(relu(model0.conv1.forward(pixel_values))));
         let fine = model3.forward(halved(model2.forward(model1.forward(x))));
