@@ -74,13 +74,6 @@ impl Condition {
             regions: first.regions.zip(second.regions).map(|(first, second)| first.cat(second)),
         }
     }
-
-    /// What of it acts after `progress` (0 to 1) of the sampling steps: adapters may act in a part of them only.
-    pub fn at(&self, progress: f32) -> Self {
-        let mut now = self.clone();
-        now.adapters.retain(|stream| stream.acts_at(progress));
-        now
-    }
 }
 
 /// Weights in [0, 1] of each identity at each position of a reference grid; they sum to 1 everywhere. One set for the whole
@@ -253,18 +246,6 @@ mod tests {
             }
         }
         assert!(Regions::stack(&[left, Regions::new(1, 4, vec![vec![1.0; 4]; 2], 0).unwrap()]).is_err());
-    }
-
-    #[test]
-    fn adapters_act_in_their_part_of_the_steps_alone() {
-        let device = burn::tensor::Device::flex();
-        let tokens = || Tensor::<3>::zeros([1, 2, 3], &device);
-        let early = AdapterStream { interval: 0.0..0.5, ..AdapterStream::new(0, tokens()) };
-        let condition = Condition::text(tokens(), vec![early, AdapterStream::new(1, tokens())]);
-        let at = |progress| -> Vec<usize> {
-            condition.at(progress).adapters.iter().map(|stream| stream.adapter).collect()
-        };
-        assert_eq!([at(0.0), at(0.49), at(0.5), at(0.96)], [vec![0, 1], vec![0, 1], vec![1], vec![1]]);
     }
 
     #[test]

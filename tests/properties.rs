@@ -45,7 +45,7 @@ fn layer(device: &Device) -> (Attention, Tensor<3>) {
 }
 
 fn attend(attention: &Attention, x: &Tensor<3>, condition: &Condition) -> Tensor<3> {
-    attention.cross_attention(x.clone(), &LevelCondition::new(condition, SIZE, x))
+    attention.cross_attention(x.clone(), &attention.context(&LevelCondition::new(condition, SIZE, x)))
 }
 
 #[test]

@@ -61,11 +61,6 @@ impl AdapterStream {
         }
         Ok(stream)
     }
-
-    /// Whether it acts after `progress` (0 to 1) of the steps.
-    pub fn acts_at(&self, progress: f32) -> bool {
-        self.interval.contains(&progress)
-    }
 }
 
 /// How much an adapter adds, by cross-attention layer.

@@ -7,7 +7,7 @@ use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
 use crate::sampling::{Scheduler, StepOutput};
-use crate::unet::UNet2DConditionModel;
+use crate::unet::{PreparedCondition, UNet2DConditionModel};
 
 /// The UNet under a condition; with a guidance scale, the condition's batch holds the null half first.
 #[derive(Debug)]
@@ -21,15 +21,15 @@ pub struct Denoiser<'a> {
 }
 
 impl Denoiser<'_> {
-    /// The noise in `input`, `[1, channels, height, width]` both, after `progress` (0 to 1) of the steps.
-    fn predict(&self, input: Tensor<4>, timestep: f32, progress: f32) -> Tensor<4> {
+    /// The noise in `input`, `[1, channels, height, width]` both.
+    fn predict(&self, input: Tensor<4>, timestep: f32, condition: &PreparedCondition) -> Tensor<4> {
         let device = input.device();
-        let condition = self.condition.at(progress);
         match self.guidance_scale {
-            None => self.unet.forward(input, Tensor::full([1], timestep, &device), &condition),
+            None => self.unet.forward_prepared(input, Tensor::full([1], timestep, &device), condition),
             Some(scale) => {
                 let both = Tensor::cat(vec![input.clone(), input], 0);
-                guide(self.unet.forward(both, Tensor::full([2], timestep, &device), &condition), scale)
+                let timesteps = Tensor::full([2], timestep, &device);
+                guide(self.unet.forward_prepared(both, timesteps, condition), scale)
             }
         }
     }
@@ -48,10 +48,11 @@ pub async fn denoise(
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
     let timesteps = scheduler.schedule().timesteps();
+    let condition = denoiser.unet.prepare(&denoiser.condition, &latents);
     let steps = timesteps.len();
     for (i, timestep) in timesteps.into_iter().enumerate() {
         let input = scheduler.scale_model_input(i, latents.clone())?;
-        let noise_pred = denoiser.predict(input, timestep, i as f32 / steps as f32);
+        let noise_pred = denoiser.predict(input, timestep, &condition.at(i as f32 / steps as f32));
         let fresh = scheduler.needs_noise(i).then(|| noise(i));
         let mut output = scheduler.step(i, noise_pred, latents, fresh)?;
         if let Some(held) = held {

@@ -81,7 +81,10 @@ impl UNet2DConditionModel {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Tensor;
+
     use super::*;
+    use crate::condition::{AdapterStream, Condition};
     use crate::unet::UNet2DConditionConfig;
 
     fn unet() -> UNet2DConditionModel {
@@ -123,6 +126,36 @@ mod tests {
         {
             let error = unet.layer_scale(&[(name.to_owned(), scales)].into()).unwrap_err();
             assert_eq!(error.code, "adapter-scale", "{name}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_acts_in_its_part_of_the_steps_alone() {
+        let device = Device::flex();
+        let mut unet = unet();
+        for (layer, (_, _, attention)) in unet.cross_attentions().into_iter().enumerate() {
+            let adapter = AdapterAttention::new(attention, layer, &device);
+            attention.adapters.push(adapter);
+        }
+        let waves = |count: usize| {
+            Tensor::<1>::from_floats(&*(0..count).map(|i| (i as f32).sin()).collect::<Vec<_>>(), &device)
+        };
+        let sample = waves(4 * 8 * 8).reshape([1, 4, 8, 8]);
+        let tokens = || waves(2 * 3).reshape([1, 2, 3]);
+        let always = AdapterStream::new(0, tokens());
+        let early = AdapterStream { interval: 0.0..0.5, ..always.clone() };
+        let run = |streams: Vec<AdapterStream>, progress| {
+            let prepared = unet.prepare(&Condition::text(tokens(), streams), &sample).at(progress);
+            let timestep = Tensor::from_floats([500.0], &device);
+            unet.forward_prepared(sample.clone(), timestep, &prepared)
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()
+        };
+        let (with, without) = (run(vec![always], 0.5), run(Vec::new(), 0.5));
+        assert_ne!(with, without);
+        for (progress, expected) in [(0.0, &with), (0.49, &with), (0.5, &without), (0.96, &without)] {
+            assert_eq!(&run(vec![early.clone()], progress), expected, "{progress}");
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::{DownBlockType, MidBlockType, UpBlockType};
 use super::{
-    Downsample2D, LevelCondition, ResnetBlock2D, Transformer2DModel, UNet2DConditionConfig, Upsample2D,
+    BlockContexts, Downsample2D, ResnetBlock2D, Transformer2DModel, UNet2DConditionConfig, Upsample2D,
 };
 
 /// `DownBlock2D` or `CrossAttnDownBlock2D`.
@@ -46,13 +46,13 @@ impl DownBlock {
         &self,
         mut x: Tensor<4>,
         temb: &Tensor<2>,
-        condition: &LevelCondition,
+        contexts: &BlockContexts,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, temb);
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, condition);
+            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
+                x = attention.forward(x, contexts);
             }
             skips.push(x.clone());
         }
@@ -90,11 +90,11 @@ impl MidBlock {
     }
 
     /// `[batch, channels, h, w]` → the same shape; `temb`: `[batch, time_embed_dim]`, activated.
-    pub fn forward(&self, mut x: Tensor<4>, temb: &Tensor<2>, condition: &LevelCondition) -> Tensor<4> {
+    pub fn forward(&self, mut x: Tensor<4>, temb: &Tensor<2>, contexts: &BlockContexts) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, temb);
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, condition);
+            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
+                x = attention.forward(x, contexts);
             }
         }
         x
@@ -144,13 +144,13 @@ impl UpBlock {
         mut x: Tensor<4>,
         skips: Vec<Tensor<4>>,
         temb: &Tensor<2>,
-        condition: &LevelCondition,
+        contexts: &BlockContexts,
         finer: Option<[usize; 2]>,
     ) -> Tensor<4> {
         for (i, (resnet, skip)) in self.resnets.iter().zip(skips.into_iter().rev()).enumerate() {
             x = resnet.forward(Tensor::cat(vec![x, skip], 1), temb);
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, condition);
+            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
+                x = attention.forward(x, contexts);
             }
         }
         for (upsampler, size) in self.upsamplers.iter().zip(finer) {

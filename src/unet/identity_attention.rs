@@ -1,6 +1,8 @@
 //! Attention, its paper form for several identities, `F̂ = Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` (section 3.4), and what adapters
 //! add to it, `Σ scale · Σᵢ wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)` (IP-Adapter, arXiv 2308.06721, equation 5).
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -8,7 +10,7 @@ use crate::condition::{AdapterStream, Condition, LayerScale};
 use crate::nn::{Linear, LinearConfig, attention, merge_heads, split_heads};
 
 /// A [`Condition`] as one resolution level sees it: the identities that act there, with their weights at every
-/// position. Made once per forward pass and level, then shared by all of the level's layers.
+/// position. Shared by all of the level's layers.
 #[derive(Debug, Clone)]
 pub struct LevelCondition {
     parts: Vec<Part>,
@@ -20,6 +22,7 @@ pub struct LevelCondition {
 struct AdapterParts {
     adapter: usize,
     scale: LayerScale,
+    interval: Range<f32>,
     parts: Vec<Part>,
 }
 
@@ -60,7 +63,8 @@ impl AdapterParts {
             }
             None => stream.identities.iter().take(1).map(|tokens| Part::new(tokens, None, like)).collect(),
         };
-        Self { adapter: stream.adapter, scale: stream.scale.clone(), parts }
+        let AdapterStream { adapter, scale, interval, .. } = stream.clone();
+        Self { adapter, scale, interval, parts }
     }
 }
 
@@ -87,8 +91,38 @@ impl Part {
     }
 }
 
-/// Keys and values of one context, `[batch, heads, tokens, dim]`. Those of guidance tokens depend on no latents,
-/// so they are the same at every sampling step.
+/// What one layer's cross-attention attends to: keys and values of each identity, and of the adapters that act in the layer.
+/// They depend on no latents, so they are the same at every sampling step.
+#[derive(Debug, Clone)]
+pub struct CrossContext {
+    identities: Vec<Weighted>,
+    adapters: Vec<AdapterContext>,
+}
+
+impl CrossContext {
+    /// What of it acts after `progress` (0 to 1) of the sampling steps: adapters may act in a part of them only.
+    pub(super) fn at(&self, progress: f32) -> Self {
+        let mut now = self.clone();
+        now.adapters.retain(|adapter| adapter.interval.contains(&progress));
+        now
+    }
+}
+
+#[derive(Debug, Clone)]
+struct AdapterContext {
+    scale: f32,
+    interval: Range<f32>,
+    identities: Vec<Weighted>,
+}
+
+/// One identity's keys and values, and where it acts, as in [`Part`].
+#[derive(Debug, Clone)]
+struct Weighted {
+    key_value: KeyValue,
+    weight: Option<Tensor<3>>,
+}
+
+/// Keys and values of one context, `[batch, heads, tokens, dim]`.
 #[derive(Debug, Clone)]
 struct KeyValue {
     key: Tensor<4>,
@@ -160,31 +194,51 @@ impl Attention {
         self.to_out[0].forward(attended)
     }
 
-    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add.
-    ///
-    /// `x`: `[batch, height · width, channels]`, positions row-major at the size that `condition` was made for →
-    /// the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
+    /// What this layer's cross-attention attends to under a condition: made once, since no latents enter it.
     ///
     /// # Panics
     /// If the condition has a stream for an adapter that was not loaded.
-    pub fn cross_attention(&self, x: Tensor<3>, condition: &LevelCondition) -> Tensor<3> {
+    pub fn context(&self, condition: &LevelCondition) -> CrossContext {
+        let stream = |parts: &[Part], to_k: &Linear, to_v: &Linear| {
+            let weighted = |part: &Part| Weighted {
+                key_value: self.key_value(part.tokens.clone(), to_k, to_v),
+                weight: part.weight.clone(),
+            };
+            parts.iter().map(weighted).collect()
+        };
+        let adapters = condition.adapters.iter().filter_map(|parts| {
+            let adapter = &self.adapters[parts.adapter];
+            let scale = parts.scale.at(adapter.layer);
+            (scale != 0.0).then(|| AdapterContext {
+                scale,
+                interval: parts.interval.clone(),
+                identities: stream(&parts.parts, &adapter.to_k_ip, &adapter.to_v_ip),
+            })
+        });
+        CrossContext {
+            adapters: adapters.collect(),
+            identities: stream(&condition.parts, &self.to_k, &self.to_v),
+        }
+    }
+
+    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add.
+    ///
+    /// `x`: `[batch, height · width, channels]`, positions row-major at the size that `context` was made for →
+    /// the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
+    pub fn cross_attention(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
         let query = self.query(x.clone());
-        let attend = |part: &Part, to_k: &Linear, to_v: &Linear| {
-            let attended = self.attend(query.clone(), &self.key_value(part.tokens.clone(), to_k, to_v));
-            match &part.weight {
+        let attend = |identity: &Weighted| {
+            let attended = self.attend(query.clone(), &identity.key_value);
+            match &identity.weight {
                 Some(weight) => attended * weight.clone(),
                 None => attended,
             }
         };
-        let own = condition.parts.iter().map(|part| attend(part, &self.to_k, &self.to_v));
+        let own = context.identities.iter().map(attend);
         let mut sum = own.reduce(|sum, attended| sum + attended).unwrap_or_else(|| x.zeros_like());
-        for stream in &condition.adapters {
-            let adapter = &self.adapters[stream.adapter];
-            let scale = stream.scale.at(adapter.layer);
-            if scale != 0.0 {
-                for part in &stream.parts {
-                    sum = sum + attend(part, &adapter.to_k_ip, &adapter.to_v_ip) * scale;
-                }
+        for adapter in &context.adapters {
+            for identity in &adapter.identities {
+                sum = sum + attend(identity) * adapter.scale;
             }
         }
         self.to_out[0].forward(sum)

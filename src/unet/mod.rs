@@ -7,13 +7,15 @@ mod adapter;
 mod blocks;
 mod config;
 mod identity_attention;
+mod prepared;
 mod resnet;
 mod timestep;
 mod transformer;
 
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
-pub use identity_attention::{AdapterAttention, Attention, LevelCondition};
+pub use identity_attention::{AdapterAttention, Attention, CrossContext, LevelCondition};
+pub use prepared::{BlockContexts, PreparedCondition};
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 pub use timestep::TimestepEmbedding;
 pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
@@ -64,35 +66,36 @@ impl UNet2DConditionModel {
     /// # Panics
     /// If the condition has a stream for an adapter that was not [added](Self::add_adapter).
     pub fn forward(&self, sample: Tensor<4>, timestep: Tensor<1>, condition: &Condition) -> Tensor<4> {
+        let prepared = self.prepare(condition, &sample);
+        self.forward_prepared(sample, timestep, &prepared)
+    }
+
+    /// As [`forward`](Self::forward), under a condition that was [prepared](Self::prepare) for latents of this size and
+    /// precision: what a sampling loop uses, step after step.
+    pub fn forward_prepared(
+        &self,
+        sample: Tensor<4>,
+        timestep: Tensor<1>,
+        condition: &PreparedCondition,
+    ) -> Tensor<4> {
         let dtype = sample.dtype();
         let sample = if self.center_input_sample { sample * 2.0 - 1.0 } else { sample };
         // Each ResNet block begins its use of the embedding with the activation: once is enough.
         let temb = self.act.forward(self.time_embedding.forward(timestep)).cast(dtype);
 
-        let sizes = self.level_sizes(&sample);
-        let conditions: Vec<LevelCondition> =
-            sizes.iter().map(|size| LevelCondition::new(condition, *size, &sample)).collect();
-
         let mut x = self.conv_in.forward(sample);
         let mut skips = vec![x.clone()];
-        for (block, condition) in self.down_blocks.iter().zip(&conditions) {
-            x = block.forward(x, &temb, condition, &mut skips);
+        for (block, contexts) in self.down_blocks.iter().zip(&condition.down_blocks) {
+            x = block.forward(x, &temb, contexts, &mut skips);
         }
-        if let (Some(block), Some(condition)) = (&self.mid_block, conditions.last()) {
-            x = block.forward(x, &temb, condition);
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &temb, &condition.mid_block);
         }
-        for (block, condition) in self.up_blocks.iter().zip(conditions.iter().rev()) {
+        for (block, contexts) in self.up_blocks.iter().zip(&condition.up_blocks) {
             let used = skips.split_off(skips.len() - block.resnets.len());
             let finer = skips.last().map(|skip| [skip.dims()[2], skip.dims()[3]]);
-            x = block.forward(x, used, &temb, condition, finer);
+            x = block.forward(x, used, &temb, contexts, finer);
         }
         self.conv_out.forward(self.conv_norm_out.activated(x, self.act))
-    }
-
-    /// `[height, width]` of every level, finest first: each downsampling halves, rounding up.
-    fn level_sizes(&self, sample: &Tensor<4>) -> Vec<[usize; 2]> {
-        let [_, _, height, width] = sample.dims();
-        let halved = |[h, w]: &[usize; 2]| Some([h.div_ceil(2), w.div_ceil(2)]);
-        std::iter::successors(Some([height, width]), halved).take(self.down_blocks.len()).collect()
     }
 }

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Attention, LevelCondition, UNet2DConditionConfig};
+use super::{Attention, CrossContext, LevelCondition, UNet2DConditionConfig};
 use crate::nn::{Activation, GroupNorm, LayerNorm, Linear, LinearConfig};
 
 /// Epsilon of the GroupNorm before the transformer: fixed in diffusers, unlike the ResNet blocks' `norm_eps`.
@@ -38,14 +38,19 @@ impl Transformer2DModel {
         }
     }
 
-    /// `[batch, channels, h, w]` → the same shape.
-    pub fn forward(&self, x: Tensor<4>, condition: &LevelCondition) -> Tensor<4> {
+    /// What the cross-attention of each block attends to.
+    pub fn contexts(&self, condition: &LevelCondition) -> Vec<CrossContext> {
+        self.transformer_blocks.iter().map(|block| block.attn2.context(condition)).collect()
+    }
+
+    /// `[batch, channels, h, w]` → the same shape; `contexts`: one per block.
+    pub fn forward(&self, x: Tensor<4>, contexts: &[CrossContext]) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let positions = height * width;
         let hidden = self.norm.forward(x.clone()).reshape([batch, channels, positions]).swap_dims(1, 2);
         let mut hidden = self.proj_in.forward(hidden);
-        for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, condition);
+        for (block, context) in self.transformer_blocks.iter().zip(contexts) {
+            hidden = block.forward(hidden, context);
         }
         let hidden = self.proj_out.forward(hidden).swap_dims(1, 2);
         hidden.reshape([batch, channels, height, width]) + x
@@ -86,9 +91,9 @@ impl BasicTransformerBlock {
     }
 
     /// `[batch, positions, channels]` → the same shape.
-    pub fn forward(&self, x: Tensor<3>, condition: &LevelCondition) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
         let x = self.attn1.self_attention(self.norm1.forward(x.clone())) + x;
-        let x = self.attn2.cross_attention(self.norm2.forward(x.clone()), condition) + x;
+        let x = self.attn2.cross_attention(self.norm2.forward(x.clone()), context) + x;
         self.ff.forward(self.norm3.forward(x.clone())) + x
     }
 }
