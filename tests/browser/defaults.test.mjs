@@ -102,3 +102,30 @@ test("the studio offers neither styles nor words where the model reads none", as
   assert.deepEqual(errors, []);
   await context.close();
 });
+
+test("a first press of Generate asks for no style where the model turns out to read none", async () => {
+  const { context, page, errors } = await openPage(browser);
+  await page.goto(server.url);
+  await page.waitForFunction(() => customElements.get("face-studio"));
+  const seen = await page.evaluate(async () => {
+    const studio = /** @type {any} */ (document.createElement("face-studio"));
+    studio.setAttribute("model", "models/arc2face/");
+    studio.setAttribute("backend", "cpu");
+    document.body.replaceChildren(studio);
+    const find = (/** @type {string} */ selector) => studio.shadowRoot.querySelector(selector);
+    while (!find('#style .tile[aria-pressed="true"] img') || !find("#people .tile img")) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    find("#people .tile:has(img)").click();
+    const [ready, outcome] = ["facestudio-ready", "facestudio-error"].map(
+      (type) => new Promise((resolve) => studio.addEventListener(type, (/** @type {any} */ event) => resolve(event.detail), { once: true })),
+    );
+    const result = new Promise((resolve) => studio.addEventListener("facestudio-result", () => resolve("a picture"), { once: true }));
+    find("#generate").click();
+    const { abilities } = await ready;
+    return { styles: abilities.styles, outcome: await Promise.race([result, outcome.then((error) => error.code)]) };
+  });
+  assert.deepEqual(seen, { styles: false, outcome: "a picture" });
+  assert.deepEqual(errors, []);
+  await context.close();
+});

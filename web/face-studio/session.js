@@ -91,7 +91,8 @@ export class FaceStudio {
   /**
    * Makes the pictures of a request, opening the model first where it is not. The latest request wins: one that is
    * under way is cancelled. Aborting `signal` cancels within one step; the promise rejects with code `cancelled`.
-   * @param {GenerateRequest} request
+   * A function in the request's place is called once the model is open, and learns what it can do.
+   * @param {GenerateRequest | ((opened: Opened) => GenerateRequest)} request
    * @param {TaskOptions} [options]
    * @returns {Promise<Picture[]>}
    */
@@ -110,10 +111,11 @@ export class FaceStudio {
     try {
       signal?.throwIfAborted();
       // Opening goes on: the next picture will want the model too.
-      await unless(task.signal, this.load({ onProgress: report }));
-      return await this.#engine.generate(request, {
+      const opened = await unless(task.signal, this.load({ onProgress: report }));
+      const asked = typeof request === "function" ? request(opened) : request;
+      return await this.#engine.generate(asked, {
         signal: task.signal,
-        onProgress: timed(request.count ?? 1, report),
+        onProgress: timed(asked.count ?? 1, report),
       });
     } catch (error) {
       if (task.signal.aborted || signal?.aborted) {

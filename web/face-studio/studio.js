@@ -180,12 +180,8 @@ export class Studio {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Picture[]>}
    */
-  async generate(request, { signal } = {}) {
-    const pictures = await this.#make(request, signal);
-    const results = pictures.map((picture) => this.#result(request, picture));
-    results.forEach((result) => this.#gallery.add([result]));
-    await this.#finish(results);
-    return pictures;
+  generate(request, { signal } = {}) {
+    return this.#draw(() => request, signal);
   }
 
   /** Takes pasted photos. @param {File[]} files */
@@ -248,7 +244,7 @@ export class Studio {
       const request = await this.#request();
       // On a narrow screen the stage lies below the form.
       this.#stage.node.scrollIntoView({ block: "nearest", behavior: "smooth" });
-      await this.generate(request);
+      await this.#draw((opened) => readable(request, opened));
     } catch (error) {
       this.#fail(error);
     }
@@ -263,10 +259,8 @@ export class Studio {
       const request = await this.#request();
       const stops = kind === "alpha" ? alphaStrip(request) : mixStrip(request);
       for (const { request: one, caption } of stops) {
-        const [picture] = await this.#make(one);
-        if (picture) {
-          results.push({ ...this.#result(one, picture), caption });
-        }
+        const { request: asked, pictures } = await this.#make((opened) => readable(one, opened));
+        results.push(...pictures.map((picture) => ({ ...this.#result(asked, picture), caption })));
       }
     } catch (error) {
       this.#fail(error);
@@ -278,19 +272,33 @@ export class Studio {
   }
 
   /**
-   * @param {GenerateRequest} request
+   * Makes the pictures of a request, shows and keeps them.
+   * @param {(opened: Opened) => GenerateRequest} ask
    * @param {AbortSignal} [signal]
    */
-  async #make(request, signal) {
-    const count = request.count ?? 1;
+  async #draw(ask, signal) {
+    const { request, pictures } = await this.#make(ask, signal);
+    const results = pictures.map((picture) => this.#result(request, picture));
+    results.forEach((result) => this.#gallery.add([result]));
+    await this.#finish(results);
+    return pictures;
+  }
+
+  /**
+   * @param {(opened: Opened) => GenerateRequest} ask says what is wanted, once the model is open
+   * @param {AbortSignal} [signal]
+   */
+  async #make(ask, signal) {
+    /** @type {GenerateRequest} */
+    let request = { people: [] };
     this.#setBusy(true);
     try {
-      const pictures = await this.#session.generate(request, {
+      const pictures = await this.#session.generate((opened) => (request = ask(opened)), {
         signal,
-        onProgress: (progress) => this.#progress(progress, count),
+        onProgress: (progress) => this.#progress(progress, request.count ?? 1),
       });
       this.#emit("facestudio-result", pictures);
-      return pictures;
+      return { request, pictures };
     } finally {
       // A later request may have taken over.
       if (!this.#session.busy) {
@@ -504,4 +512,14 @@ export class Studio {
     }
     this.#emit("facestudio-error", new FaceStudioError(failure));
   }
+}
+
+/**
+ * What a model can read of a request that was put together before the model was open: a style picture was on offer then.
+ * @param {GenerateRequest} request
+ * @param {Opened} opened
+ * @returns {GenerateRequest}
+ */
+function readable({ style, ...request }, { abilities }) {
+  return style && abilities.styles ? { ...request, style } : request;
 }
