@@ -25,5 +25,62 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
     {
         return out;
     }
-    module::attention(query, key, value, None, bias, AttentionModuleOptions::default())
+    let [batch, heads, queries, _] = query.dims();
+    let rows = query_chunk(batch * heads * key.dims()[2]);
+    if rows >= queries {
+        return module::attention(query, key, value, None, bias, AttentionModuleOptions::default());
+    }
+    let chunk = |start| {
+        let rows = rows.min(queries - start);
+        let of = |x: &Tensor<4>| x.clone().narrow(2, start, rows);
+        let options = AttentionModuleOptions::default();
+        module::attention(of(&query), key.clone(), value.clone(), None, bias.as_ref().map(of), options)
+    };
+    Tensor::cat((0..queries).step_by(rows).map(chunk).collect(), 2)
+}
+
+/// The most scores that one product may make, 64 MiB of f32: burn's attention may hold all of them, and a WebGPU device
+/// need not bind more than 128 MiB at once (`maxStorageBufferBindingSize`).
+const MOST_SCORES: usize = 1 << 24;
+
+/// Queries of a chunk, each of which makes so many scores over all heads of a batch. One at least.
+fn query_chunk(scores_of_one: usize) -> usize {
+    (MOST_SCORES / scores_of_one.max(1)).max(1)
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    #[test]
+    fn chunks_keep_to_the_bound() {
+        // Stable Diffusion 1.5 at 512², both halves of guidance: 1 GiB of scores in one piece.
+        let of_one = 2 * 8 * 4096;
+        let rows = query_chunk(of_one);
+        assert_eq!((rows, rows * of_one), (256, MOST_SCORES));
+        assert_eq!(query_chunk(2 * MOST_SCORES), 1);
+        assert!(query_chunk(2 * 6 * 256) >= 256, "mini's are never cut");
+    }
+
+    #[test]
+    fn chunks_make_what_the_whole_makes() {
+        let device = Device::flex();
+        let waves = |shape: [usize; 4], of: f32| {
+            let values = (0..shape.iter().product()).map(|i| (of * i as f32).sin()).collect::<Vec<_>>();
+            Tensor::<4>::from_data(TensorData::new(values, shape), &device)
+        };
+        // 4 heads × 3,000 keys: 1,398 queries a chunk, three chunks, the last one of 4.
+        let (queries, keys) = (2800, 3000);
+        assert_eq!(query_chunk(4 * keys), 1398);
+        let query = waves([1, 4, queries, 2], 0.7);
+        let [key, value] = [1.3, 2.1].map(|of| waves([1, 4, keys, 2], of));
+        let bias = waves([1, 4, queries, keys], 0.37);
+        // The bias keeps our own kernel out of it.
+        let chunked = attention(query.clone(), key.clone(), value.clone(), Some(bias.clone()));
+        let whole = module::attention(query, key, value, None, Some(bias), AttentionModuleOptions::default());
+        let off: f32 = (chunked - whole).abs().max().into_scalar();
+        assert!(off < 1e-6, "{off}");
+    }
 }

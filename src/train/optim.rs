@@ -60,36 +60,43 @@ pub struct AdamW {
     config: AdamWConfig,
     step: u64,
     slots: BTreeMap<String, Slot>,
+    /// Batches whose gradients the slots hold the sum of.
+    gathered: u32,
 }
 
 impl AdamW {
     /// A new optimiser; it learns the module's parameters at the first step.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, slots: BTreeMap::new() }
+        Self { config, step: 0, slots: BTreeMap::new(), gathered: 0 }
     }
 
-    /// Updates `module` by the gradients of its loss; returns it with the gradients' norm before clipping.
-    ///
-    /// A norm that is not finite leaves every weight as it is: one overflow must not end a run.
-    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, lr: f64) -> Result<(M, f32)> {
+    /// Adds the gradients of one batch's loss to those that the next [`step`](Self::step) follows.
+    pub fn gather<M: Module>(&mut self, module: &M, gradients: Gradients) -> Result<()> {
         let mut reader = GradientReader { gradients, path: Vec::new(), slots: &mut self.slots, error: None };
         module.visit(&mut reader);
-        reader.error.map_or(Ok(()), Err)?;
+        self.gathered += 1;
+        reader.error.map_or(Ok(()), Err)
+    }
 
+    /// Updates `module` by the mean of the gathered gradients; returns it with their norm before clipping.
+    ///
+    /// A norm that is not finite leaves every weight as it is: one overflow must not end a run.
+    pub fn step<M: Module>(&mut self, module: M, lr: f64) -> (M, f32) {
+        let mean = 1.0 / std::mem::take(&mut self.gathered).max(1) as f32;
         let square_sum: f64 =
             self.slots.values().filter_map(|slot| slot.gradient.as_deref()).map(squares).sum();
-        let norm = square_sum.sqrt() as f32;
+        let norm = square_sum.sqrt() as f32 * mean;
         if !norm.is_finite() {
             self.slots.values_mut().for_each(|slot| slot.gradient = None);
-            return Ok((module, norm));
+            return (module, norm);
         }
         self.step += 1;
-        let clip = (self.config.max_grad_norm / (norm + 1e-6)).min(1.0);
+        let scale = mean * (self.config.max_grad_norm / (norm + 1e-6)).min(1.0);
         for slot in self.slots.values_mut() {
-            update(slot, &self.config, self.step, lr as f32, clip);
+            update(slot, &self.config, self.step, lr as f32, scale);
         }
         let mut writer = Writer { slots: &self.slots, averaged: false, path: Vec::new() };
-        Ok((module.map(&mut writer), norm))
+        (module.map(&mut writer), norm)
     }
 
     /// `module` with the averaged weights, recording no gradients. What is not trained (running statistics) is kept.
@@ -151,7 +158,7 @@ fn squares(values: &[f32]) -> f64 {
     partial.iter().sum()
 }
 
-fn update(slot: &mut Slot, config: &AdamWConfig, step: u64, lr: f32, clip: f32) {
+fn update(slot: &mut Slot, config: &AdamWConfig, step: u64, lr: f32, scale: f32) {
     let Some(gradient) = slot.gradient.take() else { return };
     let AdamWConfig { beta_1, beta_2, epsilon, .. } = *config;
     let decay = if slot.shape.len() > 1 { 1.0 - lr * config.weight_decay } else { 1.0 };
@@ -168,7 +175,7 @@ fn update(slot: &mut Slot, config: &AdamWConfig, step: u64, lr: f32, clip: f32) 
         .zip(gradient.par_chunks(CHUNK))
         .for_each(|((((value, m), v), ema), gradient)| {
             for ((((value, m), v), ema), g) in value.iter_mut().zip(m).zip(v).zip(ema).zip(gradient) {
-                let g = g * clip;
+                let g = g * scale;
                 *m = beta_1 * *m + (1.0 - beta_1) * g;
                 *v = beta_2 * *v + (1.0 - beta_2) * g * g;
                 *value = *value * decay - rate * *m / (v.sqrt() * scale_2 + epsilon);
@@ -210,7 +217,10 @@ impl ModuleVisitor for GradientReader<'_> {
         let name = self.path.join(".");
         let result = read(gradient).and_then(|gradient| {
             if let Some(slot) = self.slots.get_mut(&name) {
-                slot.gradient = Some(gradient);
+                match &mut slot.gradient {
+                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g),
+                    none => *none = Some(gradient),
+                }
                 return Ok(());
             }
             let value = read(param.val())?;

@@ -22,8 +22,10 @@ pub struct Options {
     pub folder: PathBuf,
     /// Where to compute.
     pub backend: Backend,
-    /// Samples a step; for the report only, the objective makes its own batches.
+    /// Samples of a batch; for the report only, the objective makes its own batches.
     pub batch: usize,
+    /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
+    pub accumulate: u32,
     /// Peak learning rate.
     pub lr: f64,
     /// Steps over which the rate rises linearly from 0.
@@ -53,6 +55,7 @@ impl Options {
             folder: folder.into(),
             backend: Backend::Cpu,
             batch: 16,
+            accumulate: 1,
             lr: 4e-4,
             warmup: 100,
             steps: None,
@@ -88,13 +91,16 @@ pub struct Step {
     pub number: u64,
     /// Fraction of the planned run that is done, in [0, 1].
     pub progress: f64,
+    /// Which of the step's batches this is.
+    batch: u32,
     seed: u64,
 }
 
 impl Step {
-    /// The step's own random numbers.
+    /// The random numbers of the step's batch.
     pub fn rng(&self) -> Rng {
-        Rng::new(self.seed, self.number)
+        // No run has 2^40 steps.
+        Rng::new(self.seed, self.number | u64::from(self.batch) << 40)
     }
 }
 
@@ -173,6 +179,7 @@ pub fn train<M: Module>(
         (model, state) = checkpoint::load(&options.folder, model, &mut optimizer)?;
     }
 
+    let samples = options.batch as f64 * f64::from(options.accumulate);
     let before = state.elapsed;
     let start = Instant::now();
     let first_step = state.step;
@@ -189,15 +196,19 @@ pub fn train<M: Module>(
             completed = false;
             break;
         }
-        let step = Step { number: state.step, progress, seed: state.seed };
-        let loss = objective(&model, &step)?;
-        let gradients = loss.backward();
-        let loss: f32 = loss
-            .try_into_scalar()
-            .map_err(|e| Error::device("read-back", format!("could not read the loss back: {e:?}"), ""))?;
-        let lr = options.rate(step.number, progress);
+        let mut loss = 0.0;
+        for batch in 0..options.accumulate {
+            let step = Step { number: state.step, progress, batch, seed: state.seed };
+            let one = objective(&model, &step)?;
+            let gradients = one.backward();
+            loss += one.try_into_scalar::<f32>().map_err(|e| {
+                Error::device("read-back", format!("could not read the loss back: {e:?}"), "")
+            })? / options.accumulate as f32;
+            optimizer.gather(&model, gradients)?;
+        }
+        let lr = options.rate(state.step, progress);
         let grad_norm;
-        (model, grad_norm) = optimizer.step(model, gradients, lr)?;
+        (model, grad_norm) = optimizer.step(model, lr);
         state.step += 1;
         if loss.is_finite() {
             // Early on a plain mean, so that the start does not linger.
@@ -227,7 +238,7 @@ pub fn train<M: Module>(
             loss: loss_average.unwrap_or(f32::NAN),
             grad_norm,
             lr,
-            samples_per_second: (state.step - first_step) as f64 * options.batch as f64 / session,
+            samples_per_second: (state.step - first_step) as f64 * samples / session,
             seconds_left: (before + session) * (1.0 - done) / done.max(1e-9),
             note,
         }));
@@ -329,6 +340,49 @@ mod tests {
         assert_ne!(a.0, halfway.0);
         let file = |folder: &Path| std::fs::read(folder.join("checkpoint/model.safetensors")).unwrap();
         assert_eq!(file(whole.path()), file(parts.path()));
+    }
+
+    /// Two batches of a step against their samples in one batch. Without running statistics, which see each batch apart.
+    #[test]
+    fn gathered_batches_are_one_batch_of_all_their_samples() {
+        let plain = |net: &Net, step: &Step| {
+            let device = net.a.weight.val().device();
+            let x = Tensor::<2>::from_data(TensorData::new(step.rng().normals(48), [16, 3]), &device);
+            (net.b.forward(net.a.forward(x.clone())) - x.sum_dim(1)).square().mean()
+        };
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let run = |folder: &Path, accumulate, objective: &dyn Fn(&Net, &Step) -> Tensor<1>| {
+            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, accumulate, ..Options::new(folder) };
+            let mut losses = Vec::new();
+            let done = train(
+                &options,
+                net(),
+                |net, step| Ok(objective(net, step)),
+                |_, _| Ok(String::new()),
+                &mut |event| {
+                    if let Event::Step(report) = event {
+                        losses.push((report.loss, report.grad_norm));
+                    }
+                },
+            );
+            (collect(&done.unwrap().averaged, "").unwrap(), losses)
+        };
+        let (apart, apart_losses) = run(folders[0].path(), 2, &plain);
+        let (whole, whole_losses) = run(folders[1].path(), 1, &|net, step| {
+            let [first, second] = [0, 1].map(|batch| plain(net, &Step { batch, ..*step }));
+            (first + second) / 2.0
+        });
+        let close = |a: f32, b: f32| (a - b).abs() <= 1e-5 * b.abs().max(1e-3);
+        for (name, (_, values)) in &whole.0 {
+            let theirs = &apart.0[name].1;
+            assert!(values.iter().zip(theirs).all(|(a, b)| close(*a, *b)), "{name}: {values:?} {theirs:?}");
+        }
+        for ((loss, norm), (other_loss, other_norm)) in whole_losses.iter().zip(&apart_losses) {
+            assert!(close(*loss, *other_loss) && close(*norm, *other_norm));
+        }
+        // The second batch is not the first one again.
+        let step = Step { number: 0, progress: 0.0, batch: 0, seed: 0 };
+        assert_ne!(step.rng().next_u64(), Step { batch: 1, ..step }.rng().next_u64());
     }
 
     #[test]

@@ -52,9 +52,12 @@ pub struct Args {
     /// Stop after so many minutes.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Samples a step.
+    /// Samples of a batch.
     #[arg(long)]
     batch: Option<usize>,
+    /// Batches of a step, whose gradients are averaged: a larger batch in the memory of a smaller one.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulate: u32,
     /// Peak learning rate.
     #[arg(long)]
     lr: Option<f64>,
@@ -97,9 +100,9 @@ enum BackendName {
 
 /// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if args.batch == Some(0) || args.pictures == Some(0) {
-        let error =
-            Error::input("count-range", "--batch and --pictures must be at least 1", "leave them out");
+    if args.batch == Some(0) || args.pictures == Some(0) || args.accumulate == 0 {
+        let message = "--batch, --accumulate and --pictures must be at least 1";
+        let error = Error::input("count-range", message, "leave them out");
         return Err(error.into());
     }
     if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
@@ -140,6 +143,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         backend,
         batch: args.batch.unwrap_or(0),
+        accumulate: args.accumulate,
         lr: args.lr.unwrap_or(0.0),
         steps: args.steps,
         minutes: args.minutes,
