@@ -2,7 +2,7 @@
 
 PORT ?= 8080
 
-.PHONY: help setup pkg demo test fmt lint test-native test-web bench
+.PHONY: help setup pkg demo test fmt lint test-native test-web parity-full bench
 
 help:
 	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
@@ -11,6 +11,7 @@ help:
 	@echo "make pkg     the browser package in pkg/"
 	@echo "make lint    formatting, clippy, types"
 	@echo "make fmt     format the code"
+	@echo "make parity-full   every network at full size against PyTorch (12 GB of memory; see tests/parity/full.py)"
 	@echo "make bench   ours against PyTorch and onnxruntime-web (see benches/bench.mjs)"
 
 setup:
@@ -42,6 +43,11 @@ test-web: pkg
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
 	node --test --test-timeout=1800000 tests/browser/*.test.mjs
+
+# Needs Python with what tests/parity/full.py names (PYTHON=...).
+parity-full:
+	cargo build --release --bin facestudio
+	$(or $(PYTHON),python3) tests/parity/full.py
 
 # Needs Python with what benches/reference.py names (PYTHON=...); RUNS, THREADS, BACKENDS and NETWORKS as in benches/bench.mjs.
 bench: setup

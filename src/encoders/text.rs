@@ -102,19 +102,24 @@ impl TextConfig {
 
     /// Creates the encoder with random weights. Fails with `config-range` on sizes that make no network.
     pub fn init(&self, device: &Device) -> Result<TextEncoder> {
+        self.init_with_table(device, device)
+    }
+
+    /// [`TextConfig::init`] with the tokens' table on a device of its own.
+    fn init_with_table(&self, device: &Device, table_device: &Device) -> Result<TextEncoder> {
         self.encoder().validate()?;
         check_range("vocab_size", self.vocab_size, 1..=4_000_000)?;
         check_range("max_position_embeddings", self.max_position_embeddings, 1..=65_536)?;
         check_range("projection_dim", self.projection_dim, 1..=16_384)?;
         let hidden = self.hidden_size;
         // 0.02: CLIP's initial deviation of both tables.
-        let table = |count| Embedding::new(count, hidden, 0.02, device);
+        let table = |count, device| Embedding::new(count, hidden, 0.02, device);
         let projection = LinearConfig::new(hidden, self.projection_dim).with_bias(false);
         Ok(TextEncoder {
             text_model: TextTransformer {
                 embeddings: TextEmbeddings {
-                    token_embedding: table(self.vocab_size),
-                    position_embedding: table(self.max_position_embeddings),
+                    token_embedding: table(self.vocab_size, table_device),
+                    position_embedding: table(self.max_position_embeddings, device),
                 },
                 encoder: self.encoder().init(device),
                 final_layer_norm: LayerNorm::new(hidden, self.layer_norm_eps, device),
@@ -167,8 +172,11 @@ struct TextEmbeddings {
 impl TextEncoder {
     /// Loads the encoder of a component folder. Names may lack their `text_model.`, as transformers 5 saves
     /// a `CLIPTextModel`.
+    ///
+    /// The tokens' table stays with the processor: a prompt reads 77 of its rows, and in full size it is larger than what a
+    /// WebGPU device need bind at once (CLIP-L's has 152 MB, `maxStorageBufferBindingSize` is 128 MiB).
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
-        let encoder = TextConfig::read(component)?.init(device)?;
+        let encoder = TextConfig::read(component)?.init_with_table(device, &table_device(device))?;
         let source = component.tensors()?;
         if encoder.text_projection.is_none() && source.shape("final_layer_norm.weight").is_some() {
             let text_model = weights::apply(encoder.text_model, source.as_ref(), "")?;
@@ -226,11 +234,15 @@ impl TextEncoder {
             .collect::<Result<Vec<i32>>>()?;
 
         let embeddings = &self.text_model.embeddings;
-        let device = embeddings.token_embedding.weight.val().device();
+        let table_device = embeddings.token_embedding.weight.val().device();
         let ids: Vec<i32> = input_ids.iter().flatten().map(|id| *id as i32).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, tokens]), &device);
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, tokens]), &table_device);
         let positions = embeddings.position_embedding.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
+        let device = positions.device();
         let mut embedded = embeddings.token_embedding.forward(ids);
+        if device != table_device {
+            embedded = Tensor::from_data(embedded.into_data(), &device);
+        }
         if let Some((token, embeds)) = replaced {
             embedded = replace(embedded, input_ids, token, embeds)?;
         }
@@ -280,6 +292,17 @@ impl TextEncoder {
             )
         })
     }
+}
+
+/// Where the tokens' table of an encoder on `device` lies.
+#[cfg(feature = "cpu")]
+fn table_device(_: &Device) -> Device {
+    Device::flex()
+}
+
+#[cfg(not(feature = "cpu"))]
+fn table_device(device: &Device) -> Device {
+    device.clone()
 }
 
 /// `embedded` `[batch, tokens, hidden]` with `embeds` `[batch, width]` and zeros wherever `input_ids` is `token`.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -242,89 +242,6 @@ pub fn pictures_of(tensor: Tensor<4>) -> Result<Vec<image::RgbImage>> {
         .collect())
 }
 
-/// A line of a photograph folder's `metadata.jsonl`.
-#[derive(Debug, Deserialize)]
-struct Photograph {
-    file_name: PathBuf,
-    #[serde(default)]
-    text: String,
-    #[serde(default)]
-    people: Vec<Person>,
-    #[serde(default)]
-    identity: u64,
-}
-
-/// Reads a folder of photographs with `metadata.jsonl` (`file_name`, and where known `text`, `identity` and `people`
-/// with `face_box` and `landmarks` in pixels; what `facestudio synth` writes is such a folder). Each is cut to its middle square and scaled to `size`.
-///
-/// Without segmentation at hand a face's map is the ellipse in its box, and a person's the same ellipse.
-pub fn photographs(folder: &Path, size: usize) -> Result<Pictures> {
-    let path = folder.join("metadata.jsonl");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(path.display(), &e))?;
-    let rows = text
-        .lines()
-        .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str::<Photograph>(line).map_err(|e| {
-                Error::input(
-                    "metadata",
-                    format!("{} line {}: {e}", path.display(), i + 1),
-                    "each line is an object with \"file_name\"",
-                )
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let made = rows.into_par_iter().map(|row| photograph(folder, row, size)).collect::<Result<Vec<_>>>()?;
-    let mut pictures = Pictures::new(size);
-    made.into_iter().try_for_each(|picture| pictures.push(picture))?;
-    if pictures.is_empty() {
-        return Err(Error::input("no-pictures", format!("{} lists no picture", path.display()), ""));
-    }
-    Ok(pictures)
-}
-
-fn photograph(folder: &Path, row: Photograph, size: usize) -> Result<OwnedPicture> {
-    let path = folder.join(&row.file_name);
-    let picture = image::open(&path).map_err(|e| {
-        Error::input("image-format", format!("{}: {e}", path.display()), "use PNG, JPEG or WebP pictures")
-    })?;
-    let picture = picture.to_rgb8();
-    let side = picture.width().min(picture.height());
-    let (left, top) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
-    let square = image::imageops::crop_imm(&picture, left, top, side, side).to_image();
-    let scaled =
-        image::imageops::resize(&square, size as u32, size as u32, image::imageops::FilterType::Triangle);
-    let scale = size as f32 / side.max(1) as f32;
-    let place = |[x, y]: [f32; 2]| [(x - left as f32) * scale, (y - top as f32) * scale];
-    let people: Vec<Person> = row
-        .people
-        .iter()
-        .map(|person| {
-            let [x0, y0, x1, y1] = person.face_box;
-            let ([x0, y0], [x1, y1]) = (place([x0, y0]), place([x1, y1]));
-            Person { face_box: [x0, y0, x1, y1], landmarks: person.landmarks.map(place) }
-        })
-        .collect();
-    let mut faces = vec![0; size * size];
-    for (k, person) in people.iter().enumerate() {
-        let [x0, y0, x1, y1] = person.face_box;
-        for (p, value) in faces.iter_mut().enumerate() {
-            let (x, y) = ((p % size) as f32 + 0.5, (p / size) as f32 + 0.5);
-            let dx = (2.0 * x - x0 - x1) / (x1 - x0).max(1.0);
-            let dy = (2.0 * y - y0 - y1) / (y1 - y0).max(1.0);
-            if dx * dx + dy * dy <= 1.0 {
-                *value = k as u8 + 1;
-            }
-        }
-    }
-    Ok(OwnedPicture {
-        rgb: scaled.into_raw(),
-        people: faces.clone(),
-        faces,
-        meta: Meta { caption: row.text, people, identity: row.identity },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,27 +269,6 @@ mod tests {
         let picture = second.get(299);
         assert_eq!((picture.rgb[0], picture.people[0], picture.faces[15]), (43, 1, 2));
         assert_eq!(picture.meta.caption, "picture 299");
-    }
-
-    #[test]
-    fn a_folder_of_the_renderer_is_a_folder_of_photographs() {
-        use crate::synth::{Scene, SceneOptions, dataset, render};
-        let folder = tempfile::tempdir().unwrap();
-        let options =
-            SceneOptions { people: [0.0, 0.0, 1.0, 0.0], non_human_fraction: 0.0, ..SceneOptions::default() };
-        let scene = Scene::random(1, 4, &options);
-        let rendered = render(&scene, 96);
-        rendered.image.save(folder.path().join("a.png")).unwrap();
-        let line = dataset::record(&scene, &rendered, "a.png", &[]).to_string();
-        std::fs::write(folder.path().join("metadata.jsonl"), line).unwrap();
-        let read = photographs(folder.path(), 48).unwrap();
-        let meta = read.get(0).meta;
-        assert_eq!(meta.caption, rendered.caption);
-        assert_eq!(meta.people.len(), 2);
-        for (read, drawn) in meta.people.iter().zip(&rendered.people) {
-            assert_eq!(read.face_box, drawn.face_box.map(|v| v / 2.0));
-            assert_eq!(read.landmarks, drawn.landmarks.map(|point| point.map(|v| v / 2.0)));
-        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::synth::{self, Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
 
 use super::Setup;
-use super::data::{Meta, OwnedPicture, Person, Pictures, photographs};
+use super::data::{Meta, OwnedPicture, Person, Pictures};
+use super::photographs::photographs;
 use super::run::Event;
 
 /// Rendered pictures of the stages that learn to draw, where `--pictures` does not say.
@@ -19,7 +20,7 @@ const VERSION: u32 = 2;
 /// What the generating stages train on: `--data`, or portraits of one to three people and some other pictures.
 pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
     match &setup.data {
-        Some(folder) => photographs(folder, size),
+        Some(folder) => photographs(folder, size, log),
         None => {
             let count = setup.pictures.unwrap_or(PORTRAITS);
             scenes(setup, "portraits", size, count, &portrait_options(), log)

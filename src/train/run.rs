@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::Backend;
 use super::checkpoint::{self, Progress};
@@ -26,6 +26,9 @@ pub struct Options {
     pub batch: usize,
     /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
     pub accumulate: u32,
+    /// Whether what element-wise operations gave is computed again when gradients are, instead of being kept for it: less
+    /// memory, more time, the same numbers.
+    pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// Steps over which the rate rises linearly from 0.
@@ -49,6 +52,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// The backend's device, recording gradients as the options say.
+    pub fn device(&self) -> Result<Device> {
+        let device = self.backend.device()?;
+        Ok(if self.gradient_checkpointing { device.gradient_checkpointing() } else { device })
+    }
+
     /// A run in `folder` with the defaults of every stage.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -56,6 +65,7 @@ impl Options {
             backend: Backend::Cpu,
             batch: 16,
             accumulate: 1,
+            gradient_checkpointing: false,
             lr: 4e-4,
             warmup: 100,
             steps: None,

@@ -51,17 +51,25 @@ fn assert_all_close(ours: &Tensors, io: &Tensors, prefix: &str) {
 
 #[test]
 fn two_steps_of_a_unet_are_pytorchs() {
-    let device = Device::flex().autodiff();
+    two_steps(&Device::flex().autodiff());
+}
+
+#[test]
+fn two_steps_are_pytorchs_with_activations_computed_again() {
+    two_steps(&Device::flex().autodiff().gradient_checkpointing());
+}
+
+fn two_steps(device: &Device) {
     let unet = fixture("unet/sd1");
     let io = io(&fixture("train"));
-    let mut model = UNet2DConditionModel::load(&Component::new(&unet, ""), &device).unwrap();
+    let mut model = UNet2DConditionModel::load(&Component::new(&unet, ""), device).unwrap();
     let config =
         AdamWConfig { beta_2: 0.99, weight_decay: 0.1, max_grad_norm: 1.0, ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config);
-    let sample = io.tensor::<5>("sample", &device).unwrap();
-    let noise = io.tensor::<5>("noise", &device).unwrap();
-    let timestep = io.tensor::<2>("timestep", &device).unwrap();
-    let condition = io.tensor::<4>("condition", &device).unwrap();
+    let sample = io.tensor::<5>("sample", device).unwrap();
+    let noise = io.tensor::<5>("noise", device).unwrap();
+    let timestep = io.tensor::<2>("timestep", device).unwrap();
+    let condition = io.tensor::<4>("condition", device).unwrap();
     for step in 0..2 {
         let noise_pred = model.forward(
             sample.clone().narrow(0, step, 1).squeeze_dim(0),

@@ -37,7 +37,7 @@ pub struct Args {
     /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
     #[arg(long)]
     n_tokens: Option<usize>,
-    /// Folder of photographs with a metadata.jsonl; without it, portraits are rendered.
+    /// Folder of photographs with a metadata.jsonl, or FFHQ's; without it, portraits are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
     /// Folder for checkpoints, loss curves, sample sheets and rendered pictures.
@@ -58,6 +58,9 @@ pub struct Args {
     /// Batches of a step, whose gradients are averaged: a larger batch in the memory of a smaller one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: u32,
+    /// Compute what element-wise operations gave again for the gradients instead of keeping it: less memory, more time.
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Peak learning rate.
     #[arg(long)]
     lr: Option<f64>,
@@ -144,6 +147,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         backend,
         batch: args.batch.unwrap_or(0),
         accumulate: args.accumulate,
+        gradient_checkpointing: args.gradient_checkpointing,
         lr: args.lr.unwrap_or(0.0),
         steps: args.steps,
         minutes: args.minutes,

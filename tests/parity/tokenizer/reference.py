@@ -113,6 +113,8 @@ def save(folder, vocabulary, merges, files, special):
 
 
 if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
+        TEXTS += json.loads(Path(sys.argv[2]).read_text())
     save(Path(sys.argv[1]), *openai_vocabulary(), {}, {})
     sys.exit()
 
