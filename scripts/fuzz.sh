@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-600}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo +nightly fuzz list)
+[ ${#targets[@]} -gt 0 ] || targets=($(cargo +nightly fuzz list))
 
 corpus=fuzz/corpus
 for target in "${targets[@]}"; do mkdir -p "$corpus/$target"; done

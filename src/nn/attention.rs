@@ -25,16 +25,18 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
     {
         return out;
     }
+    let attend = |query, bias| {
+        let options = AttentionModuleOptions::default();
+        module::attention(query, key.clone(), value.clone(), None, bias, options)
+    };
     let [batch, heads, queries, _] = query.dims();
     let rows = query_chunk(batch * heads * key.dims()[2]);
     if rows >= queries {
-        return module::attention(query, key, value, None, bias, AttentionModuleOptions::default());
+        return attend(query, bias);
     }
     let chunk = |start| {
-        let rows = rows.min(queries - start);
-        let of = |x: &Tensor<4>| x.clone().narrow(2, start, rows);
-        let options = AttentionModuleOptions::default();
-        module::attention(of(&query), key.clone(), value.clone(), None, bias.as_ref().map(of), options)
+        let of = |x: &Tensor<4>| x.clone().narrow(2, start, rows.min(queries - start));
+        attend(of(&query), bias.as_ref().map(of))
     };
     Tensor::cat((0..queries).step_by(rows).map(chunk).collect(), 2)
 }
