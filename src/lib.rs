@@ -15,7 +15,6 @@
 pub mod error;
 
 pub mod condition;
-#[cfg(feature = "cpu")]
 mod kernels;
 pub mod nn;
 pub mod request;

@@ -1,78 +1,147 @@
-//! Our own kernels for the CPU, behind the layers of `nn`: f32 on burn's `flex` backend, where no gradient is
-//! recorded.
+//! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32),
+//! and on WebGPU (f32 and f16).
 //!
 //! Each function computes what burn's own operations do, and returns `None` where it does not apply — another backend,
-//! another type of number, a tensor that records gradients — so that the layer goes on with those. Inputs are read where
-//! they lie, weights in the layout of checkpoints: nothing is repacked, and nothing is kept between calls.
-//!
-//! With the feature `rayon` the work is shared out to all processors; results do not depend on how many.
+//! another type of number, a tensor that records gradients, a layout that a kernel does not read — so that the layer goes
+//! on with those. Sizes are looked at here: the kernels rely on them.
 
-mod activation;
-mod attention;
-mod conv;
-mod linear;
-mod norm;
-mod product;
-mod simd;
+#[cfg(feature = "cpu")]
+mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 
-use burn::backend::{BackendTensor, DispatchTensorKind, Flex};
-use burn::tensor::{DType, Tensor, TensorData};
-use burn_flex::FlexTensor;
+use burn::tensor::Tensor;
 
-/// The tensor as flex holds it; `None` if it is another backend's, records gradients or is not f32.
-fn strided<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
-    match x.clone().into_dispatch().kind {
-        DispatchTensorKind::Flex(BackendTensor::Float(x)) if x.dtype() == DType::F32 => Some(x),
-        _ => None,
+/// What the first backend makes of it that the tensors are of.
+macro_rules! first {
+    ($name:ident $arguments:tt; $($backend:ident if $feature:literal),+) => {{
+        $(
+            #[cfg(feature = $feature)]
+            if let Some(out) = $backend::$name $arguments {
+                return Some(out);
+            }
+        )+
+        None
+    }};
+    ($name:ident $arguments:tt) => {
+        first!($name $arguments; cpu if "cpu", gpu if "gpu")
+    };
+}
+
+/// Sizes of a convolution, NCHW with square kernels; those of the input as it is seen.
+#[derive(Debug, Clone, Copy)]
+struct Geometry {
+    batch: usize,
+    channels_in: usize,
+    channels_out: usize,
+    height: usize,
+    width: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+}
+
+impl Geometry {
+    /// Height and width of the output.
+    fn output(&self) -> [usize; 2] {
+        [self.height, self.width].map(|side| (side + 2 * self.padding - self.kernel) / self.stride + 1)
     }
 }
 
-/// As [`strided`], its elements in order.
-fn flex<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
-    strided(x).map(|x| x.to_contiguous())
+/// Sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    dim: usize,
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(values, shape)))
+/// How a convolution looks at its input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub stride: usize,
+    pub padding: usize,
+    /// The size at which the input is seen, if not its own: upsampled by a whole factor (nearest neighbour), without what is
+    /// beyond this size.
+    pub seen: Option<[usize; 2]>,
 }
 
-/// `x`: `[n, in, h, w]`, `weight`: `[out, in, k, k]`, `bias`: `[out]` → `[n, out, h', w']`, as burn's `conv2d` of one
-/// group.
+/// `x`: `[n, in, h, w]`, `weight`: `[out, in, k, k]`, `bias`: `[out]`, `added`: `[n, out, h', w']` or `[n, out, 1, 1]` →
+/// `[n, out, h', w']`, as burn's `conv2d` of one group. On the CPU without `seen` and `added` only.
 pub(crate) fn conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
     bias: Option<&Tensor<1>>,
-    stride: usize,
-    padding: usize,
+    window: Window,
+    added: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
     let [batch, channels_in, height, width] = x.dims();
     let [channels_out, _, kernel, _] = weight.dims();
     let fits = weight.dims() == [channels_out, channels_in, kernel, kernel] && holds(bias, channels_out);
-    if !fits || x.dims().contains(&0) || height + 2 * padding < kernel || width + 2 * padding < kernel {
+    let Window { stride, padding, seen } = window;
+    let [seen_height, seen_width] = seen.unwrap_or([height, width]);
+    if !fits
+        || x.dims().contains(&0)
+        || seen_height.min(seen_width) + 2 * padding < kernel
+        || seen_height * seen_width == 0
+    {
         return None;
     }
-    let geometry =
-        conv::Geometry { batch, channels_in, channels_out, height, width, kernel, stride, padding };
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
-    let out = conv::conv2d(x.as_slice()?, weight.as_slice()?, slice(&bias)?, geometry);
-    let [height, width] = geometry.output();
-    Some(tensor(out, [batch, channels_out, height, width]))
+    let geometry = Geometry {
+        batch,
+        channels_in,
+        channels_out,
+        height: seen_height,
+        width: seen_width,
+        kernel,
+        stride,
+        padding,
+    };
+    let [height_out, width_out] = geometry.output();
+    let addable = |added: &Tensor<4>| {
+        let [n, out, h, w] = added.dims();
+        [n, out] == [batch, channels_out] && ([h, w] == [1, 1] || [h, w] == [height_out, width_out])
+    };
+    if !added.is_none_or(addable) {
+        return None;
+    }
+    #[cfg(feature = "cpu")]
+    if seen.is_none()
+        && added.is_none()
+        && let Some(out) = cpu::conv2d(x, weight, bias, geometry)
+    {
+        return Some(out);
+    }
+    first!(conv2d(x, weight, bias, geometry, added); gpu if "gpu")
 }
 
-/// `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[.., out]`.
+/// `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]`, `added`: `[.., out]` → `[.., out]`. On the CPU without `added`
+/// only.
 pub(crate) fn linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
+    added: Option<&Tensor<D>>,
 ) -> Option<Tensor<D>> {
-    let mut shape = x.dims();
+    let shape = x.dims();
     let [to, from] = weight.dims();
     if shape[D - 1] != from || shape.contains(&0) || !holds(bias, to) {
         return None;
     }
-    shape[D - 1] = to;
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
-    Some(tensor(linear::linear(x.as_slice()?, weight.as_slice()?, slice(&bias)?, [from, to]), shape))
+    let mut shape_out = shape;
+    shape_out[D - 1] = to;
+    if added.is_some_and(|added| added.dims() != shape_out) {
+        return None;
+    }
+    #[cfg(feature = "cpu")]
+    if added.is_none()
+        && let Some(out) = cpu::linear(x, weight, bias)
+    {
+        return Some(out);
+    }
+    first!(linear(x, weight, bias, added); gpu if "gpu")
 }
 
 /// `query`: `[batch, heads, queries, dim]`, `key` and `value`: `[batch, heads, keys, dim]` → `[batch, heads, queries,
@@ -84,11 +153,7 @@ pub(crate) fn attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -
     if !fits || batch * heads * queries * keys * dim == 0 {
         return None;
     }
-    let sizes = attention::Sizes { batch, heads, queries, keys, dim };
-    let (query, key, value) = (strided(query)?, strided(key)?, strided(value)?);
-    let out = attention::attention(Heads::of(&query)?, Heads::of(&key)?, Heads::of(&value)?, sizes);
-    let out = FlexTensor::from_data(TensorData::new(out, [batch, queries, heads, dim]));
-    Some(Tensor::from_primitive::<Flex>(out.permute(&[0, 2, 1, 3])))
+    first!(attention(query, key, value, Sizes { batch, heads, queries, keys, dim }))
 }
 
 /// Group normalisation of `x`: `[n, c, h, w]`, followed by SiLU if `silu`.
@@ -100,51 +165,57 @@ pub(crate) fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Option<Tensor<4>> {
-    let shape @ [_, channels, height, width] = x.dims();
+    let shape @ [_, channels, _, _] = x.dims();
     let fits =
         channels.is_multiple_of(groups) && holds(Some(weight), channels) && holds(Some(bias), channels);
     if !fits || shape.contains(&0) {
         return None;
     }
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
-    let sizes = norm::Groups { channels, groups, positions: height * width, eps: eps as f32, silu };
-    Some(tensor(norm::group_norm(x.as_slice()?, weight.as_slice()?, bias.as_slice()?, sizes), shape))
+    first!(group_norm(x, weight, bias, groups, eps, silu))
+}
+
+/// Layer normalisation of `x` over its last dimension. On the CPU burn's own does.
+pub(crate) fn layer_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    eps: f64,
+) -> Option<Tensor<D>> {
+    let shape = x.dims();
+    if shape.contains(&0) || !holds(Some(weight), shape[D - 1]) || !holds(Some(bias), shape[D - 1]) {
+        return None;
+    }
+    first!(layer_norm(x, weight, bias, eps); gpu if "gpu")
 }
 
 /// Root-mean-square normalisation of `x`: `[n, c, h, w]` over its channels.
 pub(crate) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
-    let shape @ [_, channels, height, width] = x.dims();
+    let shape @ [_, channels, _, _] = x.dims();
     let fits = holds(Some(weight), channels) && holds(Some(bias), channels);
     if !fits || shape.contains(&0) {
         return None;
     }
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
-    let out = norm::rms_norm(x.as_slice()?, weight.as_slice()?, bias.as_slice()?, height * width, eps as f32);
-    Some(tensor(out, shape))
+    first!(rms_norm(x, weight, bias, eps))
 }
 
 /// `x · σ(x)`.
 pub(crate) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    elementwise(x, &activation::Silu)
+    first!(silu(x))
 }
 
 /// The exact GELU, `x · Φ(x)`.
 pub(crate) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    elementwise(x, &activation::Gelu)
+    first!(gelu(x))
 }
 
 /// `x · σ(1.702 x)`.
 pub(crate) fn quick_gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    elementwise(x, &activation::QuickGelu)
+    first!(quick_gelu(x))
 }
 
-/// `max(x, 0)`.
+/// `max(x, 0)`. On WebGPU burn's own does.
 pub(crate) fn relu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    elementwise(x, &activation::Relu)
-}
-
-fn elementwise<const D: usize>(x: &Tensor<D>, map: &impl simd::Map) -> Option<Tensor<D>> {
-    Some(tensor(activation::elementwise(flex(x)?.as_slice()?, map), x.dims()))
+    first!(relu(x); cpu if "cpu")
 }
 
 /// `a · GELU(g)` of `x = [a, g]` along the last dimension, which is halved.
@@ -153,87 +224,13 @@ pub(crate) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
     if batch * tokens * width == 0 || !width.is_multiple_of(2) {
         return None;
     }
-    Some(tensor(activation::geglu(flex(x)?.as_slice()?, width / 2), [batch, tokens, width / 2]))
+    first!(geglu(x))
 }
 
-/// Whether the tensor, if any, is of that size: the kernels rely on it.
+/// Whether the tensor, if any, is of that size.
 fn holds(x: Option<&Tensor<1>>, size: usize) -> bool {
     x.is_none_or(|x| x.dims() == [size])
 }
 
-/// `None` only if there is a tensor that is not flex's.
-fn optional(x: Option<&Tensor<1>>) -> Option<Option<FlexTensor>> {
-    x.map_or(Some(None), |x| flex(x).map(Some))
-}
-
-fn slice(x: &Option<FlexTensor>) -> Option<Option<&[f32]>> {
-    x.as_ref().map_or(Some(None), |x| x.as_slice().map(Some))
-}
-
-/// `[batch, heads, tokens, dim]`, of which each token's `dim` floats lie side by side.
-#[derive(Clone, Copy)]
-struct Heads<'a> {
-    values: &'a [f32],
-    batch: usize,
-    head: usize,
-    token: usize,
-}
-
-impl<'a> Heads<'a> {
-    /// `None` where a token's floats do not lie side by side.
-    fn of(x: &'a FlexTensor) -> Option<Self> {
-        let layout = x.layout();
-        let &[batch, head, token, 1] = layout.strides() else { return None };
-        let [batch, head, token] = [batch, head, token].map(|stride| usize::try_from(stride).ok());
-        let values = &x.storage::<f32>()[layout.start_offset()..];
-        Some(Self { values, batch: batch?, head: head?, token: token? })
-    }
-
-    /// From the first float of a token on.
-    fn from(&self, batch: usize, head: usize, token: usize) -> &'a [f32] {
-        &self.values[batch * self.batch + head * self.head + token * self.token..]
-    }
-}
-
-/// The values, once all of them are written through [`Shared`]: no zeros were written first.
-///
-/// # Safety
-/// `values` has room for `count` floats, and all of them have been written.
-unsafe fn written(mut values: Vec<f32>, count: usize) -> Vec<f32> {
-    // SAFETY: as the caller's.
-    unsafe { values.set_len(count) };
-    values
-}
-
-/// A buffer that tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: tasks on several threads write disjoint parts, while the owner of the buffer waits for them.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// A method, so that closures capture the whole, which is `Sync`.
-    fn get(self) -> *mut f32 {
-        self.0
-    }
-}
-
-/// Calls `task` for 0 to `count`, on all processors where that is worth while; each takes about `operations`.
-fn for_each(count: usize, operations: usize, task: impl Fn(usize) + Send + Sync) {
-    /// Below this many operations, handing work to other threads costs more than it saves.
-    #[cfg(feature = "rayon")]
-    const WORTH: usize = 1 << 20;
-    #[cfg(feature = "rayon")]
-    if count > 1 && count.saturating_mul(operations) > WORTH {
-        use rayon::prelude::*;
-        return (0..count).into_par_iter().for_each(task);
-    }
-    let _ = operations;
-    (0..count).for_each(task);
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests;

@@ -1,16 +1,34 @@
-//! Every kernel against burn's own operations, over shapes that vary in every dimension: below, at and above the widths of
-//! vectors, panels and blocks.
+//! Every kernel on every backend against burn's own operations on the CPU, over shapes that vary in every dimension: below,
+//! at and above the widths of vectors, panels, blocks and tiles.
 
 use std::cell::Cell;
 
-use burn::tensor::{Device, Tensor, TensorData, Tolerance, activation as stock, module, ops};
+use burn::tensor::{DType, Device, Tensor, TensorData, Tolerance, activation as stock, module, ops};
 
 use super::*;
 use crate::nn::{merge_heads, split_heads};
 use crate::sampling::NoiseSource;
 
+/// The devices whose kernels are tried; inputs and burn's results are made on the first.
+fn devices() -> Vec<Device> {
+    vec![
+        Device::flex(),
+        #[cfg(feature = "gpu")]
+        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+    ]
+}
+
+/// Whether it is the CPU, whose kernels take shapes that those of WebGPU leave to burn.
+fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+fn on<const D: usize>(device: &Device, x: &Tensor<D>) -> Tensor<D> {
+    x.clone().to_device(device)
+}
+
 /// Standard normal numbers, other ones at each call and the same ones in each run of a test.
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+pub(super) fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     thread_local!(static CALLS: Cell<u64> = const { Cell::new(0) });
     let call = CALLS.replace(CALLS.get() + 1);
     NoiseSource::new(0).tensor(call, shape, &Device::flex())
@@ -20,7 +38,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 /// root of their terms, so rounding is normal with a deviation of ε · depth / √6, 2.4·10⁻⁸ · depth; tolerated are eight of
 /// the difference's deviations, since millions of numbers are compared.
 #[track_caller]
-fn assert_close<const D: usize>(ours: Tensor<D>, stock: Tensor<D>, depth: usize) {
+pub(super) fn assert_close<const D: usize>(ours: Tensor<D>, stock: Tensor<D>, depth: usize) {
     assert_eq!(ours.dims(), stock.dims());
     let tolerance = Tolerance::rel_abs(2e-6, 2e-6 + 3e-7 * depth as f32);
     ours.into_data().assert_approx_eq::<f32>(&stock.into_data(), tolerance);
@@ -41,13 +59,28 @@ fn conv2d_is_burns() {
                 let weight = random([channels_out, channels_in, kernel, kernel]);
                 let bias = (cases % 2 == 0).then(|| random([channels_out]));
                 let options = ops::ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
-                let ours = conv2d(&x, &weight, bias.as_ref(), stride, padding).unwrap();
-                assert_close(ours, module::conv2d(x, weight, bias, options), channels_in * kernel * kernel);
+                let stock = module::conv2d(x.clone(), weight.clone(), bias.clone(), options);
+                for device in devices() {
+                    let bias = bias.as_ref().map(|bias| on(&device, bias));
+                    let window = Window { stride, padding, seen: None };
+                    let ours = conv2d(&on(&device, &x), &on(&device, &weight), bias.as_ref(), window, None);
+                    assert_close(ours.unwrap(), stock.clone(), channels_in * kernel * kernel);
+                }
                 cases += 1;
             }
         }
     }
     assert!(cases > 200);
+}
+
+#[track_caller]
+fn linear_is_close<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) {
+    let stock = module::linear(x.clone(), weight.clone().transpose(), bias.cloned());
+    for device in devices() {
+        let bias = bias.map(|bias| on(&device, bias));
+        let ours = linear(&on(&device, x), &on(&device, weight), bias.as_ref(), None).unwrap();
+        assert_close(ours, stock.clone(), weight.dims()[1]);
+    }
 }
 
 #[test]
@@ -57,16 +90,20 @@ fn linear_is_burns() {
             for to in [1, 2, 5, 6, 7, 12, 33, 200] {
                 let (x, weight) = (random([tokens, from]), random([to, from]));
                 let bias = (i % 2 == 0).then(|| random([to]));
-                let ours = linear(&x, &weight, bias.as_ref()).unwrap();
-                assert_close(ours, module::linear(x, weight.transpose(), bias), from);
+                linear_is_close(&x, &weight, bias.as_ref());
             }
         }
     }
-    let (x, weight) = (random([2, 3, 5]), random([4, 5]));
-    assert_close(linear(&x, &weight, None).unwrap(), module::linear(x, weight.transpose(), None), 5);
-    // A view whose elements are not in order.
-    let (x, weight) = (random([5, 9]).transpose(), random([4, 5]));
-    assert_close(linear(&x, &weight, None).unwrap(), module::linear(x, weight.transpose(), None), 5);
+    linear_is_close(&random([2, 3, 5]), &random([4, 5]), None);
+    // Enough for the larger tiles, with edges.
+    linear_is_close(&random([1030, 40]), &random([1030, 40]), Some(&random([1030])));
+    linear_is_close(&random([2050, 33]), &random([2051, 33]), None);
+    // Views whose elements are not in order: a matrix, and feature maps seen as tokens.
+    linear_is_close(&random([5, 9]).transpose(), &random([4, 5]), None);
+    for (images, channels, positions) in [(2, 5, 12), (1, 8, 64), (3, 33, 4), (2, 6, 9)] {
+        let x = random([images, channels, positions]).swap_dims(1, 2);
+        linear_is_close(&x, &random([7, channels]), Some(&random([7])));
+    }
 }
 
 /// Attention's depth for [`assert_close`]: that of its scores, and the largest of them times the largest value. A score `s`
@@ -78,30 +115,48 @@ fn score_depth(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> usize {
     dim + (largest(scores) * largest(v.clone())) as usize
 }
 
+/// On every device that takes these heads, as they lie and with heads put together again.
+#[track_caller]
+fn attention_is_close(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, split: Option<usize>) {
+    let stock = module::attention(q.clone(), k.clone(), v.clone(), None, None, Default::default());
+    let depth = score_depth(q, k, v);
+    for device in devices() {
+        // Moving a view to a device puts its elements in order: heads are split again.
+        let [q, k, v] = [q, k, v].map(|x| match split {
+            Some(heads) => split_heads(on(&device, &merge_heads(x.clone())), heads),
+            None => on(&device, x),
+        });
+        let ours = attention(&q, &k, &v);
+        if !is_cpu(&device) && !q.dims()[3].is_multiple_of(4) {
+            assert!(ours.is_none());
+            continue;
+        }
+        let ours = ours.unwrap();
+        assert_close(merge_heads(ours.clone()), merge_heads(stock.clone()), depth);
+        assert_close(ours, stock.clone(), depth);
+    }
+}
+
 #[test]
 fn attention_is_burns() {
-    for (batch, heads, dim) in [(1, 1, 1), (2, 1, 5), (1, 3, 8), (2, 2, 32), (1, 2, 40)] {
-        for queries in [1, 3, 8, 16, 17, 40] {
-            for keys in [1, 4, 5, 16, 77] {
-                let stock = |q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>| {
-                    let options = ops::AttentionModuleOptions::default();
-                    module::attention(q.clone(), k.clone(), v.clone(), None, None, options)
-                };
+    for (batch, heads, dim) in
+        [(1, 1, 1), (2, 1, 5), (1, 3, 8), (2, 2, 32), (1, 2, 40), (2, 1, 64), (1, 1, 80), (1, 2, 160)]
+    {
+        for queries in [1, 3, 8, 16, 17, 40, 65] {
+            for keys in [1, 4, 5, 16, 33, 77] {
                 let heads_of = |tokens| split_heads(random([batch, tokens, heads * dim]) * 2.0, heads);
-                let (q, k, v) = (heads_of(queries), heads_of(keys), heads_of(keys));
-                let depth = score_depth(&q, &k, &v);
-                assert_close(attention(&q, &k, &v).unwrap(), stock(&q, &k, &v), depth);
-                let merged = merge_heads(attention(&q, &k, &v).unwrap());
-                assert_close(merged, merge_heads(stock(&q, &k, &v)), depth);
+                attention_is_close(&heads_of(queries), &heads_of(keys), &heads_of(keys), Some(heads));
                 let of = |tokens| random([batch, heads, tokens, dim]);
-                let (q, k, v) = (of(queries), of(keys), of(keys));
-                assert_close(attention(&q, &k, &v).unwrap(), stock(&q, &k, &v), score_depth(&q, &k, &v));
+                attention_is_close(&of(queries), &of(keys), &of(keys), None);
             }
         }
     }
     // A view whose tokens are not side by side is left to burn.
-    let (q, k) = (random([1, 2, 3, 4]), random([1, 2, 4, 3]).swap_dims(2, 3));
-    assert!(attention(&q, &k, &k).is_none());
+    for device in devices() {
+        let q = on(&device, &random([1, 2, 3, 4]));
+        let k = on(&device, &random([1, 2, 4, 3])).swap_dims(2, 3);
+        assert!(attention(&q, &k, &k).is_none());
+    }
 }
 
 #[test]
@@ -110,7 +165,10 @@ fn attention_bears_large_scores() {
     let k = random([1, 1, 9, 8]) * 100.0;
     let v = random([1, 1, 9, 8]);
     let stock = module::attention(q.clone(), k.clone(), v.clone(), None, None, Default::default());
-    assert_close(attention(&q, &k, &v).unwrap(), stock, 64);
+    for device in devices() {
+        let ours = attention(&on(&device, &q), &on(&device, &k), &on(&device, &v)).unwrap();
+        assert_close(ours, stock.clone(), 64);
+    }
 }
 
 /// Group normalisation in f64, and every element's group's deviation: in f32 burn's own mean of 20,000 numbers around 30
@@ -155,16 +213,37 @@ fn norms_are_burns() {
             let (weight, bias) = (random([channels]), random([channels]));
             let per_channel = |x: &Tensor<1>| x.clone().reshape([1, channels, 1, 1]);
             let eps = 1e-5;
-            let ours = |silu| group_norm(&x, &weight, &bias, groups, eps, silu).unwrap();
             let (expected, spread) = exact_group_norm(&x, &weight, &bias, groups, eps);
-            // The mean of numbers around 30 is known to some 2·10⁻⁶ only, whatever their spread; dividing by a small
-            // spread magnifies that. So both sides are compared in units of `x`.
-            assert_close(ours(false) * spread.clone(), expected.clone() * spread.clone(), 100);
-            assert_close(ours(true) * spread.clone(), stock::silu(expected) * spread, 100);
-
             let scale = (x.clone().square().mean_dim(1) + eps).sqrt().recip();
-            let expected = x.clone() * scale * per_channel(&weight) + per_channel(&bias);
-            assert_close(rms_norm(&x, &weight, &bias, eps).unwrap(), expected, 10);
+            let root_mean_square = x.clone() * scale * per_channel(&weight) + per_channel(&bias);
+            for device in devices() {
+                let [weight, bias] = [&weight, &bias].map(|x| on(&device, x));
+                let x = on(&device, &x);
+                let ours = |silu| group_norm(&x, &weight, &bias, groups, eps, silu).unwrap();
+                // The mean of numbers around 30 is known to some 2·10⁻⁶ only, whatever their spread; dividing by a
+                // small spread magnifies that. So both sides are compared in units of `x`.
+                let in_units = |ours: Tensor<4>| ours.to_device(&Device::flex()) * spread.clone();
+                assert_close(in_units(ours(false)), expected.clone() * spread.clone(), 100);
+                assert_close(in_units(ours(true)), stock::silu(expected.clone()) * spread.clone(), 100);
+                let ours = rms_norm(&x, &weight, &bias, eps).unwrap();
+                assert_close(ours, root_mean_square.clone(), 10);
+            }
+        }
+    }
+}
+
+#[test]
+fn layer_norm_is_burns() {
+    for (rows, length) in [(1, 2), (3, 5), (70, 64), (2, 320), (5, 1280)] {
+        let (x, weight, bias) = (random([1, rows, length]) * 3.0 + 2.0, random([length]), random([length]));
+        let stock = module::layer_norm(x.clone(), weight.clone(), Some(bias.clone()), 1e-5);
+        for device in devices() {
+            let ours = layer_norm(&on(&device, &x), &on(&device, &weight), &on(&device, &bias), 1e-5);
+            if is_cpu(&device) {
+                assert!(ours.is_none(), "burn's is used");
+            } else {
+                assert_close(ours.unwrap(), stock.clone(), 10);
+            }
         }
     }
 }
@@ -176,38 +255,104 @@ fn activations_are_burns() {
         (-2003..2004).map(|i| i as f32 * 0.05).collect::<Vec<_>>().as_slice(),
         &Device::flex(),
     );
-    let close = |ours: Option<Tensor<1>>, stock: Tensor<1>| {
-        let tolerance = Tolerance::rel_abs(1e-6, 1e-6);
-        ours.unwrap().into_data().assert_approx_eq::<f32>(&stock.into_data(), tolerance);
-    };
-    close(silu(&x), stock::silu(x.clone()));
-    close(gelu(&x), stock::gelu(x.clone()));
-    close(quick_gelu(&x), x.clone() * stock::sigmoid(x.clone() * 1.702));
-    close(relu(&x), stock::relu(x.clone()));
-    // What has gone wrong stays visible.
-    let nan = Tensor::<1>::from_floats([f32::NAN], &Device::flex());
-    for act in [silu, gelu, quick_gelu] {
-        assert!(act(&nan).unwrap().into_scalar::<f32>().is_nan());
+    for device in devices() {
+        let close = |act: fn(&Tensor<1>) -> Option<Tensor<1>>, stock: Tensor<1>| {
+            let tolerance = Tolerance::rel_abs(1e-6, 1e-6);
+            let ours = act(&on(&device, &x)).unwrap();
+            ours.into_data().assert_approx_eq::<f32>(&stock.into_data(), tolerance);
+        };
+        close(silu, stock::silu(x.clone()));
+        close(gelu, stock::gelu(x.clone()));
+        close(quick_gelu, x.clone() * stock::sigmoid(x.clone() * 1.702));
+        if !is_cpu(&device) {
+            assert!(relu(&on(&device, &x)).is_none(), "burn's is used");
+            continue;
+        }
+        close(relu, stock::relu(x.clone()));
+        // What has gone wrong stays visible. (A GPU need not know NaN.)
+        let nan = Tensor::<1>::from_floats([f32::NAN], &device);
+        for act in [silu, gelu, quick_gelu] {
+            assert!(act(&nan).unwrap().into_scalar::<f32>().is_nan());
+        }
     }
     for (batch, tokens, width) in [(1, 1, 1), (2, 3, 5), (1, 70, 300), (1, 3, 8195)] {
         let x = random([batch, tokens, 2 * width]);
         let (value, gate) = (x.clone().narrow(2, 0, width), x.clone().narrow(2, width, width));
-        assert_close(geglu(&x).unwrap(), value * stock::gelu(gate), 4);
+        let stock = value * stock::gelu(gate);
+        for device in devices() {
+            assert_close(geglu(&on(&device, &x)).unwrap(), stock.clone(), 4);
+        }
     }
 }
 
 #[test]
 fn gradients_and_other_numbers_are_left_to_burn() {
-    let device = Device::flex();
     let x = random([1, 2, 3, 4]);
     assert!(silu(&x).is_some());
     assert!(silu(&x.clone().cast(DType::F16)).is_none());
     #[cfg(feature = "train")]
     {
-        let recorded = Tensor::<4>::ones([1, 2, 3, 4], &device.clone().autodiff());
+        let device = Device::flex().autodiff();
+        let recorded = Tensor::<4>::ones([1, 2, 3, 4], &device);
         assert!(silu(&recorded).is_none());
-        let weight = Tensor::<2>::ones([5, 4], &device.autodiff()).require_grad();
-        assert!(linear(&x, &weight, None).is_none());
+        let weight = Tensor::<2>::ones([5, 4], &device).require_grad();
+        assert!(linear(&x, &weight, None, None).is_none());
+    }
+}
+
+/// A 3×3 convolution that keeps the size.
+const WHOLE: Window = Window { stride: 1, padding: 1, seen: None };
+
+/// What kernels of WebGPU do in one pass; on the CPU it is left to the layers.
+#[test]
+fn fused_is_one_after_the_other() {
+    for (batch, channels_in, channels_out, height, width) in
+        [(1, 1, 1, 1, 1), (2, 3, 5, 4, 4), (1, 8, 33, 5, 3), (2, 4, 8, 16, 10)]
+    {
+        let x = random([batch, channels_in, height, width]);
+        let weight = random([channels_out, channels_in, 3, 3]);
+        let bias = random([channels_out]);
+        let options = ops::ConvOptions::new([1; 2], [1; 2], [1, 1], 1);
+        let conv = |x| module::conv2d(x, weight.clone(), Some(bias.clone()), options.clone());
+        let (same, channels) =
+            (random([batch, channels_out, height, width]), random([batch, channels_out, 1, 1]));
+        let twice = crate::nn::upsample_nearest(x.clone(), 2);
+        let odd = [2 * height - 1, 2 * width - 1];
+        let dropped = twice.clone().slice([0..batch, 0..channels_in, 0..odd[0], 0..odd[1]]);
+        for device in devices() {
+            let [weight, same, channels] = [&weight, &same, &channels].map(|x| on(&device, x));
+            let (x, bias) = (on(&device, &x), on(&device, &bias));
+            let fused = |seen, added: Option<&Tensor<4>>| {
+                conv2d(&x, &weight, Some(&bias), Window { seen, ..WHOLE }, added)
+            };
+            let cases = [
+                (fused(None, Some(&same)), conv(on(&Device::flex(), &x)) + on(&Device::flex(), &same)),
+                (
+                    fused(None, Some(&channels)),
+                    conv(on(&Device::flex(), &x)) + on(&Device::flex(), &channels),
+                ),
+                (fused(Some([2 * height, 2 * width]), None), conv(twice.clone())),
+                (fused(Some(odd), None), conv(dropped.clone())),
+            ];
+            for (ours, stock) in cases {
+                if is_cpu(&device) {
+                    assert!(ours.is_none());
+                } else {
+                    assert_close(ours.unwrap(), stock, 9 * channels_in);
+                }
+            }
+            assert!(fused(None, Some(&random([1, 1, 1, 1]))).is_none() || channels_out == 1, "no such shape");
+        }
+    }
+    let (x, weight, added) = (random([2, 9, 12]), random([20, 12]), random([2, 9, 20]));
+    let stock = module::linear(x.clone(), weight.clone().transpose(), None) + added.clone();
+    for device in devices() {
+        let ours = linear(&on(&device, &x), &on(&device, &weight), None, Some(&on(&device, &added)));
+        if is_cpu(&device) {
+            assert!(ours.is_none());
+        } else {
+            assert_close(ours.unwrap(), stock.clone(), 12);
+        }
     }
 }
 
@@ -216,47 +361,15 @@ fn gradients_and_other_numbers_are_left_to_burn() {
 fn what_does_not_fit_is_left_to_burn() {
     let x = random([1, 4, 5, 5]);
     let (three, four) = (random([3]), random([4]));
-    assert!(conv2d(&x, &random([4, 2, 3, 3]), None, 1, 1).is_none(), "two groups");
-    assert!(conv2d(&x, &random([4, 4, 3, 1]), None, 1, 1).is_none(), "not square");
-    assert!(conv2d(&x, &random([4, 4, 3, 3]), Some(&three), 1, 1).is_none());
-    assert!(conv2d(&x, &random([4, 4, 7, 7]), None, 1, 0).is_none());
-    assert!(linear(&x, &random([2, 6]), None).is_none());
-    assert!(linear(&x, &random([2, 5]), Some(&three)).is_none());
+    assert!(conv2d(&x, &random([4, 2, 3, 3]), None, WHOLE, None).is_none(), "two groups");
+    assert!(conv2d(&x, &random([4, 4, 3, 1]), None, WHOLE, None).is_none(), "not square");
+    assert!(conv2d(&x, &random([4, 4, 3, 3]), Some(&three), WHOLE, None).is_none());
+    assert!(conv2d(&x, &random([4, 4, 7, 7]), None, Window { padding: 0, ..WHOLE }, None).is_none());
+    assert!(linear(&x, &random([2, 6]), None, None).is_none());
+    assert!(linear(&x, &random([2, 5]), Some(&three), None).is_none());
     assert!(group_norm(&x, &four, &four, 3, 1e-5, false).is_none());
     assert!(group_norm(&x, &three, &four, 2, 1e-5, false).is_none());
     assert!(rms_norm(&x, &four, &three, 1e-5).is_none());
     assert!(attention(&x, &x, &random([1, 4, 6, 5])).is_none());
     assert!(attention(&x, &random([1, 4, 5, 6]), &random([1, 4, 5, 6])).is_none());
-}
-
-/// The plain vectors of processors without our instructions compute the same.
-#[test]
-fn plain_vectors_agree() {
-    use super::product::{Left, product};
-    use super::simd::{Base, Simd};
-
-    let lanes = 2 * Base::LANES;
-    for (rows, depth) in [(1, 1), (4, 3), (5, 9), (11, 30)] {
-        let left = random([rows, depth]);
-        let panel = random([depth, lanes]);
-        let start = random([rows]);
-        let values = |x: Tensor<2>| x.into_data().try_into_vec::<f32>().unwrap();
-        let (a, b) = (values(left.clone()), values(panel.clone()));
-        let c = start.clone().into_data().try_into_vec::<f32>().unwrap();
-        let mut out = vec![0.0; rows * lanes];
-        let left_matrix = Left { from: a.as_ptr(), row: depth, step: 1 };
-        // SAFETY: sizes are the buffers'.
-        unsafe {
-            product::<Base>(left_matrix, [rows, depth], b.as_ptr(), c.as_ptr(), out.as_mut_ptr(), lanes);
-        }
-        let expected = left.matmul(panel) + start.reshape([rows, 1]);
-        assert_close(tensor(out, [rows, lanes]), expected, depth);
-    }
-    for x in [-90.0_f32, -20.0, -1.5, -0.01, 0.0, 0.3, 1.0, 7.7, 60.0] {
-        let mut out = [0.0; 4];
-        // SAFETY: four lanes.
-        unsafe { Base::store(out.as_mut_ptr(), Base::exp(Base::splat(x))) };
-        let expected = x.max(-87.33).exp();
-        assert!((out[2] - expected).abs() <= 3e-7 * expected, "e^{x}: {} {expected}", out[2]);
-    }
 }

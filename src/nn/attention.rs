@@ -1,6 +1,5 @@
 use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
 
-#[cfg(feature = "cpu")]
 use crate::kernels;
 
 /// `[batch, tokens, heads · dim]` → `[batch, heads, tokens, dim]`.
@@ -19,7 +18,6 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 ///
 /// `bias`, if any, is added to the scores and must be `[batch, heads, queries, keys]`.
 pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
-    #[cfg(feature = "cpu")]
     if bias.is_none()
         && let Some(out) = kernels::attention(&query, &key, &value)
     {

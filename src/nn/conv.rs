@@ -1,9 +1,8 @@
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
+use burn::tensor::{DType, Device, Tensor, module, ops::ConvOptions};
 
-use super::uniform_fan_in;
-#[cfg(feature = "cpu")]
-use crate::kernels;
+use super::{uniform_fan_in, upsample_nearest};
+use crate::kernels::{self, Window};
 
 /// Sizes of a [`Conv2d`].
 #[derive(Debug, Clone, Copy)]
@@ -72,20 +71,48 @@ pub struct Conv2d {
 impl Conv2d {
     /// `[n, in, h, w]` → `[n, out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype = x.dtype();
-        let weight = self.weight.val().cast(dtype);
-        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
-        #[cfg(feature = "cpu")]
-        if self.groups == 1
-            && let Some(out) = kernels::conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)
-        {
+        if let Some(out) = self.fused(&x, None, None) {
             return out;
         }
+        let (weight, bias) = self.cast(x.dtype());
         module::conv2d(
             x,
             weight,
             bias,
             ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups),
         )
+    }
+
+    /// As `forward`, and `added`: `[n, out, h', w']` or `[n, out, 1, 1]`.
+    pub fn forward_added(&self, x: Tensor<4>, added: Tensor<4>) -> Tensor<4> {
+        self.fused(&x, None, Some(&added)).unwrap_or_else(|| self.forward(x) + added)
+    }
+
+    /// As `forward` of `x` upsampled by a whole factor (nearest neighbour), without what is beyond `[height, width]`: the
+    /// factor is the smallest that reaches it.
+    pub fn forward_upsampled(&self, x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+        if let Some(out) = self.fused(&x, Some([height, width]), None) {
+            return out;
+        }
+        let [n, channels, h, w] = x.dims();
+        let factor = height.div_ceil(h);
+        let mut x = upsample_nearest(x, factor);
+        if [height, width] != [factor * h, factor * w] {
+            x = x.slice([0..n, 0..channels, 0..height, 0..width]);
+        }
+        self.forward(x)
+    }
+
+    fn fused(&self, x: &Tensor<4>, seen: Option<[usize; 2]>, added: Option<&Tensor<4>>) -> Option<Tensor<4>> {
+        if self.groups != 1 {
+            return None;
+        }
+        let (weight, bias) = self.cast(x.dtype());
+        let window = Window { stride: self.stride, padding: self.padding, seen };
+        kernels::conv2d(x, &weight, bias.as_ref(), window, added)
+    }
+
+    fn cast(&self, dtype: DType) -> (Tensor<4>, Option<Tensor<1>>) {
+        (self.weight.val().cast(dtype), self.bias.as_ref().map(|b| b.val().cast(dtype)))
     }
 }

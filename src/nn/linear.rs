@@ -1,8 +1,7 @@
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Int, Tensor, module};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, module};
 
 use super::{lazy, uniform_fan_in};
-#[cfg(feature = "cpu")]
 use crate::kernels;
 
 /// Sizes of a [`Linear`].
@@ -45,14 +44,21 @@ pub struct Linear {
 impl Linear {
     /// `[.., in]` → `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let dtype = x.dtype();
-        let weight = self.weight.val().cast(dtype);
-        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
-        #[cfg(feature = "cpu")]
-        if let Some(out) = kernels::linear(&x, &weight, bias.as_ref()) {
+        let (weight, bias) = self.cast(x.dtype());
+        if let Some(out) = kernels::linear(&x, &weight, bias.as_ref(), None) {
             return out;
         }
         module::linear(x, weight.transpose(), bias)
+    }
+
+    /// As `forward`, and `added`: `[.., out]`.
+    pub fn forward_added<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> Tensor<D> {
+        let (weight, bias) = self.cast(x.dtype());
+        kernels::linear(&x, &weight, bias.as_ref(), Some(&added)).unwrap_or_else(|| self.forward(x) + added)
+    }
+
+    fn cast(&self, dtype: DType) -> (Tensor<2>, Option<Tensor<1>>) {
+        (self.weight.val().cast(dtype), self.bias.as_ref().map(|b| b.val().cast(dtype)))
     }
 }
 

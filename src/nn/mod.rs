@@ -17,7 +17,6 @@ pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
 
-#[cfg(feature = "cpu")]
 use crate::kernels;
 
 /// Uniform initialisation in ±1/√fan_in, PyTorch's default for linear and convolution layers.
@@ -68,7 +67,6 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation element-wise.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        #[cfg(feature = "cpu")]
         if let Some(out) = match self {
             Self::Silu => kernels::silu(&x),
             Self::Gelu => kernels::gelu(&x),

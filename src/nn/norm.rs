@@ -2,7 +2,6 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::{DType, Device, Tensor, module};
 
 use super::{Activation, lazy};
-#[cfg(feature = "cpu")]
 use crate::kernels;
 
 fn ones(size: usize, device: &Device) -> Param<Tensor<1>> {
@@ -45,7 +44,6 @@ impl GroupNorm {
 
     fn normalise(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
-        #[cfg(feature = "cpu")]
         if let Some(out) =
             kernels::group_norm(&x, &self.weight.val(), &self.bias.val(), self.groups, self.eps, silu)
         {
@@ -81,6 +79,9 @@ impl LayerNorm {
 
     /// `[.., dim]` → the same shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let Some(out) = kernels::layer_norm(&x, &self.weight.val(), &self.bias.val(), self.eps) {
+            return out;
+        }
         let dtype = x.dtype();
         let x = x.cast(DType::F32);
         module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.eps).cast(dtype)
@@ -107,7 +108,6 @@ impl RmsNorm {
     /// `[n, c, h, w]` → the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, c, _, _] = x.dims();
-        #[cfg(feature = "cpu")]
         if let Some(out) = kernels::rms_norm(&x, &self.weight.val(), &self.bias.val(), self.eps) {
             return out;
         }

@@ -187,11 +187,11 @@ impl Attention {
         }
     }
 
-    /// Self-attention, `[batch, positions, channels]` → the same shape.
-    pub fn self_attention(&self, x: Tensor<3>) -> Tensor<3> {
+    /// Self-attention of `x` added to `residual`, both `[batch, positions, channels]`.
+    pub fn self_attention(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let key_value = self.key_value(x.clone(), &self.to_k, &self.to_v);
         let attended = self.attend(self.query(x), &key_value);
-        self.to_out[0].forward(attended)
+        self.to_out[0].forward_added(attended, residual)
     }
 
     /// What this layer's cross-attention attends to under a condition: made once, since no latents enter it.
@@ -221,11 +221,12 @@ impl Attention {
         }
     }
 
-    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add.
+    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add; added to
+    /// `residual`.
     ///
-    /// `x`: `[batch, height · width, channels]`, positions row-major at the size that `context` was made for →
-    /// the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
-    pub fn cross_attention(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
+    /// `x` and `residual`: `[batch, height · width, channels]`, positions row-major at the size that `context` was made
+    /// for → the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
+    pub fn cross_attention(&self, x: Tensor<3>, context: &CrossContext, residual: Tensor<3>) -> Tensor<3> {
         let query = self.query(x.clone());
         let attend = |identity: &Weighted| {
             let attended = self.attend(query.clone(), &identity.key_value);
@@ -241,7 +242,7 @@ impl Attention {
                 sum = sum + attend(identity) * adapter.scale;
             }
         }
-        self.to_out[0].forward(sum)
+        self.to_out[0].forward_added(sum, residual)
     }
 
     /// `[batch, tokens, context_channels]` → the context's keys and values by two layers.

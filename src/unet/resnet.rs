@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::UNet2DConditionConfig;
-use crate::nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, LinearConfig, upsample_nearest};
+use crate::nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, LinearConfig};
 
 /// Two normalised 3×3 convolutions with the timestep embedding added between them, and a shortcut.
 #[derive(Module, Debug)]
@@ -47,16 +47,16 @@ impl ResnetBlock2D {
     /// `x`: `[batch, channels_in, h, w]`; `temb`: `[batch, time_embed_dim]`, activated →
     /// `[batch, channels_out, h, w]`.
     pub fn forward(&self, x: Tensor<4>, temb: &Tensor<2>) -> Tensor<4> {
-        let hidden = self.conv1.forward(self.norm1.activated(x.clone(), self.act));
         let shift = self.time_emb_proj.forward(temb.clone());
         let [batch, channels] = shift.dims();
-        let hidden = hidden + shift.reshape([batch, channels, 1, 1]);
-        let hidden = self.conv2.forward(self.norm2.activated(hidden, self.act));
+        let hidden = self.norm1.activated(x.clone(), self.act);
+        let hidden = self.conv1.forward_added(hidden, shift.reshape([batch, channels, 1, 1]));
+        let hidden = self.norm2.activated(hidden, self.act);
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        shortcut + hidden
+        self.conv2.forward_added(hidden, shortcut)
     }
 }
 
@@ -94,12 +94,7 @@ impl Upsample2D {
     ///
     /// For an odd target diffusers interpolates to that size, pixel `i` from `⌊i·h/(2h−1)⌋ = ⌊i/2⌋`: doubling and
     /// dropping the last row is the same.
-    pub fn forward(&self, x: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
-        let [batch, channels, h, w] = x.dims();
-        let mut x = upsample_nearest(x, 2);
-        if (height, width) != (2 * h, 2 * w) {
-            x = x.slice([0..batch, 0..channels, 0..height, 0..width]);
-        }
-        self.conv.forward(x)
+    pub fn forward(&self, x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+        self.conv.forward_upsampled(x, size)
     }
 }

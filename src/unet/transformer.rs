@@ -92,9 +92,9 @@ impl BasicTransformerBlock {
 
     /// `[batch, positions, channels]` → the same shape.
     pub fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
-        let x = self.attn1.self_attention(self.norm1.forward(x.clone())) + x;
-        let x = self.attn2.cross_attention(self.norm2.forward(x.clone()), context) + x;
-        self.ff.forward(self.norm3.forward(x.clone())) + x
+        let x = self.attn1.self_attention(self.norm1.forward(x.clone()), x);
+        let x = self.attn2.cross_attention(self.norm2.forward(x.clone()), context, x);
+        self.ff.forward(self.norm3.forward(x.clone()), x)
     }
 }
 
@@ -117,9 +117,9 @@ impl FeedForward {
         }
     }
 
-    /// `[batch, positions, channels]` → the same shape.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.net.2.forward(self.net.0.forward(x))
+    /// Of `x`, added to `residual`, both `[batch, positions, channels]`.
+    pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.net.2.forward_added(self.net.0.forward(x), residual)
     }
 }
 
@@ -134,7 +134,6 @@ impl GeGlu {
     /// `[batch, positions, channels]` → `[batch, positions, inner]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let projected = self.proj.forward(x);
-        #[cfg(feature = "cpu")]
         if let Some(out) = crate::kernels::geglu(&projected) {
             return out;
         }

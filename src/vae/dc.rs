@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_CHANNELS, MAX_LAYERS, MAX_LEVELS, conv3};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, BatchNorm, Conv2d, RmsNorm, upsample_nearest};
+use crate::nn::{Activation, BatchNorm, Conv2d, RmsNorm};
 
 /// One value for every level, or one a level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -476,7 +476,8 @@ impl UpBlock {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = if self.interpolate {
-            self.conv.forward(upsample_nearest(x.clone(), 2))
+            let [_, _, height, width] = x.dims();
+            self.conv.forward_upsampled(x.clone(), [2 * height, 2 * width])
         } else {
             pixel_shuffle(self.conv.forward(x.clone()))
         };

@@ -9,7 +9,6 @@ use super::{MAX_CHANNELS, MAX_LAYERS, MAX_LEVELS, Moments, conv3, range};
 use crate::error::{Error, Result};
 use crate::nn::{
     Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, LinearConfig, attention, merge_heads, split_heads,
-    upsample_nearest,
 };
 use crate::weights::{TensorSource, apply};
 
@@ -347,7 +346,8 @@ impl Decoder {
         for block in &self.up_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
             for upsampler in &block.upsamplers {
-                x = upsampler.conv.forward(upsample_nearest(x, 2));
+                let [_, _, height, width] = x.dims();
+                x = upsampler.conv.forward_upsampled(x, [2 * height, 2 * width]);
             }
         }
         self.conv_out.forward(self.conv_norm_out.activated(x, Activation::Silu))
@@ -406,11 +406,12 @@ struct ResnetBlock {
 impl ResnetBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let h = self.conv1.forward(self.norm1.activated(x.clone(), self.act));
-        let h = self.conv2.forward(self.norm2.activated(h, self.act));
-        match &self.conv_shortcut {
-            Some(conv) => conv.forward(x) + h,
-            None => x + h,
-        }
+        let h = self.norm2.activated(h, self.act);
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        self.conv2.forward_added(h, shortcut)
     }
 }
 

@@ -2,27 +2,7 @@
 
 use super::product::{Left, product};
 use super::simd::{Simd, Task, dispatch, panel};
-use super::{Shared, for_each, written};
-
-/// Sizes of a convolution, NCHW with square kernels.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Geometry {
-    pub batch: usize,
-    pub channels_in: usize,
-    pub channels_out: usize,
-    pub height: usize,
-    pub width: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub padding: usize,
-}
-
-impl Geometry {
-    /// Height and width of the output.
-    pub fn output(&self) -> [usize; 2] {
-        [self.height, self.width].map(|side| (side + 2 * self.padding - self.kernel) / self.stride + 1)
-    }
-}
+use super::{Geometry, Shared, for_each, written};
 
 /// Panels that share one gathering: the weights then pass the cache once for all of them.
 const GROUP: usize = 4;

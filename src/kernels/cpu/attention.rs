@@ -2,17 +2,7 @@
 
 use super::product::{Left, product};
 use super::simd::{Simd, Task, dispatch, panel};
-use super::{Heads, Shared, for_each, written};
-
-/// Sizes of an attention.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    pub batch: usize,
-    pub heads: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub dim: usize,
-}
+use super::{Heads, Shared, Sizes, for_each, written};
 
 /// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`.
 pub(super) fn attention(query: Heads, key: Heads, value: Heads, sizes: Sizes) -> Vec<f32> {

@@ -1,0 +1,195 @@
+//! The kernels for the CPU, in our own SIMD: f32 on burn's `flex` backend. Inputs are read where they lie, weights in the
+//! layout of checkpoints: nothing is repacked, and nothing is kept between calls.
+//!
+//! With the feature `rayon` the work is shared out to all processors; results do not depend on how many.
+
+mod activation;
+mod attention;
+mod conv;
+mod linear;
+mod norm;
+mod product;
+mod simd;
+
+use burn::backend::{BackendTensor, DispatchTensorKind, Flex};
+use burn::tensor::{DType, Tensor, TensorData};
+use burn_flex::FlexTensor;
+
+use super::{Geometry, Sizes};
+
+/// The tensor as flex holds it; `None` if it is another backend's, records gradients or is not f32.
+fn strided<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
+    match x.clone().into_dispatch().kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(x)) if x.dtype() == DType::F32 => Some(x),
+        _ => None,
+    }
+}
+
+/// As [`strided`], its elements in order.
+fn flex<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
+    strided(x).map(|x| x.to_contiguous())
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(values, shape)))
+}
+
+pub(super) fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    geometry: Geometry,
+) -> Option<Tensor<4>> {
+    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
+    let out = conv::conv2d(x.as_slice()?, weight.as_slice()?, slice(&bias)?, geometry);
+    let [height, width] = geometry.output();
+    Some(tensor(out, [geometry.batch, geometry.channels_out, height, width]))
+}
+
+pub(super) fn linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    let mut shape = x.dims();
+    let [to, from] = weight.dims();
+    shape[D - 1] = to;
+    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
+    Some(tensor(linear::linear(x.as_slice()?, weight.as_slice()?, slice(&bias)?, [from, to]), shape))
+}
+
+pub(super) fn attention(
+    query: &Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    sizes: Sizes,
+) -> Option<Tensor<4>> {
+    let Sizes { batch, heads, queries, dim, .. } = sizes;
+    let (query, key, value) = (strided(query)?, strided(key)?, strided(value)?);
+    let out = attention::attention(Heads::of(&query)?, Heads::of(&key)?, Heads::of(&value)?, sizes);
+    let out = FlexTensor::from_data(TensorData::new(out, [batch, queries, heads, dim]));
+    Some(Tensor::from_primitive::<Flex>(out.permute(&[0, 2, 1, 3])))
+}
+
+pub(super) fn group_norm(
+    x: &Tensor<4>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Option<Tensor<4>> {
+    let shape @ [_, channels, height, width] = x.dims();
+    let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
+    let sizes = norm::Groups { channels, groups, positions: height * width, eps: eps as f32, silu };
+    Some(tensor(norm::group_norm(x.as_slice()?, weight.as_slice()?, bias.as_slice()?, sizes), shape))
+}
+
+pub(super) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
+    let shape @ [_, _, height, width] = x.dims();
+    let (x, weight, bias) = (flex(x)?, flex(weight)?, flex(bias)?);
+    let out = norm::rms_norm(x.as_slice()?, weight.as_slice()?, bias.as_slice()?, height * width, eps as f32);
+    Some(tensor(out, shape))
+}
+
+pub(super) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    elementwise(x, &activation::Silu)
+}
+
+pub(super) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    elementwise(x, &activation::Gelu)
+}
+
+pub(super) fn quick_gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    elementwise(x, &activation::QuickGelu)
+}
+
+pub(super) fn relu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    elementwise(x, &activation::Relu)
+}
+
+fn elementwise<const D: usize>(x: &Tensor<D>, map: &impl simd::Map) -> Option<Tensor<D>> {
+    Some(tensor(activation::elementwise(flex(x)?.as_slice()?, map), x.dims()))
+}
+
+pub(super) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
+    let [batch, tokens, width] = x.dims();
+    Some(tensor(activation::geglu(flex(x)?.as_slice()?, width / 2), [batch, tokens, width / 2]))
+}
+
+/// `None` only if there is a tensor that is not flex's.
+fn optional(x: Option<&Tensor<1>>) -> Option<Option<FlexTensor>> {
+    x.map_or(Some(None), |x| flex(x).map(Some))
+}
+
+fn slice(x: &Option<FlexTensor>) -> Option<Option<&[f32]>> {
+    x.as_ref().map_or(Some(None), |x| x.as_slice().map(Some))
+}
+
+/// `[batch, heads, tokens, dim]`, of which each token's `dim` floats lie side by side.
+#[derive(Clone, Copy)]
+struct Heads<'a> {
+    values: &'a [f32],
+    batch: usize,
+    head: usize,
+    token: usize,
+}
+
+impl<'a> Heads<'a> {
+    /// `None` where a token's floats do not lie side by side.
+    fn of(x: &'a FlexTensor) -> Option<Self> {
+        let layout = x.layout();
+        let &[batch, head, token, 1] = layout.strides() else { return None };
+        let [batch, head, token] = [batch, head, token].map(|stride| usize::try_from(stride).ok());
+        let values = &x.storage::<f32>()[layout.start_offset()..];
+        Some(Self { values, batch: batch?, head: head?, token: token? })
+    }
+
+    /// From the first float of a token on.
+    fn from(&self, batch: usize, head: usize, token: usize) -> &'a [f32] {
+        &self.values[batch * self.batch + head * self.head + token * self.token..]
+    }
+}
+
+/// The values, once all of them are written through [`Shared`]: no zeros were written first.
+///
+/// # Safety
+/// `values` has room for `count` floats, and all of them have been written.
+unsafe fn written(mut values: Vec<f32>, count: usize) -> Vec<f32> {
+    // SAFETY: as the caller's.
+    unsafe { values.set_len(count) };
+    values
+}
+
+/// A buffer that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: tasks on several threads write disjoint parts, while the owner of the buffer waits for them.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// A method, so that closures capture the whole, which is `Sync`.
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Calls `task` for 0 to `count`, on all processors where that is worth while; each takes about `operations`.
+fn for_each(count: usize, operations: usize, task: impl Fn(usize) + Send + Sync) {
+    /// Below this many operations, handing work to other threads costs more than it saves.
+    #[cfg(feature = "rayon")]
+    const WORTH: usize = 1 << 20;
+    #[cfg(feature = "rayon")]
+    if count > 1 && count.saturating_mul(operations) > WORTH {
+        use rayon::prelude::*;
+        return (0..count).into_par_iter().for_each(task);
+    }
+    let _ = operations;
+    (0..count).for_each(task);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Attention without a matrix of scores.
+
+use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch, unroll};
+
+/// Queries, and keys, of a tile.
+const TILE: usize = 32;
+/// Invocations of a workgroup: each makes 4×4 scores of a tile.
+const THREADS: usize = TILE * TILE / 16;
+/// Dimensions of a head for which a workgroup's memory (11.5 KiB and 32 bytes a dimension) suffices everywhere.
+const LARGEST_HEAD: usize = 160;
+
+/// Sizes of an attention, and how far images, heads and tokens of query, key and value are apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub heads: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub dim: usize,
+    pub strides: [[usize; 3]; 3],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Attention {
+    dim: usize,
+    number: Number,
+}
+
+impl Attention {
+    /// Rows of the output that an invocation holds, and fours of columns of each: those that leave the fewest invocations
+    /// without work.
+    fn share(&self) -> [usize; 2] {
+        let fours = |rows: &usize| (self.dim / 4).div_ceil(Self::across(*rows));
+        let rows = [4, 2, 8].into_iter().min_by_key(|rows| rows * fours(rows)).unwrap_or(4);
+        [rows, fours(&rows)]
+    }
+
+    fn across(rows: usize) -> usize {
+        THREADS * rows / TILE
+    }
+}
+
+impl Kernel for Attention {
+    const TEXT: &'static str = include_str!("attention.wgsl");
+    const SIZES: &'static [&'static str] = &[
+        "heads",
+        "queries",
+        "keys",
+        "query_image",
+        "query_head",
+        "query_token",
+        "key_image",
+        "key_head",
+        "key_token",
+        "value_image",
+        "value_head",
+        "value_token",
+    ];
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        let [rows, fours] = self.share();
+        let number = |n: usize| n.to_string();
+        let number_type = self.number.wgsl();
+        // The last fours of a row may lie beyond it: they repeat its last one, and are not written.
+        let four = |j: usize| format!("min(column + {j}u * ACROSS, DIM_FOURS - 1u)");
+        let values =
+            unroll(fours, |j| format!("        let value_{j} = value_tile[j * DIM_FOURS + {}];", four(j)));
+        let weights = unroll(rows, |i| {
+            format!("        let weight_{i} = scores[(row + {i}u) * (TILE + 1u) + first + j];")
+        });
+        let sums = unroll(rows * fours, |n| {
+            let (i, j) = (n / fours, n % fours);
+            format!("        sum_{n} += weight_{i} * value_{j};")
+        });
+        let finish = unroll(rows * fours, |n| {
+            let (i, j) = (n / fours, n % fours);
+            format!(
+                "  if first_query + row + {i}u < sizes.queries && column + {j}u * ACROSS < DIM_FOURS {{
+    let token = image * sizes.queries + first_query + row + {i}u;
+    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = vec4<{number_type}>(sum_{n} / total[row + {i}u]);
+  }}"
+            )
+        });
+        vec![
+            ("tile", number(TILE)),
+            ("threads", number(THREADS)),
+            ("dim", number(self.dim)),
+            ("rows", number(rows)),
+            ("fours", number(fours)),
+            ("across", number(Self::across(rows))),
+            ("scale", format!("{:?}", 1.0 / (self.dim as f32).sqrt())),
+            ("zeros", unroll(rows * fours, |n| format!("  var sum_{n} = vec4<f32>();"))),
+            ("shrink", unroll(rows * fours, |n| format!("    sum_{n} *= shrink[row + {}u];", n / fours))),
+            ("multiply", values + &weights + &sums),
+            ("finish", finish),
+        ]
+    }
+}
+
+/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`. `None` where a head is too large, tokens do not begin at fours,
+/// or there are more heads or tiles than one dispatch may have.
+pub(super) fn attention(query: &Held, key: &Held, value: &Held, sizes: Sizes) -> Option<Held> {
+    let Sizes { batch, heads, queries, keys, dim, strides } = sizes;
+    let fours = dim.is_multiple_of(4) && strides.iter().flatten().all(|stride| stride.is_multiple_of(4));
+    let groups = [queries.div_ceil(TILE), batch * heads, 1];
+    if !fours || dim > LARGEST_HEAD || groups.iter().any(|groups| *groups > MOST_GROUPS) {
+        return None;
+    }
+    let out = query.room([batch, queries, heads, dim], query.number);
+    let bound = [("query", query), ("key", key), ("value", value), ("out", &out)].map(|(name, held)| Bound {
+        name,
+        held,
+        by_four: true,
+    });
+    let mut numbers = vec![heads, queries, keys];
+    numbers.extend(strides.into_iter().flatten());
+    launch(Attention { dim, number: query.number }, &bound, &numbers, groups);
+    Some(out)
+}

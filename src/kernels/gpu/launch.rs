@@ -1,0 +1,188 @@
+//! From a kernel's text to its results.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use burn::backend::{BackendTensor, Cube, DispatchTensorKind};
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::prelude::{CubeDim, ExecutionMode, KernelId};
+use burn_cubecl::cubecl::server::{CubeCount, KernelArguments, MetadataBindingInfo};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::template::{KernelSource, SourceKernel, SourceTemplate};
+use burn_cubecl::tensor::CubeTensor;
+
+/// The name of the runtime that takes WGSL.
+const RUNTIME: &str = "wgpu<wgsl>";
+/// What a tensor's memory is bound as: pages that hold several tensors cannot be bound for reading and for writing at once,
+/// and only in the browser has each tensor its own (cubecl's `exclusive_memory_only`).
+const READ: &str = if cfg!(target_family = "wasm") { "read" } else { "read_write" };
+/// Workgroups that a dimension may have (WebGPU's `maxComputeWorkgroupsPerDimension`).
+pub(super) const MOST_GROUPS: usize = 65_535;
+
+/// The types of number that kernels read and write; all of them compute in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Number {
+    F32,
+    F16,
+}
+
+impl Number {
+    pub fn wgsl(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+/// A tensor on the GPU, its elements in an order that `strides` tell.
+#[derive(Clone)]
+pub(super) struct Held {
+    tensor: CubeTensor,
+    pub number: Number,
+}
+
+impl Held {
+    /// `None` if the tensor is another backend's, records gradients, or is of a type that kernels do not read.
+    pub fn strided<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        let DispatchTensorKind::Cube(BackendTensor::Float(tensor)) = x.clone().into_dispatch().kind else {
+            return None;
+        };
+        let number = match tensor.dtype {
+            DType::F32 => Number::F32,
+            DType::F16 => Number::F16,
+            _ => return None,
+        };
+        (tensor.client.name() == RUNTIME && !tensor.meta.is_tiled()).then_some(Self { tensor, number })
+    }
+
+    /// As [`Held::strided`], its elements in order.
+    pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        let Self { tensor, number } = Self::strided(x)?;
+        Some(Self { tensor: into_contiguous(tensor), number })
+    }
+
+    /// `None` only if there is a tensor that [`Held::of`] refuses.
+    pub fn optional(x: Option<&Tensor<1>>) -> Option<Option<Self>> {
+        x.map_or(Some(None), |x| Self::of(x).map(Some))
+    }
+
+    pub fn strides(&self) -> Vec<usize> {
+        self.tensor.meta.strides().iter().copied().collect()
+    }
+
+    /// Room for a result beside this tensor, its elements in order and of this tensor's type unless `number` says otherwise.
+    pub fn room<const D: usize>(&self, shape: [usize; D], number: Number) -> Self {
+        let CubeTensor { client, device, .. } = self.tensor.clone();
+        let tensor = empty_device_contiguous_dtype(client, device, Shape::from(shape), number.dtype());
+        Self { tensor, number }
+    }
+
+    pub fn tensor<const D: usize>(self) -> Tensor<D> {
+        Tensor::from_primitive::<Cube>(self.tensor)
+    }
+
+    fn client(&self) -> Client {
+        self.tensor.client.clone()
+    }
+}
+
+/// A tensor that a kernel binds, by the name that its text has for it.
+pub(super) struct Bound<'a> {
+    pub name: &'static str,
+    pub held: &'a Held,
+    /// Read and written four elements at once; their number must be a multiple of four.
+    pub by_four: bool,
+}
+
+/// A kernel is told from others by its value: its text must follow from that.
+pub(super) trait Kernel: Clone + Debug + PartialEq + Eq + Hash + Send + Sync + 'static {
+    /// The text without its bindings, with `{{label}}` where `labels` have something to put.
+    const TEXT: &'static str;
+    /// Names of the numbers that the text finds in `sizes`.
+    const SIZES: &'static [&'static str];
+
+    fn labels(&self) -> Vec<(&'static str, String)>;
+}
+
+/// One dispatch: `tensors` are bound in their order, the results last, and `sizes` has a number for each of the kernel's
+/// names.
+pub(super) fn launch<K: Kernel>(kernel: K, tensors: &[Bound], sizes: &[usize], groups: [usize; 3]) {
+    debug_assert_eq!(sizes.len(), K::SIZES.len());
+    debug_assert!(groups.iter().all(|groups| *groups <= MOST_GROUPS));
+    let Some(first) = tensors.first() else { return };
+    let mut words: Vec<u32> = sizes.iter().map(|size| *size as u32).collect();
+    // Uniforms are read sixteen bytes at a time.
+    words.resize(words.len().next_multiple_of(4), 0);
+    let info = words.chunks_exact(2).map(|two| u64::from(two[0]) | u64::from(two[1]) << 32).collect();
+    let bound = tensors.iter().map(|bound| (bound.name, bound.held.number, bound.by_four)).collect();
+    let arguments =
+        tensors.iter().map(|bound| bound.held.tensor.handle.clone().binding()).collect::<Vec<_>>();
+    let [x, y, z] = groups.map(|groups| groups as u32);
+    first.held.client().launch(
+        Box::new(SourceKernel::new(Text { kernel, bound }, CubeDim::new_single())),
+        CubeCount::Static(x, y, z),
+        KernelArguments::new().with_buffers(arguments).with_info(MetadataBindingInfo::custom(info)),
+    );
+}
+
+/// A kernel with its bindings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Text<K> {
+    kernel: K,
+    bound: Vec<(&'static str, Number, bool)>,
+}
+
+impl<K: Kernel> Text<K> {
+    fn header(&self) -> String {
+        let mut text = String::new();
+        if self.bound.iter().any(|(_, number, _)| *number == Number::F16) {
+            text += "enable f16;\n";
+        }
+        for (i, (name, number, by_four)) in self.bound.iter().enumerate() {
+            let access = if i + 1 == self.bound.len() { "read_write" } else { READ };
+            let number = number.wgsl();
+            let element = if *by_four { format!("vec4<{number}>") } else { number.to_owned() };
+            text += &format!("@group(0) @binding({i}) var<storage, {access}> {name}: array<{element}>;\n");
+        }
+        let sizes: String = K::SIZES.iter().map(|name| format!("  {name}: u32,\n")).collect();
+        let binding = self.bound.len();
+        text += &format!(
+            "struct Sizes {{\n{sizes}}}\n@group(0) @binding({binding}) var<uniform> sizes: Sizes;\n"
+        );
+        text
+    }
+}
+
+impl<K: Kernel> KernelSource for Text<K> {
+    fn source(&self) -> SourceTemplate {
+        let template = SourceTemplate::new(self.header()).add_template(K::TEXT);
+        self.kernel
+            .labels()
+            .into_iter()
+            .fold(template, |template, (name, value)| template.register(name, value))
+    }
+
+    fn id(&self) -> KernelId {
+        // The texts keep to their tensors themselves, and all loops end.
+        KernelId::new::<Self>().info(self.clone()).mode(ExecutionMode::Unchecked)
+    }
+
+    fn lang(&self) -> &'static str {
+        "wgsl"
+    }
+}
+
+/// `line` for each of `0..count`, one below the other.
+pub(super) fn unroll(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(|i| line(i) + "\n").collect()
+}

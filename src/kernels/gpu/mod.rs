@@ -1,0 +1,139 @@
+//! The kernels for WebGPU, in WGSL: f32 or f16 in memory, f32 in registers. Each shape of a kernel is a text of its own,
+//! made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
+
+mod activation;
+mod attention;
+mod launch;
+mod norm;
+mod product;
+
+use activation::Function;
+use burn::tensor::Tensor;
+use launch::Held;
+
+use super::{Geometry, Sizes};
+
+pub(super) fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    geometry: Geometry,
+    added: Option<&Tensor<4>>,
+) -> Option<Tensor<4>> {
+    let [_, _, height, width] = x.dims();
+    let scale = geometry.height.div_ceil(height);
+    if scale != geometry.width.div_ceil(width) {
+        return None;
+    }
+    let channels = added.is_some_and(|added| added.dims()[2..] == [1, 1]) && geometry.output() != [1, 1];
+    let added = match added {
+        Some(added) if channels => product::Added::Channels(Held::of(added)?),
+        Some(added) => product::Added::Same(Held::of(added)?),
+        None => product::Added::None,
+    };
+    let (x, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::optional(bias)?);
+    Some(product::conv2d(&x, [height, width], scale, &weight, bias.as_ref(), &added, geometry)?.tensor())
+}
+
+pub(super) fn linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    added: Option<&Tensor<D>>,
+) -> Option<Tensor<D>> {
+    let mut shape = x.dims();
+    let [to, from] = weight.dims();
+    let tokens = shape[..D - 1].iter().product();
+    let (weight, bias) = (Held::of(weight)?, Held::optional(bias)?);
+    let added = match added {
+        Some(added) => product::Added::Same(Held::of(added)?),
+        None => product::Added::None,
+    };
+    // Feature maps seen as tokens are read where they lie.
+    let (x, positions) = match transposed(x)? {
+        Some((x, positions)) => (x, Some(positions)),
+        None => (Held::of(x)?, None),
+    };
+    let out = product::linear(&x, &weight, bias.as_ref(), &added, positions, [tokens, from, to])?;
+    shape[D - 1] = to;
+    Some(out.tensor::<2>().reshape(shape))
+}
+
+/// The tensor and its positions if it is `[images, positions, channels]` that lies as `[images, channels, positions]`;
+/// `None` outside if [`Held`] refuses it.
+#[expect(clippy::option_option)]
+fn transposed<const D: usize>(x: &Tensor<D>) -> Option<Option<(Held, usize)>> {
+    let held = Held::strided(x)?;
+    let shape = x.dims();
+    if D != 3 || !shape[1].is_multiple_of(4) {
+        return Some(None);
+    }
+    let lies = held.strides() == [shape[1] * shape[2], 1, shape[1]];
+    Some((lies && shape[2] > 1).then(|| (held, shape[1])))
+}
+
+pub(super) fn attention(
+    query: &Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    sizes: Sizes,
+) -> Option<Tensor<4>> {
+    let held = [Held::strided(query)?, Held::strided(key)?, Held::strided(value)?];
+    let mut strides = [[0; 3]; 3];
+    for (to, held) in strides.iter_mut().zip(&held) {
+        let &[image, head, token, 1] = held.strides().as_slice() else { return None };
+        *to = [image, head, token];
+    }
+    let Sizes { batch, heads, queries, keys, dim } = sizes;
+    let sizes = attention::Sizes { batch, heads, queries, keys, dim, strides };
+    let [query, key, value] = held;
+    Some(attention::attention(&query, &key, &value, sizes)?.tensor::<4>().swap_dims(1, 2))
+}
+
+pub(super) fn group_norm(
+    x: &Tensor<4>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Option<Tensor<4>> {
+    let [batch, channels, height, width] = x.dims();
+    let sizes = norm::Groups { batch, channels, groups, size: [height, width], eps: eps as f32, silu };
+    Some(norm::group_norm(&Held::of(x)?, &Held::of(weight)?, &Held::of(bias)?, sizes)?.tensor())
+}
+
+pub(super) fn layer_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    eps: f64,
+) -> Option<Tensor<D>> {
+    let shape = x.dims();
+    let rows = shape[..D - 1].iter().product();
+    let (x, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::of(bias)?);
+    let out = norm::layer_norm(&x, &weight, &bias, [rows, shape[D - 1]], eps as f32);
+    Some(out.tensor::<2>().reshape(shape))
+}
+
+pub(super) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
+    let (held, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::of(bias)?);
+    Some(norm::rms_norm(&held, &weight, &bias, x.dims(), eps as f32)?.tensor())
+}
+
+pub(super) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    Some(activation::activation(&Held::of(x)?, Function::Silu, x.dims())?.tensor())
+}
+
+pub(super) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    Some(activation::activation(&Held::of(x)?, Function::Gelu, x.dims())?.tensor())
+}
+
+pub(super) fn quick_gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    Some(activation::activation(&Held::of(x)?, Function::QuickGelu, x.dims())?.tensor())
+}
+
+pub(super) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
+    let [batch, tokens, width] = x.dims();
+    Some(activation::activation(&Held::of(x)?, Function::GeGlu, [batch, tokens, width / 2])?.tensor())
+}

@@ -1,0 +1,170 @@
+//! Normalisation, with statistics in f32 whatever the tensors hold.
+
+use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch};
+
+/// Invocations of a workgroup that share a chunk or a row.
+const THREADS: usize = 256;
+/// Numbers of a chunk: sixteen an invocation, which stay in its registers.
+const CHUNK: usize = 16 * THREADS;
+
+fn bound<'a>(name: &'static str, held: &'a Held) -> Bound<'a> {
+    Bound { name, held, by_four: false }
+}
+
+/// Constants that texts share.
+fn shared() -> Vec<(&'static str, String)> {
+    vec![
+        ("threads", THREADS.to_string()),
+        ("chunk", CHUNK.to_string()),
+        ("each", (CHUNK / THREADS).to_string()),
+    ]
+}
+
+/// Rows as the second and third dimension of a dispatch, and how many a layer has.
+fn layered(rows: usize) -> [usize; 2] {
+    let layer = rows.min(MOST_GROUPS);
+    [layer, rows.div_ceil(layer)]
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Statistics;
+
+impl Kernel for Statistics {
+    const TEXT: &'static str = concat!(include_str!("total.wgsl"), include_str!("statistics.wgsl"));
+    const SIZES: &'static [&'static str] = &["rows", "row_layer", "length", "chunks"];
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        shared()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Normalise {
+    /// Of the f32: floats themselves are neither `Eq` nor `Hash`.
+    eps: u32,
+    silu: bool,
+    number: Number,
+}
+
+impl Kernel for Normalise {
+    const TEXT: &'static str = include_str!("group_norm.wgsl");
+    const SIZES: &'static [&'static str] =
+        &["rows", "row_layer", "length", "chunks", "groups", "group_channels", "positions"];
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        let mut labels = shared();
+        labels.push(("eps", literal(self.eps)));
+        labels.push(("number", self.number.wgsl().to_owned()));
+        labels.push(("activated", if self.silu { "y / (1.0 + exp(-y))" } else { "y" }.to_owned()));
+        labels
+    }
+}
+
+/// A number with its decimals in WGSL.
+fn literal(bits: u32) -> String {
+    format!("{:?}f", f32::from_bits(bits))
+}
+
+/// Sizes of a group normalisation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Groups {
+    pub batch: usize,
+    pub channels: usize,
+    pub groups: usize,
+    pub size: [usize; 2],
+    pub eps: f32,
+    pub silu: bool,
+}
+
+/// `x`: `[batch, channels, h, w]`, `weight` and `bias`: `[channels]`.
+pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) -> Option<Held> {
+    let Groups { batch, channels, groups, size: [height, width], eps, silu } = sizes;
+    let positions = height * width;
+    let (rows, length) = (batch * groups, channels / groups * positions);
+    let chunks = length.div_ceil(CHUNK);
+    let [layer, layers] = layered(rows);
+    if chunks > MOST_GROUPS || layers > MOST_GROUPS {
+        return None;
+    }
+    let statistics = x.room([rows, chunks, 2], Number::F32);
+    let dispatch = [chunks, layer, layers];
+    let numbers = [rows, layer, length, chunks, groups, channels / groups, positions];
+    launch(Statistics, &[bound("x", x), bound("out", &statistics)], &numbers[..4], dispatch);
+    let out = x.room([batch, channels, height, width], x.number);
+    let kernel = Normalise { eps: eps.to_bits(), silu, number: x.number };
+    let tensors = [
+        bound("x", x),
+        bound("weight", weight),
+        bound("bias", bias),
+        bound("statistics", &statistics),
+        bound("out", &out),
+    ];
+    launch(kernel, &tensors, &numbers, dispatch);
+    Some(out)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LayerNorm {
+    eps: u32,
+    number: Number,
+}
+
+/// Invocations of a workgroup for a row.
+const ROW_THREADS: usize = 64;
+
+impl Kernel for LayerNorm {
+    const TEXT: &'static str = concat!(include_str!("total.wgsl"), include_str!("layer_norm.wgsl"));
+    const SIZES: &'static [&'static str] = &["rows", "row_layer", "length"];
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("threads", ROW_THREADS.to_string()),
+            ("eps", literal(self.eps)),
+            ("number", self.number.wgsl().to_owned()),
+        ]
+    }
+}
+
+/// `x`: `rows` of `length`, `weight` and `bias`: `[length]`.
+pub(super) fn layer_norm(x: &Held, weight: &Held, bias: &Held, [rows, length]: [usize; 2], eps: f32) -> Held {
+    let out = x.room([rows, length], x.number);
+    let kernel = LayerNorm { eps: eps.to_bits(), number: x.number };
+    let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
+    let [layer, layers] = layered(rows);
+    launch(kernel, &tensors, &[rows, layer, length], [layer, layers, 1]);
+    out
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RmsNorm {
+    eps: u32,
+    number: Number,
+}
+
+impl Kernel for RmsNorm {
+    const TEXT: &'static str = include_str!("rms_norm.wgsl");
+    const SIZES: &'static [&'static str] = &["channels", "positions"];
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("threads", ROW_THREADS.to_string()),
+            ("eps", literal(self.eps)),
+            ("number", self.number.wgsl().to_owned()),
+        ]
+    }
+}
+
+/// `x`: `[batch, channels, h, w]`, over its channels; `weight` and `bias`: `[channels]`.
+pub(super) fn rms_norm(x: &Held, weight: &Held, bias: &Held, shape: [usize; 4], eps: f32) -> Option<Held> {
+    let [batch, channels, height, width] = shape;
+    let positions = height * width;
+    let groups = [positions.div_ceil(ROW_THREADS), batch, 1];
+    if groups.iter().any(|groups| *groups > MOST_GROUPS) {
+        return None;
+    }
+    let out = x.room(shape, x.number);
+    let kernel = RmsNorm { eps: eps.to_bits(), number: x.number };
+    let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
+    launch(kernel, &tensors, &[channels, positions], groups);
+    Some(out)
+}
