@@ -1,5 +1,5 @@
 //! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32),
-//! and on WebGPU (f32 and f16).
+//! and on WebGPU (f32, weights perhaps f16).
 //!
 //! Each function computes what burn's own operations do, and returns `None` where it does not apply — another backend,
 //! another type of number, a tensor that records gradients, a layout that a kernel does not read — so that the layer goes
@@ -10,7 +10,7 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 /// What the first backend makes of it that the tensors are of.
 macro_rules! first {
@@ -56,6 +56,17 @@ struct Sizes {
     queries: usize,
     keys: usize,
     dim: usize,
+}
+
+/// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, in f16 beside inputs in f32.
+pub(crate) fn takes_half(device: &Device, shape: &[usize]) -> bool {
+    #[cfg(feature = "gpu")]
+    return gpu::takes_half(device, shape);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = (device, shape);
+        false
+    }
 }
 
 /// How a convolution looks at its input.

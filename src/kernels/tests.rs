@@ -356,6 +356,39 @@ fn fused_is_one_after_the_other() {
     }
 }
 
+/// f16 weights beside f32 inputs: the result is that of the rounded weights in f32.
+#[test]
+fn weights_may_be_half() {
+    let rounded = |x: Vec<f32>| x.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect::<Vec<f32>>();
+    for device in devices() {
+        assert_eq!(takes_half(&device, &[5, 8]), !is_cpu(&device));
+        assert!(!takes_half(&device, &[5, 7]) && !takes_half(&device, &[8]));
+        for (tokens, from, to) in [(3, 4, 5), (70, 64, 33), (257, 320, 256)] {
+            let (x, weight) = (random([tokens, from]), random([to, from]).try_into_vec_as::<f32>().unwrap());
+            let data = TensorData::new(rounded(weight), [to, from]);
+            let exact = Tensor::<2>::from_data(data.clone(), &Device::flex());
+            let stock = module::linear(x.clone(), exact.clone().transpose(), None);
+            if is_cpu(&device) {
+                let half = exact.cast(DType::F16);
+                assert!(linear(&x, &half, None, None).is_none());
+                continue;
+            }
+            let half = Tensor::<2>::from_data(data.convert::<half::f16>(), (&device, DType::F16));
+            assert_eq!(half.dtype(), DType::F16);
+            assert_close(linear(&on(&device, &x), &half, None, None).unwrap(), stock, from);
+        }
+        let (x, weight) = (random([2, 4, 9, 7]), random([12, 4, 3, 3]).try_into_vec_as::<f32>().unwrap());
+        let data = TensorData::new(rounded(weight), [12, 4, 3, 3]);
+        let options = ops::ConvOptions::new([1; 2], [1; 2], [1, 1], 1);
+        let exact = Tensor::from_data(data.clone(), &Device::flex());
+        let stock = module::conv2d(x.clone(), exact, None, options);
+        if !is_cpu(&device) {
+            let half = Tensor::<4>::from_data(data.convert::<half::f16>(), (&device, DType::F16));
+            assert_close(conv2d(&on(&device, &x), &half, None, WHOLE, None).unwrap(), stock, 36);
+        }
+    }
+}
+
 /// Kernels trust their sizes: what does not fit must not reach them.
 #[test]
 fn what_does_not_fit_is_left_to_burn() {

@@ -1,5 +1,5 @@
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, module, ops::ConvOptions};
+use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
 
 use super::{uniform_fan_in, upsample_nearest};
 use crate::kernels::{self, Window};
@@ -74,7 +74,9 @@ impl Conv2d {
         if let Some(out) = self.fused(&x, None, None) {
             return out;
         }
-        let (weight, bias) = self.cast(x.dtype());
+        let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype);
+        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
         module::conv2d(
             x,
             weight,
@@ -107,12 +109,8 @@ impl Conv2d {
         if self.groups != 1 {
             return None;
         }
-        let (weight, bias) = self.cast(x.dtype());
         let window = Window { stride: self.stride, padding: self.padding, seen };
-        kernels::conv2d(x, &weight, bias.as_ref(), window, added)
-    }
-
-    fn cast(&self, dtype: DType) -> (Tensor<4>, Option<Tensor<1>>) {
-        (self.weight.val().cast(dtype), self.bias.as_ref().map(|b| b.val().cast(dtype)))
+        let bias = self.bias.as_ref().map(Param::val);
+        kernels::conv2d(x, &self.weight.val(), bias.as_ref(), window, added)
     }
 }

@@ -1,5 +1,5 @@
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Distribution, Int, Tensor, module};
+use burn::tensor::{Device, Distribution, Int, Tensor, module};
 
 use super::{lazy, uniform_fan_in};
 use crate::kernels;
@@ -44,21 +44,23 @@ pub struct Linear {
 impl Linear {
     /// `[.., in]` → `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = self.cast(x.dtype());
-        if let Some(out) = kernels::linear(&x, &weight, bias.as_ref(), None) {
+        if let Some(out) = self.fused(&x, None) {
             return out;
         }
+        let dtype = x.dtype();
+        let weight = self.weight.val().cast(dtype);
+        let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
         module::linear(x, weight.transpose(), bias)
     }
 
     /// As `forward`, and `added`: `[.., out]`.
     pub fn forward_added<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = self.cast(x.dtype());
-        kernels::linear(&x, &weight, bias.as_ref(), Some(&added)).unwrap_or_else(|| self.forward(x) + added)
+        self.fused(&x, Some(&added)).unwrap_or_else(|| self.forward(x) + added)
     }
 
-    fn cast(&self, dtype: DType) -> (Tensor<2>, Option<Tensor<1>>) {
-        (self.weight.val().cast(dtype), self.bias.as_ref().map(|b| b.val().cast(dtype)))
+    fn fused<const D: usize>(&self, x: &Tensor<D>, added: Option<&Tensor<D>>) -> Option<Tensor<D>> {
+        let bias = self.bias.as_ref().map(Param::val);
+        kernels::linear(x, &self.weight.val(), bias.as_ref(), added)
     }
 }
 

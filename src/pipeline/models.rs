@@ -79,6 +79,9 @@ impl Guidance {
     }
 }
 
+/// Beginnings of the folders of networks that may be held in f16: the large ones.
+const HALVED: [&str; 5] = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
+
 /// A model folder and the components that it has.
 pub(super) struct ModelFolder<'a> {
     files: &'a dyn Files,
@@ -100,7 +103,10 @@ impl<'a> ModelFolder<'a> {
         if !self.has(folder) {
             return Err(missing(folder));
         }
-        load(&Component::new(self.files, folder)).map_err(|e| e.context(folder))
+        let component = Component::new(self.files, folder);
+        let component =
+            if HALVED.iter().any(|start| folder.starts_with(start)) { component.half() } else { component };
+        load(&component).map_err(|e| e.context(folder))
     }
 }
 

@@ -14,12 +14,19 @@ use crate::error::{Error, Result};
 pub struct Component<'a> {
     files: &'a dyn Files,
     folder: String,
+    half: bool,
 }
 
 impl<'a> Component<'a> {
     /// The component in `folder` of `files`; `""` where `files` is the component's own folder.
     pub fn new(files: &'a dyn Files, folder: &str) -> Self {
-        Self { files, folder: folder.to_owned() }
+        Self { files, folder: folder.to_owned(), half: false }
+    }
+
+    /// The same, whose weights may be held in f16 where they are stored in no more and the device's kernels read them so. Not
+    /// for networks with grouped convolutions, which are burn's.
+    pub(crate) fn half(self) -> Self {
+        Self { half: true, ..self }
     }
 
     fn path(&self, name: &str) -> String {
@@ -53,7 +60,12 @@ impl<'a> Component<'a> {
     ///
     /// Of several variants of one file (`model.safetensors` beside `model.fp16.safetensors`) the plain one is taken.
     pub fn tensors(&self) -> Result<Box<dyn TensorSource + 'a>> {
-        Ok(Box::new(Shards { files: self.files, shards: self.shards()?, held: RefCell::default() }))
+        Ok(Box::new(Shards {
+            files: self.files,
+            shards: self.shards()?,
+            half: self.half,
+            held: RefCell::default(),
+        }))
     }
 
     /// The headers of the files behind [`tensors`](Self::tensors).
@@ -126,6 +138,7 @@ impl Shard {
 struct Shards<'a> {
     files: &'a dyn Files,
     shards: Vec<Shard>,
+    half: bool,
     /// Index and bytes.
     held: RefCell<Option<(usize, Vec<u8>)>>,
 }
@@ -139,6 +152,11 @@ impl TensorSource for Shards<'_> {
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.shards.iter().find_map(|shard| shard.header.shape(name))
+    }
+
+    fn half(&self, name: &str) -> bool {
+        let stored = self.shards.iter().find_map(|shard| shard.header.dtype(name));
+        self.half && stored.is_some_and(|stored| !["f32", "f64"].contains(&stored.as_str()))
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {

@@ -1,10 +1,12 @@
 //! Between named tensors and burn modules: a parameter's name is its path through the module's fields.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
+use half::f16;
 
 use super::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
+use crate::kernels::takes_half;
 
 /// Loads every parameter of `module` from `source`; a parameter at path `a.b` is tensor `{prefix}a.b`.
 ///
@@ -26,7 +28,7 @@ pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> R
             "check that config.json and the weights belong together",
         ));
     }
-    let mut loader = Loader { source, path, error: None };
+    let mut loader = Loader { source, path, containers: Vec::new(), error: None };
     let module = module.map(&mut loader);
     loader.error.map_or(Ok(module), Err)
 }
@@ -81,7 +83,18 @@ impl ModuleVisitor for Checker<'_> {
 struct Loader<'a> {
     source: &'a dyn TensorSource,
     path: Vec<String>,
+    /// What each part of the path is a field of, enums included.
+    containers: Vec<String>,
     error: Option<Error>,
+}
+
+impl Loader<'_> {
+    /// Whether it is the weights of a layer whose kernels may take f16.
+    fn of_kernels(&self) -> bool {
+        let layer = self.containers.last().map_or("", String::as_str);
+        self.path.last().is_some_and(|name| name == "weight")
+            && ["Struct:Linear", "Struct:Conv2d"].contains(&layer)
+    }
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -89,12 +102,14 @@ impl ModuleMapper for Loader<'_> {
         if is_named(container_type) {
             self.path.push(name.to_owned());
         }
+        self.containers.push(container_type.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
         if is_named(container_type) {
             self.path.pop();
         }
+        self.containers.pop();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -102,11 +117,17 @@ impl ModuleMapper for Loader<'_> {
             return param;
         }
         let shape: Vec<usize> = param.lazy_shape().to_vec();
-        match self.source.read(&self.path.join(".")) {
+        let name = self.path.join(".");
+        match self.source.read(&name) {
             Ok(values) => {
                 let device = param.lazy_device();
                 let id = param.id;
-                let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+                let tensor = if self.of_kernels() && self.source.half(&name) && takes_half(&device, &shape) {
+                    let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+                    Tensor::from_data(TensorData::new(values, shape), (&device, DType::F16))
+                } else {
+                    Tensor::from_data(TensorData::new(values, shape), &device)
+                };
                 param.transform_for_load(tensor, id)
             }
             Err(error) => {
@@ -187,6 +208,45 @@ mod tests {
         assert!(error.message.contains("'net.weight' has shape [1099511627776, 3]"), "{error}");
         assert!(error.message.contains("'net.bias' is missing"), "{error}");
         assert_eq!(source.reads.get(), 0);
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn what_was_stored_in_half_is_held_in_half_by_layers_whose_kernels_take_it() {
+        use burn::tensor::DeviceKind;
+
+        use crate::nn::Embedding;
+
+        struct Halves;
+
+        impl TensorSource for Halves {
+            fn names(&self) -> Vec<String> {
+                vec!["weight".to_owned()]
+            }
+
+            fn shape(&self, _: &str) -> Option<Vec<usize>> {
+                Some(vec![2, 4])
+            }
+
+            fn read(&self, _: &str) -> Result<Vec<f32>> {
+                Ok(vec![0.1; 8])
+            }
+
+            fn half(&self, _: &str) -> bool {
+                true
+            }
+        }
+
+        let device = Device::wgpu(DeviceKind::DefaultDevice);
+        let layer = || LinearConfig::new(4, 2).with_bias(false);
+        let linear = apply(layer().init(&device), &Halves, "").unwrap();
+        assert_eq!(linear.weight.val().dtype(), DType::F16);
+        let out = linear.forward(Tensor::<2>::ones([1, 4], &device)).try_into_vec_as::<f32>().unwrap();
+        assert_eq!(out, [4.0 * f16::from_f32(0.1).to_f32(); 2]);
+        let table = apply(Embedding::new(2, 4, 1.0, &device), &Halves, "").unwrap();
+        assert_eq!(table.weight.val().dtype(), DType::F32, "a table is burn's");
+        let on_the_cpu = apply(layer().init(&Device::flex()), &Halves, "").unwrap();
+        assert_eq!(on_the_cpu.weight.val().dtype(), DType::F32);
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub trait TensorSource {
     /// Reads a tensor as f32, row-major.
     fn read(&self, name: &str) -> Result<Vec<f32>>;
 
+    /// Whether a tensor may be held in f16: it was stored in no more.
+    fn half(&self, _name: &str) -> bool {
+        false
+    }
+
     /// Reads every tensor.
     fn read_all(&self) -> Result<Tensors> {
         let mut out = Tensors::default();

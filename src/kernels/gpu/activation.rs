@@ -1,6 +1,6 @@
 //! Element-wise activations, one pass each.
 
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch};
+use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch};
 
 const THREADS: usize = 256;
 
@@ -16,7 +16,6 @@ pub(super) enum Function {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Activation {
     function: Function,
-    number: Number,
 }
 
 impl Kernel for Activation {
@@ -25,18 +24,14 @@ impl Kernel for Activation {
 
     fn labels(&self) -> Vec<(&'static str, String)> {
         let value = match self.function {
-            Function::Silu => "silu(f32(x[at]))",
-            Function::Gelu => "gelu(f32(x[at]))",
-            Function::QuickGelu => "quick_gelu(f32(x[at]))",
+            Function::Silu => "silu(x[at])",
+            Function::Gelu => "gelu(x[at])",
+            Function::QuickGelu => "quick_gelu(x[at])",
             Function::GeGlu => {
-                "f32(x[at + at / sizes.width * sizes.width]) * gelu(f32(x[at + at / sizes.width * sizes.width + sizes.width]))"
+                "x[at + at / sizes.width * sizes.width] * gelu(x[at + at / sizes.width * sizes.width + sizes.width])"
             }
         };
-        vec![
-            ("threads", THREADS.to_string()),
-            ("number", self.number.wgsl().to_owned()),
-            ("value", value.to_owned()),
-        ]
+        vec![("threads", THREADS.to_string()), ("value", value.to_owned())]
     }
 }
 
@@ -49,9 +44,9 @@ pub(super) fn activation<const D: usize>(x: &Held, function: Function, shape: [u
     if layers > MOST_GROUPS {
         return None;
     }
-    let out = x.room(shape, x.number);
-    let [x, to] = [("x", x), ("out", &out)].map(|(name, held)| Bound { name, held, by_four: false });
+    let out = x.room(shape);
+    let [x, to] = [("x", x), ("out", &out)].map(|(name, held)| Bound { name, held, element: Element::One });
     let sizes = [count, across * THREADS, shape[D - 1]];
-    launch(Activation { function, number: to.held.number }, &[x, to], &sizes, [across, layers, 1]);
+    launch(Activation { function }, &[x, to], &sizes, [across, layers, 1]);
     Some(out)
 }

@@ -1,6 +1,6 @@
 //! Attention without a matrix of scores.
 
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch, unroll};
+use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// Queries, and keys, of a tile.
 const TILE: usize = 32;
@@ -23,7 +23,6 @@ pub(super) struct Sizes {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Attention {
     dim: usize,
-    number: Number,
 }
 
 impl Attention {
@@ -60,7 +59,6 @@ impl Kernel for Attention {
     fn labels(&self) -> Vec<(&'static str, String)> {
         let [rows, fours] = self.share();
         let number = |n: usize| n.to_string();
-        let number_type = self.number.wgsl();
         // The last fours of a row may lie beyond it: they repeat its last one, and are not written.
         let four = |j: usize| format!("min(column + {j}u * ACROSS, DIM_FOURS - 1u)");
         let values =
@@ -77,7 +75,7 @@ impl Kernel for Attention {
             format!(
                 "  if first_query + row + {i}u < sizes.queries && column + {j}u * ACROSS < DIM_FOURS {{
     let token = image * sizes.queries + first_query + row + {i}u;
-    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = vec4<{number_type}>(sum_{n} / total[row + {i}u]);
+    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = sum_{n} / total[row + {i}u];
   }}"
             )
         });
@@ -106,14 +104,14 @@ pub(super) fn attention(query: &Held, key: &Held, value: &Held, sizes: Sizes) ->
     if !fours || dim > LARGEST_HEAD || groups.iter().any(|groups| *groups > MOST_GROUPS) {
         return None;
     }
-    let out = query.room([batch, queries, heads, dim], query.number);
+    let out = query.room([batch, queries, heads, dim]);
     let bound = [("query", query), ("key", key), ("value", value), ("out", &out)].map(|(name, held)| Bound {
         name,
         held,
-        by_four: true,
+        element: Element::Four,
     });
     let mut numbers = vec![heads, queries, keys];
     numbers.extend(strides.into_iter().flatten());
-    launch(Attention { dim, number: query.number }, &bound, &numbers, groups);
+    launch(Attention { dim }, &bound, &numbers, groups);
     Some(out)
 }

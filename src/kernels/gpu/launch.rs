@@ -5,7 +5,6 @@ use std::hash::Hash;
 
 use burn::backend::{BackendTensor, Cube, DispatchTensorKind};
 use burn::tensor::{DType, Shape, Tensor};
-use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::prelude::{CubeDim, ExecutionMode, KernelId};
 use burn_cubecl::cubecl::server::{CubeCount, KernelArguments, MetadataBindingInfo};
 use burn_cubecl::kernel::into_contiguous;
@@ -21,54 +20,19 @@ const READ: &str = if cfg!(target_family = "wasm") { "read" } else { "read_write
 /// Workgroups that a dimension may have (WebGPU's `maxComputeWorkgroupsPerDimension`).
 pub(super) const MOST_GROUPS: usize = 65_535;
 
-/// The types of number that kernels read and write; all of them compute in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Number {
-    F32,
-    F16,
-}
-
-impl Number {
-    pub fn wgsl(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-        }
-    }
-}
-
-/// A tensor on the GPU, its elements in an order that `strides` tell.
+/// An f32 tensor on the GPU, its elements in an order that `strides` tell; weights may be f16.
 #[derive(Clone)]
-pub(super) struct Held {
-    tensor: CubeTensor,
-    pub number: Number,
-}
+pub(super) struct Held(CubeTensor);
 
 impl Held {
-    /// `None` if the tensor is another backend's, records gradients, or is of a type that kernels do not read.
+    /// `None` if the tensor is another backend's, records gradients, or is not f32.
     pub fn strided<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        let DispatchTensorKind::Cube(BackendTensor::Float(tensor)) = x.clone().into_dispatch().kind else {
-            return None;
-        };
-        let number = match tensor.dtype {
-            DType::F32 => Number::F32,
-            DType::F16 => Number::F16,
-            _ => return None,
-        };
-        (tensor.client.name() == RUNTIME && !tensor.meta.is_tiled()).then_some(Self { tensor, number })
+        cube(x).filter(|x| x.dtype == DType::F32).map(Self)
     }
 
     /// As [`Held::strided`], its elements in order.
     pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        let Self { tensor, number } = Self::strided(x)?;
-        Some(Self { tensor: into_contiguous(tensor), number })
+        Some(Self(into_contiguous(Self::strided(x)?.0)))
     }
 
     /// `None` only if there is a tensor that [`Held::of`] refuses.
@@ -76,23 +40,61 @@ impl Held {
         x.map_or(Some(None), |x| Self::of(x).map(Some))
     }
 
-    pub fn strides(&self) -> Vec<usize> {
-        self.tensor.meta.strides().iter().copied().collect()
+    /// As [`Held::of`], or of f16, where each row's elements are a multiple of four.
+    pub fn weights<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        let fours = x.dims()[1..].iter().product::<usize>().is_multiple_of(4);
+        let held = cube(x).filter(|x| x.dtype == DType::F16 && x.is_contiguous() && fours);
+        held.map(Self).or_else(|| Self::of(x))
     }
 
-    /// Room for a result beside this tensor, its elements in order and of this tensor's type unless `number` says otherwise.
-    pub fn room<const D: usize>(&self, shape: [usize; D], number: Number) -> Self {
-        let CubeTensor { client, device, .. } = self.tensor.clone();
-        let tensor = empty_device_contiguous_dtype(client, device, Shape::from(shape), number.dtype());
-        Self { tensor, number }
+    /// Whether it is f16.
+    pub fn half(&self) -> bool {
+        self.0.dtype == DType::F16
+    }
+
+    pub fn strides(&self) -> Vec<usize> {
+        self.0.meta.strides().iter().copied().collect()
+    }
+
+    /// Room for an f32 result beside this tensor, its elements in order.
+    pub fn room<const D: usize>(&self, shape: [usize; D]) -> Self {
+        let CubeTensor { client, device, .. } = self.0.clone();
+        Self(empty_device_contiguous_dtype(client, device, Shape::from(shape), DType::F32))
     }
 
     pub fn tensor<const D: usize>(self) -> Tensor<D> {
-        Tensor::from_primitive::<Cube>(self.tensor)
+        Tensor::from_primitive::<Cube>(self.0)
+    }
+}
+
+fn cube<const D: usize>(x: &Tensor<D>) -> Option<CubeTensor> {
+    let DispatchTensorKind::Cube(BackendTensor::Float(x)) = x.clone().into_dispatch().kind else {
+        return None;
+    };
+    (x.client.name() == RUNTIME && !x.meta.is_tiled()).then_some(x)
+}
+
+/// What a binding's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Element {
+    One,
+    /// Four at once; their number must be a multiple of four.
+    Four,
+    /// Four of f16 at once, without the feature `shader-f16`.
+    FourHalves,
+}
+
+impl Element {
+    fn wgsl(self) -> &'static str {
+        match self {
+            Self::One => "f32",
+            Self::Four => "vec4<f32>",
+            Self::FourHalves => "vec2<u32>",
+        }
     }
 
-    fn client(&self) -> Client {
-        self.tensor.client.clone()
+    pub fn new(by_four: bool) -> Self {
+        if by_four { Self::Four } else { Self::One }
     }
 }
 
@@ -100,8 +102,7 @@ impl Held {
 pub(super) struct Bound<'a> {
     pub name: &'static str,
     pub held: &'a Held,
-    /// Read and written four elements at once; their number must be a multiple of four.
-    pub by_four: bool,
+    pub element: Element,
 }
 
 /// A kernel is told from others by its value: its text must follow from that.
@@ -124,11 +125,10 @@ pub(super) fn launch<K: Kernel>(kernel: K, tensors: &[Bound], sizes: &[usize], g
     // Uniforms are read sixteen bytes at a time.
     words.resize(words.len().next_multiple_of(4), 0);
     let info = words.chunks_exact(2).map(|two| u64::from(two[0]) | u64::from(two[1]) << 32).collect();
-    let bound = tensors.iter().map(|bound| (bound.name, bound.held.number, bound.by_four)).collect();
-    let arguments =
-        tensors.iter().map(|bound| bound.held.tensor.handle.clone().binding()).collect::<Vec<_>>();
+    let bound = tensors.iter().map(|bound| (bound.name, bound.element)).collect();
+    let arguments = tensors.iter().map(|bound| bound.held.0.handle.clone().binding()).collect::<Vec<_>>();
     let [x, y, z] = groups.map(|groups| groups as u32);
-    first.held.client().launch(
+    first.held.0.client.launch(
         Box::new(SourceKernel::new(Text { kernel, bound }, CubeDim::new_single())),
         CubeCount::Static(x, y, z),
         KernelArguments::new().with_buffers(arguments).with_info(MetadataBindingInfo::custom(info)),
@@ -139,19 +139,15 @@ pub(super) fn launch<K: Kernel>(kernel: K, tensors: &[Bound], sizes: &[usize], g
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Text<K> {
     kernel: K,
-    bound: Vec<(&'static str, Number, bool)>,
+    bound: Vec<(&'static str, Element)>,
 }
 
 impl<K: Kernel> Text<K> {
     fn header(&self) -> String {
         let mut text = String::new();
-        if self.bound.iter().any(|(_, number, _)| *number == Number::F16) {
-            text += "enable f16;\n";
-        }
-        for (i, (name, number, by_four)) in self.bound.iter().enumerate() {
+        for (i, (name, element)) in self.bound.iter().enumerate() {
             let access = if i + 1 == self.bound.len() { "read_write" } else { READ };
-            let number = number.wgsl();
-            let element = if *by_four { format!("vec4<{number}>") } else { number.to_owned() };
+            let element = element.wgsl();
             text += &format!("@group(0) @binding({i}) var<storage, {access}> {name}: array<{element}>;\n");
         }
         let sizes: String = K::SIZES.iter().map(|name| format!("  {name}: u32,\n")).collect();

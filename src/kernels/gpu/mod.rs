@@ -1,4 +1,4 @@
-//! The kernels for WebGPU, in WGSL: f32 or f16 in memory, f32 in registers. Each shape of a kernel is a text of its own,
+//! The kernels for WebGPU, in WGSL: f32, and weights in f16 where they were stored in no more. Each shape of a kernel is a text of its own,
 //! made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
 
 mod activation;
@@ -8,10 +8,18 @@ mod norm;
 mod product;
 
 use activation::Function;
-use burn::tensor::Tensor;
+use burn::backend::DispatchDevice;
+use burn::tensor::{Device, Tensor};
 use launch::Held;
 
 use super::{Geometry, Sizes};
+
+/// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
+pub(super) fn takes_half(device: &Device, shape: &[usize]) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+        && shape.len() > 1
+        && shape[1..].iter().product::<usize>().is_multiple_of(4)
+}
 
 pub(super) fn conv2d(
     x: &Tensor<4>,
@@ -31,7 +39,7 @@ pub(super) fn conv2d(
         Some(added) => product::Added::Same(Held::of(added)?),
         None => product::Added::None,
     };
-    let (x, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::optional(bias)?);
+    let (x, weight, bias) = (Held::of(x)?, Held::weights(weight)?, Held::optional(bias)?);
     Some(product::conv2d(&x, [height, width], scale, &weight, bias.as_ref(), &added, geometry)?.tensor())
 }
 
@@ -44,7 +52,7 @@ pub(super) fn linear<const D: usize>(
     let mut shape = x.dims();
     let [to, from] = weight.dims();
     let tokens = shape[..D - 1].iter().product();
-    let (weight, bias) = (Held::of(weight)?, Held::optional(bias)?);
+    let (weight, bias) = (Held::weights(weight)?, Held::optional(bias)?);
     let added = match added {
         Some(added) => product::Added::Same(Held::of(added)?),
         None => product::Added::None,

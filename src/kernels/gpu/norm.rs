@@ -1,6 +1,6 @@
-//! Normalisation, with statistics in f32 whatever the tensors hold.
+//! Normalisation.
 
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch};
+use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch};
 
 /// Invocations of a workgroup that share a chunk or a row.
 const THREADS: usize = 256;
@@ -8,7 +8,7 @@ const THREADS: usize = 256;
 const CHUNK: usize = 16 * THREADS;
 
 fn bound<'a>(name: &'static str, held: &'a Held) -> Bound<'a> {
-    Bound { name, held, by_four: false }
+    Bound { name, held, element: Element::One }
 }
 
 /// Constants that texts share.
@@ -43,7 +43,6 @@ struct Normalise {
     /// Of the f32: floats themselves are neither `Eq` nor `Hash`.
     eps: u32,
     silu: bool,
-    number: Number,
 }
 
 impl Kernel for Normalise {
@@ -54,7 +53,6 @@ impl Kernel for Normalise {
     fn labels(&self) -> Vec<(&'static str, String)> {
         let mut labels = shared();
         labels.push(("eps", literal(self.eps)));
-        labels.push(("number", self.number.wgsl().to_owned()));
         labels.push(("activated", if self.silu { "y / (1.0 + exp(-y))" } else { "y" }.to_owned()));
         labels
     }
@@ -86,12 +84,12 @@ pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) ->
     if chunks > MOST_GROUPS || layers > MOST_GROUPS {
         return None;
     }
-    let statistics = x.room([rows, chunks, 2], Number::F32);
+    let statistics = x.room([rows, chunks, 2]);
     let dispatch = [chunks, layer, layers];
     let numbers = [rows, layer, length, chunks, groups, channels / groups, positions];
     launch(Statistics, &[bound("x", x), bound("out", &statistics)], &numbers[..4], dispatch);
-    let out = x.room([batch, channels, height, width], x.number);
-    let kernel = Normalise { eps: eps.to_bits(), silu, number: x.number };
+    let out = x.room([batch, channels, height, width]);
+    let kernel = Normalise { eps: eps.to_bits(), silu };
     let tensors = [
         bound("x", x),
         bound("weight", weight),
@@ -106,7 +104,6 @@ pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) ->
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LayerNorm {
     eps: u32,
-    number: Number,
 }
 
 /// Invocations of a workgroup for a row.
@@ -117,18 +114,14 @@ impl Kernel for LayerNorm {
     const SIZES: &'static [&'static str] = &["rows", "row_layer", "length"];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("threads", ROW_THREADS.to_string()),
-            ("eps", literal(self.eps)),
-            ("number", self.number.wgsl().to_owned()),
-        ]
+        vec![("threads", ROW_THREADS.to_string()), ("eps", literal(self.eps))]
     }
 }
 
 /// `x`: `rows` of `length`, `weight` and `bias`: `[length]`.
 pub(super) fn layer_norm(x: &Held, weight: &Held, bias: &Held, [rows, length]: [usize; 2], eps: f32) -> Held {
-    let out = x.room([rows, length], x.number);
-    let kernel = LayerNorm { eps: eps.to_bits(), number: x.number };
+    let out = x.room([rows, length]);
+    let kernel = LayerNorm { eps: eps.to_bits() };
     let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
     let [layer, layers] = layered(rows);
     launch(kernel, &tensors, &[rows, layer, length], [layer, layers, 1]);
@@ -138,7 +131,6 @@ pub(super) fn layer_norm(x: &Held, weight: &Held, bias: &Held, [rows, length]: [
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RmsNorm {
     eps: u32,
-    number: Number,
 }
 
 impl Kernel for RmsNorm {
@@ -146,11 +138,7 @@ impl Kernel for RmsNorm {
     const SIZES: &'static [&'static str] = &["channels", "positions"];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("threads", ROW_THREADS.to_string()),
-            ("eps", literal(self.eps)),
-            ("number", self.number.wgsl().to_owned()),
-        ]
+        vec![("threads", ROW_THREADS.to_string()), ("eps", literal(self.eps))]
     }
 }
 
@@ -162,8 +150,8 @@ pub(super) fn rms_norm(x: &Held, weight: &Held, bias: &Held, shape: [usize; 4], 
     if groups.iter().any(|groups| *groups > MOST_GROUPS) {
         return None;
     }
-    let out = x.room(shape, x.number);
-    let kernel = RmsNorm { eps: eps.to_bits(), number: x.number };
+    let out = x.room(shape);
+    let kernel = RmsNorm { eps: eps.to_bits() };
     let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
     launch(kernel, &tensors, &[channels, positions], groups);
     Some(out)

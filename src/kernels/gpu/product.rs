@@ -1,7 +1,7 @@
 //! Tiled matrix products: linear layers, and convolutions as products that gather their right side (implicit GEMM).
 
 use super::super::Geometry;
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, Number, launch, unroll};
+use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// A tile of the output and how many fours of rows and columns an invocation holds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,11 +52,26 @@ impl Tile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Side {
     /// Each row (or column, of the right side) has its steps side by side.
-    Steps { by_four: bool },
+    Steps(Element),
     /// Each step has its positions side by side, `[image, step, position]`, a multiple of four of them.
     Positions,
     /// A window of an image: step `(channel, y, x)` of a position.
     Window(Window),
+}
+
+impl Side {
+    /// Of weights with so many steps a row.
+    fn weights(held: &Held, depth: usize) -> Self {
+        Self::Steps(if held.half() { Element::FourHalves } else { Element::new(depth.is_multiple_of(4)) })
+    }
+
+    fn element(self) -> Element {
+        match self {
+            Self::Steps(element) => element,
+            Self::Positions => Element::Four,
+            Self::Window(_) => Element::One,
+        }
+    }
 }
 
 /// What a convolution's text must know; sizes of images are read at run time.
@@ -114,7 +129,6 @@ struct Product {
     output: Output,
     bias: Bias,
     added: Added<()>,
-    number: Number,
     /// The output is written four columns at once.
     by_four: bool,
 }
@@ -162,16 +176,22 @@ impl Kernel for Product {
 /// The function that reads four neighbours of a side; nothing outside of it is read.
 fn loader(side: &str, count: &str, kind: Side) -> String {
     match kind {
-        Side::Steps { by_four: true } => format!(
+        Side::Steps(element @ (Element::Four | Element::FourHalves)) => format!(
             "fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
   if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
-  return vec4<f32>({side}[(i * sizes.depth + k) / 4u]);
-}}"
+  let read = {side}[(i * sizes.depth + k) / 4u];
+  return {value};
+}}",
+            value = if element == Element::Four {
+                "read"
+            } else {
+                "vec4<f32>(unpack2x16float(read.x), unpack2x16float(read.y))"
+            }
         ),
-        Side::Steps { by_four: false } => format!(
+        Side::Steps(Element::One) => format!(
             "fn {side}_step(i: u32, k: u32) -> f32 {{
   if i >= sizes.{count} || k >= sizes.depth {{ return 0.0; }}
-  return f32({side}[i * sizes.depth + k]);
+  return {side}[i * sizes.depth + k];
 }}
 fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
   return vec4<f32>({side}_step(i, k), {side}_step(i, k + 1u), {side}_step(i, k + 2u), {side}_step(i, k + 3u));
@@ -182,7 +202,7 @@ fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
   if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
   let image = i / sizes.positions;
   let position = i % sizes.positions;
-  return vec4<f32>({side}[((image * sizes.depth + k) * sizes.positions + position) / 4u]);
+  return {side}[((image * sizes.depth + k) * sizes.positions + position) / 4u];
 }}"
         ),
         Side::Window(Window { kernel, scale, .. }) => format!(
@@ -203,7 +223,7 @@ fn {side}_window(place: Place, k: u32) -> vec4<f32> {{
     & vec4<bool>(k < sizes.depth);
   let start = (place.image * sizes.channels + channel) * sizes.height;
   let at = select(vec4<u32>(), (start + vec4<u32>(y) / {scale}u) * sizes.width + vec4<u32>(x) / {scale}u, inside);
-  let read = vec4<f32>(f32({side}[at.x]), f32({side}[at.y]), f32({side}[at.z]), f32({side}[at.w]));
+  let read = vec4<f32>({side}[at.x], {side}[at.y], {side}[at.z], {side}[at.w]);
   return select(vec4<f32>(), read, inside);
 }}",
             taps = kernel * kernel
@@ -232,7 +252,7 @@ fn load(side: &str, first: &str, fours: &str, kind: Side) -> String {
         |k: usize, value: String| format!("      {side}_tile[(steps + {k}u) * {fours} + four] = {value};");
     match kind {
         // Fours of steps are turned into fours of neighbours.
-        Side::Steps { .. } => {
+        Side::Steps(_) => {
             let read = unroll(4, |i| {
                 format!("      let at_{i} = {side}_steps({first} + four * 4u + {i}u, first_k + steps);")
             });
@@ -283,41 +303,40 @@ impl Product {
             Output::Matrix => "m * sizes.n + n",
             Output::Images => "((n / sizes.positions) * sizes.m + m) * sizes.positions + n % sizes.positions",
         };
-        let number = self.number.wgsl();
         if self.by_four {
             let bias = match self.bias {
                 Bias::None => "",
-                Bias::Rows => " + f32(bias[m])",
-                Bias::Columns => " + vec4<f32>(bias[n / 4u])",
+                Bias::Rows => " + bias[m]",
+                Bias::Columns => " + bias[n / 4u]",
             };
             let added = match self.added {
                 Added::None => "",
-                Added::Same(()) => " + vec4<f32>(added[at])",
-                Added::Channels(()) => " + f32(added[n / sizes.positions * sizes.m + m])",
+                Added::Same(()) => " + added[at]",
+                Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
             };
             return format!(
                 "fn store(m: u32, n: u32, sum: vec4<f32>) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
   let at = ({at}) / 4u;
-  out[at] = vec4<{number}>(sum{bias}{added});
+  out[at] = sum{bias}{added};
 }}"
             );
         }
         let bias = match self.bias {
             Bias::None => "",
-            Bias::Rows => " + f32(bias[m])",
-            Bias::Columns => " + f32(bias[n])",
+            Bias::Rows => " + bias[m]",
+            Bias::Columns => " + bias[n]",
         };
         let added = match self.added {
             Added::None => "",
-            Added::Same(()) => " + f32(added[at])",
-            Added::Channels(()) => " + f32(added[n / sizes.positions * sizes.m + m])",
+            Added::Same(()) => " + added[at]",
+            Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
         };
         format!(
             "fn store_one(m: u32, n: u32, sum: f32) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
   let at = {at};
-  out[at] = {number}(sum{bias}{added});
+  out[at] = sum{bias}{added};
 }}
 fn store(m: u32, n: u32, sum: vec4<f32>) {{
   store_one(m, n, sum.x);
@@ -362,18 +381,17 @@ pub(super) fn conv2d(
     let size = [channels_out, batch * positions];
     let product = Product {
         tile: Tile::best(size),
-        left: Side::Steps { by_four: depth.is_multiple_of(4) },
+        left: Side::weights(weight, depth),
         right: if pointwise && by_four { Side::Positions } else { Side::Window(window) },
         output: Output::Images,
         bias: if bias.is_some() { Bias::Rows } else { Bias::None },
         added: added.kind(),
-        number: x.number,
         by_four,
     };
     let seen = [geometry.height, geometry.width];
     let sizes =
         [size[0], size[1], depth, positions, channels_in, height, width, seen[0], seen[1], size_out[1]];
-    let out = x.room([batch, channels_out, size_out[0], size_out[1]], x.number);
+    let out = x.room([batch, channels_out, size_out[0], size_out[1]]);
     product.launch([weight, x], bias, added, sizes, &out)?;
     Some(out)
 }
@@ -388,18 +406,17 @@ pub(super) fn linear(
     positions: Option<usize>,
     [tokens, from, to]: [usize; 3],
 ) -> Option<Held> {
-    let steps = Side::Steps { by_four: from.is_multiple_of(4) };
+    let steps = Side::Steps(Element::new(from.is_multiple_of(4)));
     let product = Product {
         tile: Tile::best([tokens, to]),
         left: if positions.is_some() { Side::Positions } else { steps },
-        right: steps,
+        right: Side::weights(weight, from),
         output: Output::Matrix,
         bias: if bias.is_some() { Bias::Columns } else { Bias::None },
         added: added.kind(),
-        number: x.number,
         by_four: to.is_multiple_of(4),
     };
-    let out = x.room([tokens, to], x.number);
+    let out = x.room([tokens, to]);
     let sizes = [tokens, to, from, positions.unwrap_or(1), 0, 0, 0, 0, 0, 0];
     product.launch([x, weight], bias, added, sizes, &out)?;
     Some(out)
@@ -419,23 +436,19 @@ impl Product {
         if x.max(y) > MOST_GROUPS {
             return None;
         }
-        let fours = |side| match side {
-            Side::Steps { by_four } => by_four,
-            Side::Positions => true,
-            Side::Window(_) => false,
-        };
         let mut bound = vec![
-            Bound { name: "left", held: left, by_four: fours(self.left) },
-            Bound { name: "right", held: right, by_four: fours(self.right) },
+            Bound { name: "left", held: left, element: self.left.element() },
+            Bound { name: "right", held: right, element: self.right.element() },
         ];
-        let by_four = self.by_four && self.bias == Bias::Columns;
-        bound.extend(bias.map(|held| Bound { name: "bias", held, by_four }));
+        let out_element = Element::new(self.by_four);
+        let bias_element = Element::new(self.by_four && self.bias == Bias::Columns);
+        bound.extend(bias.map(|held| Bound { name: "bias", held, element: bias_element }));
         bound.extend(match added {
             Added::None => None,
-            Added::Same(held) => Some(Bound { name: "added", held, by_four: self.by_four }),
-            Added::Channels(held) => Some(Bound { name: "added", held, by_four: false }),
+            Added::Same(held) => Some(Bound { name: "added", held, element: out_element }),
+            Added::Channels(held) => Some(Bound { name: "added", held, element: Element::One }),
         });
-        bound.push(Bound { name: "out", held: out, by_four: self.by_four });
+        bound.push(Bound { name: "out", held: out, element: out_element });
         launch(self, &bound, &sizes, [x, y, 1]);
         Some(())
     }
