@@ -11,6 +11,7 @@ pub mod prompt;
 mod regions;
 
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
@@ -26,7 +27,7 @@ use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 pub use defaults::defaults;
 pub use denoise::{Denoiser, Held, denoise};
-use models::{Guidance, Models};
+use models::{Encoders, Guidance, Models};
 pub use regions::Canvas;
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which held latents keep.
@@ -83,6 +84,8 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct FaceStudio {
     models: Models,
+    /// `None` once they were let go of.
+    encoders: Mutex<Option<Arc<Encoders>>>,
     device: Device,
 }
 
@@ -99,7 +102,50 @@ impl FaceStudio {
     ///
     /// Or it may have `arc2face`, whose `text_encoder` reads faces in the place of a word: such a model draws from faces alone.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
-        Ok(Self { models: Models::load(files, device)?, device: device.clone() })
+        let (models, encoders) = Models::load(files, device)?;
+        Ok(Self { models, encoders: Mutex::new(Some(Arc::new(encoders))), device: device.clone() })
+    }
+
+    /// Bytes of the files of those networks that only the beginning of a picture needs: the encoders of faces, styles and
+    /// texts, the prior, and what makes guidance of them.
+    pub fn encoders_size(&self) -> u64 {
+        self.models.encoders_size
+    }
+
+    /// Lets go of the encoders: at once, or when the picture that uses them has its guidance. A large model's are most of
+    /// its memory besides the UNet. Until [`load_encoders`](Self::load_encoders), `generate` and `similarity` fail with
+    /// `encoders-released`.
+    pub fn release_encoders(&self) {
+        self.held().take();
+    }
+
+    /// Whether the encoders are there.
+    pub fn has_encoders(&self) -> bool {
+        self.held().is_some()
+    }
+
+    /// Loads the encoders again, from the folder that the model was loaded from, if they were let go of.
+    pub fn load_encoders(&self, files: &dyn Files) -> Result<()> {
+        let mut held = self.held();
+        if held.is_none() {
+            *held = Some(Arc::new(self.models.encoders(files, &self.device)?));
+        }
+        Ok(())
+    }
+
+    /// What is held is whole whenever the lock is free, even if a thread ended while it held the lock.
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Encoders>>> {
+        self.encoders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn encoders(&self) -> Result<Arc<Encoders>> {
+        self.held().clone().ok_or_else(|| {
+            Error::input(
+                "encoders-released",
+                "the model's encoders were let go of",
+                "call load_encoders with the model's files first",
+            )
+        })
     }
 
     /// The faces of a picture, as the pipeline finds them, without person masks.
@@ -112,15 +158,16 @@ impl FaceStudio {
     /// Of several faces in the picture the one most like the person counts. Fails with `face-not-found` where the
     /// picture, or a photo of the person, shows none.
     pub async fn similarity(&self, picture: &RgbImage, person: &Person) -> Result<f32> {
+        let encoders = self.encoders()?;
         let mut embeddings = Vec::new();
         for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
             let name = format!("photo {}", embeddings.len() + 1);
-            embeddings.push(embed::identity(&self.models, photo, &name, &self.device).await?);
+            embeddings.push(embed::identity(&encoders, photo, &name, &self.device).await?);
         }
         let reference = embed::mix(person, &mut embeddings.into_iter());
         let mut best = None;
         for face in self.faces(picture).await? {
-            let embedding = embed::face(&self.models, picture, &face, "the picture", &self.device).await?;
+            let embedding = embed::face(&encoders, picture, &face, "the picture", &self.device).await?;
             let cosine = mixing::cosine(&reference, &embedding);
             best = Some(best.map_or(cosine, |best: f32| best.max(cosine)));
         }
@@ -143,12 +190,12 @@ impl FaceStudio {
 
     /// Whether the model can draw from prompts: with a prior, or with adapters.
     pub fn reads_words(&self) -> bool {
-        self.models.guidance.reads_words()
+        self.models.reads_words
     }
 
     /// Whether the model can draw from style images.
     pub fn reads_styles(&self) -> bool {
-        self.models.guidance.reads_styles()
+        self.models.reads_styles
     }
 
     /// Makes the pictures of a request.
@@ -161,12 +208,17 @@ impl FaceStudio {
         watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
         request.validate()?;
-        self.models.guidance.check(request)?;
+        let encoders = self.encoders()?;
+        encoders.guidance.check(request)?;
         let canvas = self.canvas(request)?;
         let mut watcher = Watcher { watch, picture: 0 };
         let masks = regions::masks(request, &canvas, &self.models.detector, &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
-        let guided = self.guided(request, regions, &mut watcher).await?;
+        let guided = self.guided(&encoders, request, regions, &mut watcher).await?;
+        drop(encoders);
+        if !self.has_encoders() {
+            self.device.memory_cleanup();
+        }
         let changing = regions::changing(request, &masks, &canvas)?;
         let init = self.init_latents(request, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
@@ -232,15 +284,20 @@ impl FaceStudio {
     /// Photos, style image and prompts to what each picture's denoiser attends to.
     async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
+        encoders: &Encoders,
         request: &GenerateRequest,
         regions: Option<Regions>,
         watcher: &mut Watcher<W>,
     ) -> Result<Vec<Guided>> {
-        let (models, device) = (&self.models, &self.device);
-        match &models.guidance {
-            Guidance::Fused(fused) => fused.guided(models, request, regions, watcher, device).await,
-            Guidance::Adapters(adapters) => adapters.guided(models, request, regions, watcher, device).await,
-            Guidance::Arc2Face(arc2face) => arc2face.guided(models, request, regions, watcher, device).await,
+        let device = &self.device;
+        match &encoders.guidance {
+            Guidance::Fused(fused) => fused.guided(encoders, request, regions, watcher, device).await,
+            Guidance::Adapters(adapters) => {
+                adapters.guided(encoders, request, regions, watcher, device).await
+            }
+            Guidance::Arc2Face(arc2face) => {
+                arc2face.guided(encoders, request, regions, watcher, device).await
+            }
         }
     }
 

@@ -42,6 +42,46 @@ impl GroupNorm {
         }
     }
 
+    /// As `activated` of the map whose rows are those of `strips`, one below the other; each strip `[n, c, rows, w]`.
+    ///
+    /// The strips' statistics are put together as Chan, Golub and LeVeque do ("Algorithms for computing the sample
+    /// variance", equation 1.5, of any number of parts).
+    pub fn activated_strips(&self, strips: &[Tensor<4>], act: Activation) -> Vec<Tensor<4>> {
+        let parts: Vec<_> = strips
+            .iter()
+            .map(|x| {
+                let [n, c, h, w] = x.dims();
+                let x = x.clone().cast(DType::F32).reshape([n, self.groups, c / self.groups * h * w]);
+                let mean = x.clone().mean_dim(2);
+                let squares = (x - mean.clone()).square().sum_dim(2);
+                ((c / self.groups * h * w) as f64, mean, squares)
+            })
+            .collect();
+        let sum = |terms: &mut dyn Iterator<Item = Tensor<3>>| terms.reduce(|a, b| a + b);
+        let count: f64 = parts.iter().map(|(count, _, _)| count).sum();
+        let Some(mean) = sum(&mut parts.iter().map(|(n, mean, _)| mean.clone() * (n / count))) else {
+            return Vec::new();
+        };
+        let apart = |(n, part, squares): &(f64, Tensor<3>, Tensor<3>)| {
+            (part.clone() - mean.clone()).square() * *n + squares.clone()
+        };
+        let Some(squares) = sum(&mut parts.iter().map(apart)) else { return Vec::new() };
+        let scale = (squares / count + self.eps).sqrt().recip();
+        let channels = self.weight.val().dims()[0];
+        let per_group = |x: Tensor<1>| x.reshape([1, self.groups, channels / self.groups]);
+        let weight = per_group(self.weight.val()) * scale;
+        let bias = per_group(self.bias.val()) - mean * weight.clone();
+        let [weight, bias] = [weight, bias].map(|x| {
+            let [n, _, _] = x.dims();
+            x.reshape([n, channels, 1, 1])
+        });
+        let normalise = |x: &Tensor<4>| {
+            let dtype = x.dtype();
+            act.forward((x.clone().cast(DType::F32) * weight.clone() + bias.clone()).cast(dtype))
+        };
+        strips.iter().map(normalise).collect()
+    }
+
     fn normalise(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
         if let Some(out) =

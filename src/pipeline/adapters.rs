@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
-use super::models::{ModelFolder, Models, same};
+use super::models::{Encoders, ModelFolder, Target, same};
 use super::{Encoding, Guided, Progress, Watcher, embed};
 use crate::condition::{AdapterStream, Condition, LayerScale, Places, Regions};
 use crate::encoders::text::{TextConfig, TextEncoder};
@@ -19,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::guidance::ip_adapter::{Features, IpAdapterConfig, Projection, Role};
 use crate::image::preprocess::clip_tensor;
 use crate::request::{GenerateRequest, Person};
-use crate::unet::UNet2DConditionModel;
 
 /// Folder of the first adapter; the second's is `ip_adapter_2`, and so on.
 pub const ADAPTER: &str = "ip_adapter";
@@ -56,11 +55,11 @@ impl AdapterGuidance {
         self.adapters.iter().any(|adapter| adapter.config.role == Role::Style)
     }
 
-    /// Loads the folders, and the adapters' keys and values into `unet`, whose tokens are `width` wide; `id_embed_dim` is
-    /// `face_encoder`'s width, where there is one.
+    /// Loads the folders, and the adapters' keys and values into a fresh `unet`, whose tokens are `width` wide;
+    /// `id_embed_dim` is `face_encoder`'s width, where there is one.
     pub(super) fn load(
         folder: &ModelFolder,
-        unet: &mut UNet2DConditionModel,
+        mut unet: Target,
         width: usize,
         id_embed_dim: Option<usize>,
         device: &Device,
@@ -77,11 +76,13 @@ impl AdapterGuidance {
                 let config = IpAdapterConfig::read(component)?;
                 same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
                 let source = component.tensors()?;
-                unet.add_adapter(source.as_ref(), device)?;
+                if let Target::Fresh(unet) = &mut unet {
+                    unet.add_adapter(source.as_ref(), device)?;
+                }
                 let scale = if config.block_scales.is_empty() {
                     LayerScale::All(config.scale)
                 } else {
-                    unet.layer_scale(&config.block_scales)?.times(config.scale)
+                    unet.unet().layer_scale(&config.block_scales)?.times(config.scale)
                 };
                 let projection = config.projection.load(source.as_ref(), device)?;
                 Ok(Adapter { config, projection, scale })
@@ -134,7 +135,7 @@ impl AdapterGuidance {
     /// image, and one for the texts.
     pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
-        models: &Models,
+        encoders: &Encoders,
         request: &GenerateRequest,
         regions: Option<Regions>,
         watcher: &mut Watcher<W>,
@@ -148,7 +149,7 @@ impl AdapterGuidance {
         let nothing = if guided { self.see_nothing(device)? } else { None };
         let mut people = Vec::with_capacity(request.people.len());
         for (i, person) in request.people.iter().enumerate() {
-            people.push(self.person(models, person, i, &nothing, &mut encoding, device).await?);
+            people.push(self.person(encoders, person, i, &nothing, &mut encoding, device).await?);
         }
         let mut seen = None;
         if let Some(style) = style {
@@ -264,7 +265,7 @@ impl AdapterGuidance {
     /// One person's faces, cut out in the pose of the identity encoder's template.
     async fn person<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
-        models: &Models,
+        encoders: &Encoders,
         person: &Person,
         index: usize,
         nothing: &Option<VisionOutput>,
@@ -278,9 +279,9 @@ impl AdapterGuidance {
             for photo in &identity.photos {
                 number += 1;
                 let name = format!("photo {number} of person {}", index + 1);
-                let face = embed::largest(models, photo, &name, device).await?;
+                let face = embed::largest(encoders, photo, &name, device).await?;
                 if needs_id {
-                    embeddings.push(embed::face(models, photo, &face, &name, device).await?);
+                    embeddings.push(embed::face(encoders, photo, &face, &name, device).await?);
                 }
                 if let Some(vision) = &self.vision {
                     let crop = embed::aligned(photo, &face, vision.preprocessing().size)?;

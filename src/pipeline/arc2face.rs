@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 
-use super::models::{ModelFolder, Models, same};
+use super::models::{Encoders, ModelFolder, same};
 use super::{Guided, Progress, Watcher, embed};
 use crate::condition::{Condition, Regions};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
@@ -76,7 +76,7 @@ impl Arc2FaceGuidance {
     /// each photo, and one for the text.
     pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
-        models: &Models,
+        encoders: &Encoders,
         request: &GenerateRequest,
         regions: Option<Regions>,
         watcher: &mut Watcher<W>,
@@ -88,7 +88,7 @@ impl Arc2FaceGuidance {
             let mut embeddings = Vec::new();
             for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
                 let name = format!("photo {} of person {}", embeddings.len() + 1, i + 1);
-                embeddings.push(embed::identity(models, photo, &name, device).await?);
+                embeddings.push(embed::identity(encoders, photo, &name, device).await?);
                 encoding.advance().await?;
             }
             tokens.push(self.encoder.forward(embed::mixed(person, &mut embeddings.into_iter(), device))?);

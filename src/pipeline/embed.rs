@@ -4,8 +4,8 @@ use ::image::RgbImage;
 use ::image::imageops::{self, FilterType};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::models::Models;
-use crate::encoders::detector::Found;
+use super::models::Encoders;
+use crate::encoders::detector::{Detector, Found};
 use crate::encoders::vision::{Preprocessing, VisionEnsemble};
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
@@ -19,13 +19,18 @@ use crate::request::Person;
 const STYLE_SIDES: usize = 2;
 
 /// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
-pub async fn identity(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
-    face(models, photo, &largest(models, photo, name, device).await?, name, device).await
+pub async fn identity(
+    encoders: &Encoders,
+    photo: &RgbImage,
+    name: &str,
+    device: &Device,
+) -> Result<Vec<f32>> {
+    face(encoders, photo, &largest(encoders, photo, name, device).await?, name, device).await
 }
 
 /// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
-pub async fn largest(models: &Models, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
-    let found = models.detector.detect(photo, false, device).await?;
+pub async fn largest(encoders: &Encoders, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
+    let found = encoders.detector.detect(photo, false, device).await?;
     found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
 }
 
@@ -47,13 +52,13 @@ pub fn not_found(name: &str) -> Error {
 
 /// The unit-length identity embedding of one face in the photo called `name`.
 pub async fn face(
-    models: &Models,
+    encoders: &Encoders,
     photo: &RgbImage,
     face: &Found,
     name: &str,
     device: &Device,
 ) -> Result<Vec<f32>> {
-    let encoder = models.face_encoder()?;
+    let encoder = encoders.face_encoder()?;
     let crop = aligned(photo, face, encoder.image_size())?;
     let embeds = encoder.embed(signed_tensor(&[&crop], device)?)?;
     let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
@@ -91,14 +96,14 @@ pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, devic
 /// A style image's embedding, `e_h = CLIP_V(I_h)` with its faces hidden as in training (paper section 3.1) → `[1, dim]`.
 pub async fn style(
     vision: &VisionEnsemble,
-    models: &Models,
+    detector: &Detector,
     picture: &RgbImage,
     device: &Device,
 ) -> Result<Tensor<2>> {
     let encoders = &vision.encoders;
     let largest = encoders.iter().map(|encoder| encoder.preprocessing().size).max().unwrap_or(1);
     let mut picture = shrunk(picture, (STYLE_SIDES * largest) as u32);
-    for face in models.detector.detect(&picture, false, device).await? {
+    for face in detector.detect(&picture, false, device).await? {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         picture = hide(&picture, &Mask::head(face.face_box, width, height), FACE_FILL)?;
     }

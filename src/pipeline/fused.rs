@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 
-use super::models::{ModelFolder, Models, same};
+use super::models::{Encoders, ModelFolder, same};
 use super::prompt::TextBranch;
 use super::{Guided, Progress, Watcher, embed};
 use crate::condition::{Condition, Regions};
@@ -61,13 +61,13 @@ impl FusedGuidance {
     /// prior.
     pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
-        models: &Models,
+        encoders: &Encoders,
         request: &GenerateRequest,
         regions: Option<Regions>,
         watcher: &mut Watcher<W>,
         device: &Device,
     ) -> Result<Vec<Guided>> {
-        let embeds = self.encode(models, request, watcher, device).await?;
+        let embeds = self.encode(encoders, request, watcher, device).await?;
         let prompts = embeds.prompts.iter();
         prompts.map(|prompts| self.condition(request, &embeds, prompts, regions.clone(), device)).collect()
     }
@@ -75,7 +75,7 @@ impl FusedGuidance {
     /// Photos, style image and prompts to embeddings.
     async fn encode<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         &self,
-        models: &Models,
+        encoders: &Encoders,
         request: &GenerateRequest,
         watcher: &mut Watcher<W>,
         device: &Device,
@@ -93,7 +93,7 @@ impl FusedGuidance {
             let mut embeddings = Vec::new();
             for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
                 let name = format!("photo {} of person {}", embeddings.len() + 1, i + 1);
-                embeddings.push(embed::identity(models, photo, &name, device).await?);
+                embeddings.push(embed::identity(encoders, photo, &name, device).await?);
                 encoding.advance().await?;
             }
             id_embeds.push(embed::mixed(person, &mut embeddings.into_iter(), device));
@@ -104,7 +104,7 @@ impl FusedGuidance {
         }
         let mut style_embeds = None;
         if let Some(style) = style {
-            style_embeds = Some(embed::style(&self.vision, models, style, device).await?);
+            style_embeds = Some(embed::style(&self.vision, &encoders.detector, style, device).await?);
             encoding.advance().await?;
         }
         let mut prompts = vec![Prompts::default(); request.count];

@@ -1,5 +1,7 @@
 //! The parts of a model folder, and whether they fit each other.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 
 use super::adapters::{ADAPTER, AdapterGuidance};
@@ -15,15 +17,17 @@ use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
 use crate::weights::{Component, Files};
 
-/// Every network of a model, loaded.
+/// The networks that every picture needs from its first step to its last, and the detector.
 #[derive(Debug)]
 pub struct Models {
     /// `detector/`.
-    pub detector: Detector,
-    /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
-    pub face_encoder: Option<FaceEncoder>,
-    /// What the UNet attends to, and how it is made.
-    pub guidance: Guidance,
+    pub detector: Arc<Detector>,
+    /// Whether prompts can be drawn from.
+    pub reads_words: bool,
+    /// Whether style images can be drawn from.
+    pub reads_styles: bool,
+    /// Bytes of the files behind [`Encoders`].
+    pub encoders_size: u64,
     /// `unet/`.
     pub unet: UNet2DConditionModel,
     /// `[height, width]` of the latents that the UNet was trained on, where its config says.
@@ -36,6 +40,37 @@ pub struct Models {
     pub scheduler: SchedulerConfig,
     /// `defaults.json`, and what follows from the scheduler.
     pub defaults: Defaults,
+}
+
+/// The networks that turn a request into what the UNet attends to: a picture needs them before its first step only.
+#[derive(Debug)]
+pub struct Encoders {
+    /// The model's.
+    pub detector: Arc<Detector>,
+    /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
+    face_encoder: Option<FaceEncoder>,
+    /// What the UNet attends to, and how it is made.
+    pub guidance: Guidance,
+}
+
+/// Folders that are no part of [`Encoders`].
+const NO_ENCODERS: [&str; 5] = ["unet", "vae", "tiny_vae", "detector", "scheduler"];
+
+/// The UNet that encoders are made for.
+pub(super) enum Target<'a> {
+    /// It takes the adapters' layers.
+    Fresh(&'a mut UNet2DConditionModel),
+    /// It has them already.
+    Fitted(&'a UNet2DConditionModel),
+}
+
+impl Target<'_> {
+    pub(super) fn unet(&self) -> &UNet2DConditionModel {
+        match self {
+            Self::Fresh(unet) => unet,
+            Self::Fitted(unet) => unet,
+        }
+    }
 }
 
 /// The families of models, by what their UNet attends to.
@@ -52,7 +87,7 @@ pub enum Guidance {
 
 impl Guidance {
     /// Whether prompts can be drawn from.
-    pub fn reads_words(&self) -> bool {
+    fn reads_words(&self) -> bool {
         match self {
             Self::Fused(fused) => fused.reads_words(),
             Self::Adapters(_) => true,
@@ -61,7 +96,7 @@ impl Guidance {
     }
 
     /// Whether style images can be drawn from.
-    pub fn reads_styles(&self) -> bool {
+    fn reads_styles(&self) -> bool {
         match self {
             Self::Fused(_) => true,
             Self::Adapters(adapters) => adapters.reads_styles(),
@@ -97,6 +132,17 @@ impl<'a> ModelFolder<'a> {
         self.folders.iter().any(|name| name == folder)
     }
 
+    /// Bytes of the files in the folders that are `asked` for.
+    fn size(&self, asked: impl Fn(&str) -> bool) -> Result<u64> {
+        let mut size = 0;
+        for folder in self.folders.iter().filter(|folder| asked(folder)) {
+            for file in self.files.list(folder)? {
+                size += self.files.size(&format!("{folder}/{file}"))?;
+            }
+        }
+        Ok(size)
+    }
+
     /// What `load` makes of a component; fails with `component-missing` where the model has no such folder, and names
     /// the component in any error.
     pub(super) fn load<T>(&self, folder: &str, load: impl FnOnce(&Component) -> Result<T>) -> Result<T> {
@@ -114,9 +160,57 @@ impl Models {
     /// Loads every component of a model folder onto `device`.
     ///
     /// Fails with `component-missing`, or with `model-mismatch` where two components do not fit each other.
-    pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
+    pub fn load(files: &dyn Files, device: &Device) -> Result<(Self, Encoders)> {
         let folder = ModelFolder::new(files)?;
         // Configs first: what does not fit is found before any weights are read.
+        let plan = Plan::read(&folder)?;
+        let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
+        let detector = Arc::new(folder.load("detector", |c| Detector::load(c, device))?);
+        let encoders = Encoders::load(&folder, &plan, Target::Fresh(&mut unet), detector.clone(), device)?;
+        let vae = folder.load("vae", |c| Vae::load(c, device))?;
+        same("the unet's input", plan.unet.in_channels, "the vae's latents", vae.latent_channels())?;
+        let tiny_vae = if folder.has("tiny_vae") {
+            Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
+        } else {
+            None
+        };
+        if let Some(tiny) = &tiny_vae {
+            same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
+        }
+        let models = Self {
+            detector,
+            reads_words: encoders.guidance.reads_words(),
+            reads_styles: encoders.guidance.reads_styles(),
+            encoders_size: folder.size(|name| !NO_ENCODERS.contains(&name))?,
+            unet,
+            sample_size: sample_size(&plan.unet),
+            vae,
+            tiny_vae,
+            scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
+            defaults: super::defaults(files)?,
+        };
+        Ok((models, encoders))
+    }
+
+    /// Loads the encoders again.
+    pub fn encoders(&self, files: &dyn Files, device: &Device) -> Result<Encoders> {
+        let folder = ModelFolder::new(files)?;
+        let plan = Plan::read(&folder)?;
+        Encoders::load(&folder, &plan, Target::Fitted(&self.unet), self.detector.clone(), device)
+    }
+}
+
+/// What a folder's configs say, of which the parts fit each other.
+struct Plan {
+    unet: UNet2DConditionConfig,
+    /// Of FaceStudio's own family.
+    fusion: Option<FusionConfig>,
+    arc2face: bool,
+    face: Option<FaceEncoderConfig>,
+}
+
+impl Plan {
+    fn read(folder: &ModelFolder) -> Result<Self> {
         let fused = folder.has("guidance");
         let arc2face = folder.has(ARC2FACE) && !fused;
         let adapters = folder.has(ADAPTER) && !fused;
@@ -132,62 +226,48 @@ impl Models {
         } else {
             Some(folder.load("guidance", |c| c.json("config.json"))?)
         };
-        let config: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
-        same("the unet's input", config.in_channels, "the unet's output", config.out_channels)?;
+        let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
+        same("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
         let face: Option<FaceEncoderConfig> = if folder.has("face_encoder") || !adapters {
             Some(folder.load("face_encoder", |c| c.json("config.json"))?)
         } else {
             None
         };
-        let id_embed_dim = face.as_ref().map(|face| face.embedding_size);
-        if let (Some(fusion), Some(id_embed_dim)) = (&fusion, id_embed_dim) {
+        if let (Some(fusion), Some(face)) = (&fusion, &face) {
             let tokens = fusion.cross_attention_dim;
-            same("guidance tokens", tokens, "the unet's tokens", config.cross_attention_dim)?;
-            same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
+            same("guidance tokens", tokens, "the unet's tokens", unet.cross_attention_dim)?;
+            same("guidance's identities", fusion.id_embed_dim, "face_encoder's", face.embedding_size)?;
         }
-
-        let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
-        let guidance = match &fusion {
-            Some(fusion) => Guidance::Fused(FusedGuidance::load(&folder, fusion, device)?),
-            None if arc2face => {
-                let width = config.cross_attention_dim;
-                // Loaded above: this family never goes without.
-                let id_embed_dim = id_embed_dim.unwrap_or(0);
-                Guidance::Arc2Face(Arc2FaceGuidance::load(&folder, width, id_embed_dim, device)?)
-            }
-            None => {
-                let width = config.cross_attention_dim;
-                Guidance::Adapters(AdapterGuidance::load(&folder, &mut unet, width, id_embed_dim, device)?)
-            }
-        };
-        let vae = folder.load("vae", |c| Vae::load(c, device))?;
-        same("the unet's input", config.in_channels, "the vae's latents", vae.latent_channels())?;
-        let tiny_vae = if folder.has("tiny_vae") {
-            Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
-        } else {
-            None
-        };
-        if let Some(tiny) = &tiny_vae {
-            same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
-        }
-        Ok(Self {
-            detector: folder.load("detector", |c| Detector::load(c, device))?,
-            face_encoder: match face {
-                Some(_) => Some(folder.load("face_encoder", |c| FaceEncoder::load(c, device))?),
-                None => None,
-            },
-            guidance,
-            unet,
-            sample_size: sample_size(&config),
-            vae,
-            tiny_vae,
-            scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
-            defaults: super::defaults(files)?,
-        })
+        Ok(Self { unet, fusion, arc2face, face })
     }
 }
 
-impl Models {
+impl Encoders {
+    fn load(
+        folder: &ModelFolder,
+        plan: &Plan,
+        unet: Target,
+        detector: Arc<Detector>,
+        device: &Device,
+    ) -> Result<Self> {
+        let width = plan.unet.cross_attention_dim;
+        let id_embed_dim = plan.face.as_ref().map(|face| face.embedding_size);
+        let guidance = match &plan.fusion {
+            Some(fusion) => Guidance::Fused(FusedGuidance::load(folder, fusion, device)?),
+            None if plan.arc2face => {
+                // This family never goes without.
+                let id_embed_dim = id_embed_dim.unwrap_or(0);
+                Guidance::Arc2Face(Arc2FaceGuidance::load(folder, width, id_embed_dim, device)?)
+            }
+            None => Guidance::Adapters(AdapterGuidance::load(folder, unet, width, id_embed_dim, device)?),
+        };
+        let face_encoder = match &plan.face {
+            Some(_) => Some(folder.load("face_encoder", |c| FaceEncoder::load(c, device))?),
+            None => None,
+        };
+        Ok(Self { detector, face_encoder, guidance })
+    }
+
     /// The identity encoder; fails with `component-missing` where the model has none.
     pub fn face_encoder(&self) -> Result<&FaceEncoder> {
         self.face_encoder.as_ref().ok_or_else(|| missing("face_encoder"))

@@ -25,7 +25,7 @@ impl UNet2DConditionModel {
                 "use an adapter for this kind of Stable Diffusion",
             ));
         }
-        for (i, (_, _, attention)) in layers.iter_mut().enumerate() {
+        for (i, attention) in layers.iter_mut().enumerate() {
             let adapter = AdapterAttention::new(attention, i, device);
             attention.adapters.push(apply(adapter, source, &format!("ip_adapter.{}", 2 * i + 1))?);
         }
@@ -37,9 +37,8 @@ impl UNet2DConditionModel {
     /// `set_ip_adapter_scale`): style alone may act where style lives, as in InstantStyle (arXiv 2404.02733).
     ///
     /// Fails with `adapter-scale` where a block has no cross-attention, or another number of transformers.
-    pub fn layer_scale(&mut self, blocks: &BTreeMap<String, Vec<f32>>) -> Result<LayerScale> {
-        let layers: Vec<(String, usize)> =
-            self.cross_attentions().into_iter().map(|(block, transformer, _)| (block, transformer)).collect();
+    pub fn layer_scale(&self, blocks: &BTreeMap<String, Vec<f32>>) -> Result<LayerScale> {
+        let layers = self.cross_attention_places();
         for (name, scales) in blocks {
             let transformers =
                 layers.iter().filter(|(block, _)| block == name).map(|(_, i)| i + 1).max().unwrap_or(0);
@@ -58,24 +57,34 @@ impl UNet2DConditionModel {
         Ok(LayerScale::Each(layers.into_iter().map(scale).collect()))
     }
 
-    /// Every cross-attention with its block and the number of its transformer there, in the order in which diffusers lists
-    /// its attention processors, by which adapters are numbered: down, up, then middle.
-    fn cross_attentions(&mut self) -> Vec<(String, usize, &mut Attention)> {
-        let down = self.down_blocks.iter_mut().map(|block| &mut block.attentions).enumerate();
-        let up = self.up_blocks.iter_mut().map(|block| &mut block.attentions).enumerate();
-        let middle = self.mid_block.iter_mut().map(|block| &mut block.attentions);
+    /// Every cross-attention's block and the number of its transformer there, in the order of `cross_attentions`.
+    fn cross_attention_places(&self) -> Vec<(String, usize)> {
+        let down = self.down_blocks.iter().map(|block| &block.attentions).enumerate();
+        let up = self.up_blocks.iter().map(|block| &block.attentions).enumerate();
+        let middle = self.mid_block.iter().map(|block| &block.attentions);
         let blocks = down
             .map(|(i, transformers)| (format!("down_blocks.{i}"), transformers))
             .chain(up.map(|(i, transformers)| (format!("up_blocks.{i}"), transformers)))
             .chain(middle.map(|transformers| ("mid_block".to_owned(), transformers)));
-        let mut layers = Vec::new();
+        let mut places = Vec::new();
         for (name, transformers) in blocks {
-            for (i, transformer) in transformers.iter_mut().enumerate() {
-                let Transformer2DModel { transformer_blocks, .. } = transformer;
-                layers.extend(transformer_blocks.iter_mut().map(|block| (name.clone(), i, &mut block.attn2)));
+            for (i, transformer) in transformers.iter().enumerate() {
+                places.extend(transformer.transformer_blocks.iter().map(|_| (name.clone(), i)));
             }
         }
-        layers
+        places
+    }
+
+    /// Every cross-attention in the order in which diffusers lists its attention processors, by which adapters are numbered:
+    /// down, up, then middle.
+    fn cross_attentions(&mut self) -> Vec<&mut Attention> {
+        let down = self.down_blocks.iter_mut().flat_map(|block| &mut block.attentions);
+        let up = self.up_blocks.iter_mut().flat_map(|block| &mut block.attentions);
+        let middle = self.mid_block.iter_mut().flat_map(|block| &mut block.attentions);
+        let transformers = down.chain(up).chain(middle);
+        let blocks =
+            transformers.flat_map(|Transformer2DModel { transformer_blocks, .. }| transformer_blocks);
+        blocks.map(|block| &mut block.attn2).collect()
     }
 }
 
@@ -102,9 +111,9 @@ mod tests {
     #[test]
     fn layers_are_numbered_as_upstream() {
         let mut unet = unet();
-        let layers = unet.cross_attentions();
-        let blocks: Vec<&str> = layers.iter().map(|(block, _, _)| block.as_str()).collect();
-        assert_eq!(blocks.len(), 16);
+        let layers = unet.cross_attention_places();
+        let blocks: Vec<&str> = layers.iter().map(|(block, _)| block.as_str()).collect();
+        assert_eq!((blocks.len(), unet.cross_attentions().len()), (16, 16));
         assert_eq!(
             (blocks[0], blocks[5], blocks[6], blocks[15]),
             ("down_blocks.0", "down_blocks.2", "up_blocks.1", "mid_block")
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn scales_by_block_reach_their_layers_alone() {
-        let mut unet = unet();
+        let unet = unet();
         let blocks = [("up_blocks.1".to_owned(), vec![0.0, 0.7, 0.0]), ("mid_block".to_owned(), vec![0.5])];
         let scale = unet.layer_scale(&blocks.into()).unwrap();
         let expected = |layer| match layer {
@@ -133,7 +142,7 @@ mod tests {
     fn an_adapter_acts_in_its_part_of_the_steps_alone() {
         let device = Device::flex();
         let mut unet = unet();
-        for (layer, (_, _, attention)) in unet.cross_attentions().into_iter().enumerate() {
+        for (layer, attention) in unet.cross_attentions().into_iter().enumerate() {
             let adapter = AdapterAttention::new(attention, layer, &device);
             attention.adapters.push(adapter);
         }

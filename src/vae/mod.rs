@@ -2,6 +2,7 @@
 
 mod dc;
 mod kl;
+mod strips;
 mod tiny;
 
 pub use dc::{AutoencoderDc, AutoencoderDcConfig, PerLevel};

@@ -13,7 +13,7 @@ use super::convert;
 use super::files::StoredFiles;
 use crate::error::{Error, Result};
 use crate::image::codec;
-use crate::pipeline::{FaceStudio, Progress};
+use crate::pipeline::{FaceStudio, Phase, Progress};
 
 /// A device with a model on it.
 ///
@@ -21,9 +21,33 @@ use crate::pipeline::{FaceStudio, Progress};
 #[wasm_bindgen]
 pub struct Engine {
     device: Device,
-    studio: RefCell<Option<Rc<FaceStudio>>>,
+    studio: RefCell<Option<Rc<Loaded>>>,
     cancelled: Cell<bool>,
     busy: Cell<bool>,
+}
+
+/// Encoders whose files are larger than this are let go of when a picture's guidance is made, and read again for the next.
+const KEPT_ENCODERS: u64 = 512 << 20;
+
+/// A model, and the files that it came from.
+struct Loaded {
+    studio: FaceStudio,
+    files: StoredFiles,
+}
+
+impl Loaded {
+    /// The model with its encoders.
+    fn whole(&self) -> Result<&FaceStudio> {
+        self.studio.load_encoders(&self.files)?;
+        Ok(&self.studio)
+    }
+
+    /// Lets go of what pictures no longer need, if it is large.
+    fn lighten(&self) {
+        if self.studio.encoders_size() > KEPT_ENCODERS {
+            self.studio.release_encoders();
+        }
+    }
 }
 
 #[wasm_bindgen]
@@ -36,10 +60,23 @@ impl Engine {
 
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
     ///
-    /// At most one file is in memory at a time, besides what is already on the device.
+    /// At most one file is in memory at a time, besides what is already on the device; `read` is kept for large models, whose
+    /// encoders are let go of while a picture is drawn.
     pub fn load(&self, paths: Vec<String>, sizes: Vec<f64>, read: Function) -> Result<(), JsValue> {
-        let studio = FaceStudio::load(&StoredFiles::new(paths, sizes, read), &self.device)?;
-        self.studio.replace(Some(Rc::new(studio)));
+        let files = StoredFiles::new(paths, sizes, read);
+        let studio = FaceStudio::load(&files, &self.device)?;
+        self.studio.replace(Some(Rc::new(Loaded { studio, files })));
+        Ok(())
+    }
+
+    /// Whether the model is there as a whole: a large one's encoders are let go of once a picture's guidance is made.
+    pub fn has_encoders(&self) -> Result<bool, JsValue> {
+        Ok(self.loaded()?.studio.has_encoders())
+    }
+
+    /// Reads the encoders again if they were let go of.
+    pub fn load_encoders(&self) -> Result<(), JsValue> {
+        self.loaded()?.whole()?;
         Ok(())
     }
 
@@ -63,9 +100,9 @@ impl Engine {
 
     /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
     pub async fn faces(&self, image: Vec<u8>) -> Result<Array, JsValue> {
-        let studio = self.studio()?;
+        let loaded = self.loaded()?;
         let picture = codec::decode(&image)?;
-        let mut found = studio.faces(&picture).await?;
+        let mut found = loaded.studio.faces(&picture).await?;
         found.sort_by(|a, b| b.area().total_cmp(&a.area()));
         let faces = found.iter().map(|face| convert::face(face, &picture)).collect::<Result<Array>>()?;
         Ok(faces)
@@ -73,14 +110,16 @@ impl Engine {
 
     /// How alike the people of a picture and a `Person` of `web/engine/protocol.js` are, −1 to 1.
     pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, JsValue> {
-        let studio = self.studio()?;
+        let loaded = self.loaded()?;
         let person = convert::reference(person)?;
-        Ok(studio.similarity(&codec::decode(&picture)?, &person).await?)
+        let alike = loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await;
+        loaded.lighten();
+        Ok(alike?)
     }
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
     pub fn abilities(&self) -> Result<JsValue, JsValue> {
-        Ok(convert::abilities(&*self.studio()?)?)
+        Ok(convert::abilities(&self.loaded()?.studio)?)
     }
 
     /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.
@@ -90,7 +129,7 @@ impl Engine {
 }
 
 impl Engine {
-    fn studio(&self) -> Result<Rc<FaceStudio>> {
+    fn loaded(&self) -> Result<Rc<Loaded>> {
         self.studio
             .borrow()
             .clone()
@@ -98,15 +137,18 @@ impl Engine {
     }
 
     async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
-        let studio = self.studio()?;
-        let request = convert::request(request, studio.defaults())?;
+        let loaded = self.loaded()?;
+        let request = convert::request(request, loaded.studio.defaults())?;
         let watch = async |progress: Progress| {
+            if progress.phase != Phase::Encode || progress.step == progress.steps {
+                loaded.lighten();
+            }
             // A progress handler that throws must not stop the picture.
             let _ = on_progress.call1(&JsValue::NULL, &convert::progress(&progress));
             next_task().await;
             if self.cancelled.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let pictures = studio.generate(&request, watch).await?;
+        let pictures = loaded.whole()?.generate(&request, watch).await?;
         let array = Array::new();
         for picture in &pictures {
             array.push(&convert::picture(picture, &request)?);

@@ -19,6 +19,8 @@ let started = null;
 let ready = false;
 /** @type {wasm.Engine | null} */
 let engine = null;
+/** The files of the engine's model. @type {ModelSource | null} */
+let source = null;
 /** Set when this worker cannot go on. */
 let ended = false;
 /** Set when wasm has trapped: its memory is in an unknown state. */
@@ -91,7 +93,8 @@ const tasks = {
   },
 
   async generate({ request }, report, signal) {
-    const running = loaded();
+    const running = await whole();
+    signal.throwIfAborted();
     const cancel = () => running.cancel();
     const made = running.generate(request, report);
     signal.addEventListener("abort", cancel, { once: true });
@@ -103,7 +106,7 @@ const tasks = {
   },
 
   async similarity({ picture, person }) {
-    return loaded().similarity(picture, person);
+    return (await whole()).similarity(picture, person);
   },
 
   async cancel({ target }) {
@@ -155,6 +158,15 @@ function loaded() {
   return engine;
 }
 
+/** The engine with all of its model: a large one's encoders are let go of after each picture's beginning. */
+async function whole() {
+  const running = loaded();
+  if (!running.has_encoders()) {
+    await source?.reading(() => running.load_encoders());
+  }
+  return running;
+}
+
 /**
  * Fetches a model and puts it onto a device; the model that was open before stays until then.
  * @param {string} model
@@ -175,7 +187,8 @@ async function open(model, backend, report, signal) {
     });
     engine?.free();
     engine = null;
-    await load(next, files, manifest, store, report);
+    source = new ModelSource(files, manifest, store);
+    await load(next, source, report);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
@@ -203,55 +216,99 @@ function offlineNotice(version) {
   };
 }
 
+/** A model's files, read piece by piece. */
+class ModelSource {
+  /** Open while the model reads. @type {Map<string, import("./store.js").SyncReader>} */
+  #handles = new Map();
+  /** @type {Map<string, Blob>} */
+  #files;
+  /** @type {import("./manifest.js").Manifest} */
+  #manifest;
+  /** Where the files lie, unless they are in memory. @type {ModelStore | null} */
+  #store;
+  // Known to workers only, and so not to the types of a page.
+  #reader = new /** @type {any} */ (globalThis).FileReaderSync();
+  #buffer = new Uint8Array(0);
+
+  /**
+   * @param {Map<string, Blob>} files
+   * @param {import("./manifest.js").Manifest} manifest
+   * @param {ModelStore | null} store
+   */
+  constructor(files, manifest, store) {
+    this.#files = files;
+    this.#manifest = manifest;
+    this.#store = store;
+  }
+
+  get paths() {
+    return [...this.#files.keys()];
+  }
+
+  get sizes() {
+    return [...this.#files.values()].map(({ size }) => size);
+  }
+
+  /**
+   * Calls `task`, which reads, with the stored files open: between two such tasks other tabs may replace or remove them.
+   * @param {() => void} task
+   */
+  async reading(task) {
+    try {
+      for (const { path, sha256 } of modelFiles(this.#manifest)) {
+        // What storage had no room for is a plain Blob.
+        const handle = this.#files.get(path) instanceof File ? await this.#store?.reader(sha256) : null;
+        if (handle) {
+          this.#handles.set(path, handle);
+        }
+      }
+      task();
+    } finally {
+      this.#handles.forEach((handle) => handle.close());
+      this.#handles.clear();
+      this.#buffer = new Uint8Array(0);
+    }
+  }
+
+  /** @param {string} path @param {number} start @param {number} end */
+  read(path, start, end) {
+    const handle = this.#handles.get(path);
+    if (!handle) {
+      const part = /** @type {Blob} */ (this.#files.get(path)).slice(start, end);
+      return new Uint8Array(this.#reader.readAsArrayBuffer(part));
+    }
+    // Always into the same memory, which wasm copies at once: what a reader returns is not given back while wasm runs.
+    if (this.#buffer.length < end - start) {
+      this.#buffer = new Uint8Array(end - start);
+    }
+    return this.#buffer.subarray(0, handle.read(this.#buffer.subarray(0, end - start), { at: start }));
+  }
+}
+
 /**
- * Loads a model from its files, which are read piece by piece and at most one at a time.
+ * Loads a model from its files, at most one of which is in memory at a time.
  * @param {wasm.Engine} device
- * @param {Map<string, Blob>} files
- * @param {import("./manifest.js").Manifest} manifest
- * @param {ModelStore | null} store where the files lie, unless they are in memory
+ * @param {ModelSource} from
  * @param {Report} report
  */
-async function load(device, files, manifest, store, report) {
-  const paths = [...files.keys()];
-  // Known to workers only, and so not to the types of a page.
-  const reader = new /** @type {any} */ (globalThis).FileReaderSync();
-  /** @type {Map<string, import("./store.js").SyncReader>} */
-  const handles = new Map();
+async function load(device, from, report) {
+  const steps = from.paths.length;
   const seen = new Set();
-  let buffer = new Uint8Array(0);
-  try {
-    for (const { path, sha256 } of modelFiles(manifest)) {
-      // What storage had no room for is a plain Blob.
-      const handle = files.get(path) instanceof File ? await store?.reader(sha256) : null;
-      if (handle) {
-        handles.set(path, handle);
-      }
-    }
-    report({ phase: "load", step: 0, steps: paths.length });
+  report({ phase: "load", step: 0, steps });
+  await from.reading(() =>
     device.load(
-      paths,
-      paths.map((path) => files.get(path)?.size ?? 0),
+      from.paths,
+      from.sizes,
       (/** @type {string} */ path, /** @type {number} */ start, /** @type {number} */ end) => {
         if (!seen.has(path)) {
-          report({ phase: "load", step: seen.size, steps: paths.length });
+          report({ phase: "load", step: seen.size, steps });
           seen.add(path);
         }
-        const handle = handles.get(path);
-        if (!handle) {
-          const part = /** @type {Blob} */ (files.get(path)).slice(start, end);
-          return new Uint8Array(reader.readAsArrayBuffer(part));
-        }
-        // Always into the same memory, which wasm copies at once: what a reader returns is not given back while wasm runs.
-        if (buffer.length < end - start) {
-          buffer = new Uint8Array(end - start);
-        }
-        return buffer.subarray(0, handle.read(buffer.subarray(0, end - start), { at: start }));
+        return from.read(path, start, end);
       },
-    );
-  } finally {
-    handles.forEach((handle) => handle.close());
-  }
-  report({ phase: "load", step: paths.length, steps: paths.length });
+    ),
+  );
+  report({ phase: "load", step: steps, steps });
 }
 
 /**
