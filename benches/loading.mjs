@@ -1,11 +1,13 @@
 /**
  * What opening a model and making a portrait cost in the browser, in time and memory:
- * `node benches/loading.mjs MODELS [webgpu] [STEPS]`.
+ * `node benches/loading.mjs MODELS [webgpu] [STEPS] [MODEL] [SIDE] [PORTRAITS]`.
  *
- * MODELS is a folder that holds the model folder `mini`; `cargo run --example tiny-model -- MODELS/mini 896` makes one of
- * more than 500 MB. Times are of this machine, with a local server. Memory is the renderer process's peak (VmHWM, Linux
- * only), which holds wasm's memory and JavaScript's together, and wasm's own, which never shrinks. A portrait is of one photo in one style, STEPS guided steps (25 if absent, none if 0), made
- * three times, since the first one may compile; its times are without the model's opening.
+ * MODELS is a folder that holds the model folder MODEL (`mini` if absent); `cargo run --example tiny-model -- MODELS/mini 896`
+ * makes one of more than 500 MB, `full_size.py` one of full size. Times are of this machine, with a local server. Memory is the
+ * peak of the renderer's process, which holds wasm's memory and JavaScript's together, and of the GPU's, which holds the buffers
+ * where the GPU is emulated (VmHWM, Linux only); wasm's own never shrinks. A portrait is of one photo, in one style where the
+ * model reads any, STEPS guided steps (25 if absent, none if 0), SIDE pixels square (the model's own if absent), made PORTRAITS
+ * times (3 if absent), since the first one may compile; its times are without the model's opening.
  */
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -16,21 +18,21 @@ import { chromium } from "playwright-core";
 
 import { EXECUTABLE, FLAGS, startServer } from "../tests/browser/harness.mjs";
 
-const [models = "models", backend = "cpu", steps = "25"] = process.argv.slice(2);
+const [models = "models", backend = "cpu", steps = "25", model = "mini", side = "", portraits = "3"] = process.argv.slice(2);
 const server = await startServer(["--models", models]);
 // A profile on the disk: a private window would hold the stored files in memory.
 const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
 const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS, headless: true });
 
-/** Largest peak among the browser's renderers, in MiB. */
-async function rendererPeak() {
+/** Largest peak among the browser's processes of a type, in MiB. @param {string} kind */
+async function peak(kind) {
   const session = await /** @type {any} */ (context.browser()).newBrowserCDPSession();
   const { processInfo } = await session.send("SystemInfo.getProcessInfo");
   await session.detach();
   const peaks = processInfo
-    .filter((/** @type {any} */ { type }) => type === "renderer")
+    .filter((/** @type {any} */ { type }) => type === kind)
     .map((/** @type {any} */ { id }) => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1]));
-  return Math.max(...peaks) / 1024;
+  return Math.round(Math.max(...peaks) / 1024);
 }
 
 /** @param {string} name */
@@ -40,7 +42,7 @@ async function visit(name) {
     route.fulfill({ contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
   );
   await page.goto(`${server.url}blank.html`);
-  const times = await page.evaluate(async ({ backend, steps }) => {
+  const times = await page.evaluate(async ({ backend, steps, model, side, count }) => {
     const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
     const begin = performance.now();
     const since = () => Math.round(performance.now() - begin);
@@ -50,26 +52,30 @@ async function visit(name) {
     /** @type {Record<string, number>} */
     const phases = {};
     const onProgress = (/** @type {any} */ { phase }) => (phases[phase] ??= since());
-    const opened = await client.open({ model: "/models/mini/", backend, onProgress });
+    const opened = await client.open({ model: `/models/${model}/`, backend, onProgress });
     const ready = since();
-    await client.generate({ people: [], prompt: "a smiling man", alpha: 0, seed: 1, steps: 1 });
-    const picture = since();
+    const { words, styles } = opened.abilities;
+    const size = side ? { width: side, height: side } : {};
     const photo = await client.render({ seed: 3, style: "photo", size: 256 });
-    const style = await client.render({ seed: 5, style: "watercolor", size: 256 });
+    const person = { identities: [{ photos: [photo] }] };
+    const subject = words ? { people: [], prompt: "a smiling man", alpha: 0 } : { people: [person] };
+    await client.generate({ ...subject, ...size, seed: 1, steps: 1 });
+    const picture = since();
+    const style = styles ? { style: await client.render({ seed: 5, style: "watercolor", size: 256 }) } : {};
     const portraits = [];
-    for (let i = 0; i < 3 && steps > 0; i++) {
+    for (let i = 0; i < count && steps > 0; i++) {
       const start = performance.now();
-      await client.generate({ people: [{ identities: [{ photos: [photo] }] }], style, seed: i, steps });
+      await client.generate({ people: [person], ...style, ...size, seed: i, steps });
       portraits.push(Math.round(performance.now() - start));
     }
     return { engine, ...phases, ready, picture, portraits, bytes: opened.bytes, fetched: opened.fetched };
-  }, { backend, steps: Number(steps) });
+  }, { backend, steps: Number(steps), model, side: Number(side), count: Number(portraits) });
   const wasm = await page.workers()[0].evaluate(async () => {
     const { default: init } = await import(new URL("../wasm/facestudio.js", location.href).href);
     return (await init()).memory.buffer.byteLength / 2 ** 20;
   });
-  const peak = await rendererPeak();
-  console.log(JSON.stringify({ visit: name, backend, milliseconds: times, MiB: { wasm, renderer: Math.round(peak) } }));
+  const MiB = { wasm, renderer: await peak("renderer"), gpu: await peak("GPU") };
+  console.log(JSON.stringify({ visit: name, model, backend, milliseconds: times, MiB }));
   await page.close();
 }
 
