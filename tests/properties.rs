@@ -45,7 +45,8 @@ fn layer(device: &Device) -> (Attention, Tensor<3>) {
 }
 
 fn attend(attention: &Attention, x: &Tensor<3>, condition: &Condition) -> Tensor<3> {
-    attention.cross_attention(x.clone(), &attention.context(&LevelCondition::new(condition, SIZE, x)))
+    let context = attention.context(&LevelCondition::new(condition, SIZE, x));
+    attention.cross_attention(x.clone(), &context, x.zeros_like())
 }
 
 #[test]

@@ -161,7 +161,7 @@ pub(crate) fn attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -
     let [batch, heads, queries, dim] = query.dims();
     let keys = key.dims()[2];
     let fits = [key.dims(), value.dims()] == [[batch, heads, keys, dim]; 2];
-    if !fits || batch * heads * queries * keys * dim == 0 {
+    if !fits || query.dims().contains(&0) || keys == 0 {
         return None;
     }
     first!(attention(query, key, value, Sizes { batch, heads, queries, keys, dim }))
@@ -196,6 +196,8 @@ pub(crate) fn layer_norm<const D: usize>(
     if shape.contains(&0) || !holds(Some(weight), shape[D - 1]) || !holds(Some(bias), shape[D - 1]) {
         return None;
     }
+    #[cfg(not(feature = "gpu"))]
+    let _ = eps;
     first!(layer_norm(x, weight, bias, eps); gpu if "gpu")
 }
 
@@ -231,8 +233,7 @@ pub(crate) fn relu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 
 /// `a · GELU(g)` of `x = [a, g]` along the last dimension, which is halved.
 pub(crate) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
-    let [batch, tokens, width] = x.dims();
-    if batch * tokens * width == 0 || !width.is_multiple_of(2) {
+    if x.dims().contains(&0) || !x.dims()[2].is_multiple_of(2) {
         return None;
     }
     first!(geglu(x))

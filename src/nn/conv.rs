@@ -97,7 +97,7 @@ impl Conv2d {
             return out;
         }
         let [n, channels, h, w] = x.dims();
-        let factor = height.div_ceil(h);
+        let factor = height.div_ceil(h).max(width.div_ceil(w));
         let mut x = upsample_nearest(x, factor);
         if [height, width] != [factor * h, factor * w] {
             x = x.slice([0..n, 0..channels, 0..height, 0..width]);

@@ -69,11 +69,28 @@ pub fn load<M: Module>(folder: &Path, model: M, optimizer: &mut AdamW) -> Result
 }
 
 /// Writes `model`'s parameters as one safetensors file.
-pub fn export<M: Module>(path: &Path, model: &M) -> Result<()> {
+pub fn write<M: Module>(path: &Path, model: &M) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
     write_file(path, &bytes(&collect(model, "")?)?)
+}
+
+/// As `write`, of a component of a model folder. What it takes the place of goes: the
+/// component's other weights, and the folder's manifest, which would call the new ones damaged.
+pub fn export<M: Module>(path: &Path, model: &M) -> Result<()> {
+    write(path, model)?;
+    let Some(component) = path.parent() else { return Ok(()) };
+    let listed = fs::read_dir(component).map_err(|e| Error::io(component.display(), &e))?;
+    let others = listed
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|other| other != path && other.to_str().is_some_and(|name| name.ends_with(".safetensors")));
+    let manifest = component.parent().map(|model| model.join("manifest.json")).filter(|path| path.exists());
+    for stale in others.chain(manifest) {
+        fs::remove_file(&stale).map_err(|e| Error::io(stale.display(), &e))?;
+    }
+    Ok(())
 }
 
 /// Writes a config as indented JSON.
@@ -105,4 +122,33 @@ fn remove(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::nn::LinearConfig;
+
+    #[test]
+    fn a_trained_component_takes_the_place_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("unet")).unwrap();
+        for old in [
+            "manifest.json",
+            "unet/config.json",
+            "unet/model-00001-of-00002.safetensors",
+            "unet/new.safetensors",
+        ] {
+            fs::write(at(old), "old").unwrap();
+        }
+        export(&at("unet/new.safetensors"), &LinearConfig::new(2, 3).init(&Device::flex())).unwrap();
+        let mut left: Vec<_> = fs::read_dir(at("unet")).unwrap().map(|f| f.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["config.json", "new.safetensors"]);
+        assert!(!at("manifest.json").exists());
+        assert!(tensors(&at("unet/new.safetensors")).is_ok());
+    }
 }

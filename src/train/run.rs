@@ -255,7 +255,7 @@ pub fn train<M: Module>(
     }
     checkpoint::save(&options.folder, &model, &optimizer, &state)?;
     let averaged = optimizer.averaged(&model);
-    checkpoint::export(&options.folder.join("ema.safetensors"), &averaged)?;
+    checkpoint::write(&options.folder.join("ema.safetensors"), &averaged)?;
     log(Event::Note(show(&averaged, &options.folder)?));
     plot::curve(&options.folder.join("loss.png"), &state.losses)?;
     Ok(Finished { averaged, steps: state.step, completed })

@@ -29,22 +29,24 @@ pub struct Engine {
 /// Encoders whose files are larger than this are let go of when a picture's guidance is made, and read again for the next.
 const KEPT_ENCODERS: u64 = 512 << 20;
 
-/// A model, and the files that it came from.
+/// A model, and the files that a large one came from.
 struct Loaded {
     studio: FaceStudio,
-    files: StoredFiles,
+    files: Option<StoredFiles>,
 }
 
 impl Loaded {
     /// The model with its encoders.
     fn whole(&self) -> Result<&FaceStudio> {
-        self.studio.load_encoders(&self.files)?;
+        if let Some(files) = &self.files {
+            self.studio.load_encoders(files)?;
+        }
         Ok(&self.studio)
     }
 
-    /// Lets go of what pictures no longer need, if it is large.
+    /// Lets go of what the rest of a picture does not need, if it is large.
     fn lighten(&self) {
-        if self.studio.encoders_size() > KEPT_ENCODERS {
+        if self.files.is_some() {
             self.studio.release_encoders();
         }
     }
@@ -65,8 +67,15 @@ impl Engine {
     pub fn load(&self, paths: Vec<String>, sizes: Vec<f64>, read: Function) -> Result<(), JsValue> {
         let files = StoredFiles::new(paths, sizes, read);
         let studio = FaceStudio::load(&files, &self.device)?;
-        self.studio.replace(Some(Rc::new(Loaded { studio, files })));
+        let large = studio.encoders_size() > KEPT_ENCODERS;
+        self.studio.replace(Some(Rc::new(Loaded { studio, files: large.then_some(files) })));
         Ok(())
+    }
+
+    /// Whether the model is small enough to keep its encoders while pictures are drawn; a large one calls `read` of
+    /// [`load`](Self::load) again.
+    pub fn keeps_encoders(&self) -> Result<bool, JsValue> {
+        Ok(self.loaded()?.files.is_none())
     }
 
     /// Whether the model is there as a whole: a large one's encoders are let go of once a picture's guidance is made.
@@ -112,9 +121,7 @@ impl Engine {
     pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, JsValue> {
         let loaded = self.loaded()?;
         let person = convert::reference(person)?;
-        let alike = loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await;
-        loaded.lighten();
-        Ok(alike?)
+        Ok(loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await?)
     }
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.

@@ -122,7 +122,10 @@ impl ModuleMapper for Loader<'_> {
             Ok(values) => {
                 let device = param.lazy_device();
                 let id = param.id;
-                let tensor = if self.of_kernels() && self.source.half(&name) && takes_half(&device, &shape) {
+                // bf16 and blocks' scales reach further than f16.
+                let fits = || values.iter().all(|value| value.abs() <= f16::MAX.to_f32());
+                let may = self.of_kernels() && self.source.half(&name) && takes_half(&device, &shape);
+                let tensor = if may && fits() {
                     let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
                     Tensor::from_data(TensorData::new(values, shape), (&device, DType::F16))
                 } else {

@@ -202,7 +202,8 @@ export class EngineClient {
   }
 
   /**
-   * Removes the stored files of one model, or of all. A model that is open stays open.
+   * Removes the stored files of one model, or of all. A model that is open stays open; a large one, whose encoders are read
+   * again for each picture, is fetched again when they are missing.
    * @param {string | URL} [model] the model folder
    */
   forget(model) {

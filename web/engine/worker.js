@@ -19,7 +19,7 @@ let started = null;
 let ready = false;
 /** @type {wasm.Engine | null} */
 let engine = null;
-/** The files of the engine's model. @type {ModelSource | null} */
+/** The files of the engine's model where it is large: its encoders are read again and again. @type {ModelSource | null} */
 let source = null;
 /** Set when this worker cannot go on. */
 let ended = false;
@@ -93,8 +93,7 @@ const tasks = {
   },
 
   async generate({ request }, report, signal) {
-    const running = await whole();
-    signal.throwIfAborted();
+    const running = await whole(signal);
     const cancel = () => running.cancel();
     const made = running.generate(request, report);
     signal.addEventListener("abort", cancel, { once: true });
@@ -105,8 +104,8 @@ const tasks = {
     return loaded().faces(image);
   },
 
-  async similarity({ picture, person }) {
-    return (await whole()).similarity(picture, person);
+  async similarity({ picture, person }, _report, signal) {
+    return (await whole(signal)).similarity(picture, person);
   },
 
   async cancel({ target }) {
@@ -158,12 +157,28 @@ function loaded() {
   return engine;
 }
 
-/** The engine with all of its model: a large one's encoders are let go of after each picture's beginning. */
-async function whole() {
+/**
+ * The engine with all of its model: a large one's encoders are let go of once a picture's guidance is made.
+ * @param {AbortSignal} signal
+ */
+async function whole(signal) {
   const running = loaded();
-  if (!running.has_encoders()) {
-    await source?.reading(() => running.load_encoders());
+  const from = source;
+  if (running.has_encoders() || !from) {
+    return running;
   }
+  try {
+    await alone(signal, () => from.reading(() => running.load_encoders()));
+  } catch (thrown) {
+    // Files that are gone: the next picture's worker fetches them. After a trap the worker ends anyway.
+    if (!signal.aborted && !(thrown instanceof WebAssembly.RuntimeError)) {
+      end(toFailure(thrown));
+    }
+    throw thrown;
+  }
+  // While it read no message could arrive.
+  await turn();
+  signal.throwIfAborted();
   return running;
 }
 
@@ -187,8 +202,9 @@ async function open(model, backend, report, signal) {
     });
     engine?.free();
     engine = null;
-    source = new ModelSource(files, manifest, store);
-    await load(next, source, report);
+    source = null;
+    const from = new ModelSource(files, manifest, store);
+    await load(next, from, report);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
@@ -196,6 +212,7 @@ async function open(model, backend, report, signal) {
       await settle(store, manifest, text);
     }
     engine = next;
+    source = next.keeps_encoders() ? null : from;
     const opened = { choice, model: manifest.name, version: manifest.version, bytes: modelBytes(manifest), fetched };
     return { ...opened, abilities: next.abilities(), notices: [...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {

@@ -38,6 +38,9 @@ impl Kernel for Activation {
 /// Of each number of `x`, or of the pairs along its last dimension; `shape` is the output's.
 pub(super) fn activation<const D: usize>(x: &Held, function: Function, shape: [usize; D]) -> Option<Held> {
     let count: usize = shape.iter().product();
+    if count == 0 {
+        return None;
+    }
     let all = count.div_ceil(THREADS);
     let across = all.min(MOST_GROUPS);
     let layers = all.div_ceil(across);

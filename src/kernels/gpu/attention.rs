@@ -6,7 +6,8 @@ use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 const TILE: usize = 32;
 /// Invocations of a workgroup: each makes 4×4 scores of a tile.
 const THREADS: usize = TILE * TILE / 16;
-/// Dimensions of a head for which a workgroup's memory (11.5 KiB and 32 bytes a dimension) suffices everywhere.
+/// Dimensions of a head for which a workgroup's memory (8.75 KiB and 32 bytes a dimension) suffices everywhere, and whose
+/// output an invocation can hold in registers.
 const LARGEST_HEAD: usize = 160;
 
 /// Sizes of an attention, and how far images, heads and tokens of query, key and value are apart.

@@ -1,5 +1,5 @@
-//! The kernels for WebGPU, in WGSL: f32, and weights in f16 where they were stored in no more. Each shape of a kernel is a text of its own,
-//! made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
+//! The kernels for WebGPU, in WGSL: f32, and weights in f16 where they were stored in no more. Each shape of a kernel is a text
+//! of its own, made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
 
 mod activation;
 mod attention;
@@ -29,10 +29,7 @@ pub(super) fn conv2d(
     added: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
     let [_, _, height, width] = x.dims();
-    let scale = geometry.height.div_ceil(height);
-    if scale != geometry.width.div_ceil(width) {
-        return None;
-    }
+    let scale = geometry.height.div_ceil(height).max(geometry.width.div_ceil(width));
     let channels = added.is_some_and(|added| added.dims()[2..] == [1, 1]) && geometry.output() != [1, 1];
     let added = match added {
         Some(added) if channels => product::Added::Channels(Held::of(added)?),
