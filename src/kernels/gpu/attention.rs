@@ -1,5 +1,6 @@
 //! Attention without a matrix of scores.
 
+use super::super::Sizes;
 use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// Queries, and keys, of a tile.
@@ -9,17 +10,6 @@ const THREADS: usize = TILE * TILE / 16;
 /// Dimensions of a head for which a workgroup's memory (8.75 KiB and 32 bytes a dimension) suffices everywhere, and whose
 /// output an invocation can hold in registers.
 const LARGEST_HEAD: usize = 160;
-
-/// Sizes of an attention, and how far images, heads and tokens of query, key and value are apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    pub batch: usize,
-    pub heads: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub dim: usize,
-    pub strides: [[usize; 3]; 3],
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Attention {
@@ -96,10 +86,17 @@ impl Kernel for Attention {
     }
 }
 
-/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`. `None` where a head is too large, tokens do not begin at fours,
+/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`; `strides`: how far images, heads and tokens of query, key and
+/// value are apart. `None` where a head is too large, tokens do not begin at fours,
 /// or there are more heads or tiles than one dispatch may have.
-pub(super) fn attention(query: &Held, key: &Held, value: &Held, sizes: Sizes) -> Option<Held> {
-    let Sizes { batch, heads, queries, keys, dim, strides } = sizes;
+pub(super) fn attention(
+    query: &Held,
+    key: &Held,
+    value: &Held,
+    sizes: Sizes,
+    strides: [[usize; 3]; 3],
+) -> Option<Held> {
+    let Sizes { batch, heads, queries, keys, dim } = sizes;
     let fours = dim.is_multiple_of(4) && strides.iter().flatten().all(|stride| stride.is_multiple_of(4));
     let groups = [queries.div_ceil(TILE), batch * heads, 1];
     if !fours || dim > LARGEST_HEAD || groups.iter().any(|groups| *groups > MOST_GROUPS) {

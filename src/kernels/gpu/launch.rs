@@ -21,7 +21,6 @@ const READ: &str = if cfg!(target_family = "wasm") { "read" } else { "read_write
 pub(super) const MOST_GROUPS: usize = 65_535;
 
 /// An f32 tensor on the GPU, its elements in an order that `strides` tell; weights may be f16.
-#[derive(Clone)]
 pub(super) struct Held(CubeTensor);
 
 impl Held {

@@ -89,10 +89,8 @@ pub(super) fn attention(
         let &[image, head, token, 1] = held.strides().as_slice() else { return None };
         *to = [image, head, token];
     }
-    let Sizes { batch, heads, queries, keys, dim } = sizes;
-    let sizes = attention::Sizes { batch, heads, queries, keys, dim, strides };
     let [query, key, value] = held;
-    Some(attention::attention(&query, &key, &value, sizes)?.tensor::<4>().swap_dims(1, 2))
+    Some(attention::attention(&query, &key, &value, sizes, strides)?.tensor::<4>().swap_dims(1, 2))
 }
 
 pub(super) fn group_norm(

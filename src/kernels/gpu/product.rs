@@ -303,17 +303,18 @@ impl Product {
             Output::Matrix => "m * sizes.n + n",
             Output::Images => "((n / sizes.positions) * sizes.m + m) * sizes.positions + n % sizes.positions",
         };
+        let bias = match self.bias {
+            Bias::None => "",
+            Bias::Rows => " + bias[m]",
+            Bias::Columns if self.by_four => " + bias[n / 4u]",
+            Bias::Columns => " + bias[n]",
+        };
+        let added = match self.added {
+            Added::None => "",
+            Added::Same(()) => " + added[at]",
+            Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
+        };
         if self.by_four {
-            let bias = match self.bias {
-                Bias::None => "",
-                Bias::Rows => " + bias[m]",
-                Bias::Columns => " + bias[n / 4u]",
-            };
-            let added = match self.added {
-                Added::None => "",
-                Added::Same(()) => " + added[at]",
-                Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
-            };
             return format!(
                 "fn store(m: u32, n: u32, sum: vec4<f32>) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
@@ -322,16 +323,6 @@ impl Product {
 }}"
             );
         }
-        let bias = match self.bias {
-            Bias::None => "",
-            Bias::Rows => " + bias[m]",
-            Bias::Columns => " + bias[n]",
-        };
-        let added = match self.added {
-            Added::None => "",
-            Added::Same(()) => " + added[at]",
-            Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
-        };
         format!(
             "fn store_one(m: u32, n: u32, sum: f32) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
