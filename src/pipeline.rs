@@ -94,7 +94,8 @@ impl FaceStudio {
     ///
     /// The folder has diffusers' layout: `tokenizer`, `text_encoder`, `vision_encoder`, `vision_encoder_2` and so on,
     /// `face_encoder`, `detector`, `prior` (with its own `scheduler_config.json`), `guidance`, `unet`, `vae`,
-    /// `scheduler`, and perhaps `tiny_vae` for cheaper previews. Without a `prior`, only style images can be drawn from.
+    /// `scheduler`, and perhaps `tiny_vae` for cheaper previews and `segmenter` for the outlines of people in content
+    /// images. Without a `prior`, only style images can be drawn from.
     ///
     /// In place of `prior` and `guidance` it may have adapters of the IP-Adapter family, `ip_adapter`, `ip_adapter_2` and so
     /// on, each with a `config.json` that says whether it reads the style image or faces; `vision_encoder` and
@@ -212,7 +213,7 @@ impl FaceStudio {
         encoders.guidance.check(request)?;
         let canvas = self.canvas(request)?;
         let mut watcher = Watcher { watch, picture: 0 };
-        let masks = regions::masks(request, &canvas, &self.models.detector, &self.device).await?;
+        let masks = regions::masks(request, &canvas, self.models.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let guided = self.guided(&encoders, request, regions, &mut watcher).await?;
         drop(encoders);

@@ -27,6 +27,8 @@ pub struct Checkpoint(Vec<Piece>);
 
 struct Piece {
     path: PathBuf,
+    /// What comes before its tensors' own names.
+    prefix: &'static str,
     file: RefCell<File>,
     content: Content,
 }
@@ -46,7 +48,25 @@ impl Checkpoint {
     /// Safetensors are preferred to PyTorch's files, and the usual names to all others.
     pub fn open(path: &Path) -> Result<Self> {
         let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
-        let pieces = files.into_iter().map(Piece::open).collect::<Result<Vec<_>>>()?;
+        Self::of(files.into_iter().map(|file| Piece::open(file, "")).collect::<Result<_>>()?)
+    }
+
+    /// Opens several files of a folder as one, the tensors of each after a prefix of its own; `None` unless all are there,
+    /// as safetensors or as PyTorch's files. `parts` are the files' names without their ending, and the prefixes.
+    pub fn open_parts(folder: &Path, parts: &[(&str, &'static str)]) -> Result<Option<Self>> {
+        let file = |stem: &str| {
+            let files =
+                ["safetensors", "pth", "pt", "bin"].map(|ending| folder.join(format!("{stem}.{ending}")));
+            files.into_iter().find(|file| file.is_file())
+        };
+        let files: Option<Vec<_>> = parts.iter().map(|(stem, prefix)| Some((file(stem)?, *prefix))).collect();
+        let Some(files) = files else { return Ok(None) };
+        let pieces =
+            files.into_iter().map(|(file, prefix)| Piece::open(file, prefix)).collect::<Result<_>>()?;
+        Self::of(pieces).map(Some)
+    }
+
+    fn of(pieces: Vec<Piece>) -> Result<Self> {
         let mut names = BTreeSet::new();
         for piece in &pieces {
             if let Some(twice) = piece.names().into_iter().find(|name| !names.insert(name.clone())) {
@@ -156,7 +176,7 @@ fn indexed(folder: &Path, index: &str) -> Result<Vec<PathBuf>> {
 }
 
 impl Piece {
-    fn open(path: PathBuf) -> Result<Self> {
+    fn open(path: PathBuf, prefix: &'static str) -> Result<Self> {
         let open = || -> Result<(File, Content)> {
             let failed = |e: &std::io::Error| Error::io(path.display(), e);
             let mut file = File::open(&path).map_err(|e| failed(&e))?;
@@ -181,18 +201,21 @@ impl Piece {
             Ok((file, content))
         };
         let (file, content) = open().map_err(|e| e.context(path.display()))?;
-        Ok(Self { path, file: file.into(), content })
+        Ok(Self { path, prefix, file: file.into(), content })
     }
 
     fn names(&self) -> Vec<String> {
-        match &self.content {
+        let mut names: Vec<String> = match &self.content {
             Content::Safetensors(header) => header.names(),
             Content::Torch { views, .. } => views.keys().cloned().collect(),
             Content::Onnx(graph) => graph.initializers.keys().cloned().collect(),
-        }
+        };
+        names.iter_mut().for_each(|name| name.insert_str(0, self.prefix));
+        names
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let name = name.strip_prefix(self.prefix)?;
         match &self.content {
             Content::Safetensors(header) => header.shape(name),
             Content::Torch { views, .. } => views.get(name).map(|view| view.shape.clone()),
@@ -200,7 +223,9 @@ impl Piece {
         }
     }
 
+    /// A tensor that there is.
     fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let name = name.strip_prefix(self.prefix).unwrap_or(name);
         let mut file = self.file.borrow_mut();
         match &self.content {
             Content::Safetensors(header) => {

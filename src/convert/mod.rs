@@ -1,7 +1,7 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, ip_adapter) ─ lora ─ weights::write_shards ─
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─ weights::write_shards ─
 //! DIR/<component>/
 //! ```
 //!
@@ -20,6 +20,8 @@ pub mod onnx;
 pub mod pickle;
 pub mod presets;
 pub mod scheduler;
+pub mod segmenter;
+pub mod tiny;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +64,8 @@ pub enum Slot {
     FaceEncoder,
     /// `detector/`.
     Detector,
+    /// `segmenter/`.
+    Segmenter,
     /// `prior/`.
     Prior,
     /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
@@ -78,6 +82,7 @@ impl Slot {
             Self::VisionEncoder => "vision_encoder",
             Self::FaceEncoder => "face_encoder",
             Self::Detector => "detector",
+            Self::Segmenter => "segmenter",
             Self::Prior => "prior",
             Self::IpAdapter(_) => "ip_adapter",
         }
@@ -160,7 +165,7 @@ pub fn convert(
             loras.iter().map(|(source, _)| source.names().into_iter().collect()).collect();
         let mut converted = Vec::new();
         for (folder, slot, path) in components(plan)? {
-            let checkpoint = Checkpoint::open(&path)?;
+            let checkpoint = open(slot, &path)?;
             let (config, layout) = read(slot, &path, &checkpoint, plan)?;
             let mut updates: Vec<Lora> =
                 loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
@@ -292,6 +297,21 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
     Ok(found)
 }
 
+/// Whether a path is to hold TAESD's own two files: diffusers' folder has a config.
+fn is_taesd(slot: Slot, path: &Path) -> bool {
+    slot == Slot::TinyVae && path.is_dir() && !path.join("config.json").exists()
+}
+
+/// A component's checkpoint.
+fn open(slot: Slot, path: &Path) -> Result<Checkpoint> {
+    if is_taesd(slot, path)
+        && let Some(taesd) = Checkpoint::open_parts(path, &tiny::PARTS)?
+    {
+        return Ok(taesd);
+    }
+    Checkpoint::open(path)
+}
+
 /// The config and the tensors of a component, under our names.
 fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) -> Result<(Value, Layout<'a>)> {
     let act = plan.clip_act.as_str();
@@ -301,15 +321,21 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
         {
             return ip_adapter::ip_adapter(checkpoint, adapter, plan.face_id_plus);
         }
+        if is_taesd(slot, path) {
+            return tiny::taesd(checkpoint);
+        }
         if path.is_dir() {
-            let config = small_file(&path.join("config.json"))?;
-            let config: Value = serde_json::from_slice(&config).map_err(|e| {
-                Error::weights("config", format!("config.json: {e}"), "use the config of a supported model")
-            })?;
+            let config = json_file(path, "config.json")?;
             return match slot {
                 Slot::TextEncoder => clip::transformers(checkpoint, &config, Tower::Text),
                 Slot::VisionEncoder if config["model_type"] != "clip_resnet" => {
                     clip::transformers(checkpoint, &config, Tower::Vision)
+                }
+                Slot::Segmenter if config["person_label"].is_null() => {
+                    let name = "preprocessor_config.json";
+                    let beside = path.join(name).exists();
+                    let preprocessor = if beside { json_file(path, name)? } else { Value::Null };
+                    segmenter::detr(checkpoint, &config, &preprocessor)
                 }
                 _ => Ok((config, whole(checkpoint)?)),
             };
@@ -330,11 +356,13 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
             Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
             Slot::FaceEncoder => face::iresnet(checkpoint),
             Slot::Detector if let Some(graph) = checkpoint.graph() => detector::yunet(checkpoint, graph),
-            Slot::TinyVae | Slot::Detector | Slot::Prior | Slot::IpAdapter(_) => Err(Error::input(
-                "convert-config",
-                format!("{} needs its config.json", slot.folder()),
-                "give the folder that holds it beside the weights",
-            )),
+            Slot::TinyVae | Slot::Detector | Slot::Segmenter | Slot::Prior | Slot::IpAdapter(_) => {
+                Err(Error::input(
+                    "convert-config",
+                    format!("{} needs its config.json", slot.folder()),
+                    "give the folder that holds it beside the weights",
+                ))
+            }
         }
     };
     let (config, layout) = read().map_err(|e| e.context(path.display()))?;
@@ -424,6 +452,11 @@ fn provenance(plan: &Plan, reports: &[ComponentReport]) -> Value {
         "program": concat!("facestudio ", env!("CARGO_PKG_VERSION")), "dtype": plan.quantization.name(),
         "sources": sources, "loras": loras,
     })
+}
+
+fn json_file(folder: &Path, name: &str) -> Result<Value> {
+    serde_json::from_slice(&small_file(&folder.join(name))?)
+        .map_err(|e| Error::weights("config", format!("{name}: {e}"), "use the config of a supported model"))
 }
 
 fn small_file(path: &Path) -> Result<Vec<u8>> {

@@ -132,7 +132,7 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
     let data = tensor.into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))

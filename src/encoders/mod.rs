@@ -3,6 +3,7 @@
 pub mod arc2face;
 pub mod detector;
 pub mod face;
+pub mod segmenter;
 pub mod text;
 pub mod tokenizer;
 pub mod vision;

@@ -161,6 +161,16 @@ impl Mask {
         (self.values.iter().map(|value| f64::from(*value)).sum::<f64>() / self.values.len() as f64) as f32
     }
 
+    /// The middle of what is inside, as a share of the width; the picture's own middle where nothing is.
+    pub fn centre_x(&self) -> f32 {
+        let (mut sum, mut total) = (0.0, 0.0);
+        for (p, value) in self.values.iter().enumerate() {
+            sum += f64::from(*value) * ((p % self.width) as f64 + 0.5);
+            total += f64::from(*value);
+        }
+        if total > 0.0 { (sum / total / self.width as f64) as f32 } else { 0.5 }
+    }
+
     /// The mask at another size, for example the latents': the average of what each position covers. Keeps the
     /// coverage. Fails with `mask-size` on a size of zero.
     pub fn resized(&self, width: usize, height: usize) -> Result<Self> {

@@ -52,8 +52,17 @@ pub fn clip_tensor(
     std: [f32; 3],
     device: &Device,
 ) -> Result<Tensor<4>> {
-    let square = resize_to_cover(picture, size, size)?;
-    planes(&[&square], device, |channel, value| (value / 255.0 - mean[channel]) / std[channel])
+    normalized_tensor(&resize_to_cover(picture, size, size)?, mean, std, device)
+}
+
+/// [0, 1], minus `mean`, over `std` → `[1, 3, h, w]`.
+pub fn normalized_tensor(
+    picture: &RgbImage,
+    mean: [f32; 3],
+    std: [f32; 3],
+    device: &Device,
+) -> Result<Tensor<4>> {
+    planes(&[picture], device, |channel, value| (value / 255.0 - mean[channel]) / std[channel])
 }
 
 /// Pictures of one size in [-1, 1], what the VAE, the identity encoder and our own detector take: `[n, 3, h, w]`.

@@ -7,8 +7,10 @@ use burn::tensor::Device;
 use super::adapters::{ADAPTER, AdapterGuidance};
 use super::arc2face::{ARC2FACE, Arc2FaceGuidance};
 use super::fused::FusedGuidance;
+use super::regions::Finder;
 use crate::encoders::detector::Detector;
 use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
+use crate::encoders::segmenter::Segmenter;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::FusionConfig;
 use crate::request::{Defaults, GenerateRequest};
@@ -22,6 +24,8 @@ use crate::weights::{Component, Files};
 pub struct Models {
     /// `detector/`.
     pub detector: Arc<Detector>,
+    /// `segmenter/`: finds the outlines of people in photographs.
+    pub segmenter: Option<Segmenter>,
     /// Whether prompts can be drawn from.
     pub reads_words: bool,
     /// Whether style images can be drawn from.
@@ -54,7 +58,7 @@ pub struct Encoders {
 }
 
 /// Folders that are no part of [`Encoders`].
-const NO_ENCODERS: [&str; 5] = ["unet", "vae", "tiny_vae", "detector", "scheduler"];
+const NO_ENCODERS: [&str; 6] = ["unet", "vae", "tiny_vae", "detector", "segmenter", "scheduler"];
 
 /// The UNet that encoders are made for.
 pub(super) enum Target<'a> {
@@ -174,11 +178,17 @@ impl Models {
         } else {
             None
         };
+        let segmenter = if folder.has("segmenter") {
+            Some(folder.load("segmenter", |c| Segmenter::load(c, device))?)
+        } else {
+            None
+        };
         if let Some(tiny) = &tiny_vae {
             same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
         }
         let models = Self {
             detector,
+            segmenter,
             reads_words: encoders.guidance.reads_words(),
             reads_styles: encoders.guidance.reads_styles(),
             encoders_size: folder.size(|name| !NO_ENCODERS.contains(&name))?,
@@ -190,6 +200,11 @@ impl Models {
             defaults: super::defaults(files)?,
         };
         Ok((models, encoders))
+    }
+
+    /// What finds the people of a content image.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { detector: &self.detector, segmenter: self.segmenter.as_ref() }
     }
 
     /// Loads the encoders again.

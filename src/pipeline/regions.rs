@@ -4,7 +4,8 @@ use ::image::{DynamicImage, GrayImage, RgbImage};
 use burn::tensor::Device;
 
 use crate::condition::Regions;
-use crate::encoders::detector::Detector;
+use crate::encoders::detector::{Detector, Found};
+use crate::encoders::segmenter::Segmenter;
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
 use crate::image::preprocess::resize_to_cover;
@@ -23,11 +24,20 @@ pub struct Canvas {
     pub latent_height: usize,
 }
 
+/// What finds the people of a content image.
+#[derive(Debug, Clone, Copy)]
+pub struct Finder<'a> {
+    /// The model's.
+    pub detector: &'a Detector,
+    /// The model's, where it has one: it takes the detector's place.
+    pub segmenter: Option<&'a Segmenter>,
+}
+
 /// One mask per person over the latents; none for a layout without regions.
 pub async fn masks(
     request: &GenerateRequest,
     canvas: &Canvas,
-    detector: &Detector,
+    finder: Finder<'_>,
     device: &Device,
 ) -> Result<Vec<Mask>> {
     let Canvas { latent_width: width, latent_height: height, .. } = *canvas;
@@ -46,7 +56,7 @@ pub async fn masks(
             .collect(),
         Layout::Content(content) => {
             let content = resize_to_cover(content, canvas.width, canvas.height)?;
-            people_in(&content, request.people.len().max(1), detector, device)
+            people_in(&content, request.people.len().max(1), finder, device)
                 .await?
                 .iter()
                 .map(|mask| mask.resized(width, height))
@@ -55,29 +65,45 @@ pub async fn masks(
     }
 }
 
-/// The masks of the `count` people with the largest faces, from left to right; drawn after the faces where the detector
-/// knows faces alone.
+/// The masks of the `count` largest people, from left to right.
 async fn people_in(
     content: &RgbImage,
     count: usize,
-    detector: &Detector,
+    Finder { detector, segmenter }: Finder<'_>,
     device: &Device,
 ) -> Result<Vec<Mask>> {
-    let mut found = detector.detect(content, true, device).await?;
-    if found.len() < count {
+    // How large each is, where its middle is, and its mask.
+    let mut people: Vec<(f32, f32, Mask)> = match segmenter {
+        Some(segmenter) => {
+            let masks = segmenter.people(content, device).await?;
+            masks.into_iter().map(|mask| (mask.coverage(), mask.centre_x(), mask)).collect()
+        }
+        None => {
+            let mut found = detector.detect(content, true, device).await?;
+            found.sort_by(|a, b| b.area().total_cmp(&a.area()));
+            found.truncate(count);
+            let faces: Vec<[f32; 4]> = found.iter().map(|person| person.face_box).collect();
+            let (width, height) = (content.width() as usize, content.height() as usize);
+            // Drawn after the faces where the detector knows faces alone.
+            let drawn = Mask::people(&faces, width, height);
+            let middle = |face: [f32; 4]| face[0] + face[2];
+            let person = |(person, drawn): (Found, Mask)| {
+                (person.area(), middle(person.face_box), person.mask.unwrap_or(drawn))
+            };
+            found.into_iter().zip(drawn).map(person).collect()
+        }
+    };
+    if people.len() < count {
         return Err(Error::input(
             "content-people",
-            format!("{} people were found in the content image, {count} are needed", found.len()),
+            format!("{} people were found in the content image, {count} are needed", people.len()),
             "use a content image that shows as many people, or draw boxes or masks",
         ));
     }
-    found.sort_by(|a, b| b.area().total_cmp(&a.area()));
-    found.truncate(count);
-    found.sort_by(|a, b| (a.face_box[0] + a.face_box[2]).total_cmp(&(b.face_box[0] + b.face_box[2])));
-    let (width, height) = (content.width() as usize, content.height() as usize);
-    let faces: Vec<[f32; 4]> = found.iter().map(|person| person.face_box).collect();
-    let drawn = Mask::people(&faces, width, height);
-    Ok(found.into_iter().zip(drawn).map(|(person, drawn)| person.mask.unwrap_or(drawn)).collect())
+    people.sort_by(|(a, _, _), (b, _, _)| b.total_cmp(a));
+    people.truncate(count);
+    people.sort_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
+    Ok(people.into_iter().map(|(_, _, mask)| mask).collect())
 }
 
 /// Who acts where; `None` with a single identity, which acts everywhere.
@@ -166,7 +192,12 @@ mod tests {
         let mut request = GenerateRequest { layout, ..GenerateRequest::default() };
         request.people = vec![crate::request::Person { identities: Vec::new() }; 2];
         let find = |request: &GenerateRequest| {
-            pollster::block_on(super::masks(request, &CANVAS, &detector, &device))
+            pollster::block_on(super::masks(
+                request,
+                &CANVAS,
+                Finder { detector: &detector, segmenter: None },
+                &device,
+            ))
         };
         let people = find(&request).unwrap();
         assert_eq!(people.len(), 2);

@@ -14,6 +14,7 @@ use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::request::{Defaults, Sampler};
+use facestudio::vae::Vae;
 use facestudio::weights::{
     Component, Folder, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, Tensors, sha256,
 };
@@ -297,4 +298,25 @@ fn a_distilled_model_says_how_it_is_sampled() {
     let alone = Plan { sampling, ..plan(None, &[(Slot::FaceEncoder, path("iresnet.pt"))]) };
     assert_eq!(run(&alone, &folder.path().join("none")).unwrap_err().code, "convert-config");
     assert!(!folder.path().join("none").exists());
+}
+
+#[test]
+fn taesd_is_read_from_its_own_two_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("tiny");
+    run(&plan(None, &[(Slot::TinyVae, path("taesd"))]), &out).unwrap();
+    let device = Device::flex();
+    let vae = Vae::load(&Component::new(&Folder(out), "tiny_vae"), &device).unwrap();
+    let io = SafetensorsFile::new(std::fs::read(path("taesd/io.safetensors")).unwrap()).unwrap();
+    let io = io.into_tensors().unwrap();
+    let tensor = |name: &str| io.tensor::<4>(name, &device).unwrap();
+    assert_close(vae.encode_latents(tensor("images")).unwrap(), tensor("encoded"), TOLERANCE);
+    assert_close(vae.decode_latents(tensor("latents")).unwrap(), tensor("decoded"), TOLERANCE);
+
+    // One of them alone makes no autoencoder.
+    let half = folder.path().join("half");
+    std::fs::create_dir(&half).unwrap();
+    std::fs::copy(path("taesd/taesd_decoder.safetensors"), half.join("taesd_decoder.safetensors")).unwrap();
+    let error = run(&plan(None, &[(Slot::TinyVae, half)]), &folder.path().join("none")).unwrap_err();
+    assert_eq!(error.code, "checkpoint-layout");
 }

@@ -3,7 +3,7 @@ real vocabulary on a few thousand lines (`make parity-full`).
 
     python tests/parity/full.py [--program target/release/facestudio] [NETWORK...]
 
-Needs `pip install torch diffusers transformers open_clip_torch`, 12 GB of memory and 8 GB of disk. Networks are made one after
+Needs `pip install torch diffusers transformers timm open_clip_torch`, 12 GB of memory and 8 GB of disk. Networks are made one after
 the other in a temporary folder and read there by `facestudio component`. Weights are PyTorch's own initialisation, which keeps
 activations in range; biases and norms are moved off their start, so that leaving one out shows.
 """
@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 # Of the largest value of the reference. Two ways to sum some thousand products in f32, through 12 to 100 layers, were measured to
 # differ by 3e-7 to 1e-5; a wrong epsilon or activation shows at 1e-3 and above.
 TOLERANCE = 1e-4
+PROGRAM = "target/release/facestudio"
 
 
 def perturbed(model):
@@ -165,6 +166,30 @@ def ir_resnet_100(folder):
     return "face-encoder", {"pixel_values": pixels}, lambda: {"embedding": model(pixels)}
 
 
+def detr(folder):
+    """facebook/detr-resnet-50-panoptic, on a photo of 640×480 as it is resized."""
+    from transformers import DetrConfig, DetrForSegmentation
+
+    labels = {i: "person" if i == 1 else f"label {i}" for i in range(250)}
+    model = DetrForSegmentation(DetrConfig(id2label=labels, use_pretrained_backbone=False))
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):  # as they are made, every query says the same
+            torch.nn.init.xavier_uniform_(module.weight)
+    perturbed(model)
+    raw = folder.parent / "raw"
+    saved(raw, model)
+    command = [PROGRAM, "convert", "--segmenter", raw, "--dtype", "f32", "--out", folder.parent / "converted"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (folder.parent / "converted" / "segmenter").rename(folder)
+    pixels = torch.randn(1, 3, 800, 1066)
+
+    def forward():
+        output = model(pixels)
+        return {"logits": output.logits[0], "pred_masks": output.pred_masks[0]}
+
+    return "segmenter", {"pixel_values": pixels}, forward
+
+
 def prior(folder):
     """Karlo's prior (kakaobrain/karlo-v1-alpha, prior/config.json): diffusers' defaults."""
     from diffusers import PriorTransformer
@@ -183,12 +208,12 @@ def prior(folder):
 
 
 NETWORKS = {f.__name__.replace("_", "-"): f for f in (
-    unet, vae_decode, vae_encode, clip_l_text, clip_l_vision, clip_b_vision, rn101, ir_resnet_100, prior
+    unet, vae_decode, vae_encode, clip_l_text, clip_l_vision, clip_b_vision, rn101, ir_resnet_100, detr, prior
 )}
 
 
 @torch.no_grad()
-def compare(name, program):
+def compare(name):
     """Prints one line; returns whether every output is within the tolerance."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +226,7 @@ def compare(name, program):
         theirs = time.perf_counter() - start
         del forward
         save_file({n: v.contiguous() for n, v in inputs.items()}, folder / "inputs.safetensors")
-        command = [program, "component", kind, "--model", folder / "model", "--inputs", folder / "inputs.safetensors"]
+        command = [PROGRAM, "component", kind, "--model", folder / "model", "--inputs", folder / "inputs.safetensors"]
         command += ["--output", folder / "outputs.safetensors", "--repeat", "1"]
         timing = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         outputs = load_file(folder / "outputs.safetensors")
@@ -255,16 +280,17 @@ def tokenizer(cargo):
 def main():
     names = [*NETWORKS, "tokenizer"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default="target/release/facestudio")
+    parser.add_argument("--program", default=PROGRAM)
     parser.add_argument("--cargo", default="cargo")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(names))
     arguments = parser.parse_args()
+    globals()["PROGRAM"] = arguments.program
     unknown = set(arguments.networks) - set(names)
     if unknown:
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
     wrong = []
     for name in arguments.networks or names:
-        right = tokenizer(arguments.cargo) if name == "tokenizer" else compare(name, arguments.program)
+        right = tokenizer(arguments.cargo) if name == "tokenizer" else compare(name)
         if not right:
             wrong.append(name)
     if wrong:

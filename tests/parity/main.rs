@@ -12,6 +12,8 @@ mod ip_adapter;
 mod preprocess;
 mod prior;
 mod sampling;
+#[cfg(feature = "convert")]
+mod segmenter;
 mod text;
 mod tokenizer;
 #[cfg(feature = "train")]

@@ -67,6 +67,8 @@ enum Kind {
     FaceEncoder,
     /// pixel_values → detections of a YuNet; heatmap, boxes, landmarks, mask and offsets of our own detector
     Detector,
+    /// pixel_values of one picture → logits, and pred_masks of all queries
+    Segmenter,
     /// hidden_states, timestep, proj_embedding, encoder_hidden_states, attention_mask → predicted_image_embedding
     Prior,
     /// sample (unit variance), model_outputs [steps, ..], noise [steps, ..] → sample, timesteps, scaled_inputs
@@ -106,6 +108,7 @@ fn network(args: &Args, component: &Component, inputs: &Inputs, device: &Device)
         Kind::VisionEncoder => encoders::vision(component, inputs, device),
         Kind::FaceEncoder => encoders::face(component, inputs, device),
         Kind::Detector => encoders::detector(component, inputs, device),
+        Kind::Segmenter => encoders::segmenter(component, inputs, device),
         Kind::Prior => prior::load(component, inputs, device),
         Kind::Scheduler => scheduler::load(component, inputs, args.steps, device),
     }

@@ -29,7 +29,7 @@ pub struct Args {
     /// The autoencoder alone: a diffusers folder, or a single file to take it from.
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
-    /// A tiny autoencoder (TAESD) for previews: a diffusers folder.
+    /// A tiny autoencoder (TAESD) for previews: a diffusers folder, or one with taesd_encoder and taesd_decoder.
     #[arg(long, value_name = "DIR")]
     tiny_vae: Option<PathBuf>,
     /// A CLIP text encoder: a transformers folder, or a file of open_clip or OpenAI.
@@ -44,6 +44,9 @@ pub struct Args {
     /// A face detector: YuNet's ONNX file, or the `detector` of another model folder.
     #[arg(long, value_name = "PATH")]
     detector: Option<PathBuf>,
+    /// A network that tells people apart by their outlines (DETR with a mask head): a transformers folder.
+    #[arg(long, value_name = "DIR")]
+    segmenter: Option<PathBuf>,
     /// An unCLIP prior: a diffusers folder.
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
@@ -159,6 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         one(Slot::TextEncoder, &args.text_encoder),
         one(Slot::FaceEncoder, &args.face_encoder),
         one(Slot::Detector, &args.detector),
+        one(Slot::Segmenter, &args.segmenter),
         one(Slot::Prior, &args.prior),
         of_arc2face(Slot::Unet, "arc2face"),
         of_arc2face(Slot::TextEncoder, "encoder"),

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device};
 use facestudio::encoders::detector::Detector;
 use facestudio::encoders::face::FaceEncoder;
+use facestudio::encoders::segmenter::Segmenter;
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::weights::{Component, Tensors};
@@ -90,6 +91,20 @@ pub fn detector(component: &Component, inputs: &Inputs, device: &Device) -> Resu
                 outputs.insert("detections", network.forward(pixel_values.clone())?)?
             }
         }
+        Ok(outputs)
+    }))
+}
+
+pub fn segmenter(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
+    let segmenter = Segmenter::load(component, device)?;
+    let sides = [Exactly(1), Exactly(3), Any("height"), Any("width")];
+    let pixel_values = inputs.tensor("pixel_values", sides, device)?;
+    Ok(Box::new(move || {
+        let seen = segmenter.network().look(pixel_values.clone())?;
+        let queries: Vec<usize> = (0..seen.logits.dims()[0]).collect();
+        let mut outputs = Tensors::default();
+        outputs.insert("pred_masks", segmenter.network().masks(&seen, &queries)?)?;
+        outputs.insert("logits", seen.logits)?;
         Ok(outputs)
     }))
 }

@@ -1,0 +1,154 @@
+//! DETR, as transformers' folders hold it, over either of its backbones: timm's ResNet or transformers' own.
+
+use serde_json::{Value, json};
+
+use super::checkpoint::Checkpoint;
+use super::layout::{Layout, count, side, unknown};
+use crate::encoders::segmenter::SegmenterConfig;
+use crate::error::{Error, Result};
+use crate::weights::TensorSource;
+
+const BACKBONE: &str = "detr.model.backbone.conv_encoder.model.";
+
+/// A DETR's config and tensors, given its `config.json` and, where there is one, its `preprocessor_config.json`.
+pub fn detr<'a>(
+    checkpoint: &'a Checkpoint,
+    config: &Value,
+    preprocessor: &Value,
+) -> Result<(Value, Layout<'a>)> {
+    if config["model_type"] != "detr"
+        || config["dilation"] == true
+        || config["position_embedding_type"] == "learned"
+    {
+        return Err(Error::weights(
+            "checkpoint-layout",
+            "the segmentation network is no DETR with sinusoidal positions and without dilation",
+            "use facebook/detr-resnet-50-panoptic or one of its kind",
+        ));
+    }
+    let mut layout = Layout::new(checkpoint);
+    for name in checkpoint.names() {
+        if name.ends_with("num_batches_tracked") || name.starts_with("detr.bbox_predictor.") {
+            continue;
+        }
+        let ours = match name.strip_prefix(BACKBONE) {
+            Some(rest) => format!("backbone.{}", backbone(rest).ok_or_else(|| unknown(&name, "ResNet"))?),
+            None => {
+                let known = ["detr.model.", "detr.", ""].iter().find_map(|prefix| name.strip_prefix(prefix));
+                known.unwrap_or(&name).to_owned()
+            }
+        };
+        layout.keep(&name, ours)?;
+    }
+    if layout.shape("mask_head.out_lay.weight").is_none() {
+        return Err(Error::weights(
+            "checkpoint-layout",
+            "this DETR draws boxes only: it has no mask head",
+            "use one that was trained on panoptic segmentation, such as facebook/detr-resnet-50-panoptic",
+        ));
+    }
+    let labels = config["id2label"].as_object();
+    let person = labels.and_then(|labels| labels.iter().find(|(_, name)| *name == "person"));
+    let person: usize = person.and_then(|(id, _)| id.parse().ok()).ok_or_else(|| {
+        Error::weights(
+            "checkpoint-layout",
+            "no label of the segmentation network is called 'person'",
+            "name the label of people so in id2label of its config.json",
+        )
+    })?;
+    let block =
+        |stage: usize, block: usize, rest: &str| format!("backbone.layer{}.{block}.{rest}", stage + 1);
+    let mut sizes = [0; 4];
+    for (stage, size) in sizes.iter_mut().enumerate() {
+        *size = side(&layout, &block(stage, 0, "conv3.weight"), 0)?;
+    }
+    let depths: [usize; 4] = std::array::from_fn(|stage| count(&layout, |i| block(stage, i, "conv1.weight")));
+    let default = SegmenterConfig::default();
+    // Older configs of preprocessors have one number, and the longer side's bound beside it.
+    let edge = |name: &str, old: &Value, default: usize| {
+        preprocessor["size"][name].as_u64().or(old.as_u64()).map_or(default, |edge| edge as usize)
+    };
+    let mut ours = json!({
+        "model_type": "detr",
+        "num_labels": side(&layout, "class_labels_classifier.weight", 0)?.saturating_sub(1),
+        "num_queries": side(&layout, "query_position_embeddings.weight", 0)?,
+        "person_label": person,
+        "backbone_config": {
+            "embedding_size": side(&layout, "backbone.conv1.weight", 0)?, "hidden_sizes": sizes, "depths": depths,
+        },
+        "shortest_edge": edge("shortest_edge", &preprocessor["size"], default.shortest_edge),
+        "longest_edge": edge("longest_edge", &preprocessor["max_size"], default.longest_edge),
+    });
+    for name in [
+        "d_model",
+        "encoder_layers",
+        "encoder_ffn_dim",
+        "encoder_attention_heads",
+        "decoder_layers",
+        "decoder_ffn_dim",
+        "decoder_attention_heads",
+    ] {
+        if !config[name].is_null() {
+            ours[name] = config[name].clone();
+        }
+    }
+    Ok((ours, layout))
+}
+
+/// torchvision's name of a backbone's tensor, which timm has as well: transformers has its own. `None` where neither is known.
+fn backbone(name: &str) -> Option<String> {
+    let kind = |kind: &str, number: usize| match kind {
+        "convolution" => Some(format!("conv{number}")),
+        "normalization" => Some(format!("bn{number}")),
+        _ => None,
+    };
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts[..] {
+        ["conv1" | "bn1", _] => Some(name.to_owned()),
+        [stage, ..] if stage.strip_prefix("layer").is_some_and(|n| n.parse::<usize>().is_ok()) => {
+            Some(name.to_owned())
+        }
+        ["embedder", "embedder", of, last] => Some(format!("{}.{last}", kind(of, 1)?)),
+        ["encoder", "stages", stage, "layers", block, "layer", layer, of, last] => {
+            let (stage, layer): (usize, usize) = (stage.parse().ok()?, layer.parse().ok()?);
+            Some(format!(
+                "layer{}.{block}.{}.{last}",
+                stage.checked_add(1)?,
+                kind(of, layer.checked_add(1)?)?
+            ))
+        }
+        ["encoder", "stages", stage, "layers", block, "shortcut", of, last] => {
+            let stage: usize = stage.parse().ok()?;
+            let part = match of {
+                "convolution" => 0,
+                "normalization" => 1,
+                _ => return None,
+            };
+            Some(format!("layer{}.{block}.downsample.{part}.{last}", stage.checked_add(1)?))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_backbones_have_torchvisions_names() {
+        let of = |name: &str| backbone(name).unwrap_or_default();
+        assert_eq!(of("conv1.weight"), "conv1.weight");
+        assert_eq!(of("layer4.2.downsample.1.running_var"), "layer4.2.downsample.1.running_var");
+        assert_eq!(of("embedder.embedder.normalization.bias"), "bn1.bias");
+        assert_eq!(of("encoder.stages.3.layers.2.layer.1.convolution.weight"), "layer4.2.conv2.weight");
+        assert_eq!(
+            of("encoder.stages.0.layers.0.shortcut.normalization.weight"),
+            "layer1.0.downsample.1.weight"
+        );
+        for name in
+            ["fc.weight", "encoder.stages.x.layers.0.layer.1.convolution.weight", "layerx.0.conv1.weight"]
+        {
+            assert_eq!(backbone(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The segmentation network against transformers' DETR, converted from its folders.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::{Device, Tensor};
+use facestudio::convert::scheduler::Sampling;
+use facestudio::convert::{Plan, Slot, convert};
+use facestudio::encoders::segmenter::{Segmenter, SegmenterConfig};
+use facestudio::weights::{Component, Folder, ModelCard, Quantization};
+use image::RgbImage;
+
+use crate::{assert_close, fixture, io};
+
+/// Sums in another order cost some 1e-6 of the largest value, and a few times more after two dozen layers; a wrong layer, name
+/// or position costs over 1e-2.
+const TOLERANCE: f32 = 1e-4;
+/// Either of its backbones.
+const CASES: [&str; 2] = ["segmenter/transformers", "segmenter/timm"];
+
+fn converted(folder: &Folder, out: &Path) -> Result<Folder, facestudio::Error> {
+    let plan = Plan {
+        base: None,
+        parts: vec![(Slot::Segmenter, folder.0.clone())],
+        adapters: Vec::new(),
+        arc2face: false,
+        face_id_plus: None,
+        tokenizer: None,
+        loras: Vec::new(),
+        clip_act: "quick_gelu".to_owned(),
+        prediction_type: "epsilon".to_owned(),
+        sampling: Sampling::default(),
+        quantization: Quantization::None,
+        card: ModelCard::default(),
+    };
+    convert(&plan, out, &AtomicBool::new(false), &|_, _| ())?;
+    Ok(Folder(out.to_owned()))
+}
+
+#[test]
+fn labels_and_masks_are_transformers() {
+    for case in CASES {
+        let (folder, device, out) = (fixture(case), Device::flex(), tempfile::tempdir().unwrap());
+        let files = converted(&folder, &out.path().join("model")).unwrap();
+        let segmenter = Segmenter::load(&Component::new(&files, "segmenter"), &device).unwrap();
+        let io = io(&folder);
+        let seen = segmenter.network().look(io.tensor("pixel_values", &device).unwrap()).unwrap();
+        assert_close(seen.logits.clone(), io.tensor::<2>("logits", &device).unwrap(), TOLERANCE);
+        let expected = io.tensor::<3>("pred_masks", &device).unwrap();
+        // In another order, one of them twice.
+        let queries = [6, 0, 3, 3];
+        let wanted = Tensor::cat(queries.map(|q| expected.clone().narrow(0, q, 1)).to_vec(), 0);
+        assert_close(segmenter.network().masks(&seen, &queries).unwrap(), wanted, TOLERANCE);
+        assert_eq!(segmenter.network().masks(&seen, &[]).unwrap().dims(), [0, 19, 27]);
+        assert_eq!(segmenter.network().masks(&seen, &[8]).unwrap_err().code, "segmenter-query");
+        let two = Tensor::zeros([2, 3, 64, 64], &device);
+        assert_eq!(segmenter.network().look(two).unwrap_err().code, "segmenter-input");
+    }
+}
+
+#[test]
+fn people_are_the_sure_objects_that_are_persons() {
+    for case in CASES {
+        let (folder, device, out) = (fixture(case), Device::flex(), tempfile::tempdir().unwrap());
+        let files = converted(&folder, &out.path().join("model")).unwrap();
+        let segmenter = Segmenter::load(&Component::new(&files, "segmenter"), &device).unwrap();
+        let io = io(&folder);
+        let (shape, values) = &io.0["picture"];
+        let plane = shape[1] * shape[2];
+        let picture = RgbImage::from_fn(shape[2] as u32, shape[1] as u32, |x, y| {
+            let at = y as usize * shape[2] + x as usize;
+            image::Rgb([0, 1, 2].map(|channel| values[channel * plane + at] as u8))
+        });
+        let people = pollster::block_on(segmenter.people(&picture, &device)).unwrap();
+        let (shape, values) = &io.0["people"];
+        assert_eq!(people.len(), shape[0], "{case}");
+        for (person, expected) in people.iter().zip(values.chunks_exact(shape[1] * shape[2])) {
+            assert_eq!(person.size(), (shape[2], shape[1]));
+            // Both sides cut at a half, where rounding decides; none of the fixtures' values lies that near.
+            assert_eq!(person.values(), expected, "{case}");
+        }
+    }
+}
+
+#[test]
+fn the_config_says_what_the_folder_said() {
+    let (folder, out) = (fixture("segmenter/timm"), tempfile::tempdir().unwrap());
+    let files = converted(&folder, &out.path().join("model")).unwrap();
+    let config: SegmenterConfig = Component::new(&files, "segmenter").json("config.json").unwrap();
+    assert_eq!((config.shortest_edge, config.longest_edge, config.person_label), (75, 107, 1));
+    assert_eq!((config.network.num_labels, config.network.num_queries), (3, 8));
+    assert_eq!(config.network.backbone_config.embedding_size, 64);
+    assert_eq!(config.network.backbone_config.depths, [1, 2, 1, 1]);
+    assert_eq!((config.network.encoder_attention_heads, config.network.decoder_attention_heads), (8, 4));
+}
+
+#[test]
+fn what_is_no_segmenter_is_named() {
+    let copy = |change: &dyn Fn(&str) -> String| {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["config.json", "preprocessor_config.json", "model.safetensors"] {
+            let from = fixture("segmenter/transformers").0.join(name);
+            std::fs::copy(from, folder.path().join(name)).unwrap();
+        }
+        let path = folder.path().join("config.json");
+        let config = change(&std::fs::read_to_string(&path).unwrap());
+        std::fs::write(&path, config).unwrap();
+        converted(&Folder(folder.path().to_owned()), &folder.path().join("out")).unwrap_err()
+    };
+    let nameless = copy(&|config| config.replace("\"person\"", "\"pilot\""));
+    assert!(nameless.code == "checkpoint-layout" && nameless.message.contains("'person'"), "{nameless}");
+    let other = copy(&|config| config.replace("\"model_type\": \"detr\"", "\"model_type\": \"yolos\""));
+    assert!(other.code == "checkpoint-layout" && other.message.contains("DETR"), "{other}");
+    let dilated = copy(&|config| config.replace("\"dilation\": false", "\"dilation\": true"));
+    assert!(dilated.code == "checkpoint-layout" && dilated.message.contains("dilation"), "{dilated}");
+}
