@@ -64,21 +64,41 @@ fn described(source: &dyn TensorSource) -> Value {
     source.names().into_iter().map(one).collect::<serde_json::Map<_, _>>().into()
 }
 
-#[test]
-fn a_single_file_becomes_what_diffusers_makes_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("sd1");
-    let reports = run(&plan(Some("sd1.ckpt"), &[]), &out).unwrap();
-    let expected = json_file(&path("sd1.json"));
-    let files = Folder(out.clone());
+/// Fails unless a converted folder holds the tensors that the reference says, by name, shape and value.
+#[track_caller]
+fn assert_described(files: &Folder, expected: &Value) {
     for component in ["unet", "vae", "text_encoder"] {
-        let ours = described(Component::new(&files, component).tensors().unwrap().as_ref());
+        let ours = described(Component::new(files, component).tensors().unwrap().as_ref());
         let (ours, theirs) = (ours.as_object().unwrap(), expected[component].as_object().unwrap());
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{component}");
         for (name, tensor) in theirs {
             assert_eq!(ours[name], *tensor, "{component}: {name}");
         }
     }
+}
+
+#[test]
+fn a_stable_diffusion_2_becomes_what_diffusers_makes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sd2");
+    let of_768 = Plan { prediction_type: "v_prediction".to_owned(), ..plan(Some("sd2.safetensors"), &[]) };
+    run(&of_768, &out).unwrap();
+    assert_described(&Folder(out.clone()), &json_file(&path("sd2.json")));
+    let unet = json_file(&out.join("unet/config.json"));
+    // Heads of 64 channels, or one where there are fewer.
+    assert_eq!((&unet["use_linear_projection"], &unet["attention_head_dim"]), (&json!(true), &json!([1, 1])));
+    let text = json_file(&out.join("text_encoder/config.json"));
+    assert_eq!((&text["num_hidden_layers"], &text["hidden_act"]), (&json!(23), &json!("gelu")));
+    assert_eq!(json_file(&out.join("scheduler/scheduler_config.json"))["prediction_type"], "v_prediction");
+}
+
+#[test]
+fn a_single_file_becomes_what_diffusers_makes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sd1");
+    let reports = run(&plan(Some("sd1.ckpt"), &[]), &out).unwrap();
+    let files = Folder(out.clone());
+    assert_described(&files, &json_file(&path("sd1.json")));
     assert!(reports.iter().all(|report| report.errors.is_empty()), "f32 stores everything exactly");
     let text = TextEncoder::load(&Component::new(&files, "text_encoder"), &Device::flex()).unwrap();
     assert!(text.forward(&[vec![1, 2, 49]], DType::F32).unwrap().text_embeds.is_none());

@@ -7,6 +7,8 @@
 those of `ldm/modules/diffusionmodules/openaimodel.py` and `model.py`, walked through below. `sd1.json` holds the name, the shape
 and the SHA-256 (of the f32 values) of every tensor that diffusers' own converters make of it.
 
+`sd2.safetensors` and `sd2.json` are the same of a Stable Diffusion 2, `cond_stage_model` in open_clip's layout.
+
 `clip.pt` is a CLIP in OpenAI's layout, a TorchScript archive as theirs are; `clip.safetensors` an input and the outputs of that architecture (`clip/model.py`:
 pre-norm blocks around torch's MultiheadAttention, quick_gelu, pooled at the class token and at the largest text token).
 
@@ -22,6 +24,7 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
 )
 from safetensors.torch import save_file
 from torch import nn
@@ -333,5 +336,40 @@ torch.save(face, HERE / "iresnet.pt")
 (HERE / "iresnet.json").write_text(
     json.dumps(
         described({name[7:]: tensor for name, tensor in face.items() if not name.endswith("tracked")}), indent=1
+    )
+)
+
+# ---- Stable Diffusion 2 ----------------------------------------------------------------------------------------------
+# Its UNet projects linearly around its transformers, and its text encoder is open_clip's, of whose 24 layers 23 are used.
+LAYERS_2 = 24
+two = {n: t[..., 0, 0] if ".proj_" in n and n.startswith(U) and n.endswith("weight") else t for n, t in state.items()}
+two = {name: tensor for name, tensor in two.items() if not name.startswith("cond_stage_model.")}
+state = {}
+T = "cond_stage_model.model."
+put(f"{T}token_embedding.weight", 50, TEXT)
+put(f"{T}positional_embedding", 16, TEXT)
+put(f"{T}text_projection", TEXT, TEXT)
+state[f"{T}logit_scale"] = torch.tensor(4.6).half()
+norm(f"{T}ln_final", TEXT)
+for i in range(LAYERS_2):
+    block = f"{T}transformer.resblocks.{i}"
+    put(f"{block}.attn.in_proj_weight", TEXT * 3, TEXT)
+    put(f"{block}.attn.in_proj_bias", TEXT * 3)
+    layer(f"{block}.attn.out_proj", TEXT, TEXT)
+    norm(f"{block}.ln_1", TEXT)
+    norm(f"{block}.ln_2", TEXT)
+    layer(f"{block}.mlp.c_fc", TEXT * 2, TEXT)
+    layer(f"{block}.mlp.c_proj", TEXT, TEXT * 2)
+two |= state
+save_file({name: tensor.contiguous() for name, tensor in two.items()}, HERE / "sd2.safetensors")
+text = convert_open_clip_checkpoint(None, dict(two), T)
+(HERE / "sd2.json").write_text(
+    json.dumps(
+        {
+            "unet": described(convert_ldm_unet_checkpoint(dict(two), unet_config)),
+            "vae": described(convert_ldm_vae_checkpoint(dict(two), vae_config)),
+            "text_encoder": described(text),
+        },
+        indent=1,
     )
 )
