@@ -107,8 +107,8 @@ impl FaceStudio {
         Ok(Self { models, encoders: Mutex::new(Some(Arc::new(encoders))), device: device.clone() })
     }
 
-    /// Bytes of the files of those networks that only the beginning of a picture needs: the encoders of faces, styles and
-    /// texts, the prior, and what makes guidance of them.
+    /// Bytes of the files of those networks that only the beginning of a picture needs: the segmenter, the encoders of
+    /// faces, styles and texts, the prior, and what makes guidance of them.
     pub fn encoders_size(&self) -> u64 {
         self.models.encoders_size
     }
@@ -213,7 +213,7 @@ impl FaceStudio {
         encoders.guidance.check(request)?;
         let canvas = self.canvas(request)?;
         let mut watcher = Watcher { watch, picture: 0 };
-        let masks = regions::masks(request, &canvas, self.models.finder(), &self.device).await?;
+        let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let guided = self.guided(&encoders, request, regions, &mut watcher).await?;
         drop(encoders);

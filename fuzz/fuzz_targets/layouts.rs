@@ -8,7 +8,7 @@ use facestudio::convert::clip::{self, Layers, Tower};
 use facestudio::convert::ip_adapter::{self, Adapter, FaceIdPlus, Role};
 use facestudio::convert::lora::{self, Lora, Merged};
 use facestudio::convert::layout::Layout;
-use facestudio::convert::ldm;
+use facestudio::convert::{ldm, segmenter, tiny};
 use facestudio::error::{Error, Result};
 use facestudio::weights::TensorSource;
 use libfuzzer_sys::fuzz_target;
@@ -59,6 +59,9 @@ fuzz_target!(|text: &str| {
     let prefix = "cond_stage_model.model.";
     read(clip::openai_text(&source, prefix, "gelu", Layers::penultimate(&source, prefix)));
     read(clip::openai_vision(&source, "gelu"));
+    read(tiny::taesd(&source));
+    let config = serde_json::json!({ "model_type": "detr", "id2label": { "1": "person" } });
+    read(segmenter::detr(&source, &config, &Default::default()));
     for tower in [Tower::Text, Tower::Vision] {
         read(clip::transformers(&source, &Default::default(), tower));
     }

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checkpoint::Checkpoint;
 use super::layout::{Layout, count, side, unknown};
-use crate::encoders::segmenter::SegmenterConfig;
 use crate::error::{Error, Result};
 use crate::weights::TensorSource;
 
@@ -12,7 +10,7 @@ const BACKBONE: &str = "detr.model.backbone.conv_encoder.model.";
 
 /// A DETR's config and tensors, given its `config.json` and, where there is one, its `preprocessor_config.json`.
 pub fn detr<'a>(
-    checkpoint: &'a Checkpoint,
+    checkpoint: &'a dyn TensorSource,
     config: &Value,
     preprocessor: &Value,
 ) -> Result<(Value, Layout<'a>)> {
@@ -63,11 +61,6 @@ pub fn detr<'a>(
         *size = side(&layout, &block(stage, 0, "conv3.weight"), 0)?;
     }
     let depths: [usize; 4] = std::array::from_fn(|stage| count(&layout, |i| block(stage, i, "conv1.weight")));
-    let default = SegmenterConfig::default();
-    // Older configs of preprocessors have one number, and the longer side's bound beside it.
-    let edge = |name: &str, old: &Value, default: usize| {
-        preprocessor["size"][name].as_u64().or(old.as_u64()).map_or(default, |edge| edge as usize)
-    };
     let mut ours = json!({
         "model_type": "detr",
         "num_labels": side(&layout, "class_labels_classifier.weight", 0)?.saturating_sub(1),
@@ -76,9 +69,14 @@ pub fn detr<'a>(
         "backbone_config": {
             "embedding_size": side(&layout, "backbone.conv1.weight", 0)?, "hidden_sizes": sizes, "depths": depths,
         },
-        "shortest_edge": edge("shortest_edge", &preprocessor["size"], default.shortest_edge),
-        "longest_edge": edge("longest_edge", &preprocessor["max_size"], default.longest_edge),
     });
+    // Older configs of preprocessors have one number, and the longer side's bound beside it.
+    let size = &preprocessor["size"];
+    for (name, old) in [("shortest_edge", size), ("longest_edge", &preprocessor["max_size"])] {
+        if let Some(edge) = size[name].as_u64().or(old.as_u64()) {
+            ours[name] = edge.into();
+        }
+    }
     for name in [
         "d_model",
         "encoder_layers",

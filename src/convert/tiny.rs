@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::checkpoint::Checkpoint;
 use super::layout::{Layout, side, unknown};
 use crate::error::Result;
 use crate::weights::TensorSource;
@@ -11,7 +10,7 @@ use crate::weights::TensorSource;
 pub const PARTS: [(&str, &str); 2] = [("taesd_encoder", "encoder."), ("taesd_decoder", "decoder.")];
 
 /// TAESD's config and tensors, given both files' tensors after their [`PARTS`].
-pub fn taesd(checkpoint: &Checkpoint) -> Result<(Value, Layout<'_>)> {
+pub fn taesd(checkpoint: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     let mut layout = Layout::new(checkpoint);
     let mut last = (0, String::new());
     for name in checkpoint.names() {

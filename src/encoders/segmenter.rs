@@ -40,16 +40,21 @@ pub struct SegmenterConfig {
     /// The label of people.
     pub person_label: usize,
     /// Pictures are brought to this shorter side, in pixels,
+    #[serde(default = "shortest_edge")]
     pub shortest_edge: usize,
     /// unless the longer one would be over this.
+    #[serde(default = "longest_edge")]
     pub longest_edge: usize,
 }
 
-impl Default for SegmenterConfig {
-    /// `facebook/detr-resnet-50-panoptic`.
-    fn default() -> Self {
-        Self { network: DetrConfig::default(), person_label: 1, shortest_edge: 800, longest_edge: 1333 }
-    }
+/// Of `DetrImageProcessor`.
+const fn shortest_edge() -> usize {
+    800
+}
+
+/// Of `DetrImageProcessor`.
+const fn longest_edge() -> usize {
+    1333
 }
 
 /// The network, and how pictures are brought to it.

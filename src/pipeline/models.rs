@@ -24,8 +24,6 @@ use crate::weights::{Component, Files};
 pub struct Models {
     /// `detector/`.
     pub detector: Arc<Detector>,
-    /// `segmenter/`: finds the outlines of people in photographs.
-    pub segmenter: Option<Segmenter>,
     /// Whether prompts can be drawn from.
     pub reads_words: bool,
     /// Whether style images can be drawn from.
@@ -51,6 +49,8 @@ pub struct Models {
 pub struct Encoders {
     /// The model's.
     pub detector: Arc<Detector>,
+    /// `segmenter/`: finds the outlines of people in photographs.
+    segmenter: Option<Segmenter>,
     /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
     face_encoder: Option<FaceEncoder>,
     /// What the UNet attends to, and how it is made.
@@ -58,7 +58,7 @@ pub struct Encoders {
 }
 
 /// Folders that are no part of [`Encoders`].
-const NO_ENCODERS: [&str; 6] = ["unet", "vae", "tiny_vae", "detector", "segmenter", "scheduler"];
+const NO_ENCODERS: [&str; 5] = ["unet", "vae", "tiny_vae", "detector", "scheduler"];
 
 /// The UNet that encoders are made for.
 pub(super) enum Target<'a> {
@@ -178,17 +178,11 @@ impl Models {
         } else {
             None
         };
-        let segmenter = if folder.has("segmenter") {
-            Some(folder.load("segmenter", |c| Segmenter::load(c, device))?)
-        } else {
-            None
-        };
         if let Some(tiny) = &tiny_vae {
             same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
         }
         let models = Self {
             detector,
-            segmenter,
             reads_words: encoders.guidance.reads_words(),
             reads_styles: encoders.guidance.reads_styles(),
             encoders_size: folder.size(|name| !NO_ENCODERS.contains(&name))?,
@@ -200,11 +194,6 @@ impl Models {
             defaults: super::defaults(files)?,
         };
         Ok((models, encoders))
-    }
-
-    /// What finds the people of a content image.
-    pub fn finder(&self) -> Finder<'_> {
-        Finder { detector: &self.detector, segmenter: self.segmenter.as_ref() }
     }
 
     /// Loads the encoders again.
@@ -280,7 +269,17 @@ impl Encoders {
             Some(_) => Some(folder.load("face_encoder", |c| FaceEncoder::load(c, device))?),
             None => None,
         };
-        Ok(Self { detector, face_encoder, guidance })
+        let segmenter = if folder.has("segmenter") {
+            Some(folder.load("segmenter", |c| Segmenter::load(c, device))?)
+        } else {
+            None
+        };
+        Ok(Self { detector, segmenter, face_encoder, guidance })
+    }
+
+    /// What finds the people of a content image.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { detector: &self.detector, segmenter: self.segmenter.as_ref() }
     }
 
     /// The identity encoder; fails with `component-missing` where the model has none.
