@@ -1,6 +1,6 @@
 //! Writes the tests' small model folder with random weights: `cargo run --example tiny-model -- DIR [KIND]`.
 //!
-//! KIND is `adapters` or `arc2face` for a model of these families; else FaceStudio's, or its UNet's channels, 16 if absent: with
+//! KIND is `adapters` or `arc2face` for a model of these families, `segmenter` for adapters with a segmenter; else FaceStudio's, or its UNet's channels, 16 if absent: with
 //! 896 the weights are more than 500 MB in shards.
 
 #[path = "../tests/support/tiny_model.rs"]
@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = match arguments.next().as_deref() {
         None => tiny_model::files(),
         Some("adapters") => tiny_model::files_with_adapters(false),
+        Some("segmenter") => tiny_model::files_with_segmenter(),
         Some("arc2face") => tiny_model::files_of_arc2face(),
         Some(width) => tiny_model::files_of_width(width.parse()?),
     };

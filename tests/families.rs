@@ -13,7 +13,7 @@ use facestudio::image::mask::Mask;
 use facestudio::image::preprocess::resize_to_cover;
 use facestudio::pipeline::{FaceStudio, Generated};
 use facestudio::request::{Background, GenerateRequest, Identity, Layout, Person, RelativeBox};
-use facestudio::weights::{Component, MemoryFiles, SafetensorsFile};
+use facestudio::weights::{Component, MemoryFiles};
 use facestudio::{Error, Result};
 use image::{GrayImage, Rgb, RgbImage};
 use serde_json::json;
@@ -72,32 +72,19 @@ fn a_picture_is_made_as_its_model_is_made_for_unless_the_request_says_otherwise(
 #[test]
 fn a_segmenter_says_where_the_people_of_a_content_image_are() {
     let device = Device::flex();
-    let parity = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/segmenter/transformers");
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let [from, to] = [&parity, &out].map(|path| path.to_str().unwrap());
-    let run = facestudio(&["convert", "--segmenter", from, "--dtype", "f32", "--out", to]);
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let mut files = tiny_model::files();
-    for entry in std::fs::read_dir(out.join("segmenter")).unwrap().map(Result::unwrap) {
-        let name = format!("segmenter/{}", entry.file_name().to_str().unwrap());
-        files.0.insert(name, std::fs::read(entry.path()).unwrap());
-    }
+    let files = tiny_model::files_with_segmenter();
     let segmenter = Segmenter::load(&Component::new(&files, "segmenter"), &device).unwrap();
     let studio = FaceStudio::load(&files, &device).unwrap();
 
-    // The fixture's picture: its random weights take parts of it for people, none of which has a face.
-    let io = SafetensorsFile::new(std::fs::read(parity.join("io.safetensors")).unwrap()).unwrap();
-    let (shape, values) = &io.into_tensors().unwrap().0["picture"];
-    let (height, width) = (shape[1], shape[2]);
-    let content = RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let at = y as usize * width + x as usize;
-        Rgb([0, 1, 2].map(|channel| values[channel * width * height + at] as u8))
+    // Its random weights take parts of these fields for people, none of which has a face.
+    let content = RgbImage::from_fn(64, 64, |x, y| {
+        Rgb([[[0, 0, 0], [0, 0, 255]], [[255, 255, 136], [255, 0, 0]]][y as usize / 32][x as usize / 32])
     });
-    let (width, height) = (104, 72);
+    let (width, height) = (tiny_model::SIZE, tiny_model::SIZE);
     let seen = resize_to_cover(&content, width, height).unwrap();
     let mut found = pollster::block_on(segmenter.people(&seen, &device)).unwrap();
-    assert!(found.len() >= 2, "{}", found.len());
+    let count = found.len();
+    assert_eq!(count, 3);
     found.sort_by(|a, b| b.coverage().total_cmp(&a.coverage()));
     found.truncate(2);
     found.sort_by(|a, b| a.centre_x().total_cmp(&b.centre_x()));
@@ -110,8 +97,6 @@ fn a_segmenter_says_where_the_people_of_a_content_image_are() {
         people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
         layout: Layout::Content(content.clone()),
         prompt: "two people".to_owned(),
-        width: Some(width),
-        height: Some(height),
         ..request(Vec::new())
     };
     let drawn = GenerateRequest { layout: Layout::Masks(found.iter().map(gray).collect()), ..two.clone() };
@@ -125,15 +110,13 @@ fn a_segmenter_says_where_the_people_of_a_content_image_are() {
     assert!(worst(&picture(&studio, &two), &picture(&studio, &swapped)) > 0);
 
     // Without it people are drawn after what the detector takes for faces.
-    let without = FaceStudio::load(&tiny_model::files(), &device).unwrap();
+    let without = FaceStudio::load(&tiny_model::files_with_adapters(false), &device).unwrap();
     let elsewhere = generate(&without, &two).ok().map(|pictures| pictures[0].image.clone());
     assert!(elsewhere != Some(picture(&studio, &two)), "the detector's people are others");
-    let black = RgbImage::new(width as u32, height as u32);
-    let few = pollster::block_on(segmenter.people(&black, &device)).unwrap().len();
-    let people = vec![two.people[0].clone(); few.max(1) + 1];
-    let error = generate(&studio, &GenerateRequest { people, layout: Layout::Content(black), ..two }).err();
+    let people = vec![two.people[0].clone(); count + 1];
+    let error = generate(&studio, &GenerateRequest { people, ..two }).err();
     let error = error.map_or(String::new(), |error| error.to_string());
-    assert!(error.contains(&format!("{few} people were found")), "{error}");
+    assert!(error.contains(&format!("{count} people were found")), "{error}");
 }
 
 // ---- faces alone -------------------------------------------------------------------------------------------------------

@@ -126,6 +126,26 @@ pub struct Plan {
     pub card: ModelCard,
 }
 
+impl Default for Plan {
+    /// Nothing to convert; the rest as the command line has it.
+    fn default() -> Self {
+        Self {
+            base: None,
+            parts: Vec::new(),
+            adapters: Vec::new(),
+            arc2face: false,
+            face_id_plus: None,
+            tokenizer: None,
+            loras: Vec::new(),
+            clip_act: "quick_gelu".to_owned(),
+            prediction_type: "epsilon".to_owned(),
+            sampling: Sampling::default(),
+            quantization: Quantization::F16,
+            card: ModelCard::default(),
+        }
+    }
+}
+
 /// What was written for one component.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComponentReport {

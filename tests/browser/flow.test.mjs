@@ -16,7 +16,7 @@ let server;
 let browser;
 
 before(async () => {
-  server = await startFaultyServer(tinyModel("adapters", "arc2face"));
+  server = await startFaultyServer(tinyModel("segmenter", "arc2face"));
   browser = await startBrowser();
 });
 
@@ -39,7 +39,17 @@ const prepare = async (/** @type {any} */ client, /** @type {{ model: string, ba
     drawn.fill();
     return new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
   };
-  const faces = { white: await face("#fff"), yellow: await face("#ff8"), blue: await face("#9bf") };
+  /** Four fields of colour, parts of which the tiny segmenter takes for three people. */
+  const fields = async () => {
+    const canvas = new OffscreenCanvas(64, 64);
+    const drawn = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    for (const [i, color] of ["#000", "#00f", "#ff8", "#f00"].entries()) {
+      drawn.fillStyle = color;
+      drawn.fillRect((i % 2) * 32, i > 1 ? 32 : 0, 32, 32);
+    }
+    return new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+  };
+  const faces = { fields: await fields(), white: await face("#fff"), yellow: await face("#ff8"), blue: await face("#9bf") };
   /** Names of faces in a request are replaced by their files. */
   const filled = (/** @type {any} */ value) =>
     typeof value === "string"
@@ -90,7 +100,11 @@ const faces = (/** @type {object[]} */ ...people) => ({ people, seed: 7, steps: 
 /** What each family is asked for; Arc2Face draws from faces alone. @type {Record<string, Record<string, object>>} */
 const FAMILIES = {
   mini: REQUESTS,
-  adapters: REQUESTS,
+  // Adapters, with a segmenter.
+  segmenter: {
+    ...REQUESTS,
+    "two people where a picture has them": styled({ people: [white, yellow], layout: { content: "fields" } }),
+  },
   arc2face: {
     "one person": faces(white),
     "another person": faces(yellow),

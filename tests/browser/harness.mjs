@@ -55,7 +55,7 @@ process.on("exit", () => made.forEach((folder) => rmSync(folder, { recursive: tr
 
 /**
  * A folder that holds `mini`, the tests' tiny model with random weights, and such models of other families.
- * @param {..."adapters" | "arc2face"} families
+ * @param {..."adapters" | "segmenter" | "arc2face"} families
  */
 export function tinyModel(...families) {
   const folder = mkdtempSync(join(tmpdir(), "facestudio-"));

@@ -33,16 +33,9 @@ fn plan(base: Option<&str>, parts: &[(Slot, PathBuf)]) -> Plan {
     Plan {
         base: base.map(path),
         parts: parts.to_vec(),
-        adapters: Vec::new(),
-        arc2face: false,
-        face_id_plus: None,
-        tokenizer: None,
-        loras: Vec::new(),
-        clip_act: "quick_gelu".to_owned(),
-        prediction_type: "epsilon".to_owned(),
-        sampling: Sampling::default(),
         quantization: Quantization::None,
         card: ModelCard { name: "converted".to_owned(), ..ModelCard::default() },
+        ..Plan::default()
     }
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
-use facestudio::convert::scheduler::Sampling;
 use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::segmenter::{Segmenter, SegmenterConfig};
-use facestudio::weights::{Component, Folder, ModelCard, Quantization};
+use facestudio::weights::{Component, Folder, Quantization};
 use image::RgbImage;
 
 use crate::{assert_close, fixture, io};
@@ -19,20 +18,8 @@ const TOLERANCE: f32 = 1e-4;
 const CASES: [&str; 2] = ["segmenter/transformers", "segmenter/timm"];
 
 fn converted(folder: &Folder, out: &Path) -> Result<Folder, facestudio::Error> {
-    let plan = Plan {
-        base: None,
-        parts: vec![(Slot::Segmenter, folder.0.clone())],
-        adapters: Vec::new(),
-        arc2face: false,
-        face_id_plus: None,
-        tokenizer: None,
-        loras: Vec::new(),
-        clip_act: "quick_gelu".to_owned(),
-        prediction_type: "epsilon".to_owned(),
-        sampling: Sampling::default(),
-        quantization: Quantization::None,
-        card: ModelCard::default(),
-    };
+    let parts = vec![(Slot::Segmenter, folder.0.clone())];
+    let plan = Plan { parts, quantization: Quantization::None, ..Plan::default() };
     convert(&plan, out, &AtomicBool::new(false), &|_, _| ())?;
     Ok(Folder(out.to_owned()))
 }

@@ -5,9 +5,12 @@
 //! of half the picture's longer side, and the bright pixels around it for the person.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::detector::DetectorConfig;
 use facestudio::encoders::detector::facestudio::FaceStudioDetectorConfig;
 use facestudio::encoders::face::FaceEncoderConfig;
@@ -58,6 +61,27 @@ pub fn files_of_width(width: usize) -> MemoryFiles {
 /// identity encoder.
 #[allow(dead_code, reason = "not every test draws with adapters")]
 pub fn files_with_adapters(pictures: bool) -> MemoryFiles {
+    with_adapters(pictures).finish()
+}
+
+/// The same, reading embeddings, with a segmenter: the fixture of `tests/parity/segmenter`, converted.
+#[allow(dead_code, reason = "not every test looks for people")]
+pub fn files_with_segmenter() -> MemoryFiles {
+    let mut model = with_adapters(false);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/segmenter/transformers");
+    let plan = Plan { parts: vec![(Slot::Segmenter, fixture)], ..Plan::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    convert(&plan, &out, &AtomicBool::new(false), &|_, _| ()).unwrap();
+    for entry in std::fs::read_dir(out.join("segmenter")).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        model.put(&format!("segmenter/{name}"), std::fs::read(entry.path()).unwrap());
+    }
+    model.finish()
+}
+
+#[allow(dead_code, reason = "not every test draws with adapters")]
+fn with_adapters(pictures: bool) -> Writer {
     let mut model = model(16, TEXT_WIDTH);
     let unused =
         ["prior/", "guidance/", "vision_encoder_2/", if pictures { "face_encoder/" } else { "prior/" }];
@@ -97,7 +121,7 @@ pub fn files_with_adapters(pictures: bool) -> MemoryFiles {
         ("norm.bias", &[cross_attention_dim]),
     ];
     model.adapter("ip_adapter_2", Role::Style, projection, &shapes);
-    model.finish()
+    model
 }
 
 /// A model of Arc2Face's layout: the text encoder reads an identity embedding in the place of a word.
