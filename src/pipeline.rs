@@ -2,6 +2,7 @@
 
 mod adapters;
 mod arc2face;
+mod cache;
 mod defaults;
 mod denoise;
 mod embed;
@@ -20,11 +21,13 @@ use crate::condition::{Condition, Regions};
 pub use crate::encoders::detector::Found;
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
+use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
 use crate::request::{Defaults, GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
+use cache::Key;
 pub use defaults::defaults;
 pub use denoise::{Denoiser, Held, denoise};
 use models::{Encoders, Guidance, Models};
@@ -114,8 +117,9 @@ impl FaceStudio {
     }
 
     /// Lets go of the encoders: at once, or when the picture that uses them has its guidance. A large model's are most of
-    /// its memory besides the UNet. Until [`load_encoders`](Self::load_encoders), `generate` and `similarity` fail with
-    /// `encoders-released`.
+    /// its memory besides the UNet. Until [`load_encoders`](Self::load_encoders), `similarity` fails with
+    /// `encoders-released`, and so does `generate` where a request needs more than its steps, its sampler or, if no prior
+    /// draws, its seed to be different from one before.
     pub fn release_encoders(&self) {
         self.held().take();
     }
@@ -209,14 +213,8 @@ impl FaceStudio {
         watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
         request.validate()?;
-        let encoders = self.encoders()?;
-        encoders.guidance.check(request)?;
-        let canvas = self.canvas(request)?;
         let mut watcher = Watcher { watch, picture: 0 };
-        let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
-        let regions = regions::regions(&masks, request.background, &canvas)?;
-        let guided = self.guided(&encoders, request, regions, &mut watcher).await?;
-        drop(encoders);
+        let (canvas, Prepared { masks, guided }) = self.prepared(request, &mut watcher).await?;
         if !self.has_encoders() {
             self.device.memory_cleanup();
         }
@@ -255,6 +253,28 @@ impl FaceStudio {
             watcher.report(Phase::Decode, 1, 1, None).await?;
         }
         Ok(pictures)
+    }
+
+    /// The sizes of a request's pictures, its masks and guidance: kept from an earlier request, or made by the encoders.
+    async fn prepared<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+        &self,
+        request: &GenerateRequest,
+        watcher: &mut Watcher<W>,
+    ) -> Result<(Canvas, Prepared)> {
+        let canvas = self.canvas(request)?;
+        let key = Key::of_guidance(request, &canvas, self.models.draws);
+        if let Some(prepared) = self.models.cache.get::<Prepared>(key) {
+            watcher.report(Phase::Encode, 1, 1, None).await?;
+            return Ok((canvas, prepared));
+        }
+        let encoders = self.encoders()?;
+        encoders.guidance.check(request)?;
+        let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
+        let regions = regions::regions(&masks, request.background, &canvas)?;
+        let guided = self.guided(&encoders, request, regions, watcher).await?;
+        let prepared = Prepared { masks, guided };
+        self.models.cache.put(key, prepared.clone());
+        Ok((canvas, prepared))
     }
 
     /// The size of the picture and of its latents: the request's, or else the UNet's own.
@@ -336,7 +356,17 @@ impl FaceStudio {
     }
 }
 
+/// What a request's pictures need of the encoders.
+#[derive(Debug, Clone)]
+struct Prepared {
+    /// Each person's, on the latents.
+    masks: Vec<Mask>,
+    /// Of each picture.
+    guided: Vec<Guided>,
+}
+
 /// What one picture's denoiser attends to; with a guidance scale, the condition's batch holds the null half first.
+#[derive(Debug, Clone)]
 struct Guided {
     condition: Condition,
     guidance_scale: Option<f32>,

@@ -89,7 +89,7 @@ pub struct RelativeBox {
 }
 
 /// What happens outside every person (paper section 3.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Background {
     /// It takes the guidance of the person with this index.

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use facestudio::encoders::segmenter::Segmenter;
 use facestudio::image::mask::Mask;
 use facestudio::image::preprocess::resize_to_cover;
-use facestudio::pipeline::{FaceStudio, Generated};
+use facestudio::pipeline::{FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{Background, GenerateRequest, Identity, Layout, Person, RelativeBox};
 use facestudio::weights::{Component, MemoryFiles};
 use facestudio::{Error, Result};
@@ -117,6 +117,56 @@ fn a_segmenter_says_where_the_people_of_a_content_image_are() {
     let error = generate(&studio, &GenerateRequest { people, ..two }).err();
     let error = error.map_or(String::new(), |error| error.to_string());
     assert!(error.contains(&format!("{count} people were found")), "{error}");
+}
+
+// ---- encoders ----------------------------------------------------------------------------------------------------------
+
+/// A request of everything.
+fn whole() -> GenerateRequest {
+    let prompt = "a smiling man".to_owned();
+    GenerateRequest { style: Some(photo(BEN)), prompt, ..request(vec![identity(ANN, 1.0)]) }
+}
+
+#[test]
+fn encoders_can_be_let_go_of_while_a_picture_is_drawn() {
+    for files in [tiny_model::files(), tiny_model::files_with_adapters(false)] {
+        let fresh = || FaceStudio::load(&files, &Device::flex()).unwrap();
+        let request = GenerateRequest { count: 2, ..whole() };
+        let kept = generate(&fresh(), &request).unwrap();
+        let studio = fresh();
+        let watch = async |Progress { phase, step, steps, .. }: Progress| {
+            if phase == Phase::Encode && step == steps {
+                studio.release_encoders();
+            }
+            assert_eq!(studio.has_encoders(), phase == Phase::Encode && step < steps);
+            ControlFlow::Continue(())
+        };
+        let released = pollster::block_on(studio.generate(&request, watch)).unwrap();
+        assert_eq!(kept[0].image, released[0].image);
+        assert_eq!(kept[1].image, released[1].image);
+        let other = GenerateRequest { prompt: "a woman".to_owned(), ..request.clone() };
+        assert_eq!(generate(&studio, &other).unwrap_err().code, "encoders-released");
+        pollster::block_on(studio.faces(&photo(ANN))).unwrap();
+        studio.load_encoders(&files).unwrap();
+        assert_eq!(generate(&studio, &other).unwrap()[1].image, generate(&fresh(), &other).unwrap()[1].image);
+    }
+}
+
+#[test]
+fn a_request_like_an_earlier_one_needs_no_encoders() {
+    for (files, draws) in [(tiny_model::files(), true), (tiny_model::files_with_adapters(false), false)] {
+        let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
+        generate(&studio, &whole()).unwrap();
+        studio.release_encoders();
+        let steps = GenerateRequest { steps: 3, ..whole() };
+        let fresh = |request| generate(&FaceStudio::load(&files, &Device::flex()).unwrap(), request).unwrap();
+        assert_eq!(generate(&studio, &steps).unwrap()[0].image, fresh(&steps)[0].image);
+        let seed = GenerateRequest { seed: 99, ..whole() };
+        match generate(&studio, &seed) {
+            Ok(pictures) => assert!(!draws && pictures[0].image == fresh(&seed)[0].image),
+            Err(error) => assert!(draws && error.code == "encoders-released", "{error}"),
+        }
+    }
 }
 
 // ---- faces alone -------------------------------------------------------------------------------------------------------

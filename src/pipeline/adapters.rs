@@ -4,11 +4,13 @@
 //! read them. α moves weight between style adapters and prompt, β mixes identity embeddings before they are projected, and
 //! regions say where each person's tokens act.
 
+use std::hash::Hash;
 use std::ops::ControlFlow;
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
+use super::cache::{Cache, Key};
 use super::models::{Encoders, ModelFolder, Target, same};
 use super::{Encoding, Guided, Progress, Watcher, embed};
 use crate::condition::{AdapterStream, Condition, LayerScale, Places, Regions};
@@ -146,14 +148,18 @@ impl AdapterGuidance {
         let guided = request.guidance_scale != 1.0;
         let mut encoding = watcher.encoding(request, style.is_some(), 1);
 
-        let nothing = if guided { self.see_nothing(device)? } else { None };
+        let mut nothing = None;
+        if guided {
+            let key = Key::new("nothing", |_| ());
+            nothing = encoders.cache.remember(key, async || self.see_nothing(device)).await?;
+        }
         let mut people = Vec::with_capacity(request.people.len());
         for (i, person) in request.people.iter().enumerate() {
             people.push(self.person(encoders, person, i, &nothing, &mut encoding, device).await?);
         }
         let mut seen = None;
         if let Some(style) = style {
-            seen = Some(self.style(style, &nothing, device)?);
+            seen = Some(self.style(&encoders.cache, style, &nothing, device).await?);
             encoding.advance().await?;
         }
         let text = self.text(request, alpha)?;
@@ -172,9 +178,7 @@ impl AdapterGuidance {
                 }
             }
         };
-        Ok((0..request.count)
-            .map(|_| Guided { condition: guided.condition.clone(), guidance_scale: guided.guidance_scale })
-            .collect())
+        Ok(vec![guided; request.count])
     }
 
     fn of_role(&self, role: Role) -> impl Iterator<Item = (usize, &Adapter)> {
@@ -256,9 +260,16 @@ impl AdapterGuidance {
     }
 
     /// The whole style image: adapters were trained on pictures with their faces, and would draw a hidden one.
-    fn style(&self, picture: &RgbImage, nothing: &Option<VisionOutput>, device: &Device) -> Result<Read> {
-        let seen: Vec<(f32, VisionOutput)> =
-            self.see(picture, device)?.map(|seen| (1.0, seen)).into_iter().collect();
+    async fn style(
+        &self,
+        cache: &Cache,
+        picture: &RgbImage,
+        nothing: &Option<VisionOutput>,
+        device: &Device,
+    ) -> Result<Read> {
+        let key = Key::new("style", |hasher| picture.hash(hasher));
+        let seen = cache.remember(key, async || self.see(picture, device)).await?;
+        let seen: Vec<(f32, VisionOutput)> = seen.map(|seen| (1.0, seen)).into_iter().collect();
         Ok(read(&seen, None, nothing))
     }
 
@@ -279,15 +290,21 @@ impl AdapterGuidance {
             for photo in &identity.photos {
                 number += 1;
                 let name = format!("photo {number} of person {}", index + 1);
-                let face = embed::largest(encoders, photo, &name, device).await?;
-                if needs_id {
-                    embeddings.push(embed::face(encoders, photo, &face, &name, device).await?);
-                }
-                if let Some(vision) = &self.vision {
+                let key = Key::new("face", |hasher| photo.hash(hasher));
+                let embed = async || {
+                    let face = embed::largest(encoders, photo, &name, device).await?;
+                    let mut embedding = None;
+                    if needs_id {
+                        embedding = Some(embed::face(encoders, photo, &face, &name, device).await?);
+                    }
+                    let Some(vision) = &self.vision else { return Ok((embedding, None)) };
                     let crop = embed::aligned(photo, &face, vision.preprocessing().size)?;
-                    let weight = identity.beta / identity.photos.len() as f32;
-                    seen.extend(self.see(&crop, device)?.map(|output| (weight, output)));
-                }
+                    Ok((embedding, self.see(&crop, device)?))
+                };
+                let (embedding, output) = encoders.cache.remember(key, embed).await?;
+                embeddings.extend(embedding);
+                let weight = identity.beta / identity.photos.len() as f32;
+                seen.extend(output.map(|output| (weight, output)));
                 encoding.advance().await?;
             }
         }

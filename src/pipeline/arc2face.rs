@@ -107,6 +107,6 @@ impl Arc2FaceGuidance {
             condition = Condition::cat(join(vec![self.encoder.nobody()?; people])?, condition);
         }
         encoding.advance().await?;
-        Ok((0..request.count).map(|_| Guided { condition: condition.clone(), guidance_scale }).collect())
+        Ok(vec![Guided { condition, guidance_scale }; request.count])
     }
 }

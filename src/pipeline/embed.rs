@@ -1,9 +1,12 @@
 //! Photos and style images to embeddings: faces are found here, and what is found decides what is read.
 
+use std::hash::Hash;
+
 use ::image::RgbImage;
 use ::image::imageops::{self, FilterType};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::cache::Key;
 use super::models::Encoders;
 use crate::encoders::detector::{Detector, Found};
 use crate::encoders::vision::{Preprocessing, VisionEnsemble};
@@ -25,7 +28,12 @@ pub async fn identity(
     name: &str,
     device: &Device,
 ) -> Result<Vec<f32>> {
-    face(encoders, photo, &largest(encoders, photo, name, device).await?, name, device).await
+    let key = Key::new("identity", |hasher| photo.hash(hasher));
+    let embed = async || {
+        let largest = largest(encoders, photo, name, device).await?;
+        face(encoders, photo, &largest, name, device).await
+    };
+    encoders.cache.remember(key, embed).await
 }
 
 /// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.

@@ -1,9 +1,11 @@
 //! FaceStudio's own guidance: style and identity fused into tokens, prompts through the prior (paper sections 3.1 to 3.3).
 
+use std::hash::Hash;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 
+use super::cache::Key;
 use super::models::{Encoders, ModelFolder, same};
 use super::prompt::TextBranch;
 use super::{Guided, Progress, Watcher, embed};
@@ -104,7 +106,9 @@ impl FusedGuidance {
         }
         let mut style_embeds = None;
         if let Some(style) = style {
-            style_embeds = Some(embed::style(&self.vision, &encoders.detector, style, device).await?);
+            let key = Key::new("style", |hasher| style.hash(hasher));
+            let embed = async || embed::style(&self.vision, &encoders.detector, style, device).await;
+            style_embeds = Some(encoders.cache.remember(key, embed).await?);
             encoding.advance().await?;
         }
         let mut prompts = vec![Prompts::default(); request.count];

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 
 use super::adapters::{ADAPTER, AdapterGuidance};
 use super::arc2face::{ARC2FACE, Arc2FaceGuidance};
+use super::cache::Cache;
 use super::fused::FusedGuidance;
 use super::regions::Finder;
 use crate::encoders::detector::Detector;
@@ -24,6 +25,10 @@ use crate::weights::{Component, Files};
 pub struct Models {
     /// `detector/`.
     pub detector: Arc<Detector>,
+    /// What the encoders made of earlier pictures; it outlives them.
+    pub cache: Arc<Cache>,
+    /// Whether a prior draws what prompts become, by the seed.
+    pub draws: bool,
     /// Whether prompts can be drawn from.
     pub reads_words: bool,
     /// Whether style images can be drawn from.
@@ -49,6 +54,8 @@ pub struct Models {
 pub struct Encoders {
     /// The model's.
     pub detector: Arc<Detector>,
+    /// The model's.
+    pub cache: Arc<Cache>,
     /// `segmenter/`: finds the outlines of people in photographs.
     segmenter: Option<Segmenter>,
     /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
@@ -170,7 +177,8 @@ impl Models {
         let plan = Plan::read(&folder)?;
         let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
         let detector = Arc::new(folder.load("detector", |c| Detector::load(c, device))?);
-        let encoders = Encoders::load(&folder, &plan, Target::Fresh(&mut unet), detector.clone(), device)?;
+        let shared = (detector.clone(), Arc::<Cache>::default());
+        let encoders = Encoders::load(&folder, &plan, Target::Fresh(&mut unet), shared, device)?;
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
         same("the unet's input", plan.unet.in_channels, "the vae's latents", vae.latent_channels())?;
         let tiny_vae = if folder.has("tiny_vae") {
@@ -183,6 +191,8 @@ impl Models {
         }
         let models = Self {
             detector,
+            cache: encoders.cache.clone(),
+            draws: matches!(encoders.guidance, Guidance::Fused(_)),
             reads_words: encoders.guidance.reads_words(),
             reads_styles: encoders.guidance.reads_styles(),
             encoders_size: folder.size(|name| !NO_ENCODERS.contains(&name))?,
@@ -200,7 +210,8 @@ impl Models {
     pub fn encoders(&self, files: &dyn Files, device: &Device) -> Result<Encoders> {
         let folder = ModelFolder::new(files)?;
         let plan = Plan::read(&folder)?;
-        Encoders::load(&folder, &plan, Target::Fitted(&self.unet), self.detector.clone(), device)
+        let shared = (self.detector.clone(), self.cache.clone());
+        Encoders::load(&folder, &plan, Target::Fitted(&self.unet), shared, device)
     }
 }
 
@@ -251,7 +262,7 @@ impl Encoders {
         folder: &ModelFolder,
         plan: &Plan,
         unet: Target,
-        detector: Arc<Detector>,
+        (detector, cache): (Arc<Detector>, Arc<Cache>),
         device: &Device,
     ) -> Result<Self> {
         let width = plan.unet.cross_attention_dim;
@@ -274,7 +285,7 @@ impl Encoders {
         } else {
             None
         };
-        Ok(Self { detector, segmenter, face_encoder, guidance })
+        Ok(Self { detector, cache, segmenter, face_encoder, guidance })
     }
 
     /// What finds the people of a content image.

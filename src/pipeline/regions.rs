@@ -12,7 +12,7 @@ use crate::image::preprocess::resize_to_cover;
 use crate::request::{Background, GenerateRequest, InitImage, Layout};
 
 /// Sizes of a picture and its latents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Canvas {
     /// Pixels.
     pub width: usize,

@@ -89,7 +89,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`.
+    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`. Rejects with
+    /// code `encoders-released` where a large model's encoders are needed and were let go of.
     ///
     /// `on_progress` gets a `Progress` after every step; between steps the event loop turns.
     pub async fn generate(&self, request: JsValue, on_progress: Function) -> Result<Array, JsValue> {
@@ -155,7 +156,7 @@ impl Engine {
             next_task().await;
             if self.cancelled.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let pictures = loaded.whole()?.generate(&request, watch).await?;
+        let pictures = loaded.studio.generate(&request, watch).await?;
         let array = Array::new();
         for picture in &pictures {
             array.push(&convert::picture(picture, &request)?);
