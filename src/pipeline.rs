@@ -27,7 +27,7 @@ use crate::image::watermark;
 use crate::request::{Defaults, GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
-use cache::Key;
+use cache::{Cache, Key};
 pub use defaults::defaults;
 pub use denoise::{Denoiser, Held, denoise};
 use models::{Encoders, Guidance, Models};
@@ -89,6 +89,8 @@ pub struct FaceStudio {
     models: Models,
     /// `None` once they were let go of.
     encoders: Mutex<Option<Arc<Encoders>>>,
+    /// The latest requests' guidance.
+    prepared: Cache,
     device: Device,
 }
 
@@ -107,7 +109,12 @@ impl FaceStudio {
     /// Or it may have `arc2face`, whose `text_encoder` reads faces in the place of a word: such a model draws from faces alone.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let (models, encoders) = Models::load(files, device)?;
-        Ok(Self { models, encoders: Mutex::new(Some(Arc::new(encoders))), device: device.clone() })
+        Ok(Self {
+            models,
+            encoders: Mutex::new(Some(Arc::new(encoders))),
+            prepared: Cache::new(cache::REQUESTS),
+            device: device.clone(),
+        })
     }
 
     /// Bytes of the files of those networks that only the beginning of a picture needs: the segmenter, the encoders of
@@ -118,8 +125,7 @@ impl FaceStudio {
 
     /// Lets go of the encoders: at once, or when the picture that uses them has its guidance. A large model's are most of
     /// its memory besides the UNet. Until [`load_encoders`](Self::load_encoders), `similarity` fails with
-    /// `encoders-released`, and so does `generate` where a request needs more than its steps, its sampler or, if no prior
-    /// draws, its seed to be different from one before.
+    /// `encoders-released`, and so does `generate` where a request [needs them](Self::needs_encoders).
     pub fn release_encoders(&self) {
         self.held().take();
     }
@@ -127,6 +133,24 @@ impl FaceStudio {
     /// Whether the encoders are there.
     pub fn has_encoders(&self) -> bool {
         self.held().is_some()
+    }
+
+    /// Whether a request needs the encoders: the guidance of the latest is kept, and one of them may come again with other steps,
+    /// another sampler, init image or preview, or, where no prior draws from a prompt, another seed.
+    pub fn needs_encoders(&self, request: &GenerateRequest) -> bool {
+        let kept = |canvas| self.prepared.get::<Arc<Prepared>>(self.key(request, &canvas)).is_some();
+        !self.canvas(request).is_ok_and(kept)
+    }
+
+    /// Forgets what was encoded: embeddings of faces, styles and texts. Only pictures to come would use them.
+    pub fn forget_encoded(&self) {
+        self.models.cache.clear();
+        self.prepared.clear();
+    }
+
+    fn key(&self, request: &GenerateRequest, canvas: &Canvas) -> Key {
+        let draws = self.models.has_prior && fused::texts(request).iter().any(Option::is_some);
+        Key::of_guidance(request, canvas, draws)
     }
 
     /// Loads the encoders again, from the folder that the model was loaded from, if they were let go of.
@@ -214,17 +238,18 @@ impl FaceStudio {
     ) -> Result<Vec<Generated>> {
         request.validate()?;
         let mut watcher = Watcher { watch, picture: 0 };
-        let (canvas, Prepared { masks, guided }) = self.prepared(request, &mut watcher).await?;
+        let (canvas, prepared) = self.prepared(request, &mut watcher).await?;
         if !self.has_encoders() {
             self.device.memory_cleanup();
         }
-        let changing = regions::changing(request, &masks, &canvas)?;
+        let changing = regions::changing(request, &prepared.masks, &canvas)?;
         let init = self.init_latents(request, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
         let schedule = self.models.scheduler.schedule(request.sampler, request.steps, strength)?;
 
         let mut pictures = Vec::with_capacity(request.count);
-        for (picture, Guided { condition, guidance_scale }) in guided.into_iter().enumerate() {
+        for (picture, guided) in prepared.guided.iter().enumerate() {
+            let Guided { condition, guidance_scale } = guided.clone();
             watcher.picture = picture;
             let seed = request.seed.wrapping_add(picture as u64);
             let noise = NoiseSource::new(seed);
@@ -260,10 +285,10 @@ impl FaceStudio {
         &self,
         request: &GenerateRequest,
         watcher: &mut Watcher<W>,
-    ) -> Result<(Canvas, Prepared)> {
+    ) -> Result<(Canvas, Arc<Prepared>)> {
         let canvas = self.canvas(request)?;
-        let key = Key::of_guidance(request, &canvas, self.models.draws);
-        if let Some(prepared) = self.models.cache.get::<Prepared>(key) {
+        let key = self.key(request, &canvas);
+        if let Some(prepared) = self.prepared.get::<Arc<Prepared>>(key) {
             watcher.report(Phase::Encode, 1, 1, None).await?;
             return Ok((canvas, prepared));
         }
@@ -272,8 +297,8 @@ impl FaceStudio {
         let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let guided = self.guided(&encoders, request, regions, watcher).await?;
-        let prepared = Prepared { masks, guided };
-        self.models.cache.put(key, prepared.clone());
+        let prepared = Arc::new(Prepared { masks, guided });
+        self.prepared.put(key, prepared.clone());
         Ok((canvas, prepared))
     }
 
@@ -357,7 +382,7 @@ impl FaceStudio {
 }
 
 /// What a request's pictures need of the encoders.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Prepared {
     /// Each person's, on the latents.
     masks: Vec<Mask>,

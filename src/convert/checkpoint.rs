@@ -60,10 +60,17 @@ impl Checkpoint {
             files.into_iter().find(|file| file.is_file())
         };
         let files: Option<Vec<_>> = parts.iter().map(|(stem, prefix)| Some((file(stem)?, *prefix))).collect();
-        let Some(files) = files else { return Ok(None) };
-        let pieces =
-            files.into_iter().map(|(file, prefix)| Piece::open(file, prefix)).collect::<Result<_>>()?;
-        Self::of(pieces).map(Some)
+        let open = |files: Vec<(PathBuf, &'static str)>| {
+            Self::of(
+                files.into_iter().map(|(file, prefix)| Piece::open(file, prefix)).collect::<Result<_>>()?,
+            )
+        };
+        files.map(open).transpose()
+    }
+
+    /// Whether it was opened by [`open_parts`](Self::open_parts).
+    pub fn is_of_parts(&self) -> bool {
+        self.0.iter().any(|piece| !piece.prefix.is_empty())
     }
 
     fn of(pieces: Vec<Piece>) -> Result<Self> {

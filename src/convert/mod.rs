@@ -317,14 +317,11 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
     Ok(found)
 }
 
-/// Whether a path is to hold TAESD's own two files: diffusers' folder has a config.
-fn is_taesd(slot: Slot, path: &Path) -> bool {
-    slot == Slot::TinyVae && path.is_dir() && !path.join("config.json").exists()
-}
-
 /// A component's checkpoint.
 fn open(slot: Slot, path: &Path) -> Result<Checkpoint> {
-    if is_taesd(slot, path)
+    // diffusers' folder has a config.
+    if slot == Slot::TinyVae
+        && !path.join("config.json").exists()
         && let Some(taesd) = Checkpoint::open_parts(path, &tiny::PARTS)?
     {
         return Ok(taesd);
@@ -341,7 +338,7 @@ fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) ->
         {
             return ip_adapter::ip_adapter(checkpoint, adapter, plan.face_id_plus);
         }
-        if is_taesd(slot, path) {
+        if checkpoint.is_of_parts() {
             return tiny::taesd(checkpoint);
         }
         if path.is_dir() {

@@ -14,16 +14,7 @@ pub fn detr<'a>(
     config: &Value,
     preprocessor: &Value,
 ) -> Result<(Value, Layout<'a>)> {
-    if config["model_type"] != "detr"
-        || config["dilation"] == true
-        || config["position_embedding_type"] == "learned"
-    {
-        return Err(Error::weights(
-            "checkpoint-layout",
-            "the segmentation network is no DETR with sinusoidal positions and without dilation",
-            "use facebook/detr-resnet-50-panoptic or one of its kind",
-        ));
-    }
+    refuse_others(config, preprocessor)?;
     let mut layout = Layout::new(checkpoint);
     for name in checkpoint.names() {
         if name.ends_with("num_batches_tracked") || name.starts_with("detr.bbox_predictor.") {
@@ -32,7 +23,7 @@ pub fn detr<'a>(
         let ours = match name.strip_prefix(BACKBONE) {
             Some(rest) => format!("backbone.{}", backbone(rest).ok_or_else(|| unknown(&name, "ResNet"))?),
             None => {
-                let known = ["detr.model.", "detr.", ""].iter().find_map(|prefix| name.strip_prefix(prefix));
+                let known = ["detr.model.", "detr."].iter().find_map(|prefix| name.strip_prefix(prefix));
                 known.unwrap_or(&name).to_owned()
             }
         };
@@ -93,6 +84,43 @@ pub fn detr<'a>(
     Ok((ours, layout))
 }
 
+/// Refuses what the network would be another by, with tensors of the same shapes.
+fn refuse_others(config: &Value, preprocessor: &Value) -> Result<()> {
+    let backbone = &config["backbone_config"];
+    let near = |value: &Value, of: [f64; 3]| {
+        let values =
+            value.as_array().map(|values| values.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+        values.is_none_or(|values| {
+            values.len() == 3 && values.iter().zip(of).all(|(a, b)| (a - b).abs() < 1e-3)
+        })
+    };
+    // What is not said is as it is in DETR.
+    let is = |value: &Value, usual: Value| value.is_null() || *value == usual;
+    let side = &preprocessor["size"];
+    let wrong = [
+        ("model_type", config["model_type"] == "detr"),
+        ("dilation", is(&config["dilation"], false.into())),
+        ("output_stride", is(&backbone["output_stride"], 32.into())),
+        ("position_embedding_type", is(&config["position_embedding_type"], "sine".into())),
+        ("activation_function", is(&config["activation_function"], "relu".into())),
+        ("hidden_act", is(&backbone["hidden_act"], "relu".into())),
+        ("layer_type", is(&backbone["layer_type"], "bottleneck".into())),
+        ("downsample_in_first_stage", is(&backbone["downsample_in_first_stage"], false.into())),
+        ("downsample_in_bottleneck", is(&backbone["downsample_in_bottleneck"], false.into())),
+        ("image_mean", near(&preprocessor["image_mean"], [0.485, 0.456, 0.406])),
+        ("image_std", near(&preprocessor["image_std"], [0.229, 0.224, 0.225])),
+        ("size", side.is_null() || side.is_u64() || !side["shortest_edge"].is_null()),
+    ];
+    match wrong.iter().find(|(_, right)| !right) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::weights(
+            "checkpoint-layout",
+            format!("the segmentation network is another than DETR by its {name}"),
+            "use facebook/detr-resnet-50-panoptic or one of its kind",
+        )),
+    }
+}
+
 /// torchvision's name of a backbone's tensor, which timm has as well: transformers has its own. `None` where neither is known.
 fn backbone(name: &str) -> Option<String> {
     let kind = |kind: &str, number: usize| match kind {
@@ -103,8 +131,16 @@ fn backbone(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
     match parts[..] {
         ["conv1" | "bn1", _] => Some(name.to_owned()),
-        [stage, ..] if stage.strip_prefix("layer").is_some_and(|n| n.parse::<usize>().is_ok()) => {
-            Some(name.to_owned())
+        [stage, block, ref rest @ ..]
+            if stage.strip_prefix("layer").and(block.parse::<usize>().ok()).is_some() =>
+        {
+            let stage: usize = stage.strip_prefix("layer")?.parse().ok()?;
+            let known = match rest {
+                ["conv1" | "conv2" | "conv3" | "bn1" | "bn2" | "bn3", _] => true,
+                ["downsample", "0" | "1", _] => true,
+                _ => false,
+            };
+            (known && (1..=4).contains(&stage)).then(|| name.to_owned())
         }
         ["embedder", "embedder", of, last] => Some(format!("{}.{last}", kind(of, 1)?)),
         ["encoder", "stages", stage, "layers", block, "layer", layer, of, last] => {

@@ -119,7 +119,8 @@ impl Segmenter {
         inside.into_iter().filter(|values| values.iter().sum::<f32>() > SPECKLE as f32).map(person).collect()
     }
 
-    /// The size that a picture is brought to, `(width, height)`, as transformers' `get_size_with_aspect_ratio` finds it.
+    /// The size that a picture is brought to, `(width, height)`, as transformers' `get_size_with_aspect_ratio` finds it; a pixel
+    /// at least.
     fn input_size(&self, picture: &RgbImage) -> Result<(u32, u32)> {
         let (width, height) = picture.dimensions();
         let (shorter, longer) = (f64::from(width.min(height)), f64::from(width.max(height)));
@@ -134,8 +135,11 @@ impl Segmenter {
         let bounded = longer / shorter * shortest > longest;
         let side = if bounded { longest * shorter / longer } else { shortest };
         // The shorter side is rounded, the longer one cut off.
+        if side.round() == shorter {
+            return Ok((width, height));
+        }
         let short = side.round().max(1.0);
-        let long = (side * longer / shorter + 1e-6).floor().max(1.0);
+        let long = (side * longer / shorter).floor().max(1.0);
         Ok(if width < height { (short as u32, long as u32) } else { (long as u32, short as u32) })
     }
 }

@@ -16,11 +16,7 @@ const MAX_ASPECT: u32 = 4;
 pub fn resize_to_cover(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
     let (width, height) = (width as u32, height as u32);
     if picture.width() == 0 || picture.height() == 0 || width == 0 || height == 0 {
-        return Err(Error::input(
-            "image-empty",
-            format!("a {}×{} picture cannot become {width}×{height}", picture.width(), picture.height()),
-            "use a picture with at least one pixel",
-        ));
+        return Err(empty(picture, width, height));
     }
     if picture.dimensions() == (width, height) {
         return Ok(picture.clone());
@@ -41,6 +37,32 @@ pub fn resize_to_cover(picture: &RgbImage, width: usize, height: usize) -> Resul
     let full = imageops::resize(&*cut, full_width, full_height, FilterType::CatmullRom);
     let (left, top) = ((full_width - width) / 2, (full_height - height) / 2);
     Ok(imageops::crop_imm(&full, left, top, width, height).to_image())
+}
+
+/// The middle of a picture that [`resize_to_cover`] shows at `width × height`, in the picture's own pixels.
+///
+/// Fails with `image-empty` on a picture or a size without pixels.
+pub fn cut_to_cover(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
+    let (full_width, full_height) = picture.dimensions();
+    if full_width == 0 || full_height == 0 || width == 0 || height == 0 {
+        return Err(empty(picture, width as u32, height as u32));
+    }
+    let part = |side: u32, other: u32, of: usize, to: usize| {
+        let part = (u64::from(other) * of as u64 + to as u64 / 2) / to as u64;
+        u64::from(side).min(part.max(1)) as u32
+    };
+    let (cut_width, cut_height) =
+        (part(full_width, full_height, width, height), part(full_height, full_width, height, width));
+    let (left, top) = ((full_width - cut_width) / 2, (full_height - cut_height) / 2);
+    Ok(imageops::crop_imm(picture, left, top, cut_width, cut_height).to_image())
+}
+
+fn empty(picture: &RgbImage, width: u32, height: u32) -> Error {
+    Error::input(
+        "image-empty",
+        format!("a {}×{} picture cannot become {width}×{height}", picture.width(), picture.height()),
+        "use a picture with at least one pixel",
+    )
 }
 
 /// CLIP's preprocessing: bicubic to cover `size × size`, centre crop, [0, 1], minus `mean`, over `std`
@@ -142,6 +164,17 @@ mod tests {
         RgbImage::from_fn(width, height, |x, y| {
             Rgb([(255 * x / width) as u8, (255 * y / height) as u8, ((x + y) % 256) as u8])
         })
+    }
+
+    #[test]
+    fn what_is_cut_out_has_the_proportions_and_the_middle() {
+        let picture = RgbImage::from_fn(40, 10, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
+        let cut = cut_to_cover(&picture, 64, 32).unwrap();
+        assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((20, 10), [10, 0, 0]));
+        assert_eq!(cut_to_cover(&picture, 1, 2).unwrap().dimensions(), (5, 10));
+        assert_eq!(cut_to_cover(&picture, 4, 1).unwrap().dimensions(), (40, 10));
+        assert_eq!(cut_to_cover(&picture, 1, 2000).unwrap().dimensions(), (1, 10));
+        assert_eq!(cut_to_cover(&picture, 0, 1).unwrap_err().code, "image-empty");
     }
 
     #[test]

@@ -248,7 +248,9 @@ impl AdapterGuidance {
     fn see(&self, picture: &RgbImage, device: &Device) -> Result<Option<VisionOutput>> {
         let Some(vision) = &self.vision else { return Ok(None) };
         let Preprocessing { size, mean, std } = vision.preprocessing();
-        vision.forward(clip_tensor(picture, size, mean, std, device)?).map(Some)
+        let seen = vision.forward(clip_tensor(picture, size, mean, std, device)?)?;
+        // No adapter reads the last states; what is kept of a picture is smaller without.
+        Ok(Some(VisionOutput { last_hidden_state: None, ..seen }))
     }
 
     /// What the vision encoder says to an input of zeros: the null condition of adapters that read its states (diffusers'
@@ -290,21 +292,22 @@ impl AdapterGuidance {
             for photo in &identity.photos {
                 number += 1;
                 let name = format!("photo {number} of person {}", index + 1);
-                let key = Key::new("face", |hasher| photo.hash(hasher));
-                let embed = async || {
-                    let face = embed::largest(encoders, photo, &name, device).await?;
-                    let mut embedding = None;
-                    if needs_id {
-                        embedding = Some(embed::face(encoders, photo, &face, &name, device).await?);
-                    }
-                    let Some(vision) = &self.vision else { return Ok((embedding, None)) };
-                    let crop = embed::aligned(photo, &face, vision.preprocessing().size)?;
-                    Ok((embedding, self.see(&crop, device)?))
-                };
-                let (embedding, output) = encoders.cache.remember(key, embed).await?;
-                embeddings.extend(embedding);
-                let weight = identity.beta / identity.photos.len() as f32;
-                seen.extend(output.map(|output| (weight, output)));
+                if needs_id {
+                    embeddings.push(embed::identity(encoders, photo, &name, device).await?);
+                }
+                if let Some(vision) = &self.vision {
+                    let key = Key::new("face", |hasher| photo.hash(hasher));
+                    let see = async || {
+                        let face = embed::largest(encoders, photo, &name, device).await?;
+                        self.see(&embed::aligned(photo, &face, vision.preprocessing().size)?, device)
+                    };
+                    let output = encoders.cache.remember(key, see).await?;
+                    let weight = identity.beta / identity.photos.len() as f32;
+                    seen.extend(output.map(|output| (weight, output)));
+                } else if !needs_id {
+                    // Nothing reads it, but a photo without a face is refused all the same.
+                    embed::largest(encoders, photo, &name, device).await?;
+                }
                 encoding.advance().await?;
             }
         }

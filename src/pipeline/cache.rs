@@ -1,5 +1,5 @@
-//! What encoders made of pictures and requests: nothing is encoded twice, and a request that differs in its steps, its sampler
-//! or, where no prior draws, its seed needs no encoders at all.
+//! What encoders made of the latest pictures and requests: a picture is not encoded again, and a request that differs in its
+//! steps, its sampler, its init image or, where no prior draws, its seed needs no encoders at all.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,9 +10,11 @@ use super::Canvas;
 use crate::error::Result;
 use crate::request::{GenerateRequest, Layout};
 
-/// Most entries, the oldest of which are forgotten: a picture of [`MAX_PEOPLE`](crate::request::MAX_PEOPLE) with a few photos
-/// each. The largest, what a ViT-H/14 says of a picture, takes 3 MB.
-const MOST: usize = 24;
+/// Most entries about pictures: a picture of [`MAX_PEOPLE`](crate::request::MAX_PEOPLE) with a few photos each, of which each
+/// has three. The largest, a ViT-H/14's states of a face, takes 1.3 MB.
+pub const PICTURES: usize = 96;
+/// Most requests whose guidance is kept: it holds every person's region for every picture.
+pub const REQUESTS: usize = 2;
 
 /// What was encoded, by its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +60,20 @@ impl Key {
 
 type Entry = (Key, Box<dyn Any + Send + Sync>);
 
-/// The latest entries, the oldest first.
-#[derive(Debug, Default)]
-pub struct Cache(Mutex<VecDeque<Entry>>);
+/// The latest entries.
+#[derive(Debug)]
+pub struct Cache {
+    /// The oldest first.
+    entries: Mutex<VecDeque<Entry>>,
+    most: usize,
+}
 
 impl Cache {
+    /// An empty one of `most` entries.
+    pub fn new(most: usize) -> Self {
+        Self { entries: Mutex::default(), most }
+    }
+
     /// What is kept under a key.
     pub fn get<T: Clone + 'static>(&self, key: Key) -> Option<T> {
         let mut entries = self.entries();
@@ -78,7 +89,7 @@ impl Cache {
         let mut entries = self.entries();
         entries.retain(|(other, _)| *other != key);
         entries.push_back((key, Box::new(value)));
-        if entries.len() > MOST {
+        if entries.len() > self.most {
             entries.pop_front();
         }
     }
@@ -97,9 +108,14 @@ impl Cache {
         Ok(made)
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.entries().clear();
+    }
+
     /// What is kept is whole whenever the lock is free, even if a thread ended while it held the lock.
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,12 +134,10 @@ mod tests {
 
     #[test]
     fn the_latest_are_kept_and_nothing_is_made_twice() {
-        let cache = Cache::default();
-        for i in 0..MOST {
-            cache.put(key(i), i);
-        }
+        let cache = Cache::new(3);
+        (0..3_usize).for_each(|i| cache.put(key(i), i));
         assert_eq!(cache.get(key(0)), Some(0_usize));
-        cache.put(key(MOST), MOST);
+        cache.put(key(3), 3_usize);
         assert_eq!(cache.get::<usize>(key(1)), None, "the oldest");
         assert_eq!(cache.get(key(0)), Some(0_usize), "asked for of late");
         assert_eq!(cache.get::<String>(key(0)), None, "something else");
@@ -132,6 +146,8 @@ mod tests {
         assert!(made(Err(Error::cancelled())).is_err());
         assert_eq!(made(Ok(5)).unwrap(), 5);
         assert_eq!(made(Ok(6)).unwrap(), 5);
+        cache.clear();
+        assert_eq!(cache.get::<usize>(key(1)), None);
     }
 
     #[test]

@@ -38,8 +38,12 @@ pub async fn identity(
 
 /// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
 pub async fn largest(encoders: &Encoders, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
-    let found = encoders.detector.detect(photo, false, device).await?;
-    found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
+    let key = Key::new("largest", |hasher| photo.hash(hasher));
+    let find = async || {
+        let found = encoders.detector.detect(photo, false, device).await?;
+        found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
+    };
+    encoders.cache.remember(key, find).await
 }
 
 /// A face brought onto [`align::TEMPLATE`], `size × size` pixels.

@@ -84,9 +84,7 @@ impl FusedGuidance {
     ) -> Result<Embeds> {
         let alpha = request.effective_alpha();
         let style = request.style.as_ref().filter(|_| alpha > 0.0);
-        let prompt = Some(request.prompt.as_str()).filter(|_| alpha < 1.0);
-        let negative = Some(request.negative_prompt.as_str())
-            .filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0);
+        let [prompt, negative] = texts(request);
         let texts = prompt.or(negative).map_or(0, |_| request.count);
         let mut encoding = watcher.encoding(request, style.is_some(), texts);
 
@@ -166,6 +164,15 @@ impl FusedGuidance {
         let condition = Condition::cat(null, condition);
         Ok(Guided { condition, guidance_scale: Some(request.guidance_scale) })
     }
+}
+
+/// The prompt and the negative prompt that a request's guidance follows from.
+pub(super) fn texts(request: &GenerateRequest) -> [Option<&str>; 2] {
+    let negative = request.negative_prompt.as_str();
+    [
+        Some(request.prompt.as_str()).filter(|_| request.effective_alpha() < 1.0),
+        Some(negative).filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0),
+    ]
 }
 
 /// What a request's pictures and texts became.

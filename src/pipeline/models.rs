@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::adapters::{ADAPTER, AdapterGuidance};
 use super::arc2face::{ARC2FACE, Arc2FaceGuidance};
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::fused::FusedGuidance;
 use super::regions::Finder;
 use crate::encoders::detector::Detector;
@@ -28,7 +28,7 @@ pub struct Models {
     /// What the encoders made of earlier pictures; it outlives them.
     pub cache: Arc<Cache>,
     /// Whether a prior draws what prompts become, by the seed.
-    pub draws: bool,
+    pub has_prior: bool,
     /// Whether prompts can be drawn from.
     pub reads_words: bool,
     /// Whether style images can be drawn from.
@@ -177,7 +177,7 @@ impl Models {
         let plan = Plan::read(&folder)?;
         let mut unet = folder.load("unet", |c| UNet2DConditionModel::load(c, device))?;
         let detector = Arc::new(folder.load("detector", |c| Detector::load(c, device))?);
-        let shared = (detector.clone(), Arc::<Cache>::default());
+        let shared = (detector.clone(), Arc::new(Cache::new(cache::PICTURES)));
         let encoders = Encoders::load(&folder, &plan, Target::Fresh(&mut unet), shared, device)?;
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
         same("the unet's input", plan.unet.in_channels, "the vae's latents", vae.latent_channels())?;
@@ -192,12 +192,12 @@ impl Models {
         let models = Self {
             detector,
             cache: encoders.cache.clone(),
-            draws: matches!(encoders.guidance, Guidance::Fused(_)),
+            has_prior: folder.has("prior") && matches!(encoders.guidance, Guidance::Fused(_)),
             reads_words: encoders.guidance.reads_words(),
             reads_styles: encoders.guidance.reads_styles(),
             encoders_size: folder.size(|name| !NO_ENCODERS.contains(&name))?,
             unet,
-            sample_size: sample_size(&plan.unet),
+            sample_size: plan.unet.sample_sides(),
             vae,
             tiny_vae,
             scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
@@ -320,33 +320,9 @@ pub(super) fn same(first: &str, first_width: usize, second: &str, second_width: 
     ))
 }
 
-/// One number, or `[height, width]`.
-fn sample_size(unet: &UNet2DConditionConfig) -> Option<[usize; 2]> {
-    let value = unet.sample_size.as_ref()?;
-    let side = |value: &serde_json::Value| Some(value.as_u64()? as usize);
-    match value.as_array().map(Vec::as_slice) {
-        Some([height, width]) => Some([side(height)?, side(width)?]),
-        Some(_) => None,
-        None => side(value).map(|side| [side, side]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sample_size_is_one_side_or_two() {
-        let read = |json| {
-            let sample_size = Some(json);
-            self::sample_size(&UNet2DConditionConfig { sample_size, ..UNet2DConditionConfig::default() })
-        };
-        assert_eq!(read(serde_json::json!(64)), Some([64, 64]));
-        assert_eq!(read(serde_json::json!([64, 32])), Some([64, 32]));
-        assert_eq!(read(serde_json::json!([64])), None);
-        assert_eq!(read(serde_json::json!("64")), None);
-        assert_eq!(sample_size(&UNet2DConditionConfig::default()), None);
-    }
 
     #[test]
     fn a_mismatch_names_both_components() {

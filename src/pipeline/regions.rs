@@ -8,7 +8,7 @@ use crate::encoders::detector::{Detector, Found};
 use crate::encoders::segmenter::Segmenter;
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
-use crate::image::preprocess::resize_to_cover;
+use crate::image::preprocess::{cut_to_cover, resize_to_cover};
 use crate::request::{Background, GenerateRequest, InitImage, Layout};
 
 /// Sizes of a picture and its latents.
@@ -54,14 +54,11 @@ pub async fn masks(
                 Mask::from_gray(mask)?.resized(width, height)
             })
             .collect(),
-        Layout::Content(content) => {
-            let content = resize_to_cover(content, canvas.width, canvas.height)?;
-            people_in(&content, request.people.len().max(1), finder, device)
-                .await?
-                .iter()
-                .map(|mask| mask.resized(width, height))
-                .collect()
-        }
+        Layout::Content(content) => people_in(content, request.people.len().max(1), canvas, finder, device)
+            .await?
+            .iter()
+            .map(|mask| mask.resized(width, height))
+            .collect(),
     }
 }
 
@@ -69,23 +66,26 @@ pub async fn masks(
 async fn people_in(
     content: &RgbImage,
     count: usize,
+    canvas: &Canvas,
     Finder { detector, segmenter }: Finder<'_>,
     device: &Device,
 ) -> Result<Vec<Mask>> {
     // How large each is, where its middle is, and its mask.
     let mut people: Vec<(f32, f32, Mask)> = match segmenter {
         Some(segmenter) => {
-            let masks = segmenter.people(content, device).await?;
+            // From the picture as it is: it has a size of its own, whatever is drawn.
+            let content = cut_to_cover(content, canvas.width, canvas.height)?;
+            let masks = segmenter.people(&content, device).await?;
             masks.into_iter().map(|mask| (mask.coverage(), mask.centre_x(), mask)).collect()
         }
         None => {
-            let mut found = detector.detect(content, true, device).await?;
+            let content = resize_to_cover(content, canvas.width, canvas.height)?;
+            let mut found = detector.detect(&content, true, device).await?;
             found.sort_by(|a, b| b.area().total_cmp(&a.area()));
             found.truncate(count);
             let faces: Vec<[f32; 4]> = found.iter().map(|person| person.face_box).collect();
-            let (width, height) = (content.width() as usize, content.height() as usize);
             // Drawn after the faces where the detector knows faces alone.
-            let drawn = Mask::people(&faces, width, height);
+            let drawn = Mask::people(&faces, canvas.width, canvas.height);
             let middle = |face: [f32; 4]| face[0] + face[2];
             let person = |(person, drawn): (Found, Mask)| {
                 (person.area(), middle(person.face_box), person.mask.unwrap_or(drawn))

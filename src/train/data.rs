@@ -102,7 +102,7 @@ impl Pictures {
         }
         std::fs::create_dir_all(cache).map_err(|e| Error::io(cache.display(), &e))?;
         let mut pictures = Self::new(size);
-        pictures.bytes.reserve_exact(count * size * size * PLANES);
+        pictures.reserve(count)?;
         while pictures.len() < count {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
@@ -115,6 +115,22 @@ impl Pictures {
         }
         pictures.write(&path)?;
         Ok(pictures)
+    }
+
+    /// Makes room for `count` pictures. Fails with `pictures-memory` where there is none.
+    fn reserve(&mut self, count: usize) -> Result<()> {
+        let bytes = count.saturating_mul(self.size * self.size * PLANES);
+        self.bytes.try_reserve_exact(bytes).map_err(|_| {
+            Error::input(
+                "pictures-memory",
+                format!(
+                    "{count} pictures of {0}×{0} pixels take {1:.1} GB of memory",
+                    self.size,
+                    bytes as f64 / 1e9
+                ),
+                "ask for fewer with --pictures",
+            )
+        })
     }
 
     /// Adds a picture; its planes must be of this collection's size.

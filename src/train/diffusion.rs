@@ -19,7 +19,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::data::{Picture, Pictures, pictures_of};
-use super::encoded::{Encoded, PEOPLE, by_face, encode_all};
+use super::encoded::{Encoded, PEOPLE, at_once, by_face, encode_all};
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, plot, portraits, run};
@@ -28,13 +28,13 @@ use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
 use crate::guidance::fusion::{Fusion, FusionConfig};
 use crate::image::mask::Mask;
-use crate::request::Sampler;
+use crate::request::{MAX_SIDE, Sampler};
 use crate::sampling::{NoiseSource, Prediction, Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
-use crate::vae::Vae;
+use crate::vae::{Vae, VaeConfig};
 use crate::weights::{Component, Folder, apply};
 
-/// Side of the training pictures.
+/// Side of `mini`'s pictures.
 const SIZE: usize = 128;
 /// Pictures kept from training, to show.
 const HELD_OUT: usize = 64;
@@ -102,18 +102,19 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let device = options.device()?;
     let dtype = options.backend.dtype();
-    let pictures = portraits::portraits(setup, SIZE, log)?;
-    let encoded = encode_all(setup, &pictures, log)?;
-    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
     let base = setup.base.clone().map(Folder);
     let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
+    let vae_config = VaeConfig::from_component(&Component::new(&Folder(setup.out.clone()), "vae"))?;
     let (unet_json, scheduler_json) = match &base {
         Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
-        None => (unet_config(setup, encoded.latent_dims[0])?, scheduler_json()),
+        None => (unet_config(setup, vae_config.latent_channels())?, scheduler_json()),
     };
     let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
         Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
     })?;
+    let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
     // A base without the shared Linear, as a converted Stable Diffusion, gets a new one.
     let trained_fusion = base
         .as_ref()
@@ -219,8 +220,11 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let show = |model: &DiffusionTrainee, folder: &Path| {
         // Above: pictures that were never trained on. Below: drawn from their style and identity alone.
         let shown: Vec<usize> = (trained..encoded.len).take(SHOWN).collect();
-        let drawn = sample(model, &encoded, &shown, &scheduler, dtype)?;
-        let drawn = pictures_of(vae.decode_latents(drawn.cast(dtype))?.cast(DType::F32))?;
+        let mut drawn = Vec::new();
+        for indices in shown.chunks(at_once(pictures.size())) {
+            let latents = sample(model, &encoded, indices, &scheduler, dtype)?;
+            drawn.extend(pictures_of(vae.decode_latents(latents.cast(dtype))?.cast(DType::F32))?);
+        }
         let originals: Vec<_> = shown.iter().map(|i| super::style::rgb(&pictures.get(*i))).collect();
         let mut sheet = Vec::new();
         for (above, below) in originals.chunks(8).zip(drawn.chunks(8)) {
@@ -238,6 +242,20 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
     checkpoint::export(&setup.out.join("guidance/model.safetensors"), &guidance)?;
     checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)
+}
+
+/// Side of the training pictures: that of the pictures which the UNet was made for.
+fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Result<usize> {
+    let Some([height, width]) = unet.sample_sides() else { return Ok(SIZE) };
+    let side = height.min(width).saturating_mul(vae.downsampling());
+    if (1..=MAX_SIDE).contains(&side) {
+        return Ok(side);
+    }
+    Err(Error::weights(
+        "config-range",
+        format!("sample_size {height}×{width} means pictures of {side} pixels; it must be 1 to {MAX_SIDE}"),
+        "use the config.json that belongs to the weights",
+    ))
 }
 
 /// How much of each latent position a face covers, `[pictures][height · width]`.
@@ -342,7 +360,7 @@ fn sample(
     let tokens = Tensor::cat(vec![null, model.guidance.forward(image_embeds, id_embeds)], 0).cast(dtype);
     let condition = Condition::single(tokens);
     let mut scheduler = Scheduler::new(config.schedule(Sampler::EulerAncestral, SHOWN_STEPS, None)?);
-    let noise = NoiseSource::new(1);
+    let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
     let [c, h, w] = encoded.latent_dims;
     let mut latents = noise.tensor(0, [n, c, h, w], &device) * scheduler.schedule().init_noise_sigma();
     for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
@@ -406,6 +424,24 @@ mod tests {
         let mut empty = vec![0.0; 4];
         fill_box(&mut empty, 2);
         assert_eq!(empty, [0.0; 4]);
+    }
+
+    #[test]
+    fn pictures_are_as_large_as_the_base_was_made_for() {
+        let vae = VaeConfig::Kl(crate::vae::AutoencoderKlConfig {
+            block_out_channels: vec![32; 4],
+            ..Default::default()
+        });
+        let side = |sample_size: serde_json::Value| {
+            let unet =
+                UNet2DConditionConfig { sample_size: Some(sample_size), ..UNet2DConditionConfig::default() };
+            picture_side(&unet, &vae)
+        };
+        assert_eq!(side(64.into()).unwrap(), 512);
+        assert_eq!(side(serde_json::json!([96, 64])).unwrap(), 512);
+        assert_eq!(side(1_000_000.into()).unwrap_err().code, "config-range");
+        assert_eq!(picture_side(&UNet2DConditionConfig::default(), &vae).unwrap(), SIZE);
+        assert_eq!((at_once(128), at_once(512), at_once(4096)), (32, 2, 1));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::weights::{
     Component, Files, Folder, Quantization, SafetensorsFile, Tensors, encode, sha256, write_file,
 };
 
-/// Pictures that go through a network at once.
-const BATCH: usize = 32;
+/// Pixels of the pictures that go through a network at once: 32 of `mini`'s.
+const BATCH: usize = 32 * 128 * 128;
 /// People of a picture whose identities are kept, those with the largest faces.
 pub const PEOPLE: usize = 3;
 /// Changes when the cache's layout does: older caches are then left alone.
@@ -73,6 +73,11 @@ impl Encoded {
     }
 }
 
+/// How many pictures of a side go through a network at once.
+pub fn at_once(side: usize) -> usize {
+    (BATCH / (side * side).max(1)).max(1)
+}
+
 /// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
 pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
     let files = Folder(setup.out.clone());
@@ -113,7 +118,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         len: pictures.len(),
     };
     let all: Vec<usize> = (0..pictures.len()).collect();
-    for indices in all.chunks(BATCH) {
+    for indices in all.chunks(at_once(pictures.size())) {
         if setup.run.stop.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Error::cancelled());
         }

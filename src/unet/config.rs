@@ -159,6 +159,17 @@ const MAX_CHANNELS: usize = 1 << 13;
 const MAX_DEPTH: usize = 16;
 
 impl UNet2DConditionConfig {
+    /// `[height, width]` of the latents that the UNet was trained on, where the config says: one number or two.
+    pub fn sample_sides(&self) -> Option<[usize; 2]> {
+        let value = self.sample_size.as_ref()?;
+        let side = |value: &serde_json::Value| Some(value.as_u64()? as usize);
+        match value.as_array().map(Vec::as_slice) {
+            Some([height, width]) => Some([side(height)?, side(width)?]),
+            Some(_) => None,
+            None => side(value).map(|side| [side, side]),
+        }
+    }
+
     /// Creates the model. Fails, naming the value, where a size is impossible or the config asks for something that
     /// Stable Diffusion 1.x and 2.x do not use.
     pub fn init(&self, device: &Device) -> Result<UNet2DConditionModel> {
@@ -346,6 +357,18 @@ mod tests {
 
     fn parse(config: Value) -> serde_json::Result<UNet2DConditionConfig> {
         serde_json::from_value(config)
+    }
+
+    #[test]
+    fn a_sample_size_is_one_side_or_two() {
+        let sides = |sample_size: Option<Value>| {
+            UNet2DConditionConfig { sample_size, ..UNet2DConditionConfig::default() }.sample_sides()
+        };
+        assert_eq!(sides(Some(64.into())), Some([64, 64]));
+        assert_eq!(sides(Some(serde_json::json!([64, 32]))), Some([64, 32]));
+        assert_eq!(sides(Some(serde_json::json!([64]))), None);
+        assert_eq!(sides(Some("64".into())), None);
+        assert_eq!(sides(None), None);
     }
 
     fn code_of(config: Value) -> (&'static str, String) {

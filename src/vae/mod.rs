@@ -54,6 +54,24 @@ impl VaeConfig {
         }
     }
 
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        match self {
+            Self::Kl(config) => config.latent_channels,
+            Self::Dc(config) => config.latent_channels,
+            Self::Tiny(config) => config.latent_channels,
+        }
+    }
+
+    /// Side of a picture over side of its latents.
+    pub fn downsampling(&self) -> usize {
+        match self {
+            Self::Kl(config) => config.downsampling(),
+            Self::Dc(config) => config.downsampling(),
+            Self::Tiny(config) => config.downsampling(),
+        }
+    }
+
     /// Creates the autoencoder with random weights. Fails on sizes and statistics that are out of range.
     pub fn init(&self, device: &Device) -> Result<Vae> {
         Ok(match self {

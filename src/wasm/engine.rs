@@ -89,11 +89,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`. Rejects with
-    /// code `encoders-released` where a large model's encoders are needed and were let go of.
+    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`.
     ///
-    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns.
-    pub async fn generate(&self, request: JsValue, on_progress: Function) -> Result<Array, JsValue> {
+    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns. `whole` is called, and awaited, where
+    /// a large model's encoders are needed and were let go of: it has them loaded again.
+    pub async fn generate(
+        &self,
+        request: JsValue,
+        on_progress: Function,
+        whole: Function,
+    ) -> Result<Array, JsValue> {
         if self.busy.replace(true) {
             return Err(Error::input(
                 "engine-busy",
@@ -103,9 +108,9 @@ impl Engine {
             .into());
         }
         self.cancelled.set(false);
-        let result = self.run(request, on_progress).await;
+        let result = self.run(request, on_progress, whole).await;
         self.busy.set(false);
-        result.map_err(JsValue::from)
+        result
     }
 
     /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
@@ -144,9 +149,12 @@ impl Engine {
             .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))
     }
 
-    async fn run(&self, request: JsValue, on_progress: Function) -> Result<Array> {
+    async fn run(&self, request: JsValue, on_progress: Function, whole: Function) -> Result<Array, JsValue> {
         let loaded = self.loaded()?;
         let request = convert::request(request, loaded.studio.defaults())?;
+        if !loaded.studio.has_encoders() && loaded.studio.needs_encoders(&request) {
+            JsFuture::from(Promise::resolve(&whole.call0(&JsValue::NULL)?)).await?;
+        }
         let watch = async |progress: Progress| {
             if progress.phase != Phase::Encode || progress.step == progress.steps {
                 loaded.lighten();

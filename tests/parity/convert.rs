@@ -331,5 +331,5 @@ fn taesd_is_read_from_its_own_two_files() {
     std::fs::create_dir(&half).unwrap();
     std::fs::copy(path("taesd/taesd_decoder.safetensors"), half.join("taesd_decoder.safetensors")).unwrap();
     let error = run(&plan(None, &[(Slot::TinyVae, half)]), &folder.path().join("none")).unwrap_err();
-    assert_eq!(error.code, "checkpoint-layout");
+    assert!(error.message.contains("config.json"), "{error}");
 }

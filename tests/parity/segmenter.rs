@@ -96,8 +96,21 @@ fn what_is_no_segmenter_is_named() {
     };
     let nameless = copy(&|config| config.replace("\"person\"", "\"pilot\""));
     assert!(nameless.code == "checkpoint-layout" && nameless.message.contains("'person'"), "{nameless}");
-    let other = copy(&|config| config.replace("\"model_type\": \"detr\"", "\"model_type\": \"yolos\""));
-    assert!(other.code == "checkpoint-layout" && other.message.contains("DETR"), "{other}");
-    let dilated = copy(&|config| config.replace("\"dilation\": false", "\"dilation\": true"));
-    assert!(dilated.code == "checkpoint-layout" && dilated.message.contains("dilation"), "{dilated}");
+    for (from, to, name) in [
+        ("\"model_type\": \"detr\"", "\"model_type\": \"yolos\"", "model_type"),
+        ("\"dilation\": false", "\"dilation\": true", "dilation"),
+        ("\"layer_type\": \"bottleneck\"", "\"output_stride\": 16", "output_stride"),
+        ("\"activation_function\": \"relu\"", "\"activation_function\": \"gelu\"", "activation_function"),
+        (
+            "\"position_embedding_type\": \"sine\"",
+            "\"position_embedding_type\": \"learned\"",
+            "position_embedding_type",
+        ),
+    ] {
+        let error = copy(&|config| {
+            assert!(config.contains(from), "{from}");
+            config.replace(from, to)
+        });
+        assert!(error.code == "checkpoint-layout" && error.message.ends_with(name), "{error}");
+    }
 }

@@ -93,21 +93,11 @@ const tasks = {
   },
 
   async generate({ request }, report, signal) {
-    const draw = (/** @type {wasm.Engine} */ running) => {
-      const cancel = () => running.cancel();
-      const made = running.generate(request, report);
-      signal.addEventListener("abort", cancel, { once: true });
-      return made.finally(() => signal.removeEventListener("abort", cancel));
-    };
-    try {
-      return await draw(loaded());
-    } catch (thrown) {
-      // A request like an earlier one is drawn without them.
-      if (toFailure(thrown).code !== "encoders-released") {
-        throw thrown;
-      }
-    }
-    return draw(await whole(signal));
+    const running = loaded();
+    const cancel = () => running.cancel();
+    const made = running.generate(request, report, () => whole(signal));
+    signal.addEventListener("abort", cancel, { once: true });
+    return made.finally(() => signal.removeEventListener("abort", cancel));
   },
 
   async faces({ image }) {
