@@ -135,11 +135,10 @@ fn backbone(name: &str) -> Option<String> {
             if stage.strip_prefix("layer").and(block.parse::<usize>().ok()).is_some() =>
         {
             let stage: usize = stage.strip_prefix("layer")?.parse().ok()?;
-            let known = match rest {
-                ["conv1" | "conv2" | "conv3" | "bn1" | "bn2" | "bn3", _] => true,
-                ["downsample", "0" | "1", _] => true,
-                _ => false,
-            };
+            let known = matches!(
+                rest,
+                ["conv1" | "conv2" | "conv3" | "bn1" | "bn2" | "bn3", _] | ["downsample", "0" | "1", _]
+            );
             (known && (1..=4).contains(&stage)).then(|| name.to_owned())
         }
         ["embedder", "embedder", of, last] => Some(format!("{}.{last}", kind(of, 1)?)),
