@@ -62,12 +62,18 @@ impl Engine {
 
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
     ///
-    /// At most one file is in memory at a time, besides what is already on the device; `read` is kept for large models, whose
-    /// encoders are let go of while a picture is drawn.
-    pub fn load(&self, paths: Vec<String>, sizes: Vec<f64>, read: Function) -> Result<(), JsValue> {
+    /// At most one file is in memory at a time, besides what is already on the device; `read` is kept for large models, and
+    /// `lean` ones, whose encoders are let go of while a picture is drawn.
+    pub fn load(
+        &self,
+        paths: Vec<String>,
+        sizes: Vec<f64>,
+        read: Function,
+        lean: bool,
+    ) -> Result<(), JsValue> {
         let files = StoredFiles::new(paths, sizes, read);
         let studio = FaceStudio::load(&files, &self.device)?;
-        let large = studio.encoders_size() > KEPT_ENCODERS;
+        let large = lean || studio.encoders_size() > KEPT_ENCODERS;
         self.studio.replace(Some(Rc::new(Loaded { studio, files: large.then_some(files) })));
         Ok(())
     }

@@ -26,9 +26,9 @@ after(async () => {
 });
 
 /** Opens a model, and leaves `picture` in the page: the pixels that a request with faces gives. */
-const prepare = async (/** @type {any} */ client, /** @type {{ model: string, backend: string }} */ { model, backend }) => {
+const prepare = async (/** @type {any} */ client, /** @type {{ model: string, backend: string, lean?: boolean }} */ { model, backend, lean }) => {
   const all = /** @type {any} */ (globalThis);
-  const opened = await client.open({ model: `/models/${model}/`, backend });
+  const opened = await client.open({ model: `/models/${model}/`, backend, ...(lean ? { lean } : {}) });
   /** A bright spot of a colour on a dark ground: what the tiny model's detector takes for a face. */
   const face = async (/** @type {string} */ color) => {
     const canvas = new OffscreenCanvas(64, 64);
@@ -171,6 +171,22 @@ for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMI
       assert.deepEqual(errors, []);
       await context.close();
     });
+  });
+}
+
+for (const model of Object.keys(FAMILIES)) {
+  test(`${model} draws the same pictures when it is lean`, async () => {
+    const { context, call, errors } = await openClient(browser, server.url);
+    await call(prepare, { model, backend: "cpu", lean: true });
+    const made = /** @type {Record<string, number[]>} */ (pictures.cpu[model]);
+    // The encoders are read again for the second and the third, and not for the last.
+    for (const name of ["one person", "another person", "two people in boxes", "two people in boxes"]) {
+      const { value, error } = await call(make, FAMILIES[model][name]);
+      assert.equal(error, undefined, name);
+      assert.deepEqual(value, made[name], name);
+    }
+    assert.deepEqual(errors, []);
+    await context.close();
   });
 }
 

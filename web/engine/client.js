@@ -38,7 +38,7 @@ export class EngineClient {
   #url;
   /** The model that is open in the worker, or on its way there. @type {Opening | null} */
   #opening = null;
-  /** The last model that was open: what the next picture is made with. @type {{ model: string, backend: BackendWish } | null} */
+  /** The last model that was open: what the next picture is made with. @type {import("./opening.js").Wanted | null} */
   #last = null;
   /** Cancels the newest picture. @type {AbortController | null} */
   #newest = null;
@@ -87,11 +87,14 @@ export class EngineClient {
   /**
    * Opens a model folder: fetches it, or reads it from the browser's storage, and loads it. Whoever opens what is open
    * already, or on its way, gets the same answer.
-   * @param {{ model: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void,
+   *
+   * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again when
+   * one asks for other faces or words. Without it that is done with large models only.
+   * @param {{ model: string | URL, backend?: BackendWish, lean?: boolean, onProgress?: (progress: Progress) => void,
    *   signal?: AbortSignal }} options
    */
-  open({ model, backend = "auto", onProgress, signal }) {
-    const wanted = { model: folder(model), backend };
+  open({ model, backend = "auto", lean = false, onProgress, signal }) {
+    const wanted = { model: folder(model), backend, lean };
     if (!this.#opening?.isOf(wanted)) {
       const opening = new Opening(wanted, (progress, cancelled) => {
         // Without this promise the browser may drop the files when space is short; it may also say no.

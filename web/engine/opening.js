@@ -4,7 +4,7 @@ import { CANCELLED, FaceStudioError } from "./protocol.js";
 
 /** @import { BackendWish, Opened, Progress } from "./protocol.js" */
 
-/** @typedef {{ model: string, backend: BackendWish }} Wanted */
+/** @typedef {{ model: string, backend: BackendWish, lean: boolean }} Wanted */
 
 export class Opening {
   #wanted;
@@ -28,7 +28,7 @@ export class Opening {
     this.done.then(finish, finish);
   }
 
-  /** Whether this opens the model that is wanted, and is not given up. @param {Wanted} wanted */
+  /** Whether this opens the model that is wanted, and is not given up. @param {Omit<Wanted, "lean">} wanted */
   isOf({ model, backend }) {
     return !this.#controller.signal.aborted && this.#wanted.model === model && this.#wanted.backend === backend;
   }

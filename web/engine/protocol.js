@@ -178,7 +178,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * @typedef {{ type: "hello", protocol: number, release: string }} Hello
- * @typedef {{ type: "open", model: string, backend: BackendWish }} Open
+ * @typedef {{ type: "open", model: string, backend: BackendWish, lean: boolean }} Open
  * @typedef {{ type: "check", model: string, backend: BackendWish }} Check
  * @typedef {{ type: "generate", request: GenerateRequest }} Generate
  * @typedef {{ type: "cancel", target: number }} Cancel stops the task with that id; answers at once

@@ -85,11 +85,11 @@ const tasks = {
     });
   },
 
-  async open({ model, backend }, report, signal) {
+  async open({ model, backend, lean }, report, signal) {
     report({ phase: "engine", step: 0, steps: 1 });
     await start();
     report({ phase: "engine", step: 1, steps: 1 });
-    return alone(signal, () => open(model, backend, report, signal));
+    return alone(signal, () => open(model, backend, lean, report, signal));
   },
 
   async generate({ request }, report, signal) {
@@ -186,10 +186,11 @@ async function whole(signal) {
  * Fetches a model and puts it onto a device; the model that was open before stays until then.
  * @param {string} model
  * @param {import("./protocol.js").BackendWish} backend
+ * @param {boolean} lean
  * @param {Report} report
  * @param {AbortSignal} signal
  */
-async function open(model, backend, report, signal) {
+async function open(model, backend, lean, report, signal) {
   const store = await ModelStore.open(model, { create: true });
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
   const choice = await chooseBackend(backend, gpu(), deviceNeeds(manifest).largest);
@@ -204,7 +205,7 @@ async function open(model, backend, report, signal) {
     engine = null;
     source = null;
     const from = new ModelSource(files, manifest, store);
-    await load(next, from, report);
+    await load(next, from, lean, report);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
@@ -306,9 +307,10 @@ class ModelSource {
  * Loads a model from its files, at most one of which is in memory at a time.
  * @param {wasm.Engine} device
  * @param {ModelSource} from
+ * @param {boolean} lean
  * @param {Report} report
  */
-async function load(device, from, report) {
+async function load(device, from, lean, report) {
   const steps = from.paths.length;
   const seen = new Set();
   report({ phase: "load", step: 0, steps });
@@ -323,6 +325,7 @@ async function load(device, from, report) {
         }
         return from.read(path, start, end);
       },
+      lean,
     ),
   );
   report({ phase: "load", step: steps, steps });
