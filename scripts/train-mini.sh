@@ -32,7 +32,7 @@ stage clip mini 25 --pictures "$pictures"
 stage face mini 20
 stage face mini-eval 10
 stage detector mini 12
-stage prior mini 8 --pictures "$pictures"
+stage prior mini 20 --pictures "$pictures"
 stage diffusion mini 135 --pictures "$((2 * pictures))"
 stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
 readme=$(cat models/mini/README.md)
