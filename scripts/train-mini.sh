@@ -37,7 +37,7 @@ stage diffusion mini 135 --pictures "$((2 * pictures))"
 stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
 readme=$(cat models/mini/README.md)
 rm -rf models/mini
-"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 2 \
+"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 4 \
   --license "MIT OR Apache-2.0"
 printf '%s\n' "$readme" >models/mini/README.md
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"
