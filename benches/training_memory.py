@@ -52,7 +52,7 @@ def peak(arguments, folder, more, steps):
     shutil.rmtree(runs / "diffusion-base", ignore_errors=True)
     shutil.copytree(folder / "model", out)
     command = [arguments.program, "train", "diffusion", "--out", out, "--base", folder / "model", "--runs", runs]
-    command += ["--backend", arguments.backend, "--pictures", "65", "--steps", str(steps), "--batch", "1", *more]
+    command += ["--backend", arguments.backend, "--pictures", "2", "--steps", str(steps), "--batch", "1", *more]
     child = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode; "
     child += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     run = subprocess.run([sys.executable, "-c", child, *command], stdout=subprocess.PIPE, text=True, check=True)

@@ -58,7 +58,7 @@ pub struct Args {
     /// Batches of a step, whose gradients are averaged: a larger batch in the memory of a smaller one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: u32,
-    /// Compute what element-wise operations gave again for the gradients instead of keeping it: less memory, more time.
+    /// Compute what element-wise operations gave again for the gradients instead of keeping it.
     #[arg(long)]
     gradient_checkpointing: bool,
     /// Peak learning rate.
