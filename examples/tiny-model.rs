@@ -1,7 +1,7 @@
 //! Writes the tests' small model folder with random weights: `cargo run --example tiny-model -- DIR [KIND]`.
 //!
-//! KIND is `adapters` or `arc2face` for a model of these families, `segmenter` for adapters with a segmenter; else FaceStudio's, or its UNet's channels, 16 if absent: with
-//! 896 the weights are more than 500 MB in shards.
+//! KIND is `adapters` or `arc2face` for a model of these families, `segmenter` for adapters with a segmenter; else
+//! FaceStudio's, or its UNet's channels, 16 if absent: with 896 the weights are more than 500 MB in shards.
 
 #[path = "../tests/support/tiny_model.rs"]
 mod tiny_model;

@@ -1,8 +1,8 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─ weights::write_shards ─
-//! DIR/<component>/
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─
+//! weights::write_shards ─ DIR/<component>/
 //! ```
 //!
 //! Every step is a view: tensors are read from the disk when their shard is written, and one shard's are in memory at a time.

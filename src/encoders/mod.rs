@@ -8,6 +8,7 @@ pub mod text;
 pub mod tokenizer;
 pub mod vision;
 
+mod bottleneck;
 mod transformer;
 
 use crate::error::{Error, Result};

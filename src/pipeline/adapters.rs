@@ -304,9 +304,6 @@ impl AdapterGuidance {
                     let output = encoders.cache.remember(key, see).await?;
                     let weight = identity.beta / identity.photos.len() as f32;
                     seen.extend(output.map(|output| (weight, output)));
-                } else if !needs_id {
-                    // Nothing reads it, but a photo without a face is refused all the same.
-                    embed::largest(encoders, photo, &name, device).await?;
                 }
                 encoding.advance().await?;
             }

@@ -26,8 +26,8 @@ pub struct Options {
     pub batch: usize,
     /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
     pub accumulate: u32,
-    /// Whether what element-wise operations gave is computed again when gradients are, instead of being kept for it: less
-    /// memory, more time, the same numbers.
+    /// Whether what element-wise operations gave is computed again when gradients are, instead of being kept for it: the
+    /// same numbers.
     pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,

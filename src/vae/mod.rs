@@ -74,47 +74,43 @@ impl VaeConfig {
 
     /// Creates the autoencoder with random weights. Fails on sizes and statistics that are out of range.
     pub fn init(&self, device: &Device) -> Result<Vae> {
-        Ok(match self {
-            Self::Kl(config) => Vae {
-                network: Network::Kl(config.init(device)?),
-                normalisation: Normalisation::new(
+        let (network, normalisation, in_channels) = match self {
+            Self::Kl(config) => (
+                Network::Kl(config.init(device)?),
+                Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     config.shift_factor,
                     config.latents_mean.as_deref(),
                     config.latents_std.as_deref(),
                 )?,
-                in_channels: config.in_channels,
-                latent_channels: config.latent_channels,
-                downsampling: config.downsampling(),
-            },
-            Self::Dc(config) => Vae {
-                network: Network::Dc(config.init(device)?),
-                normalisation: Normalisation::new(
+                config.in_channels,
+            ),
+            Self::Dc(config) => (
+                Network::Dc(config.init(device)?),
+                Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     None,
                     config.latents_mean.as_deref(),
                     config.latents_std.as_deref(),
                 )?,
-                in_channels: config.in_channels,
-                latent_channels: config.latent_channels,
-                downsampling: config.downsampling(),
-            },
-            Self::Tiny(config) => Vae {
-                network: Network::Tiny(config.init(device)?),
-                normalisation: Normalisation::new(
+                config.in_channels,
+            ),
+            Self::Tiny(config) => (
+                Network::Tiny(config.init(device)?),
+                Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     Some(config.shift_factor),
                     None,
                     None,
                 )?,
-                in_channels: config.in_channels,
-                latent_channels: config.latent_channels,
-                downsampling: config.downsampling(),
-            },
-        })
+                config.in_channels,
+            ),
+        };
+        let (latent_channels, downsampling) = (self.latent_channels(), self.downsampling());
+        Ok(Vae { network, normalisation, in_channels, latent_channels, downsampling })
     }
 }
 

@@ -24,13 +24,17 @@ fn converted(folder: &Folder, out: &Path) -> Result<Folder, facestudio::Error> {
     Ok(Folder(out.to_owned()))
 }
 
+fn segmenter(case: &str, device: &Device) -> Segmenter {
+    let out = tempfile::tempdir().unwrap();
+    let files = converted(&fixture(case), &out.path().join("model")).unwrap();
+    Segmenter::load(&Component::new(&files, "segmenter"), device).unwrap()
+}
+
 #[test]
 fn labels_and_masks_are_transformers() {
     for case in CASES {
-        let (folder, device, out) = (fixture(case), Device::flex(), tempfile::tempdir().unwrap());
-        let files = converted(&folder, &out.path().join("model")).unwrap();
-        let segmenter = Segmenter::load(&Component::new(&files, "segmenter"), &device).unwrap();
-        let io = io(&folder);
+        let (device, io) = (Device::flex(), io(&fixture(case)));
+        let segmenter = segmenter(case, &device);
         let seen = segmenter.network().look(io.tensor("pixel_values", &device).unwrap()).unwrap();
         assert_close(seen.logits.clone(), io.tensor::<2>("logits", &device).unwrap(), TOLERANCE);
         let expected = io.tensor::<3>("pred_masks", &device).unwrap();
@@ -48,10 +52,8 @@ fn labels_and_masks_are_transformers() {
 #[test]
 fn people_are_the_sure_objects_that_are_persons() {
     for case in CASES {
-        let (folder, device, out) = (fixture(case), Device::flex(), tempfile::tempdir().unwrap());
-        let files = converted(&folder, &out.path().join("model")).unwrap();
-        let segmenter = Segmenter::load(&Component::new(&files, "segmenter"), &device).unwrap();
-        let io = io(&folder);
+        let (device, io) = (Device::flex(), io(&fixture(case)));
+        let segmenter = segmenter(case, &device);
         let (shape, values) = &io.0["picture"];
         let plane = shape[1] * shape[2];
         let picture = RgbImage::from_fn(shape[2] as u32, shape[1] as u32, |x, y| {

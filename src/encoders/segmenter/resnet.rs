@@ -5,14 +5,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation::relu, module::max_pool2d, ops::MaxPoolOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::encoders::bottleneck::{BATCH_NORM_EPS, Bottleneck, EXPANSION, Shrinks, convolution};
 use crate::encoders::{check_range, config_range};
 use crate::error::Result;
-use crate::nn::{BatchNorm, Conv2d, Conv2dConfig};
-
-/// Channels out of a bottleneck for each channel inside it.
-const EXPANSION: usize = 4;
-/// PyTorch's `BatchNorm2d` default, and that of DETR's frozen ones.
-const BATCH_NORM_EPS: f64 = 1e-5;
+use crate::nn::{BatchNorm, Conv2d};
 
 /// Sizes of a [`ResNet`]; transformers' `ResNetConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,8 +48,8 @@ impl ResNetConfig {
                 if index == 0 { (self.embedding_size, 1) } else { (self.hidden_sizes[index - 1], 2) };
             (0..self.depths[index])
                 .map(|block| match block {
-                    0 => Bottleneck::new(channels_in, channels, stride, device),
-                    _ => Bottleneck::new(channels, channels, 1, device),
+                    0 => Bottleneck::new(channels_in, channels, stride, Shrinks::ByStride, device),
+                    _ => Bottleneck::new(channels, channels, 1, Shrinks::ByStride, device),
                 })
                 .collect()
         };
@@ -66,20 +62,6 @@ impl ResNetConfig {
             layer4: stage(3),
         })
     }
-}
-
-fn convolution(
-    channels_in: usize,
-    channels_out: usize,
-    kernel: usize,
-    stride: usize,
-    device: &Device,
-) -> Conv2d {
-    Conv2dConfig::new(channels_in, channels_out, kernel)
-        .with_stride(stride)
-        .with_padding(kernel / 2)
-        .with_bias(false)
-        .init(device)
 }
 
 /// A ResNet without its classifier.
@@ -104,46 +86,5 @@ impl ResNet {
         let third = run(&self.layer3, second.clone());
         let fourth = run(&self.layer4, third.clone());
         [first, second, third, fourth]
-    }
-}
-
-#[derive(Module, Debug)]
-struct Bottleneck {
-    conv1: Conv2d,
-    bn1: BatchNorm,
-    conv2: Conv2d,
-    bn2: BatchNorm,
-    conv3: Conv2d,
-    bn3: BatchNorm,
-    /// Named by position: `downsample.0` convolves and `downsample.1` normalises.
-    downsample: Option<(Conv2d, BatchNorm)>,
-}
-
-impl Bottleneck {
-    fn new(channels_in: usize, channels_out: usize, stride: usize, device: &Device) -> Self {
-        let planes = channels_out / EXPANSION;
-        let norm = |channels| BatchNorm::new(channels, BATCH_NORM_EPS, device);
-        let downsample = stride > 1 || channels_in != channels_out;
-        Self {
-            conv1: convolution(channels_in, planes, 1, 1, device),
-            bn1: norm(planes),
-            conv2: convolution(planes, planes, 3, stride, device),
-            bn2: norm(planes),
-            conv3: convolution(planes, channels_out, 1, 1, device),
-            bn3: norm(channels_out),
-            downsample: downsample
-                .then(|| (convolution(channels_in, channels_out, 1, stride, device), norm(channels_out))),
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let out = relu(self.bn1.forward(self.conv1.forward(x.clone())));
-        let out = relu(self.bn2.forward(self.conv2.forward(out)));
-        let out = self.bn3.forward(self.conv3.forward(out));
-        let identity = match &self.downsample {
-            Some((conv, norm)) => norm.forward(conv.forward(x)),
-            None => x,
-        };
-        relu(out + identity)
     }
 }

@@ -3,23 +3,17 @@
 //! `visual` module.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor, activation::relu, module, ops::AvgPoolOptions};
+use burn::tensor::{Device, Distribution, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
 use super::VisionOutput;
+use crate::encoders::bottleneck::{BATCH_NORM_EPS, Bottleneck, EXPANSION, Shrinks, avg_pool, convolution};
 use crate::encoders::{check_range, config_range};
 use crate::error::Result;
-use crate::nn::{
-    BatchNorm, Conv2d, Conv2dConfig, Linear, LinearConfig, attention, lazy, merge_heads, split_heads,
-};
+use crate::nn::{BatchNorm, Conv2d, Linear, LinearConfig, attention, lazy, merge_heads, split_heads};
 
-/// Channels out of a bottleneck for each channel inside it.
-const EXPANSION: usize = 4;
 /// The stem halves the picture twice and the last three stages once each.
 const STRIDE: usize = 32;
-/// PyTorch's `BatchNorm2d` default.
-const BATCH_NORM_EPS: f64 = 1e-5;
-
 /// `config.json` of a CLIP ResNet (`"model_type": "clip_resnet"`); the values of RN101 are
 /// `layers` [3, 4, 23, 3], `embed_dim` 512, `heads` 32, `image_size` 224, `width` 64.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,17 +60,19 @@ impl ClipResNetConfig {
             let stride = if index == 0 { 1 } else { 2 };
             (0..self.layers[index])
                 .map(|block| match block {
-                    0 => Bottleneck::new(channels_in, planes, stride, device),
-                    _ => Bottleneck::new(planes * EXPANSION, planes, 1, device),
+                    0 => Bottleneck::new(channels_in, planes * EXPANSION, stride, Shrinks::ByPooling, device),
+                    _ => {
+                        Bottleneck::new(planes * EXPANSION, planes * EXPANSION, 1, Shrinks::ByPooling, device)
+                    }
                 })
                 .collect()
         };
         Ok(ClipResNet {
-            conv1: conv3x3(3, half, 2, device),
+            conv1: convolution(3, half, 3, 2, device),
             bn1: batch_norm(half, device),
-            conv2: conv3x3(half, half, 1, device),
+            conv2: convolution(half, half, 3, 1, device),
             bn2: batch_norm(half, device),
-            conv3: conv3x3(half, width, 1, device),
+            conv3: convolution(half, width, 3, 1, device),
             bn3: batch_norm(width, device),
             layer1: stage(0),
             layer2: stage(1),
@@ -93,25 +89,8 @@ impl ClipResNetConfig {
     }
 }
 
-fn conv3x3(channels_in: usize, channels_out: usize, stride: usize, device: &Device) -> Conv2d {
-    Conv2dConfig::new(channels_in, channels_out, 3)
-        .with_stride(stride)
-        .with_padding(1)
-        .with_bias(false)
-        .init(device)
-}
-
-fn conv1x1(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
-    Conv2dConfig::new(channels_in, channels_out, 1).with_bias(false).init(device)
-}
-
 fn batch_norm(channels: usize, device: &Device) -> BatchNorm {
     BatchNorm::new(channels, BATCH_NORM_EPS, device)
-}
-
-/// Mean over `size × size` cells; the identity for a size of 1.
-fn avg_pool(x: Tensor<4>, size: usize) -> Tensor<4> {
-    if size == 1 { x } else { module::avg_pool2d(x, AvgPoolOptions::new([size; 2])) }
 }
 
 /// CLIP's modified ResNet with its attention pooling, which also projects.
@@ -144,49 +123,6 @@ impl ClipResNet {
         let x = stages.into_iter().flatten().fold(x, |x, block| block.forward(x));
         let image_embeds = self.attnpool.forward(x);
         VisionOutput { image_embeds, last_hidden_state: None, penultimate_hidden_state: None }
-    }
-}
-
-#[derive(Module, Debug)]
-struct Bottleneck {
-    conv1: Conv2d,
-    bn1: BatchNorm,
-    conv2: Conv2d,
-    bn2: BatchNorm,
-    conv3: Conv2d,
-    bn3: BatchNorm,
-    /// Named by position: `downsample.0` convolves and `downsample.1` normalises; the pooling before them,
-    /// upstream's "-1", has no parameters.
-    downsample: Option<(Conv2d, BatchNorm)>,
-    stride: usize,
-}
-
-impl Bottleneck {
-    fn new(channels_in: usize, planes: usize, stride: usize, device: &Device) -> Self {
-        let channels_out = planes * EXPANSION;
-        let downsample = stride > 1 || channels_in != channels_out;
-        Self {
-            conv1: conv1x1(channels_in, planes, device),
-            bn1: batch_norm(planes, device),
-            conv2: conv3x3(planes, planes, 1, device),
-            bn2: batch_norm(planes, device),
-            conv3: conv1x1(planes, channels_out, device),
-            bn3: batch_norm(channels_out, device),
-            downsample: downsample
-                .then(|| (conv1x1(channels_in, channels_out, device), batch_norm(channels_out, device))),
-            stride,
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let out = relu(self.bn1.forward(self.conv1.forward(x.clone())));
-        let out = relu(self.bn2.forward(self.conv2.forward(out)));
-        let out = self.bn3.forward(self.conv3.forward(avg_pool(out, self.stride)));
-        let identity = match &self.downsample {
-            Some((conv, norm)) => norm.forward(conv.forward(avg_pool(x, self.stride))),
-            None => x,
-        };
-        relu(out + identity)
     }
 }
 
