@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 pub struct GenerateRequest {
     /// The people to show; empty for a picture without an identity (style and prompt only).
     pub people: Vec<Person>,
-    /// The style image `I_h`. Faces in it are hidden first, as in training: it gives everything but the identity.
+    /// The style image `I_h`. Faces in it are hidden first, as in training: it gives everything but the identity. Where nobody is
+    /// asked for they are seen.
     pub style: Option<RgbImage>,
     /// The prompt `T`; empty means none.
     pub prompt: String,

@@ -105,17 +105,22 @@ pub fn mixed(person: &Person, photos: &mut impl Iterator<Item = Vec<f32>>, devic
     Tensor::from_data(TensorData::new(mix, [1, dim]), device)
 }
 
-/// A style image's embedding, `e_h = CLIP_V(I_h)` with its faces hidden as in training (paper section 3.1) → `[1, dim]`.
+/// A style image's embedding, `e_h = CLIP_V(I_h)` with its faces hidden as in training (paper section 3.1) → `[1, dim]`. Without
+/// a `detector` they are seen: as in training where there is no identity.
 pub async fn style(
     vision: &VisionEnsemble,
-    detector: &Detector,
+    detector: Option<&Detector>,
     picture: &RgbImage,
     device: &Device,
 ) -> Result<Tensor<2>> {
     let encoders = &vision.encoders;
     let largest = encoders.iter().map(|encoder| encoder.preprocessing().size).max().unwrap_or(1);
     let mut picture = shrunk(picture, (STYLE_SIDES * largest) as u32);
-    for face in detector.detect(&picture, false, device).await? {
+    let faces = match detector {
+        Some(detector) => detector.detect(&picture, false, device).await?,
+        None => Vec::new(),
+    };
+    for face in faces {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         picture = hide(&picture, &Mask::head(face.face_box, width, height), FACE_FILL)?;
     }

@@ -104,8 +104,9 @@ impl FusedGuidance {
         }
         let mut style_embeds = None;
         if let Some(style) = style {
-            let key = Key::new("style", |hasher| style.hash(hasher));
-            let embed = async || embed::style(&self.vision, &encoders.detector, style, device).await;
+            let detector = (!request.people.is_empty()).then_some(encoders.detector.as_ref());
+            let key = Key::new("style", |hasher| (style, detector.is_some()).hash(hasher));
+            let embed = async || embed::style(&self.vision, detector, style, device).await;
             style_embeds = Some(encoders.cache.remember(key, embed).await?);
             encoding.advance().await?;
         }

@@ -1,14 +1,16 @@
-//! Pictures to train on: rendered once and kept in a file and in memory, or a folder of photographs.
+//! Pictures to train on, rendered or from a folder of photographs: made once, kept in a file, and read where it lies.
 //!
 //! Rendering as it trains would take one of two cores from the training; a cache of some thousand pictures, each
-//! seen again under other noise, costs minutes once and serves every stage.
+//! seen again under other noise, costs minutes once and serves every stage. The file is mapped, so that what does not fit into
+//! memory (FFHQ at 512 pixels is 92 GB) is the system's to bring and to drop.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -65,26 +67,23 @@ pub struct OwnedPicture {
     pub meta: Meta,
 }
 
-/// Many pictures of one size, in memory.
-#[derive(Debug, Clone)]
+/// Many pictures of one size, in a file.
+#[derive(Debug)]
 pub struct Pictures {
+    name: String,
     size: usize,
-    bytes: Vec<u8>,
+    bytes: Mmap,
     meta: Vec<Meta>,
 }
 
 /// Colour and two maps.
 const PLANES: usize = 5;
-/// Pictures made between two looks at the stop flag.
-const CHUNK: usize = 256;
+/// Most pictures, and most bytes of them, that are made between two looks at the stop flag and held until they are written.
+const CHUNK: [usize; 2] = [256, 1 << 26];
 
 impl Pictures {
-    /// None yet, `size × size` each.
-    pub fn new(size: usize) -> Self {
-        Self { size, bytes: Vec::new(), meta: Vec::new() }
-    }
-
-    /// Makes `count` pictures with `make` on all cores, or reads them from `cache` if they were made before.
+    /// Makes `count` pictures with `make` on all cores, or finds them in `cache` if they were made before. What was made
+    /// before this was stopped or failed is kept, and gone on from.
     ///
     /// `name` must say all that decides the pictures. `log` hears how far it is.
     pub fn cached(
@@ -92,58 +91,33 @@ impl Pictures {
         name: &str,
         size: usize,
         count: usize,
-        make: impl Fn(u64) -> OwnedPicture + Sync,
+        make: impl Fn(usize) -> Result<OwnedPicture> + Sync,
         stop: &AtomicBool,
         log: &mut dyn FnMut(Event),
     ) -> Result<Self> {
-        let path = cache.join(format!("{name}-{size}px-{count}"));
-        if path.with_extension("jsonl").exists() {
-            return Self::read(&path, size);
-        }
-        std::fs::create_dir_all(cache).map_err(|e| Error::io(cache.display(), &e))?;
-        let mut pictures = Self::new(size);
-        pictures.reserve(count)?;
-        while pictures.len() < count {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::cancelled());
+        let name = format!("{name}-{size}px-{count}");
+        let [bin, jsonl] = ["bin", "jsonl"].map(|ending| cache.join(format!("{name}.{ending}")));
+        // The cache counts as complete once this is there.
+        if !jsonl.exists() {
+            std::fs::create_dir_all(cache).map_err(|e| Error::io(cache.display(), &e))?;
+            let mut partial = Partial::open(&bin, &jsonl, size * size * PLANES)?;
+            while partial.len < count {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::cancelled());
+                }
+                let at_once = (CHUNK[1] / (size * size * PLANES).max(1)).clamp(1, CHUNK[0]);
+                let next = partial.len..count.min(partial.len + at_once);
+                partial.add(next.into_par_iter().map(&make).collect::<Result<Vec<_>>>()?)?;
+                log(Event::Prepared(partial.len, count));
             }
-            let first = pictures.len();
-            let made: Vec<OwnedPicture> =
-                (first..count.min(first + CHUNK)).into_par_iter().map(|i| make(i as u64)).collect();
-            made.into_iter().try_for_each(|picture| pictures.push(picture))?;
-            log(Event::Rendered(pictures.len(), count));
+            partial.finish()?;
         }
-        pictures.write(&path)?;
-        Ok(pictures)
+        Self::read(name, &bin, &jsonl, size)
     }
 
-    /// Makes room for `count` pictures. Fails with `pictures-memory` where there is none.
-    fn reserve(&mut self, count: usize) -> Result<()> {
-        let bytes = count.saturating_mul(self.size * self.size * PLANES);
-        self.bytes.try_reserve_exact(bytes).map_err(|_| {
-            Error::input(
-                "pictures-memory",
-                format!(
-                    "{count} pictures of {0}×{0} pixels take {1:.1} GB of memory",
-                    self.size,
-                    bytes as f64 / 1e9
-                ),
-                "ask for fewer with --pictures",
-            )
-        })
-    }
-
-    /// Adds a picture; its planes must be of this collection's size.
-    pub fn push(&mut self, picture: OwnedPicture) -> Result<()> {
-        let area = self.size * self.size;
-        if (picture.rgb.len(), picture.people.len(), picture.faces.len()) != (area * 3, area, area) {
-            return Err(Error::internal("picture-size", "a picture's planes are of another size"));
-        }
-        for plane in [picture.rgb, picture.people, picture.faces] {
-            self.bytes.extend_from_slice(&plane);
-        }
-        self.meta.push(picture.meta);
-        Ok(())
+    /// Says all that decides the pictures.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many.
@@ -186,45 +160,108 @@ impl Pictures {
         (0..count).map(|_| rng.below(below.min(self.len()))).collect()
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
-        let bin = path.with_extension("bin");
-        std::fs::write(&bin, &self.bytes).map_err(|e| Error::io(bin.display(), &e))?;
-        // Written last: the cache counts as complete once this is there.
-        let (partial, jsonl) = (path.with_extension("partial"), path.with_extension("jsonl"));
-        let written = (|| {
-            let mut out = BufWriter::new(File::create(&partial)?);
-            for meta in &self.meta {
-                serde_json::to_writer(&mut out, meta)?;
-                out.write_all(b"\n")?;
-            }
-            out.flush()?;
-            std::fs::rename(&partial, &jsonl)
-        })();
-        written.map_err(|e| Error::io(jsonl.display(), &e))
-    }
-
-    fn read(path: &Path, size: usize) -> Result<Self> {
-        let (bin, jsonl) = (path.with_extension("bin"), path.with_extension("jsonl"));
-        let text = std::fs::read_to_string(&jsonl).map_err(|e| Error::io(jsonl.display(), &e))?;
-        let damaged = |what: String| {
+    fn read(name: String, bin: &Path, jsonl: &Path, size: usize) -> Result<Self> {
+        let text = std::fs::read_to_string(jsonl).map_err(|e| Error::io(jsonl.display(), &e))?;
+        let damaged = |path: &Path, what: String| {
             Error::input(
                 "cache",
-                format!("{}: {what}", bin.display()),
-                "delete the file; it will be made again",
+                format!("{}: {what}", path.display()),
+                format!("delete {}; the pictures will be made again", jsonl.display()),
             )
         };
         let meta = text
             .lines()
-            .map(|line| serde_json::from_str(line).map_err(|e| damaged(e.to_string())))
+            .map(|line| serde_json::from_str(line).map_err(|e| damaged(jsonl, e.to_string())))
             .collect::<Result<Vec<Meta>>>()?;
-        let mut bytes = Vec::new();
-        File::open(&bin)
-            .and_then(|file| BufReader::new(file).read_to_end(&mut bytes))
-            .map_err(|e| Error::io(bin.display(), &e))?;
+        let file = File::open(bin).map_err(|e| Error::io(bin.display(), &e))?;
+        // SAFETY: nothing of this program writes to a finished cache; it is replaced by renaming only.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(bin.display(), &e))?;
         if bytes.len() != meta.len() * size * size * PLANES {
-            return Err(damaged(format!("{} bytes for {} pictures", bytes.len(), meta.len())));
+            return Err(damaged(bin, format!("{} bytes for {} pictures", bytes.len(), meta.len())));
         }
-        Ok(Self { size, bytes, meta })
+        Ok(Self { name, size, bytes, meta })
+    }
+
+    /// These pictures, in a file that nobody else sees.
+    #[cfg(test)]
+    pub fn of(size: usize, pictures: &[OwnedPicture]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |i: usize| Ok(pictures[i].clone());
+        Self::cached(folder.path(), "of", size, pictures.len(), make, &AtomicBool::new(false), &mut |_| ())
+            .unwrap()
+    }
+}
+
+/// A cache that is being made: pictures in one file, and a line about each in another that follows it.
+struct Partial {
+    /// Each with its path so far, and the one that it gets in the end.
+    bin: (File, PathBuf, PathBuf),
+    jsonl: (File, PathBuf, PathBuf),
+    /// Bytes of a picture.
+    stride: usize,
+    /// Pictures that are in both.
+    len: usize,
+}
+
+impl Partial {
+    /// What an earlier run left of it, or an empty one. Fails where another run makes it at this moment.
+    fn open(bin: &Path, jsonl: &Path, stride: usize) -> Result<Self> {
+        let file = |path: &Path| {
+            let mut partial = path.as_os_str().to_owned();
+            partial.push(".partial");
+            let partial = PathBuf::from(partial);
+            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&partial);
+            opened
+                .map(|file| (file, partial.clone(), path.to_owned()))
+                .map_err(|e| Error::io(partial.display(), &e))
+        };
+        let (mut bin, mut jsonl) = (file(bin)?, file(jsonl)?);
+        jsonl.0.try_lock().map_err(|_| {
+            let message = format!("another run is making {}", bin.2.display());
+            Error::input("cache-busy", message, "wait for it, or name another folder with --runs")
+        })?;
+        let mut kept = || {
+            let mut lines = String::new();
+            jsonl.0.read_to_string(&mut lines)?;
+            // A line or a picture that was cut short is made again.
+            let whole = bin.0.metadata()?.len() as usize / stride.max(1);
+            let ends = lines.match_indices('\n').map(|(at, _)| at + 1).take(whole).collect::<Vec<_>>();
+            jsonl.0.set_len(ends.last().copied().unwrap_or(0) as u64)?;
+            bin.0.set_len((ends.len() * stride) as u64)?;
+            jsonl.0.seek(SeekFrom::End(0))?;
+            bin.0.seek(SeekFrom::End(0))?;
+            Ok(ends.len())
+        };
+        let len = kept().map_err(|e| Error::io(jsonl.1.display(), &e))?;
+        Ok(Self { bin, jsonl, stride, len })
+    }
+
+    fn add(&mut self, pictures: Vec<OwnedPicture>) -> Result<()> {
+        let (mut bytes, mut lines) = (Vec::with_capacity(pictures.len() * self.stride), Vec::new());
+        for OwnedPicture { rgb, people, faces, meta } in &pictures {
+            if [rgb.len(), people.len(), faces.len()] != [3, 1, 1].map(|planes| planes * self.stride / PLANES)
+            {
+                return Err(Error::internal("picture-size", "a picture's planes are of another size"));
+            }
+            [rgb, people, faces].into_iter().for_each(|plane| bytes.extend_from_slice(plane));
+            serde_json::to_writer(&mut lines, meta)
+                .map_err(|e| Error::io(self.jsonl.1.display(), &e.into()))?;
+            lines.push(b'\n');
+        }
+        self.bin.0.write_all(&bytes).map_err(|e| Error::io(self.bin.1.display(), &e))?;
+        self.jsonl.0.write_all(&lines).map_err(|e| Error::io(self.jsonl.1.display(), &e))?;
+        self.len += pictures.len();
+        Ok(())
+    }
+
+    /// Gives both their names, the one that says that the cache is complete last.
+    fn finish(self) -> Result<()> {
+        for (file, partial, path) in [self.bin, self.jsonl] {
+            file.sync_all()
+                .and_then(|()| std::fs::rename(partial, &path))
+                .map_err(|e| Error::io(path.display(), &e))?;
+        }
+        Ok(())
     }
 }
 
@@ -260,11 +297,14 @@ pub fn pictures_of(tensor: Tensor<4>) -> Result<Vec<image::RgbImage>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
-    fn make(i: u64) -> OwnedPicture {
-        let meta = Meta { caption: format!("picture {i}"), identity: i, ..Meta::default() };
-        OwnedPicture { rgb: vec![i as u8; 4 * 4 * 3], people: vec![1; 16], faces: vec![2; 16], meta }
+    fn make(i: usize) -> Result<OwnedPicture> {
+        let meta = Meta { caption: format!("picture {i}"), identity: i as u64, ..Meta::default() };
+        Ok(OwnedPicture { rgb: vec![i as u8; 4 * 4 * 3], people: vec![1; 16], faces: vec![2; 16], meta })
     }
 
     #[test]
@@ -281,10 +321,46 @@ mod tests {
         let (first_made, second_made) = (AtomicBool::new(false), AtomicBool::new(false));
         let (first, second) = (run(&first_made), run(&second_made));
         assert!(first_made.into_inner() && !second_made.into_inner());
-        assert_eq!((first.bytes, first.meta), (second.bytes.clone(), second.meta.clone()));
+        assert_eq!((&first.bytes[..], &first.meta), (&second.bytes[..], &second.meta));
         let picture = second.get(299);
         assert_eq!((picture.rgb[0], picture.people[0], picture.faces[15]), (43, 1, 2));
         assert_eq!(picture.meta.caption, "picture 299");
+    }
+
+    #[test]
+    fn what_was_made_before_a_stop_is_kept_and_a_second_run_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let run = |log: &mut dyn FnMut(Event)| {
+            let make = |i| {
+                made.fetch_add(1, Ordering::Relaxed);
+                make(i)
+            };
+            Pictures::cached(folder.path(), "test", 4, 700, make, &stop, log)
+        };
+        let mut busy = None;
+        let stopped = run(&mut |_| {
+            busy.get_or_insert_with(|| run(&mut |_| ()).unwrap_err().code);
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((stopped.unwrap_err().code, busy), ("cancelled", Some("cache-busy")));
+        assert_eq!(made.load(Ordering::Relaxed), 256);
+        // A machine that went down while it wrote.
+        let lines = folder.path().join("test-4px-700.jsonl.partial");
+        let text = std::fs::read_to_string(&lines).unwrap();
+        std::fs::write(&lines, &text[..text.len() - 3]).unwrap();
+        stop.store(false, Ordering::Relaxed);
+        let pictures = run(&mut |_| ()).unwrap();
+        assert_eq!(made.load(Ordering::Relaxed), 701);
+        for i in [0, 254, 255, 256, 699] {
+            let picture = pictures.get(i);
+            assert_eq!((picture.rgb[47], picture.meta.identity), (i as u8, i as u64));
+        }
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(
+            names.collect::<BTreeSet<_>>(),
+            ["test-4px-700.bin", "test-4px-700.jsonl"].map(Into::into).into()
+        );
     }
 
     #[test]

@@ -404,15 +404,13 @@ mod tests {
             face_box: [80.0, 40.0, 112.0, 80.0],
             landmarks: [[88.0, 52.0], [104.0, 52.0], [96.0, 60.0], [90.0, 70.0], [102.0, 70.0]],
         };
-        let mut pictures = Pictures::new(size);
         let picture = OwnedPicture {
             rgb: vec![0; size * size * 3],
             people: map(72..124, 32..128),
             faces: map(84..108, 44..76),
             meta: Meta { people: vec![person], ..Meta::default() },
         };
-        pictures.push(picture).unwrap();
-        pictures
+        Pictures::of(size, &[picture])
     }
 
     /// The output that a perfect network would give.

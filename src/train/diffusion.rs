@@ -3,7 +3,7 @@
 //! A picture is reconstructed from itself with its faces hidden (style) and from its largest face (identity), each
 //! dropped independently for classifier-free guidance. Only the image branch is trained, so no captions are needed.
 //!
-//! Three things are ours. In a part of the steps pictures of several people are reconstructed from all of their identities,
+//! Four things are ours. A picture whose identity is dropped, and a few others, keep their heads in the style. In a part of the steps pictures of several people are reconstructed from all of their identities,
 //! each in its region, so that what the paper only infers with (section 3.4) is trained for as well. Noise levels are drawn
 //! where the picture is decided (Esser et al. 2024), not evenly over the timesteps. And errors in faces count more.
 //!
@@ -42,6 +42,9 @@ const HELD_OUT: usize = 64;
 pub const DROP_STYLE: f32 = 0.64;
 /// Paper section 4.1: how often the identity is dropped.
 pub const DROP_IDENTITY: f32 = 0.1;
+/// How often a style with its heads seen stands beside an identity, as a prompt's does; without an identity it always does,
+/// since nothing else says then how a head is.
+const WHOLE: f32 = 0.2;
 /// Steps that train on several people with regions.
 const TOGETHER: f32 = 0.25;
 /// How often their regions are boxes, as people draw them, and not the people's outlines.
@@ -175,13 +178,16 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let mut draw = || if together { crowds[rng.below(crowds.len())] } else { rng.below(trained) };
         let indices: Vec<usize> = (0..n).map(|_| draw()).collect();
         let latents = encoded.latents(&indices, &device);
-        let mut kept = |p: f32| {
-            let keep: Vec<f32> = (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect();
-            Tensor::<2>::from_data(TensorData::new(keep, [n, 1]), &device)
-        };
-        let (keep_style, keep_identity) = (kept(setup.drop_style), kept(setup.drop_identity));
-        let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), &indices, &device);
-        let image_embeds = image_embeds * keep_style;
+        let mut kept =
+            |p: f32| -> Vec<f32> { (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect() };
+        let (keep_style, keep_identity, hidden) =
+            (kept(setup.drop_style), kept(setup.drop_identity), kept(WHOLE));
+        let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [n, 1]), &device);
+        let hidden = column(hidden.iter().zip(&keep_identity).map(|(h, k)| h * k).collect());
+        let (keep_style, keep_identity) = (column(keep_style), column(keep_identity));
+        let rows = |values: &[f32]| Encoded::rows(values, encoded.image_embed_dim(), &indices, &device);
+        let whole = rows(&encoded.whole_embeds);
+        let image_embeds = (whole.clone() + (rows(&encoded.image_embeds) - whole) * hidden) * keep_style;
         let timesteps: Vec<usize> =
             rng.normals(n).into_iter().map(|x| timestep(&ratios, NOISE[0] + NOISE[1] * x)).collect();
         let noise = rng.normals(latents.shape().num_elements());
@@ -388,10 +394,8 @@ mod tests {
         let person = |face_box| Person { face_box, ..Person::default() };
         let known = vec![person([0.0, 0.0, 1.0, 1.0]), person([4.0, 0.0, 8.0, 4.0])];
         let meta = Meta { people: known, ..Meta::default() };
-        let mut pictures = Pictures::new(side);
         let rgb = vec![0; 3 * side * side];
-        pictures.push(OwnedPicture { rgb, faces: people.clone(), people, meta }).unwrap();
-        pictures
+        Pictures::of(side, &[OwnedPicture { rgb, faces: people.clone(), people, meta }])
     }
 
     #[test]

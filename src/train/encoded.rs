@@ -1,6 +1,6 @@
 //! What the frozen networks say about every training picture, computed once: latents, style and identity.
 //!
-//! The diffusion stage trains neither the VAE nor the encoders, so each picture's three inputs are constants.
+//! The diffusion stage trains neither the VAE nor the encoders, so each picture's inputs are constants.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ const BATCH: usize = 32 * 128 * 128;
 /// People of a picture whose identities are kept, those with the largest faces.
 pub const PEOPLE: usize = 3;
 /// Changes when the cache's layout does: older caches are then left alone.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// One row a picture.
 pub struct Encoded {
@@ -35,6 +35,8 @@ pub struct Encoded {
     pub latent_dims: [usize; 3],
     /// The vision ensemble's embedding of the picture with its faces hidden, `[n][image_embed_dim]`.
     pub image_embeds: Vec<f32>,
+    /// The same of the picture as it is, `[n][image_embed_dim]`: what words may ask for without a photo.
+    pub whole_embeds: Vec<f32>,
     /// Unit-norm identities of the largest faces, largest first, zero where there is none (paper section 3.1),
     /// `[n][PEOPLE · id_embed_dim]`.
     pub id_embeds: Vec<f32>,
@@ -91,7 +93,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
             key.extend_from_slice(sha256(&files.read(&format!("{folder}/{name}"))?).as_bytes());
         }
     }
-    key.extend_from_slice(pictures.get(pictures.len() - 1).rgb);
+    key.extend_from_slice(pictures.name().as_bytes());
     let name = format!("encoded-v{VERSION}-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
     let path = setup.cache.join(name);
     if path.exists() {
@@ -114,6 +116,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         latents: Vec::new(),
         latent_dims: [0; 3],
         image_embeds: Vec::new(),
+        whole_embeds: Vec::new(),
         id_embeds: Vec::new(),
         len: pictures.len(),
     };
@@ -126,11 +129,13 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         let [_, c, h, w] = latents.dims();
         out.latent_dims = [c, h, w];
         out.latents.extend(host(latents)?);
-        let pixels = style::pixels(pictures, indices, &vec![true; indices.len()], &configs, &device)?;
-        let pixels = pixels.into_iter().map(|p| p.cast(dtype)).collect();
-        out.image_embeds.extend(host(ensemble.forward(pixels)?)?);
+        for (rows, hide) in [(&mut out.image_embeds, true), (&mut out.whole_embeds, false)] {
+            let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &configs, &device)?;
+            let pixels = pixels.into_iter().map(|p| p.cast(dtype)).collect();
+            rows.extend(host(ensemble.forward(pixels)?)?);
+        }
         out.id_embeds.extend(identities(&face, pictures, indices, dtype, &device)?);
-        log(Event::Rendered(out.image_embeds.len() / ensemble.embed_dim(), pictures.len()));
+        log(Event::Prepared(out.image_embeds.len() / ensemble.embed_dim(), pictures.len()));
     }
     write(&path, &out)?;
     Ok(out)
@@ -204,6 +209,7 @@ fn write(path: &Path, encoded: &Encoded) -> Result<()> {
     for (name, shape, values) in [
         ("latents", vec![n, c, h, w], &encoded.latents),
         ("image_embeds", vec![n, encoded.image_embed_dim()], &encoded.image_embeds),
+        ("whole_embeds", vec![n, encoded.image_embed_dim()], &encoded.whole_embeds),
         ("id_embeds", vec![n, PEOPLE * encoded.id_embed_dim()], &encoded.id_embeds),
     ] {
         tensors.0.insert(name.to_owned(), (shape, values.clone()));
@@ -235,6 +241,7 @@ fn read(path: &Path) -> Result<Encoded> {
         latents,
         latent_dims: [c, h, w],
         image_embeds: take("image_embeds")?.1,
+        whole_embeds: take("whole_embeds")?.1,
         id_embeds: take("id_embeds")?.1,
         len,
     })

@@ -53,7 +53,7 @@ pub struct Setup {
     pub n_tokens: Option<usize>,
     /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
     pub data: Option<PathBuf>,
-    /// Where rendered pictures are kept between runs.
+    /// Where rendered and decoded pictures are kept between runs.
     pub cache: PathBuf,
     /// How many pictures to render; the stage's own number if it is not given.
     pub pictures: Option<usize>,

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::UNIX_EPOCH;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::data::{Meta, OwnedPicture, Person, Pictures};
 use super::run::Event;
 use crate::error::{Error, Result};
 use crate::image::codec;
+use crate::weights::sha256;
 
 /// The list of FFHQ's pictures (Karras et al. 2019, arXiv 1812.04948; github.com/NVlabs/ffhq-dataset).
 const FFHQ: &str = "ffhq-dataset-v2.json";
+/// Changes when the same photographs no longer give the same pictures: older caches are then left alone.
+const VERSION: u32 = 1;
 /// Side of its large pictures, where the list does not say.
 const FFHQ_SIDE: f32 = 1024.0;
 
@@ -60,20 +64,40 @@ struct FfhqFile {
 /// some may be missing.
 ///
 /// Without segmentation at hand a face's map is the ellipse in its box, and a person's the same ellipse.
-pub fn photographs(folder: &Path, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
+///
+/// They are decoded once, into a file in `cache`; changed photographs are other pictures.
+pub fn photographs(
+    folder: &Path,
+    cache: &Path,
+    size: usize,
+    stop: &AtomicBool,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
     let path = folder.join("metadata.jsonl");
     let (path, rows) = match path.exists() || !folder.join(FFHQ).exists() {
         true => (path.clone(), listed(&path)?),
         false => (folder.join(FFHQ), ffhq(folder, log)?),
     };
-    let made = rows.into_par_iter().map(|row| photograph(folder, row, size)).collect::<Result<Vec<_>>>()?;
-    let mut pictures = Pictures::new(size);
-    made.into_iter().try_for_each(|picture| pictures.push(picture))?;
-    if pictures.is_empty() {
+    if rows.is_empty() {
         let message = format!("{} lists no picture that is there", path.display());
         return Err(Error::input("no-pictures", message, "check --data"));
     }
-    Ok(pictures)
+    let name = format!("photographs-v{VERSION}-{}", &fingerprint(folder, &path, &rows)?[..16]);
+    let make = |i: usize| photograph(folder, &rows[i], size);
+    Pictures::cached(cache, &name, size, rows.len(), make, stop, log)
+}
+
+/// Changes with the list, and with any file's size or time of change.
+fn fingerprint(folder: &Path, list: &Path, rows: &[Photograph]) -> Result<String> {
+    let mut known = std::fs::read(list).map_err(|e| Error::io(list.display(), &e))?;
+    for row in rows {
+        let path = folder.join(&row.file_name);
+        let metadata = std::fs::metadata(&path).map_err(|e| Error::io(path.display(), &e))?;
+        let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let changed = changed.map_or(0, |since| since.as_nanos());
+        known.extend(format!("{}\0{}\0{changed}\0", row.file_name.display(), metadata.len()).bytes());
+    }
+    Ok(sha256(&known))
 }
 
 fn listed(path: &Path) -> Result<Vec<Photograph>> {
@@ -136,7 +160,7 @@ fn person(points: &[[f32; 2]]) -> Option<Person> {
     Some(Person { face_box: [least(0), hairline, most(0), chin], landmarks })
 }
 
-fn photograph(folder: &Path, row: Photograph, size: usize) -> Result<OwnedPicture> {
+fn photograph(folder: &Path, row: &Photograph, size: usize) -> Result<OwnedPicture> {
     let path = folder.join(&row.file_name);
     let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
     let picture = codec::decode(&bytes).map_err(|e| e.context(path.display()))?;
@@ -174,13 +198,17 @@ fn photograph(folder: &Path, row: Photograph, size: usize) -> Result<OwnedPictur
         rgb: scaled.into_raw(),
         people: faces.clone(),
         faces,
-        meta: Meta { caption: row.text, people, identity: row.identity },
+        meta: Meta { caption: row.text.clone(), people, identity: row.identity },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn photographs(folder: &Path, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
+        super::photographs(folder, &folder.join("cache"), size, &AtomicBool::new(false), log)
+    }
 
     #[test]
     fn a_folder_of_the_renderer_is_a_folder_of_photographs() {
@@ -193,8 +221,19 @@ mod tests {
         rendered.image.save(folder.path().join("a.png")).unwrap();
         let line = dataset::record(&scene, &rendered, "a.png", &[]).to_string();
         std::fs::write(folder.path().join("metadata.jsonl"), line).unwrap();
-        let read = photographs(folder.path(), 48, &mut |_| ()).unwrap();
-        let meta = read.get(0).meta;
+        let mut decoded = 0;
+        let read = |decoded: &mut usize| {
+            let mut log = |event| *decoded += usize::from(matches!(event, Event::Prepared(..)));
+            photographs(folder.path(), 48, &mut log).unwrap()
+        };
+        let first = read(&mut decoded);
+        let read_again = read(&mut decoded);
+        assert_eq!((decoded, first.get(0).rgb), (1, read_again.get(0).rgb));
+        let black = image::RgbImage::new(96, 96);
+        black.save(folder.path().join("a.png")).unwrap();
+        let changed = read(&mut decoded);
+        assert!(decoded == 2 && changed.get(0).rgb.iter().all(|v| *v == 0));
+        let meta = first.get(0).meta;
         assert_eq!(meta.caption, rendered.caption);
         assert_eq!(meta.people.len(), 2);
         for (read, drawn) in meta.people.iter().zip(&rendered.people) {

@@ -20,7 +20,7 @@ const VERSION: u32 = 2;
 /// What the generating stages train on: `--data`, or portraits of one to three people and some other pictures.
 pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
     match &setup.data {
-        Some(folder) => photographs(folder, size, log),
+        Some(folder) => photographs(folder, &setup.cache, size, &setup.run.stop, log),
         None => {
             let count = setup.pictures.unwrap_or(PORTRAITS);
             scenes(setup, "portraits", size, count, &portrait_options(), log)
@@ -101,7 +101,7 @@ fn cached(
     setup: &Setup,
     log: &mut dyn FnMut(Event),
 ) -> Result<Pictures> {
-    Pictures::cached(cache, name, size, count, make, &setup.run.stop, log)
+    Pictures::cached(cache, name, size, count, |i| Ok(make(i as u64)), &setup.run.stop, log)
 }
 
 /// A rendered picture with its masks as maps of person numbers.

@@ -1,4 +1,5 @@
-//! The prior stage: from a prompt's embeddings to the vision embedding that its picture would have.
+//! The prior stage: from a prompt's embeddings to the vision embedding that its picture would have, heads and all, so that
+//! words may say how a face and its hair are.
 //!
 //! A diffusion of embeddings (Ramesh et al. 2022, section 2.2): the transformer predicts the clean, normalised
 //! embedding, and the loss is its mean squared error.
@@ -93,7 +94,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
                 noise: Vec<f32>| {
         let device = model.devices().into_iter().next().unwrap_or_default();
         let width = encoded.image_embed_dim();
-        let clean = Encoded::rows(&encoded.image_embeds, width, indices, &device);
+        let clean = Encoded::rows(&encoded.whole_embeds, width, indices, &device);
         let clean = model.pre_process_latents(clean);
         let noise = Tensor::<2>::from_data(TensorData::new(noise, [indices.len(), width]), &device);
         let column = |f: fn(f64) -> f64| {
@@ -168,7 +169,7 @@ impl Prompts {
 fn statistics(encoded: &Encoded, count: usize) -> (Vec<f32>, Vec<f32>) {
     let width = encoded.image_embed_dim();
     let (mut sum, mut square) = (vec![0f64; width], vec![0f64; width]);
-    for row in encoded.image_embeds.chunks_exact(width).take(count) {
+    for row in encoded.whole_embeds.chunks_exact(width).take(count) {
         for (i, v) in row.iter().enumerate() {
             sum[i] += f64::from(*v);
             square[i] += f64::from(*v).powi(2);

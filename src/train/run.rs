@@ -140,8 +140,8 @@ pub struct Report {
 pub enum Event {
     /// Something worth a line.
     Note(String),
-    /// So many pictures of so many have been rendered.
-    Rendered(usize, usize),
+    /// So many pictures of so many have been rendered, decoded or encoded.
+    Prepared(usize, usize),
     /// A step was done.
     Step(Report),
 }

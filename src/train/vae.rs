@@ -252,14 +252,13 @@ mod tests {
 
     #[test]
     fn faces_weigh_more_and_follow_a_mirrored_picture() {
-        let mut pictures = Pictures::new(2);
         let picture = OwnedPicture {
             rgb: vec![0; 12],
             people: vec![0; 4],
             faces: vec![1, 0, 0, 0],
             meta: Meta::default(),
         };
-        pictures.push(picture).unwrap();
+        let pictures = Pictures::of(2, &[picture]);
         let weights = face_weights(&pictures, &[0, 0], &[false, true], &Device::flex());
         let weights: Vec<f32> = weights.try_into_vec_as().unwrap();
         let face = 1.0 + FACE_WEIGHT;

@@ -40,7 +40,7 @@ pub struct Args {
     /// Folder of photographs with a metadata.jsonl, or FFHQ's; without it, portraits are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Folder for checkpoints, loss curves, sample sheets and rendered pictures.
+    /// Folder for checkpoints, loss curves, sample sheets and the pictures made ready.
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Pictures to render once and train on.
@@ -197,8 +197,8 @@ impl Console {
     fn show(&mut self, event: Event) {
         match event {
             Event::Note(note) => self.line(&note),
-            Event::Rendered(done, total) => {
-                self.tick(done as f64 / total.max(1) as f64, &format!("rendered {done} of {total} pictures"));
+            Event::Prepared(done, total) => {
+                self.tick(done as f64 / total.max(1) as f64, &format!("prepared {done} of {total} pictures"));
             }
             Event::Step(report) => {
                 if let Some(note) = &report.note {
