@@ -53,8 +53,11 @@ parity-full:
 bench: setup
 	cargo build --release --bin facestudio
 	scripts/cargo-wasm.sh build --features bench
-	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg \
+	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg/wasm \
 	  target-wasm/wasm32-unknown-unknown/release/facestudio.wasm
+	scripts/cargo-wasm.sh threads build --features bench
+	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg/wasm-threads \
+	  target-wasm-threads/wasm32-unknown-unknown/release/facestudio.wasm
 	cd benches && npm ci --no-audit --no-fund
 	node benches/bench.mjs
 

@@ -2,7 +2,8 @@
  * Ours and the peer side by side, with the same random weights: `make bench`, or
  * `RUNS=20 THREADS=1 PYTHON=python3 BACKENDS=wasm,webgpu NETWORKS=mini-unet node benches/bench.mjs [FOLDER]`.
  *
- * Natively the peer is PyTorch, in the browser onnxruntime-web in the same Chromium, one thread each. Outputs are compared
+ * Natively the peer is PyTorch, in the browser onnxruntime-web in the same Chromium, in `wasm` on one thread each and in
+ * `wasm-threads` on THREADS. Outputs are compared
  * before anything is timed. Ours and the peer take turns, three times over, so that a busy minute meets both. FOLDER
  * (default target/bench) gets the networks, `results.json`, `results.md` for benches/RESULTS.md, and `results.svg`.
  *
@@ -22,7 +23,7 @@ import { EXECUTABLE, FLAGS, ROOT } from "../tests/browser/harness.mjs";
 const RUNS = Number(process.env.RUNS ?? 15);
 const THREADS = Number(process.env.THREADS ?? availableParallelism());
 const PYTHON = process.env.PYTHON ?? "python3";
-const BACKENDS = (process.env.BACKENDS ?? "native,wasm").split(",");
+const BACKENDS = (process.env.BACKENDS ?? "native,wasm,wasm-threads").split(",");
 const ROUNDS = 3;
 /** Largest difference from PyTorch's output, over the output's largest number. */
 const TOLERANCE = 1e-4;
@@ -105,12 +106,18 @@ const TYPES = { ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "a
 
 async function browser(/** @type {string[]} */ backends) {
   const roots = {
-    "/ours/": join(ROOT, "target/bench-pkg"),
+    "/bench/": join(ROOT, "benches"),
+    "/engine/": join(ROOT, "web/engine"),
+    "/wasm/": join(ROOT, "target/bench-pkg/wasm"),
+    "/wasm-threads/": join(ROOT, "target/bench-pkg/wasm-threads"),
     "/peer/": join(ROOT, "benches/node_modules/onnxruntime-web/dist"),
     "/models/": folder,
   };
   const server = createServer((request, response) => {
     const path = new URL(request.url ?? "", "http://localhost").pathname;
+    // Isolated from other origins, so that threads can share memory.
+    response.setHeader("cross-origin-opener-policy", "same-origin");
+    response.setHeader("cross-origin-embedder-policy", "require-corp");
     if (path === "/") {
       return response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>bench</title>");
     }
@@ -125,72 +132,30 @@ async function browser(/** @type {string[]} */ backends) {
   const chrome = await chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true, timeout: 0 });
   try {
     for (const backend of backends) {
+      if (backend === "wasm-threads" && THREADS < 2) continue;
       for (const name of networks) {
         const page = await chrome.newPage();
         page.setDefaultTimeout(0);
         page.on("pageerror", (error) => console.error(error.message));
         await page.goto(`http://127.0.0.1:${port}/`);
         const { kind } = about(name);
+        const threads = backend === "wasm-threads" ? THREADS : 1;
         const { adapter, outputs, times } = await page.evaluate(
-          async ({ name, kind, backend, runs, rounds }) => {
-            const get = async (/** @type {string} */ file) => {
-              const response = await fetch(`/models/${name}/${file}`);
-              if (!response.ok) throw new Error(`${file}: ${response.status}`);
-              return new Uint8Array(await response.arrayBuffer());
-            };
-            const weights = kind === "vision-encoder" ? "model.safetensors" : "diffusion_pytorch_model.safetensors";
-            const inputs = await get("inputs");
-
-            const ours = await import("/ours/facestudio.js");
-            await ours.default();
-            const bench = await ours.Bench.open(
-              backend === "wasm" ? "cpu" : backend, kind, await get("config.json"), await get(weights), inputs,
-            );
-            const runOurs = () => bench.run();
-
-            const ort = await import(backend === "wasm" ? "/peer/ort.wasm.min.mjs" : "/peer/ort.webgpu.min.mjs");
-            ort.env.wasm.wasmPaths = "/peer/";
-            ort.env.wasm.numThreads = 1;
-            const session = await ort.InferenceSession.create(await get("model.onnx"), {
-              executionProviders: [backend],
-              graphOptimizationLevel: "all",
-            });
-            const length = Number(new DataView(inputs.buffer).getBigUint64(0, true));
-            const header = JSON.parse(new TextDecoder().decode(inputs.subarray(8, 8 + length)));
-            const feeds = Object.fromEntries(
-              session.inputNames.map((/** @type {string} */ input) => {
-                const { shape, data_offsets: [start, end] } = header[input];
-                const data = inputs.slice(8 + length + start, 8 + length + end);
-                return [input, new ort.Tensor("float32", new Float32Array(data.buffer), shape)];
-              }),
-            );
-            const runPeer = async () => (await session.run(feeds)).output.getData();
-
-            // Warm-up: engines compile their hot code, pipelines are made.
-            const warm = async (/** @type {() => Promise<any>} */ run) => {
-              let output;
-              for (let i = 0; i < 4; i++) output = await run();
-              return Array.from(output);
-            };
-            const outputs = { ours: await warm(runOurs), peer: await warm(runPeer) };
-            const times = { ours: /** @type {number[]} */ ([]), peer: /** @type {number[]} */ ([]) };
-            for (let round = 0; round < rounds; round++) {
-              for (const [who, run] of /** @type {const} */ ([["ours", runOurs], ["peer", runPeer]])) {
-                for (let i = 0; i < Math.ceil(runs / rounds); i++) {
-                  const start = performance.now();
-                  await run();
-                  times[who].push(performance.now() - start);
-                }
-              }
-            }
-            const info = (await navigator.gpu?.requestAdapter())?.info;
-            return { adapter: `${info?.vendor} ${info?.architecture}`, outputs, times };
-          },
-          { name, kind, backend, runs: RUNS, rounds: ROUNDS },
+          (task) =>
+            new Promise((resolve, reject) => {
+              const name = "facestudio-bench";
+              const worker = new Worker("/bench/worker.mjs", { type: "module", name });
+              // A thread that traps says so here.
+              new BroadcastChannel(name).onmessage = ({ data }) => reject(new Error(data.message));
+              worker.onmessage = ({ data }) => (data.result ? resolve(data.result) : reject(new Error(data.error)));
+              worker.onerror = (event) => reject(new Error(event.message || "the bench's worker cannot be loaded"));
+              worker.postMessage(task);
+            }),
+          { name, kind, backend: backend.replace("-threads", ""), threads, runs: RUNS, rounds: ROUNDS },
         );
         check(`${name}, ours, ${backend}`, outputs.ours, expected(name));
         check(`${name}, onnxruntime-web, ${backend}`, outputs.peer, expected(name));
-        const where = backend === "wasm" ? "wasm, 1 thread" : `WebGPU (${adapter})`;
+        const where = backend === "webgpu" ? `WebGPU (${adapter})` : `wasm, ${threads} thread${threads > 1 ? "s" : ""}`;
         note(name, where, "onnxruntime-web 1.30.0", times);
         await page.close();
       }

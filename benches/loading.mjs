@@ -68,12 +68,13 @@ async function visit(name) {
       await client.generate({ people: [person], ...style, ...size, seed: i, steps });
       portraits.push(Math.round(performance.now() - start));
     }
-    return { engine, ...phases, ready, picture, portraits, bytes: opened.bytes, fetched: opened.fetched };
+    const { bytes, fetched, choice } = opened;
+    return { threads: choice.threads, engine, ...phases, ready, picture, portraits, bytes, fetched };
   }, { backend, steps: Number(steps), model, side: Number(side), count: Number(portraits) });
-  const wasm = await page.workers()[0].evaluate(async () => {
-    const { default: init } = await import(new URL("../wasm/facestudio.js", location.href).href);
+  const wasm = await page.workers()[0].evaluate(async (threads) => {
+    const { default: init } = await import(new URL(`../wasm${threads > 1 ? "-threads" : ""}/facestudio.js`, location.href).href);
     return (await init()).memory.buffer.byteLength / 2 ** 20;
-  });
+  }, times.threads);
   const MiB = { wasm, renderer: await peak("renderer"), gpu: await peak("GPU") };
   console.log(JSON.stringify({ visit: name, model, backend, milliseconds: times, MiB }));
   await page.close();

@@ -6,14 +6,17 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || { echo "setup: Rust is missing; see https://rustup.rs" >&2; exit 1; }
 command -v npm >/dev/null || { echo "setup: Node.js 20 or later is missing; see https://nodejs.org" >&2; exit 1; }
 
-# The wasm target. Where rustup cannot get it, Debian's rustc-web builds the standard library from its sources.
-sysroot=$(rustc --print sysroot)
-if [ ! -d "$sysroot/lib/rustlib/wasm32-unknown-unknown/lib" ] && ! rustup target add wasm32-unknown-unknown; then
+# The wasm target, and the standard library's sources for the module with threads. Where rustup cannot get them, Debian's
+# rustc-web builds the standard library from its own.
+library=$(rustc --print sysroot)/lib/rustlib
+if { [ ! -d "$library/wasm32-unknown-unknown/lib" ] && ! rustup target add wasm32-unknown-unknown; } ||
+  { [ ! -d "$library/src/rust/library" ] && ! rustup component add rust-src; }; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get install -y rustc-web rust-web-src
   elif ! dpkg -s rustc-web rust-web-src >/dev/null 2>&1; then
     echo "setup: no standard library for wasm32-unknown-unknown" >&2
-    echo "  help: run 'rustup target add wasm32-unknown-unknown', or on Debian 'apt-get install rustc-web rust-web-src'" >&2
+    echo "  help: run 'rustup target add wasm32-unknown-unknown' and 'rustup component add rust-src', or on Debian" \
+      "'apt-get install rustc-web rust-web-src'" >&2
     exit 1
   fi
 fi

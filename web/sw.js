@@ -50,12 +50,35 @@ scope.addEventListener("fetch", (/** @type {any} */ event) => {
  */
 async function answer(request, url) {
   try {
-    return await fetch(request);
+    return isolated(request, await fetch(request));
   } catch (unreachable) {
     const kept = await caches.match(url, { cacheName: CACHE });
     if (!kept) {
       throw unreachable;
     }
-    return kept;
+    return isolated(request, kept);
   }
+}
+
+/** What isolates a page from other origins. */
+const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
+/**
+ * The response with the headers that isolate the page, where the host says nothing of them: the CPU backend then has all
+ * processors from the second visit on.
+ * @param {Request} request
+ * @param {Response} response
+ */
+function isolated({ destination }, response) {
+  // Pages and workers need them. A redirect is for the browser to follow.
+  if (!["document", "worker"].includes(destination) || response.type !== "basic" || !response.ok) {
+    return response;
+  }
+  const headers = new Headers(response.headers);
+  for (const [name, value] of Object.entries(ISOLATION)) {
+    if (!headers.has(name)) {
+      headers.set(name, value);
+    }
+  }
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }

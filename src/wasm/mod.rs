@@ -8,6 +8,8 @@ mod failure;
 mod files;
 mod memory;
 mod sample;
+#[cfg(feature = "threads")]
+mod threads;
 
 #[cfg(feature = "bench")]
 pub use bench::Bench;
@@ -15,6 +17,8 @@ pub use engine::Engine;
 pub use files::Sha256;
 pub use memory::failed_allocation;
 pub use sample::{draw_face, hair_colors, inspect_image, random_face, render_face};
+#[cfg(feature = "threads")]
+pub use threads::{run_thread, start_threads};
 
 use wasm_bindgen::prelude::*;
 
@@ -22,7 +26,7 @@ unsafe extern "C" {
     fn __wasm_call_ctors();
 }
 
-/// Runs once, when the module is instantiated.
+/// Runs once, when the module is instantiated; not in threads, which join its memory.
 #[wasm_bindgen(start)]
 pub fn start() {
     // burn registers its operations in constructors, which no one else calls on wasm32-unknown-unknown.

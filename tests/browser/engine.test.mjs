@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { chooseBackend } from "../../web/engine/capabilities.js";
 import { checkModel } from "../../web/engine/check.js";
 import { download } from "../../web/engine/download.js";
-import { deviceNeeds } from "../../web/engine/manifest.js";
+import { deviceBytes, largestTensor } from "../../web/engine/manifest.js";
 import { FaceStudioError, RELEASE, mismatch, toFailure } from "../../web/engine/protocol.js";
 import { ROOT } from "./harness.mjs";
 
@@ -75,13 +75,22 @@ const MODEL = {
 };
 
 test("what a model needs is read from its manifest, and estimated where it does not say", () => {
-  assert.deepEqual(deviceNeeds(MODEL), { bytes: 4 * (1000 + 100), largest: 2400 });
+  assert.equal(deviceBytes(MODEL, "webgpu"), 2 * 1000 + 4 * 100);
+  assert.equal(deviceBytes(MODEL, "cpu"), 4 * (1000 + 100));
+  assert.equal(largestTensor(MODEL), 2400);
+});
+
+test("the networks that are halved here are those that Rust halves", () => {
+  const list = (/** @type {string} */ path, /** @type {RegExp} */ pattern) =>
+    JSON.parse(`[${pattern.exec(readFileSync(ROOT + path, "utf8"))?.[1]}]`);
+  assert.deepEqual(list("web/engine/manifest.js", /HALVED = \[(.+)\];/), list("src/pipeline/models.rs", /HALVED: .+ = \[(.+)\];/));
 });
 
 test("a check counts what is stored, and names what stands in the way", () => {
   /** @type {import("../../web/engine/protocol.js").Choice} */
   const gpuChoice = {
     backend: "webgpu",
+    threads: 1,
     reason: "",
     adapter: "nvidia hopper",
     software: false,
@@ -93,7 +102,7 @@ test("a check counts what is stored, and names what stands in the way", () => {
   const checked = checkModel(MODEL, gpuChoice, good);
   assert.deepEqual(
     [checked.bytes, checked.stored_bytes, checked.fetch_bytes, checked.device_bytes, checked.problems],
-    [1450, 1050, 400, 4400, []],
+    [1450, 1050, 400, 2400, []],
   );
   const codes = (/** @type {object} */ choice, /** @type {object} */ here, model = MODEL) =>
     checkModel(model, { ...gpuChoice, ...choice }, { ...good, ...here }).problems.map(
@@ -104,10 +113,9 @@ test("a check counts what is stored, and names what stands in the way", () => {
     );
   const cpu = { backend: "cpu", adapter: "", features: [], limits: {}, reason: "this browser has no WebGPU" };
   const small = { limits: { maxBufferSize: 2000, maxStorageBufferBindingSize: 2000 } };
-  const huge = { ...MODEL, components: { unet: { ...MODEL.components.unet, parameters: 2e9 } } };
+  const huge = { ...MODEL, components: { unet: { ...MODEL.components.unet, parameters: 4e9 } } };
   assert.deepEqual(codes(cpu, {}), ["webgpu-missing warn"]);
   assert.deepEqual(codes({ software: true, backend: "cpu" }, {}), ["webgpu-software warn"]);
-  assert.deepEqual(codes({ features: [] }, {}), ["shader-f16-missing warn"]);
   assert.deepEqual(codes(small, {}), ["buffer-limit stop"]);
   assert.deepEqual(codes({ ...small, backend: "cpu" }, {}), ["buffer-limit warn"]);
   assert.deepEqual(codes(cpu, {}, huge), ["webgpu-missing warn", "memory-limit stop"]);

@@ -48,13 +48,16 @@ test("a strict TypeScript consumer compiles against the package", () => {
   }
 });
 
-test("the package's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB", () => {
+test("the package's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 2.2 MB for the CPU alone", () => {
   const scripts = files(`${ROOT}pkg`, ".js");
   assert.ok(scripts.length > 15);
-  const [js, wasm] = [gzipped(scripts), gzipped(files(`${ROOT}pkg/wasm`, ".wasm"))];
-  console.log(`JavaScript ${(js / 1000).toFixed(1)} KB, wasm ${(wasm / 1e6).toFixed(2)} MB gzipped`);
+  const js = gzipped(scripts);
+  const [wasm, threads] = ["wasm", "wasm-threads"].map((folder) => gzipped(files(`${ROOT}pkg/${folder}`, ".wasm")));
+  const MB = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(2);
+  console.log(`JavaScript ${(js / 1000).toFixed(1)} KB, wasm ${MB(wasm)} MB, with threads ${MB(threads)} MB gzipped`);
   assert.ok(js <= 60_000, `${js} bytes of JavaScript`);
   assert.ok(wasm > 0 && wasm <= 4_500_000, `${wasm} bytes of wasm`);
+  assert.ok(threads > 0 && threads <= 2_200_000, `${threads} bytes of wasm with threads`);
 });
 
 test("every language has the same messages, with the same gaps, and none is empty", () => {

@@ -24,6 +24,19 @@ const LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ];
 
+/** Threads beyond which a picture's tasks are too small to be shared out. */
+const MOST_THREADS = 8;
+
+/**
+ * Threads that a backend would compute with here: wasm's share memory, which takes a page that is isolated from other origins.
+ * @param {Choice["backend"]} backend
+ */
+export function threadsFor(backend) {
+  // `waitAsync` is what wasm's promises wait with; where it is missing they would need a worker from a `data:` URL.
+  const possible = backend === "cpu" && globalThis.crossOriginIsolated && "waitAsync" in Atomics;
+  return possible ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+}
+
 /**
  * Chooses WebGPU where there is a real one, and wasm on the CPU otherwise.
  *
@@ -36,7 +49,18 @@ const LIMITS = [
  * @returns {Promise<Choice>}
  */
 export async function chooseBackend(wish, gpu, largest = 0) {
-  /** @type {Choice} */
+  const choice = await choose(wish, gpu, largest);
+  return { ...choice, threads: threadsFor(choice.backend) };
+}
+
+/**
+ * @param {BackendWish} wish
+ * @param {Gpu | undefined} gpu
+ * @param {number} largest
+ * @returns {Promise<Omit<Choice, "threads">>}
+ */
+async function choose(wish, gpu, largest) {
+  /** @type {Omit<Choice, "threads">} */
   const cpu = { backend: "cpu", reason: "", adapter: "", software: false, features: [], limits: {} };
   if (!gpu) {
     return refuse(wish, { ...cpu, reason: "this browser has no WebGPU" });
@@ -82,8 +106,7 @@ export function largestBuffer({ maxBufferSize, maxStorageBufferBindingSize }) {
 
 /**
  * @param {BackendWish} wish
- * @param {Choice} choice
- * @returns {Choice}
+ * @param {Omit<Choice, "threads">} choice
  */
 function refuse(wish, choice) {
   if (wish === "webgpu") {

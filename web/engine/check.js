@@ -1,7 +1,7 @@
 /** What opening a model would mean here: what runs, what is fetched, and what stands in the way. */
 
 import { largestBuffer } from "./capabilities.js";
-import { deviceNeeds, modelBytes, modelFiles } from "./manifest.js";
+import { deviceBytes, largestTensor, modelBytes, modelFiles } from "./manifest.js";
 
 /** @import { Checked, Choice, Problem } from "./protocol.js" */
 /** @import { Manifest } from "./manifest.js" */
@@ -33,7 +33,7 @@ export function checkModel(manifest, choice, here) {
     (sum, file) => sum + Math.min(file.bytes, here.stored?.get(file.sha256) ?? 0),
     0,
   );
-  const needs = deviceNeeds(manifest);
+  const needs = { bytes: deviceBytes(manifest, choice.backend), largest: largestTensor(manifest) };
   const { quota, usage, persisted } = here;
   const fetch_bytes = bytes - stored_bytes;
   return {
@@ -64,8 +64,6 @@ function ofBackend(choice, needs) {
   } else if (choice.software) {
     const runs = choice.backend === "cpu" ? "compiled code on the CPU is used instead" : "it is slow";
     problems.push(warn("webgpu-software", `WebGPU is emulated on the CPU (${choice.adapter}): ${runs}`, "turn on hardware acceleration in the browser's settings"));
-  } else if (!choice.features.includes("shader-f16")) {
-    problems.push(warn("shader-f16-missing", `${choice.adapter} computes no 16-bit floats: pictures take longer`, "update the browser and the graphics driver"));
   }
   const most = largestBuffer(choice.limits);
   if (choice.adapter !== "" && needs.largest > most) {

@@ -8,6 +8,18 @@ import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./proto
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 60_000;
 
+/**
+ * A channel that threads can be heard on; null where there can be none, so that the worker starts none either.
+ * @param {string} name
+ */
+function openChannel(name) {
+  try {
+    return globalThis.crossOriginIsolated ? new BroadcastChannel(name) : null;
+  } catch {
+    return null;
+  }
+}
+
 /** The worker's script. */
 const WORKER = new URL("./worker.js", import.meta.url);
 
@@ -30,6 +42,8 @@ const shared = new Map();
 export class EngineClient {
   /** @type {Worker | null} */
   #worker = null;
+  /** @type {BroadcastChannel | null} */
+  #alarm = null;
   /** @type {Promise<unknown> | null} */
   #greeted = null;
   /** @type {Map<number, Pending>} */
@@ -271,11 +285,16 @@ export class EngineClient {
   /** Starts the worker, and speaks to it only once it is known to be of this release. */
   #greet() {
     this.#greeted ??= (async () => {
-      const worker = new Worker(this.#url, { type: "module", name: "facestudio" });
+      // A thread of the worker that traps calls by this name: the worker itself waits for it, and cannot.
+      const name = `facestudio-${Math.random()}`;
+      const worker = new Worker(this.#url, { type: "module", name });
       this.#worker = worker;
+      const alarm = openChannel(name);
+      this.#alarm = alarm;
       // What a worker that was replaced had still to say concerns nobody.
       const current = () => this.#worker === worker;
       worker.addEventListener("message", ({ data }) => current() && this.#receive(data));
+      alarm?.addEventListener("message", ({ data }) => current() && this.#stop(data));
       worker.addEventListener("error", (event) => {
         if (!current()) {
           return;
@@ -330,6 +349,8 @@ export class EngineClient {
   #stop(failure) {
     this.#worker?.terminate();
     this.#worker = null;
+    this.#alarm?.close();
+    this.#alarm = null;
     this.#greeted = null;
     this.#opening = null;
     const pending = [...this.#pending.values()];

@@ -23,8 +23,14 @@ import { failure, weights } from "./protocol.js";
 /** The manifest format that this release reads. */
 const FORMAT = 1;
 
-/** Bytes of a number on the device: every weight is computed with as a 32-bit float. */
+/** Bytes of a number on the device, where it is not held in half of them. */
 const NUMBER = 4;
+
+/**
+ * Beginnings of the networks that WebGPU holds in 16 bits a number where they are stored in no more (`HALVED` in
+ * src/pipeline/models.rs).
+ */
+const HALVED = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /** Stored bytes of a number, for manifests that do not count them. */
 const STORED = /** @type {Record<string, number>} */ ({ f32: 4, f16: 2, bf16: 2, q8: 1.0625, q4: 0.5625 });
@@ -115,18 +121,25 @@ export function modelBytes(manifest) {
 }
 
 /**
- * What the weights take on the device: all of them, and the largest tensor, which must fit into one buffer (0 where the
- * manifest does not say). In bytes.
+ * What the weights take on the device, in bytes.
+ * @param {Manifest} manifest
+ * @param {import("./protocol.js").Backend} backend
+ */
+export function deviceBytes(manifest, backend) {
+  const parts = Object.entries(manifest.components).map(([name, { files, dtype = "none", parameters }]) => {
+    const stored = files.filter(({ path }) => path.endsWith(".safetensors")).reduce((sum, file) => sum + file.bytes, 0);
+    const each = STORED[dtype] ?? NUMBER;
+    const halved = backend === "webgpu" && each <= 2 && HALVED.some((start) => name.startsWith(start));
+    return (parameters || stored / each) * (halved ? 2 : NUMBER);
+  });
+  return Math.round(parts.reduce((sum, bytes) => sum + bytes, 0));
+}
+
+/**
+ * What the largest tensor takes on the device, which must fit into one buffer, in bytes; 0 where the manifest does not say.
+ * Which one it is it never says, and a table of tokens is held in full.
  * @param {Manifest} manifest
  */
-export function deviceNeeds(manifest) {
-  const parts = Object.values(manifest.components);
-  const numbers = parts.map(({ files, dtype = "none", parameters }) => {
-    const bytes = files.filter(({ path }) => path.endsWith(".safetensors")).reduce((sum, file) => sum + file.bytes, 0);
-    return parameters || bytes / (STORED[dtype] ?? NUMBER);
-  });
-  return {
-    bytes: Math.round(NUMBER * numbers.reduce((sum, count) => sum + count, 0)),
-    largest: NUMBER * Math.max(0, ...parts.map((part) => part.largest_tensor ?? 0)),
-  };
+export function largestTensor(manifest) {
+  return NUMBER * Math.max(0, ...Object.values(manifest.components).map((part) => part.largest_tensor ?? 0));
 }

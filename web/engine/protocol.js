@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 3;
+export const PROTOCOL = 4;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -32,6 +32,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * Which backend computes, and why.
  * @typedef {object} Choice
  * @property {Backend} backend
+ * @property {number} threads that compute: more than one on the CPU of a page that is isolated from other origins
  * @property {string} reason one sentence for people
  * @property {string} adapter vendor and architecture of the WebGPU adapter, "" where there is none
  * @property {boolean} software whether that adapter is emulated on the CPU

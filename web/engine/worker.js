@@ -1,23 +1,24 @@
 /** The worker: owns the wasm engine and answers the page. */
 
-import init, * as wasm from "../wasm/facestudio.js";
-import { chooseBackend } from "./capabilities.js";
+import { chooseBackend, threadsFor } from "./capabilities.js";
 import { checkModel } from "./check.js";
 import { lossOrNone, watchDevices } from "./device.js";
-import { deviceNeeds, modelBytes, modelFiles, readManifest } from "./manifest.js";
+import { largestTensor, modelBytes, modelFiles, readManifest } from "./manifest.js";
 import { readModel, settle } from "./model.js";
+import { loadModule, running } from "./module.js";
 import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
 import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store.js";
+import { outOfMemory, trapped as lastWords } from "./trap.js";
 
 /** @import { Answers, Ask, Choice, Failure, Notice, Progress, Reply } from "./protocol.js" */
 
 /** @typedef {(progress: Progress) => void} Report */
 
-/** @type {Promise<unknown> | null} */
-let started = null;
-/** Whether wasm can be called. */
-let ready = false;
-/** @type {wasm.Engine | null} */
+/** Modules that run or are on their way, by the threads that were asked for. @type {Map<number, Promise<import("./module.js").Started>>} */
+const modules = new Map();
+/** Threads that were asked for last. @type {number | null} */
+let newest = null;
+/** @type {import("../wasm/facestudio.js").Engine | null} */
 let engine = null;
 /** The files of the engine's model where it is large: its encoders are read again and again. @type {ModelSource | null} */
 let source = null;
@@ -37,21 +38,29 @@ function post(reply, transfer = []) {
   self.postMessage(reply, { transfer });
 }
 
-/** Compiles the wasm once, and checks that it is of this release. */
-async function start() {
-  started ??= init().catch((thrown) => {
+/**
+ * Compiles the module for so many threads once, and checks that it is of this release.
+ * @param {number} threads
+ */
+async function start(threads) {
+  newest = threads;
+  const started = modules.get(threads) ?? loadModule(threads);
+  modules.set(threads, started);
+  const { wasm } = await started.catch((thrown) => {
     // The next try may reach the server.
-    started = null;
-    throw thrown instanceof TypeError
-      ? failure("io", "network", `the engine cannot be fetched: ${thrown.message}`, "check the connection, then try again")
-      : thrown;
+    modules.delete(threads);
+    throw thrown;
   });
-  await started;
-  ready = true;
   const differs = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
   if (differs) {
     throw differs;
   }
+  return started;
+}
+
+/** The module for what needs no model: the one that runs, or the one that a model would be opened with. */
+async function anyModule() {
+  return (await start(newest ?? threadsFor((await chooseBackend("auto", gpu())).backend))).wasm;
 }
 
 const gpu = () => /** @type {any} */ (navigator).gpu;
@@ -71,7 +80,7 @@ const tasks = {
     const store = await ModelStore.open(model, { create: false });
     const stored = (await store?.text(MANIFEST)) ?? null;
     const { manifest } = await readManifest(model, stored, signal);
-    const choice = await chooseBackend(backend, gpu(), deviceNeeds(manifest).largest);
+    const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
     // Where nothing is stored yet, only trying tells whether anything could be.
     const possible = store ?? (await ModelStore.possible());
     const { quota = 0, usage = 0 } = (await navigator.storage?.estimate().catch(() => null)) ?? {};
@@ -86,16 +95,13 @@ const tasks = {
   },
 
   async open({ model, backend, lean }, report, signal) {
-    report({ phase: "engine", step: 0, steps: 1 });
-    await start();
-    report({ phase: "engine", step: 1, steps: 1 });
     return alone(signal, () => open(model, backend, lean, report, signal));
   },
 
   async generate({ request }, report, signal) {
-    const running = loaded();
-    const cancel = () => running.cancel();
-    const made = running.generate(request, report, () => whole(signal));
+    const opened = loaded();
+    const cancel = () => opened.cancel();
+    const made = opened.generate(request, report, () => whole(signal));
     signal.addEventListener("abort", cancel, { once: true });
     return made.finally(() => signal.removeEventListener("abort", cancel));
   },
@@ -114,28 +120,23 @@ const tasks = {
   },
 
   async inspect({ image }) {
-    await start();
-    return wasm.inspect_image(image);
+    return (await anyModule()).inspect_image(image);
   },
 
   async render({ seed, style, size }) {
-    await start();
-    return wasm.render_face(seed, style, size);
+    return (await anyModule()).render_face(seed, style, size);
   },
 
   async random_face({ seed }) {
-    await start();
-    return wasm.random_face(seed);
+    return (await anyModule()).random_face(seed);
   },
 
   async draw_face({ portrait, size }) {
-    await start();
-    return wasm.draw_face(portrait, size);
+    return (await anyModule()).draw_face(portrait, size);
   },
 
   async hair_colors() {
-    await start();
-    return wasm.hair_colors();
+    return (await anyModule()).hair_colors();
   },
 
   async stored() {
@@ -162,13 +163,13 @@ function loaded() {
  * @param {AbortSignal} signal
  */
 async function whole(signal) {
-  const running = loaded();
+  const opened = loaded();
   const from = source;
-  if (running.has_encoders() || !from) {
-    return running;
+  if (opened.has_encoders() || !from) {
+    return opened;
   }
   try {
-    await alone(signal, () => from.reading(() => running.load_encoders()));
+    await alone(signal, () => from.reading(() => opened.load_encoders()));
   } catch (thrown) {
     // Files that are gone: the next picture's worker fetches them. After a trap the worker ends anyway.
     if (!signal.aborted && !(thrown instanceof WebAssembly.RuntimeError)) {
@@ -179,7 +180,7 @@ async function whole(signal) {
   // While it read no message could arrive.
   await turn();
   signal.throwIfAborted();
-  return running;
+  return opened;
 }
 
 /**
@@ -193,8 +194,10 @@ async function whole(signal) {
 async function open(model, backend, lean, report, signal) {
   const store = await ModelStore.open(model, { create: true });
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
-  const choice = await chooseBackend(backend, gpu(), deviceNeeds(manifest).largest);
-  const next = await openDevice(choice);
+  const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
+  report({ phase: "engine", step: 0, steps: 1 });
+  const { wasm, device: next, notices: started } = await openDevice(choice);
+  report({ phase: "engine", step: 1, steps: 1 });
   try {
     const { files, fetched, notices } = await readModel(model, manifest, store, {
       hash: () => new wasm.Sha256(),
@@ -215,7 +218,7 @@ async function open(model, backend, lean, report, signal) {
     engine = next;
     source = next.keeps_encoders() ? null : from;
     const opened = { choice, model: manifest.name, version: manifest.version, bytes: modelBytes(manifest), fetched };
-    return { ...opened, abilities: next.abilities(), notices: [...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
+    return { ...opened, abilities: next.abilities(), notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
     // After a trap nothing of wasm may be touched.
     if (!(thrown instanceof WebAssembly.RuntimeError)) {
@@ -305,7 +308,7 @@ class ModelSource {
 
 /**
  * Loads a model from its files, at most one of which is in memory at a time.
- * @param {wasm.Engine} device
+ * @param {import("../wasm/facestudio.js").Engine} device
  * @param {ModelSource} from
  * @param {boolean} lean
  * @param {Report} report
@@ -338,15 +341,23 @@ async function load(device, from, lean, report) {
  */
 async function openDevice(choice) {
   try {
-    return await wasm.Engine.open(choice.backend);
+    return await deviceOf(choice);
   } catch (thrown) {
     if (choice.backend !== "webgpu" || choice.reason === "asked for by the page") {
       throw thrown;
     }
     choice.backend = "cpu";
+    choice.threads = threadsFor("cpu");
     choice.reason = `WebGPU did not start (${toFailure(thrown).message})`;
-    return wasm.Engine.open("cpu");
+    return deviceOf(choice);
   }
+}
+
+/** @param {Choice} choice of which the threads become those that could be had */
+async function deviceOf(choice) {
+  const { wasm, threads, notices } = await start(choice.threads);
+  choice.threads = threads;
+  return { wasm, notices, device: await wasm.Engine.open(choice.backend) };
 }
 
 /** Whether the browser has promised to keep what is stored. */
@@ -381,7 +392,7 @@ async function answer(ask) {
     const trap = thrown instanceof WebAssembly.RuntimeError;
     // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted, and nothing else is begun.
     trapped ||= trap;
-    const exhausted = outOfMemory(thrown);
+    const exhausted = outOfMemory(running, thrown);
     const error = exhausted ?? toFailure(thrown);
     if (!exhausted && (error.fault === "device" || error.fault === "internal")) {
       // What broke may only be the first sign of a lost device, which is told of later.
@@ -420,23 +431,7 @@ function end(error) {
 
 /** @param {unknown} thrown */
 function crash(thrown) {
-  const message = (ready && wasm.last_panic()) || (thrown instanceof Error ? thrown.message : String(thrown));
-  const remedy = "try again with a smaller picture; if it comes back, please report it";
-  end(outOfMemory(thrown) ?? failure("internal", "engine-crashed", message, remedy));
-}
-
-/**
- * Whether an exception means that memory is exhausted.
- * @param {unknown} thrown
- * @returns {Failure | null}
- */
-function outOfMemory(thrown) {
-  const bytes = thrown instanceof WebAssembly.RuntimeError && ready ? wasm.failed_allocation() : undefined;
-  if (bytes === undefined && !(thrown instanceof RangeError && /alloc|memory/i.test(thrown.message))) {
-    return null;
-  }
-  const message = bytes === undefined ? "the tab is out of memory" : `the tab has no room for ${Math.ceil(bytes / 2 ** 20)} MiB more`;
-  return failure("device", "out-of-memory", message, "ask for a smaller picture or fewer people, close other tabs, or use a smaller model");
+  end(lastWords(running, thrown));
 }
 
 watchDevices(end);

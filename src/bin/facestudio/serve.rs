@@ -39,14 +39,15 @@ pub struct Args {
     /// The model folders, served at /models/.
     #[arg(long, default_value = "models")]
     models: PathBuf,
-    /// Isolate the page from other origins: COEP beside the COOP that is always sent.
+    /// Leave out the header that isolates the page from other origins (COEP), as many hosts do: the CPU backend then has one
+    /// thread, until the page's service worker adds the header at the second visit.
     #[arg(long)]
-    isolated: bool,
+    not_isolated: bool,
 }
 
 /// Serves until it is stopped.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let site = Site::new(&args.root, &args.models, args.isolated)?;
+    let site = Site::new(&args.root, &args.models, !args.not_isolated)?;
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address).map_err(|e| {
         Error::input("port-taken", format!("cannot listen on {address}: {e}"), "choose another --port")

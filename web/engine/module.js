@@ -1,0 +1,107 @@
+/**
+ * The compiled engine, in two modules: one with both backends, and one with the CPU's on all processors, which only a page
+ * that is isolated from other origins can share memory for.
+ */
+
+import * as threaded from "../wasm-threads/facestudio.js";
+import * as plain from "../wasm/facestudio.js";
+import { failure } from "./protocol.js";
+
+/** @import { Notice } from "./protocol.js" */
+/** What both export. @typedef {Omit<typeof import("../wasm/facestudio.js"), "default" | "initSync">} Wasm */
+/**
+ * @typedef {object} Started
+ * @property {Wasm} wasm
+ * @property {number} threads that it computes with
+ * @property {Notice[]} notices
+ */
+
+/** Milliseconds until a thread that does not answer is given up. */
+const PATIENCE = 30_000;
+
+/** Pages of 64 KiB that shared memory may grow to: all that wasm can address, or what phones promise at most. */
+const MOST_PAGES = [65_536, 16_384, 8_192];
+/** Pages that it begins with: more than the module's own data. */
+const FIRST_PAGES = 256;
+
+/** Modules that can be called. @type {Wasm[]} */
+export const running = [];
+
+/** The threads: a browser may collect a worker that nobody names, though it computes. @type {Worker[]} */
+const pool = [];
+
+/**
+ * Fetches, compiles and starts the module for so many threads; the one for a single thread where several cannot be had.
+ * @param {number} threads
+ * @returns {Promise<Started>}
+ */
+export async function loadModule(threads) {
+  /** @type {Notice[]} */
+  const notices = [];
+  if (threads > 1) {
+    try {
+      return { wasm: await withThreads(threads), threads, notices };
+    } catch (thrown) {
+      const why = /** @type {{ message?: string }} */ (thrown)?.message ?? String(thrown);
+      notices.push({ code: "threads-missing", message: `one processor computes: ${why}`, remedy: "pictures take longer; a reload tries again" });
+    }
+  }
+  try {
+    await plain.default();
+  } catch (thrown) {
+    throw thrown instanceof TypeError
+      ? failure("io", "network", `the engine cannot be fetched: ${thrown.message}`, "check the connection, then try again")
+      : thrown;
+  }
+  running.push(plain);
+  return { wasm: plain, threads: 1, notices };
+}
+
+/** @param {number} threads @returns {Promise<Wasm>} */
+async function withThreads(threads) {
+  const name = self.name;
+  // What a thread that traps calls the page with: where it is forbidden, none may be started.
+  new BroadcastChannel(name).close();
+  const memory = sharedMemory();
+  const url = new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url);
+  const module = await WebAssembly.compileStreaming(fetch(url));
+  const init = { module_or_path: module, memory };
+  await threaded.default(init);
+  try {
+    await Promise.all(Array.from({ length: threads }, () => startThread(name, init)));
+  } catch (thrown) {
+    pool.splice(0).forEach((worker) => worker.terminate());
+    throw thrown;
+  }
+  running.push(threaded);
+  threaded.start_threads(threads);
+  return threaded;
+}
+
+function sharedMemory() {
+  for (const maximum of MOST_PAGES) {
+    try {
+      return new WebAssembly.Memory({ initial: FIRST_PAGES, maximum, shared: true });
+    } catch {
+      // This browser promises less.
+    }
+  }
+  throw new Error("this browser has no memory for threads to share");
+}
+
+/**
+ * Starts a worker, which is ready to be a thread when this resolves.
+ * @param {string} name
+ * @param {unknown} init
+ */
+function startThread(name, init) {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name });
+    pool.push(worker);
+    const refuse = (/** @type {string} */ why) => reject(new Error(`a thread cannot start: ${why}`));
+    const timer = setTimeout(() => refuse("it does not answer"), PATIENCE);
+    worker.addEventListener("message", ({ data }) => (clearTimeout(timer), data === null ? resolve(null) : refuse(data)), { once: true });
+    worker.addEventListener("error", (event) => refuse(event.message || "its script cannot be loaded"), { once: true });
+    worker.postMessage(init);
+  });
+}
