@@ -34,8 +34,12 @@ async function openReady() {
 
 /** @param {import("playwright-core").Page} page */
 async function make(page) {
+  // A picture may be made in less time than a look at the page takes.
+  const made = page.evaluate(
+    () => new Promise((resolve) => document.querySelector("face-studio")?.addEventListener("facestudio-result", () => resolve(null), { once: true })),
+  );
   await page.locator("#generate").click();
-  await page.locator("#cancel").waitFor();
+  await made;
   await page.locator("#finished").waitFor({ timeout: 300_000 });
 }
 
@@ -115,9 +119,9 @@ describe("the interface with a model", () => {
     await page.locator("#strength").fill("0.5");
     await page.locator("#hold").check();
     await make(page);
-    await page.locator("#steps").fill("50");
+    await page.locator("#steps").fill("500");
     await page.locator("#generate").click();
-    await page.locator("#doing", { hasText: /step ([2-9]|\d\d) of/ }).waitFor({ timeout: 120_000 });
+    await page.locator("#doing", { hasText: /step ([2-9]|\d\d+) of/ }).waitFor({ timeout: 120_000 });
     await page.locator("#cancel").click();
     await page.locator("#generate:enabled").waitFor({ timeout: 20_000 });
     assert.equal(await page.locator("#error").isVisible(), false);
