@@ -48,8 +48,9 @@ test("a strict TypeScript consumer compiles against the package", () => {
   }
 });
 
-test("the package's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 2.2 MB for the CPU alone", () => {
-  const scripts = files(`${ROOT}pkg`, ".js");
+test("a page's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 2.2 MB for the CPU alone", () => {
+  // It loads one of the two modules; the other one's JavaScript is smaller.
+  const scripts = files(`${ROOT}pkg`, ".js").filter((path) => !path.includes("wasm-threads"));
   assert.ok(scripts.length > 15);
   const js = gzipped(scripts);
   const [wasm, threads] = ["wasm", "wasm-threads"].map((folder) => gzipped(files(`${ROOT}pkg/${folder}`, ".wasm")));

@@ -3,8 +3,6 @@
  * that is isolated from other origins can share memory for.
  */
 
-import * as threaded from "../wasm-threads/facestudio.js";
-import * as plain from "../wasm/facestudio.js";
 import { failure } from "./protocol.js";
 
 /** @import { Notice } from "./protocol.js" */
@@ -47,14 +45,15 @@ export async function loadModule(threads) {
     }
   }
   try {
-    await plain.default();
+    const wasm = await import("../wasm/facestudio.js");
+    await wasm.default();
+    running.push(wasm);
+    return { wasm, threads: 1, notices };
   } catch (thrown) {
     throw thrown instanceof TypeError
       ? failure("io", "network", `the engine cannot be fetched: ${thrown.message}`, "check the connection, then try again")
       : thrown;
   }
-  running.push(plain);
-  return { wasm: plain, threads: 1, notices };
 }
 
 /** @param {number} threads @returns {Promise<Wasm>} */
@@ -63,6 +62,7 @@ async function withThreads(threads) {
   // What a thread that traps calls the page with: where it is forbidden, none may be started.
   new BroadcastChannel(name).close();
   const memory = sharedMemory();
+  const threaded = await import("../wasm-threads/facestudio.js");
   const url = new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url);
   const module = await WebAssembly.compileStreaming(fetch(url));
   const init = { module_or_path: module, memory };

@@ -47,8 +47,8 @@ async function start(threads) {
   const started = modules.get(threads) ?? loadModule(threads);
   modules.set(threads, started);
   const { wasm } = await started.catch((thrown) => {
-    // The next try may reach the server.
-    modules.delete(threads);
+    // The next worker may reach the server; this one may have to remember that it did not.
+    end(toFailure(thrown));
     throw thrown;
   });
   const differs = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
