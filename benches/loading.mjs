@@ -1,6 +1,6 @@
 /**
  * What opening a model and making a portrait cost in the browser, in time and memory:
- * `node benches/loading.mjs MODELS [webgpu] [STEPS] [MODEL] [SIDE] [PORTRAITS]`.
+ * `node benches/loading.mjs MODELS [webgpu] [STEPS] [MODEL] [SIDE] [PORTRAITS]`; with THREADS=1 the CPU backend has one thread.
  *
  * MODELS is a folder that holds the model folder MODEL (`mini` if absent); `cargo run --example tiny-model -- MODELS/mini 896`
  * makes one of more than 500 MB, `full_size.py` one of full size. Times are of this machine, with a local server. Memory is the
@@ -20,6 +20,8 @@ import { EXECUTABLE, FLAGS, startServer } from "../tests/browser/harness.mjs";
 
 const [models = "models", backend = "cpu", steps = "25", model = "mini", side = "", portraits = "3"] = process.argv.slice(2);
 const server = await startServer(["--models", models]);
+const isolation = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+const headers = process.env.THREADS === "1" ? {} : isolation;
 // A profile on the disk: a private window would hold the stored files in memory.
 const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
 const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS, headless: true });
@@ -39,7 +41,7 @@ async function peak(kind) {
 async function visit(name) {
   const page = await context.newPage();
   await page.route("**/blank.html", (route) =>
-    route.fulfill({ contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
+    route.fulfill({ headers, contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
   );
   await page.goto(`${server.url}blank.html`);
   const times = await page.evaluate(async ({ backend, steps, model, side, count }) => {

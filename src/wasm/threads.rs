@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 static WAITING: Mutex<Vec<ThreadBuilder>> = Mutex::new(Vec::new());
 static ADDED: Condvar = Condvar::new();
 
-/// Makes the pool of `count` threads. Returns when each of as many workers has come to [`run_thread`].
+/// Makes the pool of `count` threads, of which the calling one is the first: it takes part instead of waiting to be woken, which
+/// small networks would spend as much time on as on their work. Returns when each of `count − 1` workers has come to
+/// [`run_thread`].
 #[wasm_bindgen]
 pub fn start_threads(count: usize) -> Result<()> {
-    let pool = ThreadPoolBuilder::new().num_threads(count).spawn_handler(|thread| {
+    let pool = ThreadPoolBuilder::new().num_threads(count).use_current_thread().spawn_handler(|thread| {
         WAITING.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         ADDED.notify_one();
         Ok(())

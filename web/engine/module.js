@@ -68,7 +68,8 @@ async function withThreads(threads) {
   const init = { module_or_path: module, memory };
   await threaded.default(init);
   try {
-    await Promise.all(Array.from({ length: threads }, () => startThread(name, init)));
+    // This worker is the first.
+    await Promise.all(Array.from({ length: threads - 1 }, () => startThread(name, init)));
   } catch (thrown) {
     pool.splice(0).forEach((worker) => worker.terminate());
     throw thrown;
