@@ -3,9 +3,10 @@
 //! A picture is reconstructed from itself with its faces hidden (style) and from its largest face (identity), each
 //! dropped independently for classifier-free guidance. Only the image branch is trained, so no captions are needed.
 //!
-//! Four things are ours. A picture whose identity is dropped, and a few others, keep their heads in the style. In a part of the steps pictures of several people are reconstructed from all of their identities,
-//! each in its region, so that what the paper only infers with (section 3.4) is trained for as well. Noise levels are drawn
-//! where the picture is decided (Esser et al. 2024), not evenly over the timesteps. And errors in faces count more.
+//! Four things are ours. A picture whose identity is dropped, and a few others, keep their heads in the style. In a part of
+//! the steps pictures of several people are reconstructed from all of their identities, each in its region, so that what the
+//! paper only infers with (section 3.4) is trained for as well. Noise levels are drawn where the picture is decided (Esser et
+//! al. 2024), not evenly over the timesteps. And errors in faces count more.
 //!
 //! The paper's loss is `‖ε − ε_θ(z_t, t, e_g)‖²`. `mini` predicts the velocity instead (Salimans and Ho 2022, section
 //! 4): in terms of ε, an error in the clean latents counts ᾱ_t times as much, which is next to nothing at the noise
