@@ -54,6 +54,8 @@ struct Sizes {
     batch: usize,
     heads: usize,
     queries: usize,
+    /// What is attended to apart from each other, and the keys of each.
+    contexts: usize,
     keys: usize,
     dim: usize,
 }
@@ -164,7 +166,34 @@ pub(crate) fn attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -
     if !fits || query.dims().contains(&0) || keys == 0 {
         return None;
     }
-    first!(attention(query, key, value, Sizes { batch, heads, queries, keys, dim }))
+    first!(attention(query, key, value, None, Sizes { batch, heads, queries, contexts: 1, keys, dim }))
+}
+
+/// As [`attention`], to several contexts apart: `key` and `value`: `[batch, heads, contexts · keys, dim]`. What the contexts
+/// give is summed by their `weights` at each query, `[1 or batch, contexts, queries]`; where a weight is 0 its context is
+/// not looked at.
+pub(crate) fn attention_by_regions(
+    query: &Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    weights: &Tensor<3>,
+) -> Option<Tensor<4>> {
+    let [batch, heads, queries, dim] = query.dims();
+    let [sets, contexts, positions] = weights.dims();
+    let all_keys = key.dims()[2];
+    let fits = [key.dims(), value.dims()] == [[batch, heads, all_keys, dim]; 2]
+        && positions == queries
+        && (sets == 1 || sets == batch);
+    if !fits
+        || query.dims().contains(&0)
+        || contexts == 0
+        || all_keys == 0
+        || !all_keys.is_multiple_of(contexts)
+    {
+        return None;
+    }
+    let sizes = Sizes { batch, heads, queries, contexts, keys: all_keys / contexts, dim };
+    first!(attention(query, key, value, Some(weights), sizes))
 }
 
 /// Group normalisation of `x`: `[n, c, h, w]`, followed by SiLU if `silu`.

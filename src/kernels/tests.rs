@@ -171,6 +171,49 @@ fn attention_bears_large_scores() {
     }
 }
 
+#[test]
+fn attention_by_regions_is_the_weighted_sum_of_each_contexts() {
+    // More queries than a tile, so that there are tiles in which a context does not act.
+    for (batch, heads, dim, queries) in [(1, 1, 4, 1), (2, 3, 32, 40), (1, 2, 40, 130), (2, 1, 160, 65)] {
+        for (contexts, keys) in [(1, 1), (2, 4), (3, 5), (5, 33)] {
+            let q = random([batch, heads, queries, dim]);
+            let [k, v] = [(); 2].map(|()| random([batch, heads, contexts * keys, dim]));
+            for sets in [1, batch] {
+                // Each context has a share that ends somewhere; those of even numbers overlap the next.
+                let weight = |set: usize, context: usize, query: usize| {
+                    let place = (query + set) * contexts / (queries + batch);
+                    let next = context % 2 == 0 && place == context + 1;
+                    if place == context {
+                        0.7
+                    } else if next {
+                        0.3
+                    } else {
+                        0.0
+                    }
+                };
+                let weights: Vec<f32> = (0..sets * contexts * queries)
+                    .map(|i| weight(i / (contexts * queries), i / queries % contexts, i % queries))
+                    .collect();
+                let weights = Tensor::<3>::from_data(
+                    TensorData::new(weights, [sets, contexts, queries]),
+                    &Device::flex(),
+                );
+                let apart = |i: usize| {
+                    let [k, v] = [&k, &v].map(|x| x.clone().narrow(2, i * keys, keys));
+                    let weight = weights.clone().narrow(1, i, 1).reshape([sets, 1, queries, 1]);
+                    module::attention(q.clone(), k, v, None, None, Default::default()) * weight
+                };
+                let stock = (0..contexts).map(apart).reduce(|sum, x| sum + x).unwrap();
+                for device in devices() {
+                    let [q, k, v] = [&q, &k, &v].map(|x| on(&device, x));
+                    let ours = attention_by_regions(&q, &k, &v, &on(&device, &weights)).unwrap();
+                    assert_close(ours, stock.clone(), score_depth(&q, &k, &v));
+                }
+            }
+        }
+    }
+}
+
 /// Group normalisation in f64, and every element's group's deviation: in f32 burn's own mean of 20,000 numbers around 30
 /// is off by 3·10⁻⁵, more than ours may be.
 fn exact_group_norm(

@@ -39,6 +39,30 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
     Tensor::cat((0..queries).step_by(rows).map(chunk).collect(), 2)
 }
 
+/// Attention to several contexts apart, `Σᵢ wᵢ · softmax(Q Kᵢᵀ / √dim) Vᵢ` (arXiv 2312.02663, section 3.4).
+///
+/// `query`: `[batch, heads, queries, dim]`; `key` and `value`: `[batch, heads, contexts · keys, dim]`, one context after the
+/// other; `weights`: `[1 or batch, contexts, queries]` → as `query`. Where a weight is 0 its context alters nothing.
+pub fn attention_by_regions(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    weights: Tensor<3>,
+) -> Tensor<4> {
+    if let Some(out) = kernels::attention_by_regions(&query, &key, &value, &weights) {
+        return out;
+    }
+    let contexts = weights.dims()[1];
+    let keys = key.dims()[2] / contexts;
+    let attend = |i| {
+        let [key, value] = [&key, &value].map(|x| x.clone().narrow(2, i * keys, keys));
+        let weight = weights.clone().narrow(1, i, 1).swap_dims(1, 2).unsqueeze_dim::<4>(1);
+        attention(query.clone(), key, value, None) * weight
+    };
+    let first = attend(0);
+    (1..contexts).fold(first, |sum, i| sum + attend(i))
+}
+
 /// The most scores that one product may make, 64 MiB of f32: burn's attention may hold all of them, and a WebGPU device
 /// need not bind more than 128 MiB at once (`maxStorageBufferBindingSize`).
 const MOST_SCORES: usize = 1 << 24;

@@ -10,7 +10,7 @@ mod conv;
 mod linear;
 mod norm;
 
-pub use attention::{attention, merge_heads, split_heads};
+pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};

@@ -1,13 +1,14 @@
 //! Attention, its paper form for several identities, `F̂ = Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` (section 3.4), and what adapters
 //! add to it, `Σ scale · Σᵢ wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)` (IP-Adapter, arXiv 2308.06721, equation 5).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::condition::{AdapterStream, Condition, LayerScale};
-use crate::nn::{Linear, LinearConfig, attention, merge_heads, split_heads};
+use crate::nn::{Linear, LinearConfig, attention, attention_by_regions, merge_heads, split_heads};
 
 /// A [`Condition`] as one resolution level sees it: the identities that act there, with their weights at every
 /// position. Shared by all of the level's layers.
@@ -26,12 +27,13 @@ struct AdapterParts {
     parts: Vec<Part>,
 }
 
+/// Identities of equally many tokens.
 #[derive(Debug, Clone)]
 struct Part {
-    /// `[batch, tokens, channels]`.
+    /// `[batch, identities · tokens, channels]`.
     tokens: Tensor<3>,
-    /// `[1 or batch, height · width, 1]`; `None` where the identity acts everywhere, alone.
-    weight: Option<Tensor<3>>,
+    /// `[1 or batch, identities, height · width]`; `None` where one acts everywhere, alone.
+    weights: Option<Tensor<3>>,
 }
 
 impl LevelCondition {
@@ -42,7 +44,7 @@ impl LevelCondition {
     pub fn new<const D: usize>(condition: &Condition, size: [usize; 2], like: &Tensor<D>) -> Self {
         let adapters =
             condition.adapters.iter().map(|stream| AdapterParts::new(stream, size, like)).collect();
-        let alone = |tokens: &Tensor<3>| Part::new(tokens, None, like);
+        let alone = |tokens: &Tensor<3>| Part::alone(tokens, like);
         let regions = match &condition.regions {
             Some(regions) if condition.identities.len() > 1 => regions,
             _ => return Self { parts: condition.identities.iter().take(1).map(alone).collect(), adapters },
@@ -51,7 +53,7 @@ impl LevelCondition {
         if let Some(i) = weights.iter().position(|weight| weight.iter().all(|w| *w == 1.0)) {
             return Self { parts: vec![alone(&condition.identities[i])], adapters };
         }
-        Self { parts: Part::acting(&condition.identities, weights, size[0] * size[1], like), adapters }
+        Self { parts: Part::acting(&condition.identities, &weights, size[0] * size[1], like), adapters }
     }
 }
 
@@ -59,9 +61,9 @@ impl AdapterParts {
     fn new<const D: usize>(stream: &AdapterStream, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
         let parts = match &stream.places {
             Some(places) => {
-                Part::acting(&stream.identities, places.resized(height, width), height * width, like)
+                Part::acting(&stream.identities, &places.resized(height, width), height * width, like)
             }
-            None => stream.identities.iter().take(1).map(|tokens| Part::new(tokens, None, like)).collect(),
+            None => stream.identities.iter().take(1).map(|tokens| Part::alone(tokens, like)).collect(),
         };
         let AdapterStream { adapter, scale, interval, .. } = stream.clone();
         Self { adapter, scale, interval, parts }
@@ -69,25 +71,39 @@ impl AdapterParts {
 }
 
 impl Part {
-    /// Of `tokens` with a weight at each of so many positions; precision and device are `like`'s.
-    fn new<const D: usize>(tokens: &Tensor<3>, weight: Option<(Vec<f32>, usize)>, like: &Tensor<D>) -> Self {
-        let (dtype, device) = (like.dtype(), like.device());
-        let weight = weight.map(|(weight, positions)| {
-            let shape = [weight.len() / positions, positions, 1];
-            Tensor::<3>::from_data(TensorData::new(weight, shape), &device).cast(dtype)
-        });
-        Self { tokens: tokens.clone().cast(dtype), weight }
+    /// One identity everywhere; precision and device are `like`'s.
+    fn alone<const D: usize>(tokens: &Tensor<3>, like: &Tensor<D>) -> Self {
+        Self { tokens: tokens.clone().cast(like.dtype()), weights: None }
     }
 
-    /// The identities whose weight is not zero everywhere.
+    /// The identities whose weight is not zero everywhere, with their `weights` (`[samples · positions]` of each).
     fn acting<const D: usize>(
         identities: &[Tensor<3>],
-        weights: Vec<Vec<f32>>,
+        weights: &[Vec<f32>],
         positions: usize,
         like: &Tensor<D>,
     ) -> Vec<Self> {
-        let acting = identities.iter().zip(weights).filter(|(_, w)| w.iter().any(|w| *w != 0.0));
-        acting.map(|(tokens, weight)| Self::new(tokens, Some((weight, positions)), like)).collect()
+        let mut parts = BTreeMap::<usize, Vec<_>>::new();
+        for (tokens, weights) in identities.iter().zip(weights) {
+            if weights.iter().any(|w| *w != 0.0) {
+                parts.entry(tokens.dims()[1]).or_default().push((tokens, weights.as_slice()));
+            }
+        }
+        parts.into_values().map(|identities| Self::joined(&identities, positions, like)).collect()
+    }
+
+    fn joined<const D: usize>(
+        identities: &[(&Tensor<3>, &[f32])],
+        positions: usize,
+        like: &Tensor<D>,
+    ) -> Self {
+        let (dtype, device) = (like.dtype(), like.device());
+        let weights = identities.iter().map(|(_, weights)| {
+            let shape = [weights.len() / positions, 1, positions];
+            Tensor::<3>::from_data(TensorData::new(weights.to_vec(), shape), &device).cast(dtype)
+        });
+        let tokens = identities.iter().map(|(tokens, _)| (*tokens).clone().cast(dtype));
+        Self { weights: Some(Tensor::cat(weights.collect(), 1)), tokens: Tensor::cat(tokens.collect(), 1) }
     }
 }
 
@@ -110,19 +126,18 @@ impl CrossContext {
 
 #[derive(Debug, Clone)]
 struct AdapterContext {
-    scale: f32,
     interval: Range<f32>,
     identities: Vec<Weighted>,
 }
 
-/// One identity's keys and values, and where it acts, as in [`Part`].
+/// Identities' keys and values, and where they act, as in [`Part`].
 #[derive(Debug, Clone)]
 struct Weighted {
     key_value: KeyValue,
-    weight: Option<Tensor<3>>,
+    weights: Option<Tensor<3>>,
 }
 
-/// Keys and values of one context, `[batch, heads, tokens, dim]`.
+/// Keys and values, `[batch, heads, tokens, dim]`.
 #[derive(Debug, Clone)]
 struct KeyValue {
     key: Tensor<4>,
@@ -190,7 +205,7 @@ impl Attention {
     /// Self-attention of `x` added to `residual`, both `[batch, positions, channels]`.
     pub fn self_attention(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let key_value = self.key_value(x.clone(), &self.to_k, &self.to_v);
-        let attended = self.attend(self.query(x), &key_value);
+        let attended = self.attend(self.query(x), &key_value, None);
         self.to_out[0].forward_added(attended, residual)
     }
 
@@ -202,17 +217,20 @@ impl Attention {
         let stream = |parts: &[Part], to_k: &Linear, to_v: &Linear| {
             let weighted = |part: &Part| Weighted {
                 key_value: self.key_value(part.tokens.clone(), to_k, to_v),
-                weight: part.weight.clone(),
+                weights: part.weights.clone(),
             };
             parts.iter().map(weighted).collect()
         };
         let adapters = condition.adapters.iter().filter_map(|parts| {
             let adapter = &self.adapters[parts.adapter];
             let scale = parts.scale.at(adapter.layer);
-            (scale != 0.0).then(|| AdapterContext {
-                scale,
-                interval: parts.interval.clone(),
-                identities: stream(&parts.parts, &adapter.to_k_ip, &adapter.to_v_ip),
+            (scale != 0.0).then(|| {
+                let mut identities: Vec<Weighted> = stream(&parts.parts, &adapter.to_k_ip, &adapter.to_v_ip);
+                // What is attended to is linear in the values: they are scaled once, and not each step's output.
+                for Weighted { key_value, .. } in &mut identities {
+                    key_value.value = key_value.value.clone() * scale;
+                }
+                AdapterContext { interval: parts.interval.clone(), identities }
             })
         });
         CrossContext {
@@ -228,20 +246,14 @@ impl Attention {
     /// for → the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
     pub fn cross_attention(&self, x: Tensor<3>, context: &CrossContext, residual: Tensor<3>) -> Tensor<3> {
         let query = self.query(x.clone());
-        let attend = |identity: &Weighted| {
-            let attended = self.attend(query.clone(), &identity.key_value);
-            match &identity.weight {
-                Some(weight) => attended * weight.clone(),
-                None => attended,
-            }
-        };
-        let own = context.identities.iter().map(attend);
-        let mut sum = own.reduce(|sum, attended| sum + attended).unwrap_or_else(|| x.zeros_like());
-        for adapter in &context.adapters {
-            for identity in &adapter.identities {
-                sum = sum + attend(identity) * adapter.scale;
-            }
-        }
+        let adapters = context.adapters.iter().flat_map(|adapter| &adapter.identities);
+        let sum = context
+            .identities
+            .iter()
+            .chain(adapters)
+            .map(|identities| self.attend(query.clone(), &identities.key_value, identities.weights.clone()))
+            .reduce(|sum, attended| sum + attended)
+            .unwrap_or_else(|| x.zeros_like());
         self.to_out[0].forward_added(sum, residual)
     }
 
@@ -258,14 +270,20 @@ impl Attention {
         split_heads(self.to_q.forward(x), self.heads)
     }
 
-    /// `Attention(Q, K, V)`, `[batch, heads, positions, dim]` → `[batch, positions, channels]`.
-    fn attend(&self, query: Tensor<4>, context: &KeyValue) -> Tensor<3> {
+    /// `Attention(Q, K, V)`, or `Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` with weights, `[batch, heads, positions, dim]` → `[batch,
+    /// positions, channels]`.
+    fn attend(&self, query: Tensor<4>, context: &KeyValue, weights: Option<Tensor<3>>) -> Tensor<3> {
         let KeyValue { key, value } = context.clone();
-        if !self.upcast {
-            return merge_heads(attention(query, key, value, None));
-        }
         let dtype = query.dtype();
-        let [query, key, value] = [query, key, value].map(|x| x.cast(DType::F32));
-        merge_heads(attention(query, key, value, None).cast(dtype))
+        let cast = |x: Tensor<4>| if self.upcast { x.cast(DType::F32) } else { x };
+        let [query, key, value] = [query, key, value].map(cast);
+        let attended = match weights {
+            Some(weights) => {
+                let weights = weights.cast(query.dtype());
+                attention_by_regions(query, key, value, weights)
+            }
+            None => attention(query, key, value, None),
+        };
+        merge_heads(attended.cast(dtype))
     }
 }

@@ -4,15 +4,25 @@ use super::product::{Left, product};
 use super::simd::{Simd, Task, dispatch, panel};
 use super::{Heads, Shared, Sizes, for_each, written};
 
-/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`.
-pub(super) fn attention(query: Heads, key: Heads, value: Heads, sizes: Sizes) -> Vec<f32> {
-    let Sizes { batch, heads, queries, keys, dim } = sizes;
+/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`; of each context apart, summed by `weights`, `[1 or batch,
+/// contexts, queries]`, if there are any.
+pub(super) fn attention(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    weights: Option<&[f32]>,
+    sizes: Sizes,
+) -> Vec<f32> {
+    let Sizes { batch, heads, queries, contexts, keys, dim } = sizes;
+    // From one image's weights to the next; a set for all of them is read again.
+    let set =
+        weights.map_or(0, |weights| if weights.len() == contexts * queries { 0 } else { contexts * queries });
     let count = batch * queries * heads * dim;
     let mut out = Vec::with_capacity(count);
     let shared = Shared(out.as_mut_ptr());
     let lanes = panel();
     let panels = queries.div_ceil(lanes);
-    for_each(batch * heads * panels, 4 * keys * dim * lanes, |i| {
+    for_each(batch * heads * panels, 4 * contexts * keys * dim * lanes, |i| {
         let (image, head, first) = (i / (heads * panels), i / panels % heads, i % panels * lanes);
         let task = Queries {
             query: query.from(image, head, first),
@@ -20,8 +30,8 @@ pub(super) fn attention(query: Heads, key: Heads, value: Heads, sizes: Sizes) ->
             value: value.from(image, head, 0),
             rows: [query.token, key.token, value.token],
             count: lanes.min(queries - first),
-            keys,
-            dim,
+            weights: weights.map(|weights| &weights[image * set + first..]),
+            sizes,
             // SAFETY: `out` holds `heads · dim` floats for each of `batch · queries`.
             out: unsafe { shared.get().add(((image * queries + first) * heads + head) * dim) },
             out_row: heads * dim,
@@ -41,8 +51,9 @@ struct Queries<'a> {
     /// From one query, key and value to the next.
     rows: [usize; 3],
     count: usize,
-    keys: usize,
-    dim: usize,
+    /// The first context's at the first query.
+    weights: Option<&'a [f32]>,
+    sizes: Sizes,
     out: *mut f32,
     out_row: usize,
 }
@@ -51,7 +62,8 @@ impl Task for Queries<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self) {
         let lanes = 2 * S::LANES;
-        let Self { rows: [by_query, by_key, by_value], count, keys, dim, .. } = *self;
+        let Self { rows: [by_query, by_key, by_value], count, weights, .. } = *self;
+        let Sizes { queries: context_row, contexts, keys, dim, .. } = self.sizes;
         let scale = 1.0 / (dim as f32).sqrt();
         let mut queries = vec![0.0_f32; dim * lanes];
         for lane in 0..lanes {
@@ -63,18 +75,38 @@ impl Task for Queries<'_> {
         }
         let mut scores = vec![0.0_f32; keys * lanes];
         let mut out = vec![0.0_f32; dim * lanes];
-        let keyed = Left { from: self.key.as_ptr(), row: by_key, step: 1 };
-        let valued = Left { from: self.value.as_ptr(), row: 1, step: by_value };
         let null = std::ptr::null();
-        // SAFETY: keys and values are `keys` rows of `dim`; buffers are as long as their products.
+        // SAFETY: lanes write their own queries' `dim` floats of `out`.
         unsafe {
-            product::<S>(keyed, [keys, dim], queries.as_ptr(), null, scores.as_mut_ptr(), lanes);
-            let sums = softmax::<S>(&mut scores);
-            product::<S>(valued, [dim, keys], scores.as_ptr(), null, out.as_mut_ptr(), lanes);
             for lane in 0..count {
-                let to = self.out.add(lane * self.out_row);
-                for k in 0..dim {
-                    *to.add(k) = out[k * lanes + lane] / sums[lane];
+                self.out.add(lane * self.out_row).write_bytes(0, dim);
+            }
+        }
+        for context in 0..contexts {
+            let mut shares = [1.0_f32; 32];
+            if let Some(weights) = weights {
+                shares[..count].copy_from_slice(&weights[context * context_row..][..count]);
+                if shares[..count].iter().all(|share| *share == 0.0) {
+                    continue;
+                }
+            }
+            let (key, value) =
+                (&self.key[context * keys * by_key..], &self.value[context * keys * by_value..]);
+            let keyed = Left { from: key.as_ptr(), row: by_key, step: 1 };
+            let valued = Left { from: value.as_ptr(), row: 1, step: by_value };
+            // SAFETY: keys and values are `keys` rows of `dim`; buffers are as long as their products.
+            unsafe {
+                product::<S>(keyed, [keys, dim], queries.as_ptr(), null, scores.as_mut_ptr(), lanes);
+                let sums = softmax::<S>(&mut scores);
+                product::<S>(valued, [dim, keys], scores.as_ptr(), null, out.as_mut_ptr(), lanes);
+                for lane in 0..count {
+                    if shares[lane] == 0.0 {
+                        continue;
+                    }
+                    let to = self.out.add(lane * self.out_row);
+                    for k in 0..dim {
+                        *to.add(k) += out[k * lanes + lane] / sums[lane] * shares[lane];
+                    }
                 }
             }
         }

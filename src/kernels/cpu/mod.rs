@@ -62,11 +62,13 @@ pub(super) fn attention(
     query: &Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
+    weights: Option<&Tensor<3>>,
     sizes: Sizes,
 ) -> Option<Tensor<4>> {
     let Sizes { batch, heads, queries, dim, .. } = sizes;
-    let (query, key, value) = (strided(query)?, strided(key)?, strided(value)?);
-    let out = attention::attention(Heads::of(&query)?, Heads::of(&key)?, Heads::of(&value)?, sizes);
+    let (query, key, value, weights) = (strided(query)?, strided(key)?, strided(value)?, optional(weights)?);
+    let [query_heads, key_heads, value_heads] = [Heads::of(&query)?, Heads::of(&key)?, Heads::of(&value)?];
+    let out = attention::attention(query_heads, key_heads, value_heads, slice(&weights)?, sizes);
     let out = FlexTensor::from_data(TensorData::new(out, [batch, queries, heads, dim]));
     Some(Tensor::from_primitive::<Flex>(out.permute(&[0, 2, 1, 3])))
 }
@@ -118,7 +120,7 @@ pub(super) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
 }
 
 /// `None` only if there is a tensor that is not flex's.
-fn optional(x: Option<&Tensor<1>>) -> Option<Option<FlexTensor>> {
+fn optional<const D: usize>(x: Option<&Tensor<D>>) -> Option<Option<FlexTensor>> {
     x.map_or(Some(None), |x| flex(x).map(Some))
 }
 

@@ -14,6 +14,8 @@ const LARGEST_HEAD: usize = 160;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Attention {
     dim: usize,
+    /// Whether contexts are summed by weights.
+    regions: bool,
 }
 
 impl Attention {
@@ -35,6 +37,7 @@ impl Kernel for Attention {
     const SIZES: &'static [&'static str] = &[
         "heads",
         "queries",
+        "contexts",
         "keys",
         "query_image",
         "query_head",
@@ -45,6 +48,7 @@ impl Kernel for Attention {
         "value_image",
         "value_head",
         "value_token",
+        "weight_image",
     ];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
@@ -66,10 +70,20 @@ impl Kernel for Attention {
             format!(
                 "  if first_query + row + {i}u < sizes.queries && column + {j}u * ACROSS < DIM_FOURS {{
     let token = image * sizes.queries + first_query + row + {i}u;
-    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = sum_{n} / total[row + {i}u];
+    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = out_{n};
   }}"
             )
         });
+        // A single context needs no sum of contexts beside its own.
+        let (acts, gather) = if self.regions {
+            let gather = |n| {
+                let i = n / fours;
+                format!("    out_{n} += sum_{n} / total[row + {i}u] * share[row + {i}u];")
+            };
+            (include_str!("regions.wgsl"), unroll(rows * fours, gather))
+        } else {
+            ("", unroll(rows * fours, |n| format!("    out_{n} = sum_{n} / total[row + {}u];", n / fours)))
+        };
         vec![
             ("tile", number(TILE)),
             ("threads", number(THREADS)),
@@ -78,7 +92,10 @@ impl Kernel for Attention {
             ("fours", number(fours)),
             ("across", number(Self::across(rows))),
             ("scale", format!("{:?}", 1.0 / (self.dim as f32).sqrt())),
-            ("zeros", unroll(rows * fours, |n| format!("  var sum_{n} = vec4<f32>();"))),
+            ("outs", unroll(rows * fours, |n| format!("  var out_{n} = vec4<f32>();"))),
+            ("acts", acts.to_owned()),
+            ("zeros", unroll(rows * fours, |n| format!("    var sum_{n} = vec4<f32>();"))),
+            ("gather", gather),
             ("shrink", unroll(rows * fours, |n| format!("    sum_{n} *= shrink[row + {}u];", n / fours))),
             ("multiply", values + &weights + &sums),
             ("finish", finish),
@@ -86,30 +103,32 @@ impl Kernel for Attention {
     }
 }
 
-/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`; `strides`: how far images, heads and tokens of query, key and
+/// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`; of each context apart, summed by `weights`, if there are any,
+/// and whether each image has its own; `strides`: how far images, heads and tokens of query, key and
 /// value are apart. `None` where a head is too large, tokens do not begin at fours,
 /// or there are more heads or tiles than one dispatch may have.
 pub(super) fn attention(
     query: &Held,
     key: &Held,
     value: &Held,
+    weights: Option<(&Held, bool)>,
     sizes: Sizes,
     strides: [[usize; 3]; 3],
 ) -> Option<Held> {
-    let Sizes { batch, heads, queries, keys, dim } = sizes;
+    let Sizes { batch, heads, queries, contexts, keys, dim } = sizes;
     let fours = dim.is_multiple_of(4) && strides.iter().flatten().all(|stride| stride.is_multiple_of(4));
     let groups = [queries.div_ceil(TILE), batch * heads, 1];
     if !fours || dim > LARGEST_HEAD || groups.iter().any(|groups| *groups > MOST_GROUPS) {
         return None;
     }
     let out = query.room([batch, queries, heads, dim]);
-    let bound = [("query", query), ("key", key), ("value", value), ("out", &out)].map(|(name, held)| Bound {
-        name,
-        held,
-        element: Element::Four,
-    });
-    let mut numbers = vec![heads, queries, keys];
+    let four = |(name, held)| Bound { name, held, element: Element::Four };
+    let mut bound: Vec<Bound> = [("query", query), ("key", key), ("value", value)].map(four).into();
+    bound.extend(weights.map(|(held, _)| Bound { name: "weights", held, element: Element::One }));
+    bound.push(four(("out", &out)));
+    let mut numbers = vec![heads, queries, contexts, keys];
     numbers.extend(strides.into_iter().flatten());
-    launch(Attention { dim }, &bound, &numbers, groups);
+    numbers.push(weights.map_or(0, |(_, by_image)| if by_image { contexts * queries } else { 0 }));
+    launch(Attention { dim, regions: weights.is_some() }, &bound, &numbers, groups);
     Some(out)
 }

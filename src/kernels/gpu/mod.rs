@@ -81,8 +81,13 @@ pub(super) fn attention(
     query: &Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
+    weights: Option<&Tensor<3>>,
     sizes: Sizes,
 ) -> Option<Tensor<4>> {
+    let weights = match weights {
+        Some(weights) => Some((Held::of(weights)?, weights.dims()[0] > 1)),
+        None => None,
+    };
     let held = [Held::strided(query)?, Held::strided(key)?, Held::strided(value)?];
     let mut strides = [[0; 3]; 3];
     for (to, held) in strides.iter_mut().zip(&held) {
@@ -90,7 +95,8 @@ pub(super) fn attention(
         *to = [image, head, token];
     }
     let [query, key, value] = held;
-    Some(attention::attention(&query, &key, &value, sizes, strides)?.tensor::<4>().swap_dims(1, 2))
+    let weights = weights.as_ref().map(|(weights, by_image)| (weights, *by_image));
+    Some(attention::attention(&query, &key, &value, weights, sizes, strides)?.tensor::<4>().swap_dims(1, 2))
 }
 
 pub(super) fn group_norm(
