@@ -14,10 +14,10 @@ use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
 use facestudio::weights::{Folder, write_file};
-use image::{GrayImage, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
+use crate::picture::{open, open_mask};
 use crate::{jobs, output};
 
 /// Flags of `facestudio generate`.
@@ -261,7 +261,7 @@ fn identity(text: &str) -> Result<Identity> {
         Some((photos, beta)) if beta.parse::<f32>().is_ok() => (photos, beta.parse()?),
         _ => (text, 1.0),
     };
-    let photos = photos.split('+').map(|path| open(Path::new(path))).collect::<Result<Vec<_>>>()?;
+    let photos = photos.split('+').map(|path| open(Path::new(path))).collect::<facestudio::Result<_>>()?;
     Ok(Identity { photos, beta })
 }
 
@@ -280,7 +280,8 @@ fn layout(args: &Job) -> Result<Layout> {
         let message = "--layout mixes boxes and masks";
         return Err(Error::input("layout-mixed", message, "give either boxes or masks for all people").into());
     }
-    Ok(Layout::Masks(args.layout.iter().map(|path| open_mask(Path::new(path))).collect::<Result<_>>()?))
+    let masks = args.layout.iter().map(|path| open_mask(Path::new(path)));
+    Ok(Layout::Masks(masks.collect::<facestudio::Result<_>>()?))
 }
 
 fn parse_box(text: &str) -> Option<RelativeBox> {
@@ -307,16 +308,6 @@ fn background(text: &str) -> Result<Background> {
         )
         .into()),
     }
-}
-
-fn open(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
-    Ok(codec::decode(&bytes).map_err(|e| e.context(path.display()))?)
-}
-
-fn open_mask(path: &Path) -> Result<GrayImage> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
-    Ok(codec::decode_mask(&bytes).map_err(|e| e.context(path.display()))?)
 }
 
 fn numbered(path: &Path, i: usize) -> PathBuf {

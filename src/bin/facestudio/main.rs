@@ -5,11 +5,13 @@ mod component;
 mod convert;
 mod denoise;
 mod eval;
+mod faces;
 mod generate;
 mod inputs;
 mod inspect;
 mod jobs;
 mod output;
+mod picture;
 mod presets;
 mod quantize;
 mod serve;
@@ -38,6 +40,8 @@ enum Command {
     Convert(convert::Args),
     /// Run the sampling loop on given latents, embeddings and noise.
     Denoise(denoise::Args),
+    /// Say which faces are found in photos, and how alike they are.
+    Faces(faces::Args),
     /// Make portraits of the people in photos.
     Generate(generate::Args),
     /// Measure how well a model keeps identities.
@@ -65,6 +69,7 @@ impl Command {
             Self::Convert(args) => convert::run(args),
             Self::Denoise(args) => denoise::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Faces(args) => faces::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Presets(args) => presets::run(args),

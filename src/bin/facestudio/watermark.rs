@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use facestudio::Result;
 use facestudio::eval::{SCORES, Scores, WatermarkOptions, WatermarkReport, watermark};
 use facestudio::image::codec;
 use facestudio::image::watermark::{FALSE_POSITIVE_RATE, detect, embed};
 use facestudio::weights::write_file;
-use facestudio::{Error, Result};
-use image::RgbImage;
 use indicatif::ProgressBar;
 
 use crate::output::print;
+use crate::picture::open;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -101,11 +101,6 @@ fn line(path: &Path, json: bool) -> Result<String> {
             "{name}: no watermark found (score {score:.1}; one unmarked picture in {odds} has 4 or more)\n"
         )
     })
-}
-
-fn open(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
-    codec::decode(&bytes).map_err(|e| e.context(path.display()))
 }
 
 /// The report in Markdown.

@@ -1,0 +1,100 @@
+//! `facestudio faces`: which faces a model finds in photos, and how alike they are to it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use facestudio::pipeline::FaceStudio;
+use facestudio::request::{Identity, Person};
+use facestudio::weights::Folder;
+use serde::Serialize;
+
+use crate::backend::Backend;
+use crate::output::print;
+use crate::picture::open;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The photos.
+    #[arg(required = true, value_name = "PHOTO")]
+    photos: Vec<PathBuf>,
+    /// Model folder.
+    #[arg(long, default_value = "models/mini")]
+    model: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    photos: Vec<Photo>,
+    /// How alike the largest face of the row's photo is to that of the column's photo which is most like it: the cosine of the
+    /// identity encoder's embeddings, −1 to 1. None where one of the two shows no face.
+    similarity: Vec<Vec<Option<f32>>>,
+}
+
+#[derive(Serialize)]
+struct Photo {
+    path: PathBuf,
+    /// Left, top, right and bottom edge of each face in pixels, the largest first.
+    faces: Vec<[f32; 4]>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let report = pollster::block_on(report(&args))?;
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
+    Ok(print(&text)?)
+}
+
+async fn report(args: &Args) -> Result<Report> {
+    let pictures = args.photos.iter().map(|path| open(path)).collect::<facestudio::Result<Vec<_>>>()?;
+    let studio = FaceStudio::load(&Folder(args.model.clone()), &args.backend.device()?)?;
+    let mut photos = Vec::new();
+    for (path, picture) in args.photos.iter().zip(&pictures) {
+        let mut found = studio.faces(picture).await?;
+        found.sort_by(|a, b| b.area().total_cmp(&a.area()));
+        photos.push(Photo { path: path.clone(), faces: found.iter().map(|face| face.face_box).collect() });
+    }
+    let mut similarity = Vec::new();
+    for (photo, picture) in photos.iter().zip(&pictures) {
+        let identity = Identity { photos: vec![picture.clone()], beta: 1.0 };
+        let person = Person { identities: vec![identity] };
+        let mut row = Vec::new();
+        for (other, picture) in photos.iter().zip(&pictures) {
+            let shown = !photo.faces.is_empty() && !other.faces.is_empty();
+            row.push(if shown { Some(studio.similarity(picture, &person).await?) } else { None });
+        }
+        similarity.push(row);
+    }
+    Ok(Report { photos, similarity })
+}
+
+fn table(report: &Report) -> String {
+    let mut text = String::new();
+    for (i, photo) in report.photos.iter().enumerate() {
+        let faces = match photo.faces.len() {
+            0 => "no face".to_owned(),
+            1 => "1 face".to_owned(),
+            n => format!("{n} faces"),
+        };
+        let _ = write!(text, "{:>3}  {}: {faces}", i + 1, photo.path.display());
+        for [left, top, right, bottom] in &photo.faces {
+            let _ = write!(text, ", {left:.0},{top:.0} to {right:.0},{bottom:.0}");
+        }
+        text += "\n";
+    }
+    if report.photos.len() > 1 {
+        text += "\nHow alike they are to the identity encoder, from −1 to 1:\n     ";
+        (1..=report.photos.len()).for_each(|i| text += &format!("{i:>6}"));
+        for (i, row) in report.similarity.iter().enumerate() {
+            let _ = write!(text, "\n{:>3}  ", i + 1);
+            row.iter().for_each(|cell| text += &cell.map_or("     –".to_owned(), |v| format!("{v:>6.2}")));
+        }
+        text += "\n";
+    }
+    text
+}
