@@ -1,5 +1,5 @@
 //! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32),
-//! and on WebGPU (f32, weights perhaps f16).
+//! and on WebGPU (f32, weights perhaps f16 or in blocks).
 //!
 //! Each function computes what burn's own operations do, and returns `None` where it does not apply — another backend,
 //! another type of number, a tensor that records gradients, a layout that a kernel does not read — so that the layer goes
@@ -69,6 +69,42 @@ pub(crate) fn takes_half(device: &Device, shape: &[usize]) -> bool {
         let _ = (device, shape);
         false
     }
+}
+
+/// Weights as they were stored: integers in blocks of 32, each with a scale (`q8_block32` and `q4_block32`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocks {
+    /// Of an integer: 8 or 4.
+    pub bits: usize,
+    /// Row by row: bytes, of which a row has as many as values, or pairs of 4 bits, in whole blocks.
+    pub integers: Vec<u8>,
+    /// Of each block, row by row.
+    pub scales: Vec<f32>,
+}
+
+/// A tensor of `shape`, `[out, ..]`, that keeps its blocks: [`conv2d`] of one group and [`linear`] read such weights beside
+/// inputs in f32, and [`dense`] undoes it; nothing else may. `None` where no kernel reads them.
+pub(crate) fn in_blocks<const D: usize>(
+    device: &Device,
+    shape: [usize; D],
+    blocks: &Blocks,
+) -> Option<Tensor<D>> {
+    #[cfg(feature = "gpu")]
+    return gpu::in_blocks(device, shape, blocks);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = (device, shape, blocks);
+        None
+    }
+}
+
+/// `x`, in f32 if it was [`in_blocks`].
+pub(crate) fn dense<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if let Some(out) = gpu::dense(&x) {
+        return out;
+    }
+    x
 }
 
 /// How a convolution looks at its input.

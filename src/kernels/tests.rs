@@ -433,6 +433,71 @@ fn weights_may_be_half() {
     }
 }
 
+/// Weights in blocks, beside the same weights in f32: rows end within a block, at its end, and after several.
+#[test]
+fn weights_may_be_in_blocks() {
+    let count = Cell::new(0_u32);
+    let next = |below: u32| {
+        count.set(count.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        (count.get() >> 8) % below
+    };
+    // What is stored, and what it says.
+    let weights = |bits: usize, rows: usize, depth: usize| {
+        let of_row = depth.div_ceil(32);
+        let scales: Vec<f32> = (0..rows * of_row).map(|_| next(100) as f32 / 2000.0 - 0.02).collect();
+        let (mut integers, mut values) = (Vec::new(), Vec::new());
+        for row in 0..rows {
+            let scale = |k: usize| scales[row * of_row + k / 32];
+            if bits == 8 {
+                let bytes: Vec<i8> = (0..depth).map(|_| (next(255) as i32 - 127) as i8).collect();
+                values.extend(bytes.iter().enumerate().map(|(k, i)| f32::from(*i) * scale(k)));
+                integers.extend(bytes.iter().map(|i| *i as u8));
+            } else {
+                let filled = (0..of_row * 32).map(|k| if k < depth { next(16) as u8 } else { 8 });
+                let nibbles: Vec<u8> = filled.collect();
+                let real = nibbles[..depth].iter().enumerate();
+                values.extend(real.map(|(k, i)| (f32::from(*i) - 8.0) * scale(k)));
+                integers.extend(nibbles.chunks_exact(2).map(|two| two[0] | two[1] << 4));
+            }
+        }
+        (Blocks { bits, integers, scales }, values)
+    };
+    for device in devices() {
+        for bits in [8, 4] {
+            for (tokens, from, to) in [(3, 4, 5), (70, 64, 33), (9, 36, 40), (257, 320, 256)] {
+                let (blocks, values) = weights(bits, to, from);
+                let held = in_blocks(&device, [to, from], &blocks);
+                if is_cpu(&device) {
+                    assert!(held.is_none());
+                    continue;
+                }
+                let held: Tensor<2> = held.unwrap();
+                let exact =
+                    Tensor::<2>::from_data(TensorData::new(values.clone(), [to, from]), &Device::flex());
+                let x = random([tokens, from]);
+                let stock = module::linear(x.clone(), exact.clone().transpose(), None);
+                assert_close(linear(&on(&device, &x), &held, None, None).unwrap(), stock, from);
+                let dense = dense(held).try_into_vec_as::<f32>().unwrap();
+                assert_eq!(dense, values, "{bits} bits, {to}×{from}");
+            }
+            if is_cpu(&device) {
+                continue;
+            }
+            for (from, to) in [(4, 12), (32, 40), (12, 64)] {
+                let (blocks, values) = weights(bits, to, from * 9);
+                let held = in_blocks(&device, [to, from, 3, 3], &blocks).unwrap();
+                let exact = Tensor::from_data(TensorData::new(values, [to, from, 3, 3]), &Device::flex());
+                let x = random([2, from, 9, 7]);
+                let options = ops::ConvOptions::new([1; 2], [1; 2], [1, 1], 1);
+                let stock = module::conv2d(x.clone(), exact, None, options);
+                assert_close(conv2d(&on(&device, &x), &held, None, WHOLE, None).unwrap(), stock, 9 * from);
+            }
+            let (blocks, _) = weights(bits, 3, 6);
+            assert!(in_blocks(&device, [3, 6], &blocks).is_none(), "rows that do not begin at words");
+        }
+    }
+}
+
 /// Kernels trust their sizes: what does not fit must not reach them.
 #[test]
 fn what_does_not_fit_is_left_to_burn() {

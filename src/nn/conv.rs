@@ -75,7 +75,7 @@ impl Conv2d {
             return out;
         }
         let dtype = x.dtype();
-        let weight = self.weight.val().cast(dtype);
+        let weight = kernels::dense(self.weight.val()).cast(dtype);
         let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
         module::conv2d(
             x,

@@ -48,7 +48,7 @@ impl Linear {
             return out;
         }
         let dtype = x.dtype();
-        let weight = self.weight.val().cast(dtype);
+        let weight = kernels::dense(self.weight.val()).cast(dtype);
         let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
         module::linear(x, weight.transpose(), bias)
     }

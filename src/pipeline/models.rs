@@ -125,8 +125,8 @@ impl Guidance {
     }
 }
 
-/// Beginnings of the folders of networks that may be held in f16: the large ones.
-const HALVED: [&str; 5] = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
+/// Beginnings of the folders of networks whose weights may be held as they are stored: the large ones.
+const COMPACT: [&str; 5] = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /// A model folder and the components that it has.
 pub(super) struct ModelFolder<'a> {
@@ -161,8 +161,8 @@ impl<'a> ModelFolder<'a> {
             return Err(missing(folder));
         }
         let component = Component::new(self.files, folder);
-        let component =
-            if HALVED.iter().any(|start| folder.starts_with(start)) { component.half() } else { component };
+        let compact = COMPACT.iter().any(|start| folder.starts_with(start));
+        let component = if compact { component.compact() } else { component };
         load(&component).map_err(|e| e.context(folder))
     }
 }

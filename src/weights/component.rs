@@ -9,24 +9,25 @@ use super::safetensors::SafetensorsHeader;
 use super::shards;
 use super::tensors::{TensorSource, missing};
 use crate::error::{Error, Result};
+use crate::kernels::Blocks;
 
 /// One network of a model: its folder with `config.json` and safetensors.
 pub struct Component<'a> {
     files: &'a dyn Files,
     folder: String,
-    half: bool,
+    compact: bool,
 }
 
 impl<'a> Component<'a> {
     /// The component in `folder` of `files`; `""` where `files` is the component's own folder.
     pub fn new(files: &'a dyn Files, folder: &str) -> Self {
-        Self { files, folder: folder.to_owned(), half: false }
+        Self { files, folder: folder.to_owned(), compact: false }
     }
 
-    /// The same, whose weights may be held in f16 where they are stored in no more and the device's kernels read them so. Not
+    /// The same, whose weights may be held as they are stored, in f16 or in blocks, where the device's kernels read them so. Not
     /// for networks with grouped convolutions, which are burn's.
-    pub(crate) fn half(self) -> Self {
-        Self { half: true, ..self }
+    pub(crate) fn compact(self) -> Self {
+        Self { compact: true, ..self }
     }
 
     fn path(&self, name: &str) -> String {
@@ -63,7 +64,7 @@ impl<'a> Component<'a> {
         Ok(Box::new(Shards {
             files: self.files,
             shards: self.shards()?,
-            half: self.half,
+            compact: self.compact,
             held: RefCell::default(),
         }))
     }
@@ -138,7 +139,7 @@ impl Shard {
 struct Shards<'a> {
     files: &'a dyn Files,
     shards: Vec<Shard>,
-    half: bool,
+    compact: bool,
     /// Index and bytes.
     held: RefCell<Option<(usize, Vec<u8>)>>,
 }
@@ -156,10 +157,28 @@ impl TensorSource for Shards<'_> {
 
     fn half(&self, name: &str) -> bool {
         let stored = self.shards.iter().find_map(|shard| shard.header.dtype(name));
-        self.half && stored.is_some_and(|stored| !["f32", "f64"].contains(&stored.as_str()))
+        self.compact && stored.is_some_and(|stored| !["f32", "f64"].contains(&stored.as_str()))
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        if !self.half(name) {
+            return Ok(None);
+        }
+        self.in_shard(name, |header, bytes| header.blocks_in(name, bytes))
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.in_shard(name, |header, bytes| header.decode_in(name, bytes))
+    }
+}
+
+impl Shards<'_> {
+    /// What `read` makes of the shard that holds tensor `name`.
+    fn in_shard<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&SafetensorsHeader, &[u8]) -> Result<T>,
+    ) -> Result<T> {
         let index = self.shards.iter().position(|shard| shard.has(name)).ok_or_else(|| missing(name))?;
         let Shard { path, header } = &self.shards[index];
         let mut held = self.held.borrow_mut();
@@ -169,6 +188,6 @@ impl TensorSource for Shards<'_> {
             *held = Some((index, self.files.read(path)?));
         }
         let bytes = held.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        header.decode_in(name, bytes).map_err(|e| e.context(path))
+        read(header, bytes).map_err(|e| e.context(path))
     }
 }

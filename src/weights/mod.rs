@@ -18,6 +18,8 @@ pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream,
 pub(crate) use module::is_named;
 pub use module::{apply, collect};
 pub use quantize::{Quantization, encode};
+
+pub use crate::kernels::Blocks;
 #[cfg(feature = "convert")]
 pub(crate) use safetensors::decode;
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};

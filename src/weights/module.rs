@@ -6,7 +6,7 @@ use half::f16;
 
 use super::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
-use crate::kernels::takes_half;
+use crate::kernels::{in_blocks, takes_half};
 
 /// Loads every parameter of `module` from `source`; a parameter at path `a.b` is tensor `{prefix}a.b`.
 ///
@@ -95,6 +95,27 @@ impl Loader<'_> {
         self.path.last().is_some_and(|name| name == "weight")
             && ["Struct:Linear", "Struct:Conv2d"].contains(&layer)
     }
+
+    /// The parameter's tensor, as it was stored where its layer's kernels read that.
+    fn tensor<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+        let (name, device) = (self.path.join("."), param.lazy_device());
+        let shape: [usize; D] = param.lazy_shape().dims();
+        let packed = self.of_kernels() && takes_half(&device, &shape);
+        if packed
+            && let Some(blocks) = self.source.blocks(&name)?
+            && let Some(held) = in_blocks(&device, shape, &blocks)
+        {
+            return Ok(held);
+        }
+        let values = self.source.read(&name)?;
+        // bf16 and blocks' scales reach further than f16.
+        let fits = || values.iter().all(|value| value.abs() <= f16::MAX.to_f32());
+        if packed && self.source.half(&name) && fits() {
+            let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+            return Ok(Tensor::from_data(TensorData::new(values, shape), (&device, DType::F16)));
+        }
+        Ok(Tensor::from_data(TensorData::new(values, shape), &device))
+    }
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -116,21 +137,9 @@ impl ModuleMapper for Loader<'_> {
         if self.error.is_some() {
             return param;
         }
-        let shape: Vec<usize> = param.lazy_shape().to_vec();
-        let name = self.path.join(".");
-        match self.source.read(&name) {
-            Ok(values) => {
-                let device = param.lazy_device();
+        match self.tensor(&param) {
+            Ok(tensor) => {
                 let id = param.id;
-                // bf16 and blocks' scales reach further than f16.
-                let fits = || values.iter().all(|value| value.abs() <= f16::MAX.to_f32());
-                let may = self.of_kernels() && self.source.half(&name) && takes_half(&device, &shape);
-                let tensor = if may && fits() {
-                    let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
-                    Tensor::from_data(TensorData::new(values, shape), (&device, DType::F16))
-                } else {
-                    Tensor::from_data(TensorData::new(values, shape), &device)
-                };
                 param.transform_for_load(tensor, id)
             }
             Err(error) => {
@@ -250,6 +259,35 @@ mod tests {
         assert_eq!(table.weight.val().dtype(), DType::F32, "a table is burn's");
         let on_the_cpu = apply(layer().init(&Device::flex()), &Halves, "").unwrap();
         assert_eq!(on_the_cpu.weight.val().dtype(), DType::F32);
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn what_was_stored_in_blocks_is_held_in_blocks() {
+        use std::collections::BTreeMap;
+
+        use super::super::{Component, MemoryFiles, Quantization, encode};
+
+        let (to, from) = (48, 64);
+        let values: Vec<f32> = (0..to * from).map(|i| (i as f32 * 0.7).sin()).collect();
+        let tensors = Tensors([("weight".to_owned(), (vec![to, from], values))].into());
+        for quantization in [Quantization::Q8, Quantization::Q4] {
+            let bytes = encode(&tensors, quantization, &BTreeMap::new()).unwrap();
+            let files = MemoryFiles([("unet/model.safetensors".to_owned(), bytes)].into());
+            let component = Component::new(&files, "unet").compact();
+            let on = |device: &Device| {
+                let layer = LinearConfig::new(from, to).with_bias(false).init(device);
+                apply(layer, component.tensors().unwrap().as_ref(), "").unwrap()
+            };
+            let (gpu, cpu) = (Device::wgpu(burn::tensor::DeviceKind::DefaultDevice), Device::flex());
+            let held = on(&gpu);
+            assert!(matches!(held.weight.val().dtype(), DType::QFloat(_)), "{quantization:?}");
+            // Products with ones and zeros are exact.
+            let rows = |device: &Device| {
+                on(device).forward(Tensor::<2>::eye(from, device)).try_into_vec_as::<f32>().unwrap()
+            };
+            assert_eq!(rows(&gpu), rows(&cpu), "{quantization:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use super::quantize;
 use super::tensors::{TensorSource, Tensors, missing};
 use crate::error::{Error, Result};
+use crate::kernels::Blocks;
 
 /// Longest header that is read, as in the format's own implementation.
 const MAX_HEADER: u64 = 100_000_000;
@@ -107,6 +108,20 @@ impl SafetensorsHeader {
     }
 
     /// Decodes a tensor of the file whose bytes are `file`.
+    /// The blocks of a tensor that is stored in them, from the file.
+    pub(super) fn blocks_in(&self, name: &str, file: &[u8]) -> Result<Option<Blocks>> {
+        let (Some(entry), Some(scale)) = (self.entries.get(name), self.scales.get(name)) else {
+            return Ok(None);
+        };
+        let part = |entry: &Entry| {
+            let part = file.get(entry.range.clone());
+            part.ok_or_else(|| damaged(format!("tensor '{name}' lies beyond its end")))
+        };
+        let bits = if entry.packed { 4 } else { 8 };
+        let scales = decode(name, scale.dtype, part(scale)?)?;
+        Ok(Some(Blocks { bits, integers: part(entry)?.to_vec(), scales }))
+    }
+
     pub(super) fn decode_in(&self, name: &str, file: &[u8]) -> Result<Vec<f32>> {
         self.decode(name, |range| {
             let part = file.get(range.start as usize..range.end as usize);

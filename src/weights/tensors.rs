@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
+use crate::kernels::Blocks;
 
 /// Somewhere that tensors can be read from by name, as f32.
 pub trait TensorSource {
@@ -14,6 +15,11 @@ pub trait TensorSource {
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
     /// Reads a tensor as f32, row-major.
     fn read(&self, name: &str) -> Result<Vec<f32>>;
+
+    /// A tensor's blocks, if it was stored in blocks and may be held so.
+    fn blocks(&self, _name: &str) -> Result<Option<Blocks>> {
+        Ok(None)
+    }
 
     /// Whether a tensor may be held in f16: it was stored in no more.
     fn half(&self, _name: &str) -> bool {

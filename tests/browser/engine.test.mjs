@@ -75,7 +75,7 @@ const MODEL = {
 };
 
 test("what a model needs is read from its manifest, and estimated where it does not say", () => {
-  assert.equal(deviceBytes(MODEL, "webgpu"), 2 * 1000 + 4 * 100);
+  assert.equal(deviceBytes(MODEL, "webgpu"), 1.125 * 1000 + 4 * 100);
   assert.equal(deviceBytes(MODEL, "cpu"), 4 * (1000 + 100));
   assert.equal(largestTensor(MODEL), 2400);
 });

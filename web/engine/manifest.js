@@ -23,17 +23,20 @@ import { failure, weights } from "./protocol.js";
 /** The manifest format that this release reads. */
 const FORMAT = 1;
 
-/** Bytes of a number on the device, where it is not held in half of them. */
+/** Bytes of a number on the device, where it is not held as it is stored. */
 const NUMBER = 4;
 
 /**
- * Beginnings of the networks that WebGPU holds in 16 bits a number where they are stored in no more (`HALVED` in
+ * Beginnings of the networks that WebGPU holds as they are stored, in 16, 8 or 4 bits a number (`COMPACT` in
  * src/pipeline/models.rs).
  */
-const HALVED = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
+const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /** Stored bytes of a number, for manifests that do not count them. */
 const STORED = /** @type {Record<string, number>} */ ({ f32: 4, f16: 2, bf16: 2, q8: 1.0625, q4: 0.5625 });
+
+/** Bytes of a number that is held as it is stored: the scales of blocks take 32 bits each. */
+const HELD = /** @type {Record<string, number>} */ ({ f16: 2, bf16: 2, q8: 1.125, q4: 0.625 });
 
 /**
  * The network's manifest; the stored one when the server cannot be reached.
@@ -129,8 +132,8 @@ export function deviceBytes(manifest, backend) {
   const parts = Object.entries(manifest.components).map(([name, { files, dtype = "none", parameters }]) => {
     const stored = files.filter(({ path }) => path.endsWith(".safetensors")).reduce((sum, file) => sum + file.bytes, 0);
     const each = STORED[dtype] ?? NUMBER;
-    const halved = backend === "webgpu" && each <= 2 && HALVED.some((start) => name.startsWith(start));
-    return (parameters || stored / each) * (halved ? 2 : NUMBER);
+    const compact = backend === "webgpu" && COMPACT.some((start) => name.startsWith(start));
+    return (parameters || stored / each) * ((compact && HELD[dtype]) || NUMBER);
   });
   return Math.round(parts.reduce((sum, bytes) => sum + bytes, 0));
 }

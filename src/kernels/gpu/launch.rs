@@ -6,21 +6,24 @@ use std::hash::Hash;
 use burn::backend::{BackendTensor, Cube, DispatchTensorKind};
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::cubecl::prelude::{CubeDim, ExecutionMode, KernelId};
+use burn_cubecl::cubecl::quant::scheme::QuantValue;
 use burn_cubecl::cubecl::server::{CubeCount, KernelArguments, MetadataBindingInfo};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::template::{KernelSource, SourceKernel, SourceTemplate};
 use burn_cubecl::tensor::CubeTensor;
 
+use super::product::SCALE_BLOCK;
+
 /// The name of the runtime that takes WGSL.
-const RUNTIME: &str = "wgpu<wgsl>";
+pub(super) const RUNTIME: &str = "wgpu<wgsl>";
 /// What a tensor's memory is bound as: pages that hold several tensors cannot be bound for reading and for writing at once,
 /// and only in the browser has each tensor its own (cubecl's `exclusive_memory_only`).
 const READ: &str = if cfg!(target_family = "wasm") { "read" } else { "read_write" };
 /// Workgroups that a dimension may have (WebGPU's `maxComputeWorkgroupsPerDimension`).
 pub(super) const MOST_GROUPS: usize = 65_535;
 
-/// An f32 tensor on the GPU, its elements in an order that `strides` tell; weights may be f16.
+/// An f32 tensor on the GPU, its elements in an order that `strides` tell; weights may be f16 or in blocks.
 pub(super) struct Held(CubeTensor);
 
 impl Held {
@@ -39,16 +42,41 @@ impl Held {
         x.map_or(Some(None), |x| Self::of(x).map(Some))
     }
 
-    /// As [`Held::of`], or of f16, where each row's elements are a multiple of four.
+    /// A tensor that [`in_blocks`](super::in_blocks) made.
+    pub fn in_blocks<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        let DispatchTensorKind::Cube(BackendTensor::Quantized(x)) = x.clone().into_dispatch().kind else {
+            return None;
+        };
+        Some(Self(x))
+    }
+
+    /// As [`Held::of`], or in blocks, or of f16, where each row's elements are a multiple of four.
     pub fn weights<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        if let Some(held) = Self::in_blocks(x) {
+            return Some(held);
+        }
         let fours = x.dims()[1..].iter().product::<usize>().is_multiple_of(4);
         let held = cube(x).filter(|x| x.dtype == DType::F16 && x.is_contiguous() && fours);
         held.map(Self).or_else(|| Self::of(x))
     }
 
-    /// Whether it is f16.
-    pub fn half(&self) -> bool {
-        self.0.dtype == DType::F16
+    /// What is bound of weights with so many steps a row.
+    pub fn element(&self, depth: usize) -> Element {
+        match self.0.dtype {
+            DType::F16 => Element::FourHalves,
+            DType::QFloat(scheme) if scheme.value == QuantValue::Q4S => Element::FourNibbles,
+            DType::QFloat(_) => Element::FourBytes,
+            _ => Element::new(depth.is_multiple_of(4)),
+        }
+    }
+
+    /// Words before the scales of weights, `[rows, depth]`; 0 where there are none.
+    pub fn scales(&self, [rows, depth]: [usize; 2]) -> usize {
+        match self.element(depth) {
+            Element::FourBytes => rows * depth / 4,
+            Element::FourNibbles => rows * depth.div_ceil(SCALE_BLOCK) * (SCALE_BLOCK / 8),
+            _ => 0,
+        }
     }
 
     pub fn strides(&self) -> Vec<usize> {
@@ -81,6 +109,10 @@ pub(super) enum Element {
     Four,
     /// Four of f16 at once, without the feature `shader-f16`.
     FourHalves,
+    /// Four integers of 8 bits, whose scales lie behind all of them.
+    FourBytes,
+    /// As `FourBytes`, of 4 bits.
+    FourNibbles,
 }
 
 impl Element {
@@ -89,6 +121,7 @@ impl Element {
             Self::One => "f32",
             Self::Four => "vec4<f32>",
             Self::FourHalves => "vec2<u32>",
+            Self::FourBytes | Self::FourNibbles => "u32",
         }
     }
 

@@ -1,8 +1,9 @@
-//! The kernels for WebGPU, in WGSL: f32, and weights in f16 where they were stored in no more. Each shape of a kernel is a text
+//! The kernels for WebGPU, in WGSL: f32, and weights as they were stored: in f16, or in blocks. Each shape of a kernel is a text
 //! of its own, made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
 
 mod activation;
 mod attention;
+mod blocks;
 mod launch;
 mod norm;
 mod product;
@@ -12,13 +13,30 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 use launch::Held;
 
-use super::{Geometry, Sizes};
+use super::{Blocks, Geometry, Sizes};
 
 /// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
 pub(super) fn takes_half(device: &Device, shape: &[usize]) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
         && shape.len() > 1
         && shape[1..].iter().product::<usize>().is_multiple_of(4)
+}
+
+pub(super) fn in_blocks<const D: usize>(
+    device: &Device,
+    shape: [usize; D],
+    blocks: &Blocks,
+) -> Option<Tensor<D>> {
+    let rows_of_fours = takes_half(device, &shape) && !shape.contains(&0);
+    let DispatchDevice::Cube(device) = device.as_dispatch() else { return None };
+    if !rows_of_fours {
+        return None;
+    }
+    blocks::hold(device, shape, blocks)
+}
+
+pub(super) fn dense<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    blocks::dense(&Held::in_blocks(x)?, x.dims())
 }
 
 pub(super) fn conv2d(

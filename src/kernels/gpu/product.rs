@@ -21,6 +21,8 @@ const TILES: [Tile; 3] = [
     Tile { rows: 2, columns: 2, down: 8, across: 8 },
     Tile { rows: 1, columns: 1, down: 8, across: 8 },
 ];
+/// Weights of a row that share a scale, where they are in blocks (`weights::quantize::BLOCK`).
+pub(super) const SCALE_BLOCK: usize = 32;
 /// Workgroups that keep a large GPU busy: with fewer, smaller tiles finish earlier although they read more.
 const ENOUGH: usize = 256;
 
@@ -60,11 +62,6 @@ enum Side {
 }
 
 impl Side {
-    /// Of weights with so many steps a row.
-    fn weights(held: &Held, depth: usize) -> Self {
-        Self::Steps(if held.half() { Element::FourHalves } else { Element::new(depth.is_multiple_of(4)) })
-    }
-
     fn element(self) -> Element {
         match self {
             Self::Steps(element) => element,
@@ -146,6 +143,7 @@ impl Kernel for Product {
         "seen_height",
         "seen_width",
         "width_out",
+        "scales",
     ];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
@@ -160,8 +158,8 @@ impl Kernel for Product {
             ("down", number(down)),
             ("rows", number(rows)),
             ("columns", number(columns)),
-            ("left_loader", loader("left", "m", self.left)),
-            ("right_loader", loader("right", "n", self.right)),
+            ("left_loader", side_loader("left", "m", self.left)),
+            ("right_loader", side_loader("right", "n", self.right)),
             ("place", place(self.right)),
             ("load_left", load("left", "first_m", "FOURS_M", self.left)),
             ("load_right", load("right", "first_n", "FOURS_N", self.right)),
@@ -173,30 +171,63 @@ impl Kernel for Product {
     }
 }
 
-/// The function that reads four neighbours of a side; nothing outside of it is read.
-fn loader(side: &str, count: &str, kind: Side) -> String {
-    match kind {
-        Side::Steps(element @ (Element::Four | Element::FourHalves)) => format!(
-            "fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
-  if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
-  let read = {side}[(i * sizes.depth + k) / 4u];
-  return {value};
-}}",
-            value = if element == Element::Four {
-                "read"
-            } else {
-                "vec4<f32>(unpack2x16float(read.x), unpack2x16float(read.y))"
-            }
-        ),
-        Side::Steps(Element::One) => format!(
-            "fn {side}_step(i: u32, k: u32) -> f32 {{
+/// The function that reads four steps of a row; nothing outside of the rows is read.
+pub(super) fn loader(side: &str, count: &str, element: Element) -> String {
+    let value = match element {
+        Element::One => {
+            return format!(
+                "fn {side}_step(i: u32, k: u32) -> f32 {{
   if i >= sizes.{count} || k >= sizes.depth {{ return 0.0; }}
   return {side}[i * sizes.depth + k];
 }}
 fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
   return vec4<f32>({side}_step(i, k), {side}_step(i, k + 1u), {side}_step(i, k + 2u), {side}_step(i, k + 3u));
 }}"
+            );
+        }
+        Element::Four => format!("  return {side}[(i * sizes.depth + k) / 4u];"),
+        Element::FourHalves => format!(
+            "  let read = {side}[(i * sizes.depth + k) / 4u];
+  return vec4<f32>(unpack2x16float(read.x), unpack2x16float(read.y));"
         ),
+        // Shifting an integer to the top and back brings its sign along.
+        Element::FourBytes => format!(
+            "  let read = {side}[(i * sizes.depth + k) / 4u];
+  let integers = vec4<i32>(vec4<u32>(read) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u);
+{scaled}",
+            scaled = scaled(side)
+        ),
+        Element::FourNibbles => format!(
+            "  let read = {side}[(i * {blocks} * {SCALE_BLOCK}u + k) / 8u] >> (k % 8u * 4u);
+  let integers = vec4<i32>((vec4<u32>(read) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u)) - 8;
+{scaled}",
+            blocks = blocks(),
+            scaled = scaled(side)
+        ),
+    };
+    format!(
+        "fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
+  if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
+{value}
+}}"
+    )
+}
+
+/// Blocks of a row.
+fn blocks() -> String {
+    format!("((sizes.depth + {}u) / {SCALE_BLOCK}u)", SCALE_BLOCK - 1)
+}
+
+/// Four integers of a block with its scale.
+fn scaled(side: &str) -> String {
+    let scale = format!("sizes.scales + i * {} + k / {SCALE_BLOCK}u", blocks());
+    format!("  return vec4<f32>(integers) * bitcast<f32>({side}[{scale}]);")
+}
+
+/// The function that reads four neighbours of a side; nothing outside of it is read.
+fn side_loader(side: &str, count: &str, kind: Side) -> String {
+    match kind {
+        Side::Steps(element) => loader(side, count, element),
         Side::Positions => format!(
             "fn {side}_positions(i: u32, k: u32) -> vec4<f32> {{
   if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
@@ -372,7 +403,7 @@ pub(super) fn conv2d(
     let size = [channels_out, batch * positions];
     let product = Product {
         tile: Tile::best(size),
-        left: Side::weights(weight, depth),
+        left: Side::Steps(weight.element(depth)),
         right: if pointwise && by_four { Side::Positions } else { Side::Window(window) },
         output: Output::Images,
         bias: if bias.is_some() { Bias::Rows } else { Bias::None },
@@ -380,8 +411,20 @@ pub(super) fn conv2d(
         by_four,
     };
     let seen = [geometry.height, geometry.width];
-    let sizes =
-        [size[0], size[1], depth, positions, channels_in, height, width, seen[0], seen[1], size_out[1]];
+    let scales = weight.scales([channels_out, depth]);
+    let sizes = [
+        size[0],
+        size[1],
+        depth,
+        positions,
+        channels_in,
+        height,
+        width,
+        seen[0],
+        seen[1],
+        size_out[1],
+        scales,
+    ];
     let out = x.room([batch, channels_out, size_out[0], size_out[1]]);
     product.launch([weight, x], bias, added, sizes, &out)?;
     Some(out)
@@ -401,14 +444,14 @@ pub(super) fn linear(
     let product = Product {
         tile: Tile::best([tokens, to]),
         left: if positions.is_some() { Side::Positions } else { steps },
-        right: Side::weights(weight, from),
+        right: Side::Steps(weight.element(from)),
         output: Output::Matrix,
         bias: if bias.is_some() { Bias::Columns } else { Bias::None },
         added: added.kind(),
         by_four: to.is_multiple_of(4),
     };
     let out = x.room([tokens, to]);
-    let sizes = [tokens, to, from, positions.unwrap_or(1), 0, 0, 0, 0, 0, 0];
+    let sizes = [tokens, to, from, positions.unwrap_or(1), 0, 0, 0, 0, 0, 0, weight.scales([to, from])];
     product.launch([x, weight], bias, added, sizes, &out)?;
     Some(out)
 }
@@ -420,7 +463,7 @@ impl Product {
         [left, right]: [&Held; 2],
         bias: Option<&Held>,
         added: &Added<Held>,
-        sizes: [usize; 10],
+        sizes: [usize; 11],
         out: &Held,
     ) -> Option<()> {
         let [x, y] = self.tile.groups([sizes[0], sizes[1]]);
