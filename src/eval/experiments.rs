@@ -282,10 +282,11 @@ impl Evaluation<'_> {
     }
 }
 
-/// Only [`PRECISION`] depends on the other model.
+/// Only [`PRECISION`] depends on the other model, and only [`BASELINES`] on how long copies are tuned.
 fn of_experiment(run: &Run, experiment: &Experiment) -> Run {
     let against = run.against.clone().filter(|_| experiment.name == PRECISION);
-    Run { against, ..run.clone() }
+    let tuning_steps = run.options.tuning_steps.filter(|_| experiment.name == BASELINES);
+    Run { against, options: EvalOptions { tuning_steps, ..run.options.clone() }, ..run.clone() }
 }
 
 /// An experiment's result, where it is there and of this run.

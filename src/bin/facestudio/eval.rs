@@ -29,8 +29,8 @@ pub struct Args {
     /// the same model, encoder and flags, is kept.
     #[arg(long)]
     out: PathBuf,
-    /// Only these, separated by commas: table-1, baselines (which takes hours, and is run only where it is named), style-swap, styles, alpha, mixing, views, several, image-to-image,
-    /// attributes, non-human, diversity, frechet, steps, precision.
+    /// Only these, separated by commas: table-1, baselines (hours: run only where it is named), style-swap, styles, alpha,
+    /// mixing, views, several, image-to-image, attributes, non-human, diversity, frechet, steps, precision.
     #[arg(long, value_delimiter = ',')]
     experiments: Vec<String>,
     /// Held-out people; experiments of many pictures a person take half of them.
