@@ -196,15 +196,19 @@ impl Lead {
         }
     }
 
-    /// Whether ours is more like the person and follows prompts no less, as far as the intervals say.
+    /// What can be said of likeness, and of prompts where ours is more like the person, as far as the intervals say.
     fn verdict(&self) -> &'static str {
-        match (self.likeness, self.agreement) {
-            (likeness, _) if likeness.high < 0.0 => "theirs is more like the person",
-            (likeness, _) if likeness.low <= 0.0 => "neither is more like the person",
-            (_, agreement) if agreement.high < 0.0 => {
-                "ours is more like the person, theirs follows the prompt better"
-            }
-            _ => "ours is more like the person, at no loss to the prompt",
+        let Self { likeness, agreement } = self;
+        if likeness.high < 0.0 {
+            "theirs is more like the person"
+        } else if likeness.low <= 0.0 {
+            "neither is more like the person"
+        } else if agreement.high < 0.0 {
+            "ours is more like the person, theirs follows the prompt better"
+        } else if agreement.low > 0.0 {
+            "ours is more like the person, and follows the prompt better"
+        } else {
+            "ours is more like the person, and neither follows the prompt better"
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The original's denoiser attends to the text encoder's states, which are a function of the word. Ours attends to an embedding
 //! that the prior *draws* given the text. The word is learnt through that draw: at every update the prior draws from fresh noise,
-//! in [`PRIOR_STEPS`] steps, and gradients pass through all of them. So the loss is the original's, with the base's own
+//! in 4 steps, and gradients pass through all of them. So the loss is the original's, with the base's own
 //! conditioning in the place of `c_θ(y)`. (The prior's own loss against the photos' embeddings would be cheaper, but it is another
 //! objective, which has never seen the pictures.)
 
