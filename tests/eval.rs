@@ -9,6 +9,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use facestudio::eval::{Doing, EvalOptions, Evaluation, Named, Report};
+use facestudio::train::Backend;
 use facestudio::weights::Folder;
 
 struct Model {
@@ -36,6 +37,7 @@ impl Model {
             encoder_conditions: true,
             options: EvalOptions { trials, steps, ..EvalOptions::default() },
             experiments: experiments.iter().map(|name| (*name).to_owned()).collect(),
+            tuning: Backend::Cpu,
             shard: None,
             out,
         }

@@ -176,7 +176,8 @@ const ROOMS: &[&[&str]] = &[
     &["image", "convert"],
     &["encoders", "guidance", "unet", "sampling", "vae", "synth"],
     &["pipeline"],
-    &["train", "eval"],
+    &["train"],
+    &["eval"],
     &["wasm", "bin"],
 ];
 

@@ -185,6 +185,11 @@ impl TextEncoder {
         weights::apply(encoder, source.as_ref(), "")
     }
 
+    /// The tokens' embeddings, `[vocab_size, hidden]`.
+    pub fn token_embedding(&self) -> Tensor<2> {
+        self.text_model.embeddings.token_embedding.weight.val()
+    }
+
     /// The number of tokens that prompts are padded and cut to.
     pub fn context_length(&self) -> usize {
         self.context_length
@@ -316,7 +321,11 @@ fn replace(embedded: Tensor<3>, input_ids: &[Vec<u32>], token: u32, embeds: Tens
         ));
     }
     let device = embedded.device();
-    let padded = Tensor::cat(vec![embeds, Tensor::zeros([batch, hidden - width], &device)], 1);
+    let padded = if width < hidden {
+        Tensor::cat(vec![embeds, Tensor::zeros([batch, hidden - width], &device)], 1)
+    } else {
+        embeds
+    };
     let here: Vec<f32> = input_ids.iter().flatten().map(|id| if *id == token { 1.0 } else { 0.0 }).collect();
     let here = Tensor::<3>::from_data(TensorData::new(here, [batch, tokens, 1]), &device);
     Ok(embedded * (here.ones_like() - here.clone()) + padded.unsqueeze_dim::<3>(1) * here)

@@ -13,7 +13,7 @@ use crate::synth::Rng;
 const SHOWN: usize = 8;
 
 /// What trial `i` asks for, in the order of [`Attribute::ALL`].
-fn values(i: usize) -> [usize; 4] {
+pub fn values(i: usize) -> [usize; 4] {
     let mut rng = Rng::new(0xA77, i as u64);
     Attribute::ALL.map(|attribute| rng.below(attribute.values().len()))
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{self, GenerateRequest, InitImage, Layout, RelativeBox};
 use crate::synth::{Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render};
+use crate::train::dreambooth;
 
 use super::options::EvalOptions;
 
@@ -13,6 +14,8 @@ use super::options::EvalOptions;
 pub const PHOTO: u32 = 256;
 /// Seed of the scenes that style images and inputs of image-to-image show.
 const SCENES: u64 = 0x57E1;
+/// Seed of the first picture of a class; far from those of trials.
+const CLASS_SEED: u64 = 0xC1A5_5000_0000;
 /// The photo that conditions where there is one reference.
 pub const REFERENCE: u64 = 1;
 /// The two photos that pictures are compared with; they never condition.
@@ -130,6 +133,29 @@ pub enum Which {
     Against,
 }
 
+/// How a model is tuned for one person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A new word for the person.
+    TextualInversion,
+    /// New weights that know the person by a rare word.
+    DreamBooth,
+}
+
+/// A copy of the model, tuned for one person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tuned {
+    /// How.
+    pub method: Method,
+    /// What the person is learnt from.
+    pub photos: Vec<Photo>,
+    /// What the person is, in a word.
+    pub class: String,
+    /// Updates.
+    pub steps: usize,
+}
+
 /// Everything that decides one generated picture of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drawing {
@@ -151,6 +177,9 @@ pub struct Drawing {
     pub guidance_scale: f32,
     /// The model.
     pub model: Which,
+    /// The copy of it that draws, where one is tuned first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<Tuned>,
 }
 
 impl Drawing {
@@ -166,6 +195,7 @@ impl Drawing {
             steps: options.steps,
             guidance_scale: options.guidance_scale,
             model: Which::Model,
+            tuned: None,
         }
     }
 
@@ -177,6 +207,18 @@ impl Drawing {
     /// The same of `who`.
     pub fn of(self, who: Vec<Sitter>) -> Self {
         Self { people: vec![who], ..self }
+    }
+
+    /// What has to be drawn before the copy can be tuned that draws this: pictures of the person's class by the model itself,
+    /// which DreamBooth holds it to; no more than there are steps to see them in.
+    pub fn class_pictures(&self) -> Vec<Self> {
+        let Some(tuned) = self.tuned.as_ref().filter(|tuned| tuned.method == Method::DreamBooth) else {
+            return Vec::new();
+        };
+        let plain = Self { tuned: None, ..self.clone() }.nobody();
+        let plain = plain.by_prompt(dreambooth::class_prompt(&tuned.class));
+        let seeds = (CLASS_SEED..).take(dreambooth::CLASS_PICTURES.min(tuned.steps));
+        seeds.map(|seed| Self { seed, ..plain.clone() }).collect()
     }
 
     /// The same from a prompt, with no style image.
@@ -263,6 +305,11 @@ pub fn noun(who: u64) -> &'static str {
         p if p < 0.4 => "a man",
         _ => "a person",
     }
+}
+
+/// The same without its article.
+pub fn class(who: u64) -> &'static str {
+    noun(who).trim_start_matches("a ")
 }
 
 #[cfg(test)]

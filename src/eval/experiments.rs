@@ -11,12 +11,14 @@ use super::options::EvalOptions;
 use super::report::{self, Report};
 use super::section::Section;
 use super::store::Store;
+use super::tuner::Tuner;
 use super::{
-    alpha, attributes, diversity, frechet, image_to_image, mixing, non_human, precision, several, steps,
-    style_swap, styles, table_1, views,
+    alpha, attributes, baselines, diversity, frechet, image_to_image, mixing, non_human, precision, several,
+    steps, style_swap, styles, table_1, views,
 };
 use crate::encoders::face::FaceEncoder;
 use crate::error::{Error, Result};
+use crate::train::Backend;
 use crate::weights::{Component, Files, sha256, write_file};
 
 /// One question to a model.
@@ -42,6 +44,7 @@ macro_rules! experiments {
 
 experiments![
     ("table-1", "Identity from one photo and from eleven", table_1),
+    ("baselines", "Against tuning: Textual Inversion and DreamBooth", baselines),
     ("style-swap", "Whose face: the photo's or the style image's?", style_swap),
     ("styles", "Eight styles", styles),
     ("alpha", "From prompt to style image", alpha),
@@ -59,6 +62,8 @@ experiments![
 
 /// The experiment that needs a second model.
 const PRECISION: &str = "precision";
+/// The experiment that takes hours, and is run where it is named.
+const BASELINES: &str = "baselines";
 
 /// A folder with the name that reports call it by.
 pub struct Named<'a> {
@@ -80,8 +85,10 @@ pub struct Evaluation<'a> {
     pub encoder_conditions: bool,
     /// What is asked.
     pub options: EvalOptions,
-    /// Names of experiments; all that can be run if empty.
+    /// Names of experiments; if empty, all that can be run but `baselines`, which tunes a model for every person.
     pub experiments: Vec<String>,
+    /// Where models are tuned.
+    pub tuning: Backend,
     /// Draw every `N`th picture from the `I`th on, and measure nothing.
     pub shard: Option<(usize, usize)>,
     /// The folder of pictures, results and report.
@@ -93,6 +100,8 @@ pub struct Evaluation<'a> {
 pub enum Doing<'a> {
     /// So many of so many pictures are drawn.
     Drawing(usize, usize),
+    /// A copy of the model is being tuned: so many steps of so many are done.
+    Tuning(usize, usize),
     /// This experiment is being measured.
     Measuring(&'a str),
 }
@@ -164,7 +173,7 @@ impl Evaluation<'_> {
             }
         }
         let wanted = |experiment: &&Experiment| match self.experiments.is_empty() {
-            true => experiment.name != PRECISION || self.against.is_some(),
+            true => experiment.name != BASELINES && (experiment.name != PRECISION || self.against.is_some()),
             false => self.experiments.iter().any(|name| name == experiment.name),
         };
         Ok(EXPERIMENTS.iter().filter(wanted).collect())
@@ -180,6 +189,9 @@ impl Evaluation<'_> {
         watch: &mut dyn FnMut(Doing),
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Report>> {
+        if self.options.tuning_steps == Some(0) {
+            return Err(Error::input("steps-range", "tuning takes at least one step", "leave it out"));
+        }
         if self.options.trials < 2 {
             return Err(Error::input(
                 "trials-range",
@@ -206,7 +218,7 @@ impl Evaluation<'_> {
         let lab =
             Lab::new(files, against.map(|named| named.files), encoder, store, self.options.clone(), device)?;
 
-        self.draw(&lab, &selected, watch, stop)?;
+        self.draw(&lab, &selected, device, watch, stop)?;
         if self.shard.is_some() {
             return Ok(None);
         }
@@ -240,6 +252,7 @@ impl Evaluation<'_> {
         &self,
         lab: &Lab,
         selected: &[&'static Experiment],
+        device: &Device,
         watch: &mut dyn FnMut(Doing),
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
@@ -250,11 +263,18 @@ impl Evaluation<'_> {
             }
         }
         let (index, count) = self.shard.unwrap_or((0, 1));
-        let share: Vec<&Drawing> = planned.iter().skip(index).step_by(count).collect();
+        // One copy's pictures are one machine's.
+        let together = planned.chunk_by(|a, b| a.tuned.is_some() && a.tuned == b.tuned);
+        let share: Vec<&Drawing> = together.skip(index).step_by(count).flatten().collect();
+        let mut tuner = Tuner::new(self.model.files, self.tuning, device);
         for (done, drawing) in share.iter().enumerate() {
             watch(Doing::Drawing(done, share.len()));
-            if !lab.has(drawing)? {
-                lab.draw(drawing, stop)?;
+            if lab.has(drawing)? {
+                continue;
+            }
+            match &drawing.tuned {
+                Some(tuned) => tuner.draw(lab, drawing, tuned, watch, stop)?,
+                None => lab.draw(drawing, stop)?,
             }
         }
         watch(Doing::Drawing(share.len(), share.len()));
@@ -262,10 +282,11 @@ impl Evaluation<'_> {
     }
 }
 
-/// Only [`PRECISION`] depends on the other model.
+/// Only [`PRECISION`] depends on the other model, and only [`BASELINES`] on how long copies are tuned.
 fn of_experiment(run: &Run, experiment: &Experiment) -> Run {
     let against = run.against.clone().filter(|_| experiment.name == PRECISION);
-    Run { against, ..run.clone() }
+    let tuning_steps = run.options.tuning_steps.filter(|_| experiment.name == BASELINES);
+    Run { against, options: EvalOptions { tuning_steps, ..run.options.clone() }, ..run.clone() }
 }
 
 /// An experiment's result, where it is there and of this run.
@@ -280,6 +301,30 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::weights::MemoryFiles;
+
+    #[test]
+    fn what_takes_hours_is_run_only_where_it_is_named() {
+        let files = MemoryFiles::default();
+        let named = || Named { name: String::new(), files: &files };
+        let of = |experiments: &[&str]| Evaluation {
+            model: named(),
+            against: None,
+            encoder: named(),
+            encoder_conditions: false,
+            options: EvalOptions::default(),
+            experiments: experiments.iter().map(|name| (*name).to_owned()).collect(),
+            tuning: Backend::Cpu,
+            shard: None,
+            out: Path::new(""),
+        };
+        let names = |evaluation: Evaluation| -> Vec<&str> {
+            evaluation.selected().unwrap().iter().map(|experiment| experiment.name).collect()
+        };
+        let usual = names(of(&[]));
+        assert!(usual.contains(&"table-1") && !usual.contains(&BASELINES) && !usual.contains(&PRECISION));
+        assert_eq!(names(of(&[BASELINES])), [BASELINES]);
+    }
 
     #[test]
     fn experiments_have_names_of_their_own_and_share_pictures() {
@@ -288,7 +333,8 @@ mod tests {
         let options = EvalOptions { trials: 8, ..EvalOptions::default() };
         let mut all: Vec<Drawing> = Vec::new();
         let mut planned = 0;
-        for drawing in EXPERIMENTS.iter().flat_map(|experiment| (experiment.plan)(&options)) {
+        let usual = EXPERIMENTS.iter().filter(|experiment| experiment.name != BASELINES);
+        for drawing in usual.flat_map(|experiment| (experiment.plan)(&options)) {
             planned += 1;
             if !all.contains(&drawing) {
                 all.push(drawing);

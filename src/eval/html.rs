@@ -48,7 +48,7 @@ pub fn page(run: &Run, sections: &[(&'static Experiment, Section)], lab: &Lab) -
 }
 
 fn about(run: &Run) -> String {
-    let EvalOptions { trials, steps, guidance_scale, seed } = &run.options;
+    let EvalOptions { trials, steps, guidance_scale, seed, .. } = &run.options;
     let judge = if run.encoder_conditions {
         "Faces are compared by the model's own identity encoder, the one that conditions it: it is a partial judge."
     } else {

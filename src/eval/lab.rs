@@ -17,7 +17,7 @@ use super::judge::{self, Question};
 use super::likeness::{Face, Levels, cosine, embed};
 use super::options::EvalOptions;
 use super::section::Shown;
-use super::store::{Made, Store};
+use super::store::{Made, Store, Tuning};
 use crate::encoders::face::FaceEncoder;
 use crate::error::{Error, Result};
 use crate::image::preprocess::{read_pictures, signed_tensor};
@@ -85,7 +85,7 @@ impl Lab {
         self.store.has(drawing)
     }
 
-    /// Draws a picture into the store; `stop` is asked after every step.
+    /// Draws a picture of a model that is not tuned into the store; `stop` is asked after every step.
     pub fn draw(&self, drawing: &Drawing, stop: &dyn Fn() -> bool) -> Result<()> {
         let studio = match drawing.model {
             Which::Model => &self.studio,
@@ -93,6 +93,17 @@ impl Lab {
                 Error::internal("picture-unplanned", "a picture of a second model, and there is none")
             })?,
         };
+        self.draw_with(studio, drawing, None, stop)
+    }
+
+    /// Draws a picture with any model into the store, which was tuned for it where there is a `tuning`.
+    pub fn draw_with(
+        &self,
+        studio: &FaceStudio,
+        drawing: &Drawing,
+        tuning: Option<Tuning>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let request = drawing.request();
         let start = Instant::now();
         let watch = async |_| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
@@ -102,7 +113,7 @@ impl Lab {
                 let picture =
                     picture.ok_or_else(|| Error::internal("picture-missing", "no picture was made"))?;
                 let seconds = start.elapsed().as_secs_f64();
-                self.store.keep(drawing, &Made { image: picture.image, seconds })
+                self.store.keep(drawing, &Made { image: picture.image, seconds, tuning })
             }
             // A reference without a face is a result, not an end: the model's detector missed it.
             Err(error) if error.code == "face-not-found" => self.store.keep_none(drawing, &error),

@@ -7,6 +7,7 @@
 
 mod alpha;
 mod attributes;
+mod baselines;
 mod clip;
 mod diversity;
 mod drawing;
@@ -33,6 +34,7 @@ mod store;
 mod style_swap;
 mod styles;
 mod table_1;
+mod tuner;
 mod views;
 mod watermark;
 

@@ -15,12 +15,15 @@ pub struct EvalOptions {
     pub guidance_scale: f32,
     /// Seed of the first trial; trial `i` adds `i`.
     pub seed: u64,
+    /// Steps in which the paper's baselines are tuned, to try them out; their recipes' own where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning_steps: Option<usize>,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
         let GenerateRequest { steps, guidance_scale, .. } = GenerateRequest::default();
-        Self { trials: 24, steps, guidance_scale, seed: 0 }
+        Self { trials: 24, steps, guidance_scale, seed: 0, tuning_steps: None }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::drawing::Drawing;
 use crate::error::{Error, Result};
 use crate::image::codec;
+use crate::train::Backend;
 use crate::weights::{sha256, write_file};
 
 /// The keyword of a picture's settings in its PNG, see [`codec::encode_generated_png`].
@@ -29,6 +30,19 @@ pub struct Made {
     pub image: RgbImage,
     /// Seconds from the request to the picture, encoders included, models loaded.
     pub seconds: f64,
+    /// How the model was tuned before, where it was.
+    pub tuning: Option<Tuning>,
+}
+
+/// How tuning went.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Seconds from the photos to the tuned weights, models loaded.
+    pub seconds: f64,
+    /// Where it computed.
+    pub backend: Backend,
+    /// Mean loss of the first tenth of its steps and of the last.
+    pub losses: [f64; 2],
 }
 
 /// What a finished picture says of itself.
@@ -37,6 +51,8 @@ struct Settings {
     version: String,
     generated: bool,
     seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tuning: Option<Tuning>,
     drawing: Drawing,
 }
 
@@ -70,6 +86,7 @@ impl Store {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generated: true,
             seconds: made.seconds,
+            tuning: made.tuning,
             drawing: drawing.clone(),
         };
         let settings =
@@ -106,7 +123,8 @@ impl Store {
                     "delete it; it is then made again",
                 )
             })?;
-            Ok(Made { image: codec::decode(&bytes)?, seconds: settings.seconds })
+            let Settings { seconds, tuning, .. } = settings;
+            Ok(Made { image: codec::decode(&bytes)?, seconds, tuning })
         };
         read().map(Some).map_err(|e| e.context(path.display()))
     }
@@ -124,11 +142,12 @@ mod tests {
         let drawing = Drawing::trial(&EvalOptions::default(), 0);
         assert!(!store.has(&drawing).unwrap());
         assert_eq!(store.read(&drawing).unwrap_err().code, "picture-unplanned");
-        let made =
-            Made { image: RgbImage::from_fn(8, 8, |x, y| ::image::Rgb([x as u8, y as u8, 9])), seconds: 1.5 };
+        let image = RgbImage::from_fn(8, 8, |x, y| ::image::Rgb([x as u8, y as u8, 9]));
+        let tuning = Tuning { seconds: 60.0, backend: Backend::TorchCuda, losses: [0.5, 0.25] };
+        let made = Made { image, seconds: 1.5, tuning: Some(tuning) };
         store.keep(&drawing, &made).unwrap();
         let read = store.read(&drawing).unwrap().unwrap();
-        assert_eq!((read.image, read.seconds), (made.image, 1.5));
+        assert_eq!((read.image, read.seconds, read.tuning), (made.image, 1.5, Some(tuning)));
 
         let longer = Drawing { steps: 50, ..drawing.clone() };
         assert_ne!(store.name(&drawing).unwrap(), store.name(&longer).unwrap());

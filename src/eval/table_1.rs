@@ -74,8 +74,13 @@ pub fn without_identity(options: &EvalOptions, i: usize) -> Drawing {
     Drawing::trial(options, i).nobody()
 }
 
-/// The words of trial `i`: its style and a place, in turn.
+/// The words of trial `i`.
 pub fn prompt(i: usize) -> String {
+    prompt_of(i, noun(i as u64))
+}
+
+/// The words of trial `i` for a person whom they call `noun`: its style and a place, in turn.
+pub fn prompt_of(i: usize, noun: &str) -> String {
     const PLACES: [(Background, &str); 4] = [
         (Background::Plain, "grey background"),
         (Background::Forest, "in a forest"),
@@ -83,7 +88,7 @@ pub fn prompt(i: usize) -> String {
         (Background::Room, "in a room"),
     ];
     let place = PLACES[i / 8 % PLACES.len()].1;
-    format!("{} of {}, {place}", style_words(in_turn(i)), noun(i as u64))
+    format!("{} of {noun}, {place}", style_words(in_turn(i)))
 }
 
 /// The scene of trial `i` as the renderer draws it with the trial's own person in it: a perfect answer.

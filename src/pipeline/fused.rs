@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::cache::Key;
 use super::models::{Encoders, ModelFolder, same};
-use super::prompt::TextBranch;
+use super::prompt::{PRIOR_STREAM, TextBranch};
 use super::{Guided, Progress, Watcher, embed};
 use crate::condition::{Condition, Regions};
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
 use crate::sampling::NoiseSource;
-
-/// The prior's noise. The negative prompt's is the same: a prompt against itself then changes nothing.
-const PRIOR: u64 = 2 << 32;
 
 /// Vision ensemble, prior and the shared Linear.
 #[derive(Debug)]
@@ -123,8 +120,10 @@ impl FusedGuidance {
             let negative = negative.map(|negative| text.encode(&[negative])).transpose()?;
             for (picture, prompts) in prompts.iter_mut().enumerate() {
                 let noise = NoiseSource::new(request.seed.wrapping_add(picture as u64));
-                prompts.positive = prompt.as_ref().map(|p| text.embed(p, &noise, PRIOR)).transpose()?;
-                prompts.negative = negative.as_ref().map(|n| text.embed(n, &noise, PRIOR)).transpose()?;
+                prompts.positive =
+                    prompt.as_ref().map(|p| text.embed(p, &noise, PRIOR_STREAM)).transpose()?;
+                prompts.negative =
+                    negative.as_ref().map(|n| text.embed(n, &noise, PRIOR_STREAM)).transpose()?;
                 encoding.advance().await?;
             }
         }

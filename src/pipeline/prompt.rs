@@ -10,9 +10,13 @@ use crate::error::Result;
 use crate::guidance::prior::{PriorConfig, PriorTransformer, text_mask};
 use crate::request::Sampler;
 use crate::sampling::{NoiseSource, Scheduler, SchedulerConfig};
+use crate::weights::Files;
 
 /// Steps of the prior's diffusion: unCLIP's default is 25; with DDIM fewer do.
-const PRIOR_STEPS: usize = 20;
+pub const PRIOR_STEPS: usize = 20;
+/// The stream of a picture's [`NoiseSource`] that its prompt is drawn with. The negative prompt's is the same: a prompt against
+/// itself then changes nothing.
+pub const PRIOR_STREAM: u64 = 2 << 32;
 
 /// Tokenizer, text encoder and prior.
 #[derive(Debug)]
@@ -39,6 +43,11 @@ pub struct TextEmbeds {
 }
 
 impl TextBranch {
+    /// Loads `tokenizer/`, `text_encoder/` and `prior/` of a model folder.
+    pub fn open(files: &dyn Files, device: &Device) -> Result<Self> {
+        Self::load(&ModelFolder::new(files)?, device)
+    }
+
     pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {
         let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
         let config: PriorConfig = folder.load("prior", |c| c.json("config.json"))?;
@@ -62,12 +71,26 @@ impl TextBranch {
 
     /// Encodes prompts.
     pub fn encode(&self, prompts: &[&str]) -> Result<TextEmbeds> {
+        self.encode_with(prompts, None, DType::F32)
+    }
+
+    /// [`TextBranch::encode`] in `dtype`, with `embeds`, `[prompts, width]`, in the place of the embedding of a token, where one
+    /// is given: what a new word means. Gradients reach them where the networks' device records any.
+    pub fn encode_with(
+        &self,
+        prompts: &[&str],
+        word: Option<(u32, Tensor<2>)>,
+        dtype: DType,
+    ) -> Result<TextEmbeds> {
         let length = self.text_encoder.context_length();
         let ids = prompts
             .iter()
             .map(|prompt| self.tokenizer.encode(prompt, length))
             .collect::<Result<Vec<Vec<u32>>>>()?;
-        let text = self.text_encoder.forward(&ids, DType::F32)?;
+        let text = match word {
+            Some((token, embeds)) => self.text_encoder.forward_with(&ids, token, embeds, dtype)?,
+            None => self.text_encoder.forward(&ids, dtype)?,
+        };
         let proj_embedding = text.text_embeds.unwrap_or(text.pooled);
         if !self.prior.takes_text_states() {
             return Ok(TextEmbeds { proj_embedding, encoder_hidden_states: None, attention_mask: None });
@@ -84,25 +107,31 @@ impl TextBranch {
     }
 
     /// Draws one prompt's embedding `[1, dim]` in the vision ensemble's space, from numbers of `stream`.
+    pub fn embed(&self, text: &TextEmbeds, noise: &NoiseSource, stream: u64) -> Result<Tensor<2>> {
+        let noise = noise.tensor(stream, [1, self.prior.embedding_dim()], &text.proj_embedding.device());
+        self.draw(text, noise, PRIOR_STEPS)
+    }
+
+    /// Draws an embedding of each prompt, `[prompts, dim]`, from `noise` of that shape in so many steps; the transformer runs in
+    /// the text's precision.
     ///
     /// DDIM over the normalised embedding, which is taken for a picture of one pixel with `dim` channels.
-    pub fn embed(&self, text: &TextEmbeds, noise: &NoiseSource, stream: u64) -> Result<Tensor<2>> {
-        let dim = self.prior.embedding_dim();
-        let device = text.proj_embedding.device();
-        let steps = PRIOR_STEPS.min(self.scheduler.train_timesteps());
+    pub fn draw(&self, text: &TextEmbeds, noise: Tensor<2>, steps: usize) -> Result<Tensor<2>> {
+        let [prompts, dim] = noise.dims();
+        let (device, dtype) = (noise.device(), text.proj_embedding.dtype());
+        let steps = steps.min(self.scheduler.train_timesteps());
         let mut scheduler = Scheduler::new(self.scheduler.schedule(Sampler::Ddim, steps, None)?);
-        let mut latents =
-            noise.tensor(stream, [1, dim, 1, 1], &device) * scheduler.schedule().init_noise_sigma();
+        let mut latents = noise.reshape([prompts, dim, 1, 1]) * scheduler.schedule().init_noise_sigma();
         for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
             let predicted = self.prior.forward(
-                scheduler.scale_model_input(i, latents.clone())?.reshape([1, dim]),
-                Tensor::full([1], timestep, &device),
+                scheduler.scale_model_input(i, latents.clone())?.reshape([prompts, dim]).cast(dtype),
+                Tensor::full([prompts], timestep, &device),
                 text.proj_embedding.clone(),
                 text.encoder_hidden_states.clone(),
                 text.attention_mask.clone(),
             )?;
-            latents = scheduler.step(i, predicted.reshape([1, dim, 1, 1]), latents, None)?.sample;
+            latents = scheduler.step(i, predicted.reshape([prompts, dim, 1, 1]), latents, None)?.sample;
         }
-        Ok(self.prior.post_process_latents(latents.reshape([1, dim])))
+        Ok(self.prior.post_process_latents(latents.reshape([prompts, dim])))
     }
 }

@@ -252,7 +252,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 }
 
 /// Side of the training pictures: that of the pictures which the UNet was made for.
-fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Result<usize> {
+pub(super) fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Result<usize> {
     let Some([height, width]) = unet.sample_sides() else { return Ok(SIZE) };
     let side = height.min(width).saturating_mul(vae.downsampling());
     if (1..=MAX_SIDE).contains(&side) {
@@ -320,13 +320,18 @@ fn timestep(ratios: &[f32], ratio: f32) -> usize {
 }
 
 /// `z_t = √ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, eq. 4), one timestep a row.
-fn noised(latents: Tensor<4>, noise: Tensor<4>, timesteps: &[usize], alphas_cumprod: &[f64]) -> Tensor<4> {
+pub(super) fn noised(
+    latents: Tensor<4>,
+    noise: Tensor<4>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+) -> Tensor<4> {
     let [alpha, sigma] = levels(timesteps, alphas_cumprod, &latents.device());
     latents * alpha + noise * sigma
 }
 
 /// What the denoiser is to say about [`noised`] latents.
-fn target(
+pub(super) fn target(
     prediction: Prediction,
     latents: &Tensor<4>,
     noise: &Tensor<4>,

@@ -16,6 +16,7 @@ pub mod clip;
 pub mod data;
 pub mod detector;
 pub mod diffusion;
+pub mod dreambooth;
 pub mod encoded;
 pub mod face;
 pub mod optim;
@@ -26,11 +27,14 @@ pub mod prior;
 pub mod rng;
 pub mod run;
 pub mod style;
+pub mod subject;
+pub mod textual_inversion;
 pub mod vae;
 
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -73,7 +77,8 @@ impl Setup {
 }
 
 /// Where training computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// burn's own CPU backend, in f32.
     #[default]
@@ -82,6 +87,16 @@ pub enum Backend {
     Torch,
     /// libtorch on the first CUDA device, activations in bf16 (needs the feature `torch`).
     TorchCuda,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Cpu => "burn's CPU backend",
+            Self::Torch => "libtorch on the CPU",
+            Self::TorchCuda => "libtorch on CUDA",
+        })
+    }
 }
 
 impl Backend {

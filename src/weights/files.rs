@@ -110,6 +110,51 @@ impl MemoryFiles {
     }
 }
 
+/// Files of which some folders are others': what is in `over` takes the place of whole folders.
+pub struct Overlay<'a> {
+    /// What lies below.
+    pub files: &'a dyn Files,
+    /// The folders that are seen instead.
+    pub over: &'a MemoryFiles,
+}
+
+impl Overlay<'_> {
+    fn of(&self, folder: &str) -> &dyn Files {
+        let covered = self.over.0.keys().any(|path| folder_of(path) == folder.trim_end_matches('/'));
+        if covered { self.over } else { self.files }
+    }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+impl Files for Overlay<'_> {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        self.of(folder_of(path)).read(path)
+    }
+
+    fn size(&self, path: &str) -> Result<u64> {
+        self.of(folder_of(path)).size(path)
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        self.of(folder_of(path)).read_range(path, range)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.of(folder).list(folder)
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let mut names = self.files.folders(folder)?;
+        names.extend(self.over.folders(folder)?);
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
 /// Of sorted paths, the names of the files directly in `folder`.
 pub(crate) fn files_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
     below(paths, folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect()

@@ -10,7 +10,7 @@ mod shards;
 mod tensors;
 
 pub use component::Component;
-pub use files::{Files, Folder, MemoryFiles, NewFolder, write_file, write_folder};
+pub use files::{Files, Folder, MemoryFiles, NewFolder, Overlay, write_file, write_folder};
 #[cfg(target_arch = "wasm32")]
 pub(crate) use files::{file_missing, files_in, folders_in};
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};

@@ -1,4 +1,4 @@
-//! `--backend`.
+//! `--backend`, and `--tuning-backend`.
 
 use burn::tensor::Device;
 use facestudio::{Error, Result};
@@ -19,6 +19,27 @@ impl Backend {
         match self {
             Self::Cpu => cpu(),
             Self::Gpu => gpu(),
+        }
+    }
+}
+
+/// Where networks learn.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum TrainingBackend {
+    /// burn's CPU backend, f32.
+    Cpu,
+    /// libtorch on the CPU, bf16 where the processor has it (needs the feature `torch`).
+    Torch,
+    /// libtorch on CUDA, bf16 (needs the feature `torch`).
+    TorchCuda,
+}
+
+impl From<TrainingBackend> for facestudio::train::Backend {
+    fn from(backend: TrainingBackend) -> Self {
+        match backend {
+            TrainingBackend::Cpu => Self::Cpu,
+            TrainingBackend::Torch => Self::Torch,
+            TrainingBackend::TorchCuda => Self::TorchCuda,
         }
     }
 }

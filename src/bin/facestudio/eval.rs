@@ -9,7 +9,7 @@ use facestudio::eval::{Doing, EvalOptions, Evaluation, Named};
 use facestudio::weights::Folder;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, TrainingBackend};
 use crate::jobs::{self, Shard};
 use crate::output;
 
@@ -29,8 +29,8 @@ pub struct Args {
     /// the same model, encoder and flags, is kept.
     #[arg(long)]
     out: PathBuf,
-    /// Only these, separated by commas: table-1, style-swap, styles, alpha, mixing, views, several, image-to-image,
-    /// attributes, non-human, diversity, frechet, steps, precision.
+    /// Only these, separated by commas: table-1, baselines (hours: run only where it is named), style-swap, styles, alpha,
+    /// mixing, views, several, image-to-image, attributes, non-human, diversity, frechet, steps, precision.
     #[arg(long, value_delimiter = ',')]
     experiments: Vec<String>,
     /// Held-out people; experiments of many pictures a person take half of them.
@@ -52,6 +52,12 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
     backend: Backend,
+    /// Where `baselines` tunes models.
+    #[arg(long, value_enum, default_value = "cpu")]
+    tuning_backend: TrainingBackend,
+    /// Steps in which `baselines` tunes a model, to try it out, in place of each recipe's own.
+    #[arg(long, value_name = "N")]
+    tuning_steps: Option<usize>,
 }
 
 /// Runs the subcommand.
@@ -72,8 +78,10 @@ pub fn run(args: Args) -> Result<()> {
             steps: args.steps,
             guidance_scale: args.guidance_scale,
             seed: args.seed,
+            tuning_steps: args.tuning_steps,
         },
         experiments: args.experiments,
+        tuning: args.tuning_backend.into(),
         shard: args.shard.map(|shard| (shard.index, shard.count)),
         out: &args.out,
     };
@@ -86,6 +94,7 @@ pub fn run(args: Args) -> Result<()> {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
+        Doing::Tuning(step, steps) => bar.set_message(format!("tune {step}/{steps}")),
         Doing::Measuring(title) => {
             bar.set_style(ProgressStyle::default_spinner());
             bar.set_message(format!("measure: {title}"));

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
-use facestudio::train::{Backend, Setup, clip, detector, diffusion, face, prior, vae};
+use facestudio::train::{Setup, clip, detector, diffusion, face, prior, vae};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::backend::TrainingBackend;
 
 /// Flags of `facestudio train`.
 #[derive(clap::Args)]
@@ -72,7 +74,7 @@ pub struct Args {
     resume: bool,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
-    backend: BackendName,
+    backend: TrainingBackend,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,16 +91,6 @@ enum Stage {
     Prior,
     /// The UNet and the shared Linear; needs vae, clip and face.
     Diffusion,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum BackendName {
-    /// burn's CPU backend, f32.
-    Cpu,
-    /// libtorch on the CPU, bf16 where the processor has it (needs the feature `torch`).
-    Torch,
-    /// libtorch on CUDA, bf16 (needs the feature `torch`).
-    TorchCuda,
 }
 
 /// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
@@ -138,13 +130,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (Some(_), false) => folder + "-base",
         (None, false) => folder,
     };
-    let backend = match args.backend {
-        BackendName::Cpu => Backend::Cpu,
-        BackendName::Torch => Backend::Torch,
-        BackendName::TorchCuda => Backend::TorchCuda,
-    };
     let options = Options {
-        backend,
+        backend: args.backend.into(),
         batch: args.batch.unwrap_or(0),
         accumulate: args.accumulate,
         gradient_checkpointing: args.gradient_checkpointing,
