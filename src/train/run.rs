@@ -166,6 +166,10 @@ pub fn train<M: Module>(
     show: impl FnMut(&M, &Path) -> Result<String>,
     log: &mut dyn FnMut(Event),
 ) -> Result<Finished<M>> {
+    if options.gradient_checkpointing {
+        let message = "this stage keeps all that its gradients need";
+        return Err(Error::input("checkpointing-unused", message, "leave gradient checkpointing off"));
+    }
     let objective = |model: &M, step: &Step, gather: Gather| {
         let loss = objective(model, step)?;
         gather(loss.backward())?;
@@ -429,6 +433,14 @@ mod tests {
         let options = Options::new(folder.path());
         let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
         assert_eq!(result.err().map(|e| e.code), Some("no-end"));
+    }
+
+    #[test]
+    fn checkpointing_is_refused_where_nothing_would_be_computed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { steps: Some(1), gradient_checkpointing: true, ..Options::new(folder.path()) };
+        let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
+        assert_eq!(result.err().map(|e| e.code), Some("checkpointing-unused"));
     }
 
     #[test]
