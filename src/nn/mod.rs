@@ -10,6 +10,7 @@ mod conv;
 mod linear;
 mod norm;
 
+#[cfg(feature = "train")]
 pub(crate) use attention::MOST_SCORES;
 pub use attention::{attention, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};

@@ -124,15 +124,18 @@ impl Part {
 
 impl std::fmt::Display for Estimate {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let size = |bytes: u64| match bytes as f64 / f64::from(1 << 20) {
+            mib if mib < 1024.0 => format!("{mib:.0} MiB"),
+            mib => format!("{:.1} GiB", mib / 1024.0),
+        };
         write!(
             f,
-            "memory, estimated: {:.1} GiB of weights on the device and {:.1} GiB of the optimiser on the host; a step {:.1} GiB \
-             on the device, {:.1} GiB with --gradient-checkpointing",
-            gib(self.weights),
-            gib(self.optimizer),
-            gib(self.step),
-            gib(self.step_again)
+            "memory, estimated: {} of weights on the device and {} of the optimiser on the host; a step {} on the device, {} \
+             with --gradient-checkpointing",
+            size(self.weights),
+            size(self.optimizer),
+            size(self.step),
+            size(self.step_again)
         )
     }
 }
