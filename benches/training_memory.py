@@ -1,10 +1,11 @@
-"""Memory that `facestudio train diffusion --base` takes on Stable Diffusion 1.5's shape at reduced widths, with and without
-`--gradient-checkpointing`, and what follows for its own width of 320.
+"""Memory and time that `facestudio train diffusion --base` takes on Stable Diffusion 1.5's shape at reduced widths, with and
+without `--gradient-checkpointing`, and what follows for its own width of 320.
 
     python benches/training_memory.py [--program target/release/facestudio] [--side 64] [--widths 32 64] [--backend torch]
 
-Needs a program with the feature `torch`, and `pip install torch diffusers`. Peaks are the process' resident memory
-(`ru_maxrss`) of two steps with a batch of one, after a run that has rendered and encoded the pictures. Of each parameter there
+Needs `pip install torch diffusers`, and for `--backend torch` a program with that feature. Peaks are the process' resident
+memory (`ru_maxrss`) of some steps with a batch of one, after a run that has rendered and encoded the pictures; seconds of a step
+are the processors' for more steps beyond one, so that they say little of the machine's other work. Of each parameter there
 are seven numbers of 4 bytes: the weight and its gradient on the device, and in the optimiser the weight, its gradient, both
 moments of AdamW and the average. What is left of a peak is what the step keeps for the gradients; two widths give the line by
 which it grows (attention's scores do not grow: Stable Diffusion 1.5 has 8 heads at any width).
@@ -23,6 +24,8 @@ MINI = HERE.parent / "models" / "mini"
 WIDTHS = (1, 2, 4, 4)
 # See above.
 NUMBERS = 7
+# That are timed.
+STEPS = 4
 
 
 def base(folder, width, side):
@@ -46,7 +49,8 @@ def base(folder, width, side):
 
 
 def peak(arguments, folder, more, steps):
-    """Peak resident bytes of a short run from the base; a child of its own, since `ru_maxrss` is the largest of all children."""
+    """Peak resident bytes, and processors' seconds, of a short run from the base; a child of its own, since `ru_maxrss` is the
+    largest of all children."""
     out, runs = folder / "out", folder / "runs"
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(runs / "diffusion-base", ignore_errors=True)
@@ -54,9 +58,11 @@ def peak(arguments, folder, more, steps):
     command = [arguments.program, "train", "diffusion", "--out", out, "--base", folder / "model", "--runs", runs]
     command += ["--backend", arguments.backend, "--pictures", "2", "--steps", str(steps), "--batch", "1", *more]
     child = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode; "
-    child += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    child += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    child += "print(used.ru_maxrss, used.ru_utime + used.ru_stime); sys.exit(code)"
     run = subprocess.run([sys.executable, "-c", child, *command], stdout=subprocess.PIPE, text=True, check=True)
-    return int(run.stdout) * 1024
+    kibibytes, seconds = run.stdout.split()
+    return int(kibibytes) * 1024, float(seconds)
 
 
 def main():
@@ -73,11 +79,12 @@ def main():
             parameters = base(folder / "model", width, arguments.side)
             peak(arguments, folder, [], steps=1)
             for name, more in {"plain": [], "checkpointed": ["--gradient-checkpointing"]}.items():
-                bytes = peak(arguments, folder, more, steps=2)
+                _, one = peak(arguments, folder, more, steps=1)
+                bytes, seconds = peak(arguments, folder, more, steps=1 + STEPS)
                 kept.setdefault(name, []).append((width, bytes - parameters * NUMBERS * 4))
                 print(
                     f"width {width:4}  {parameters / 1e6:6.1f} M parameters  {name:12}  peak {bytes / 2**30:5.2f} GiB, "
-                    f"without parameters and optimiser {kept[name][-1][1] / 2**30:5.2f}",
+                    f"without parameters and optimiser {kept[name][-1][1] / 2**30:5.2f}; {(seconds - one) / STEPS:.1f} processor seconds a step",
                     flush=True,
                 )
     for name, points in kept.items():

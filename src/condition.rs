@@ -58,6 +58,15 @@ impl Condition {
         Self { adapters, ..Self::single(tokens) }
     }
 
+    /// With what `to` makes of each tokens, the identities' first, then the adapters'.
+    pub fn map_tokens(mut self, mut to: impl FnMut(Tensor<3>) -> Tensor<3>) -> Self {
+        let streams = self.adapters.iter_mut().map(|stream| &mut stream.identities);
+        for tokens in std::iter::once(&mut self.identities).chain(streams).flatten() {
+            *tokens = to(tokens.clone());
+        }
+        self
+    }
+
     /// Concatenates two conditions of equal identities, regions and adapters along the batch: classifier-free guidance's
     /// two halves.
     pub fn cat(first: Self, second: Self) -> Self {

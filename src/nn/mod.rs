@@ -10,6 +10,8 @@ mod conv;
 mod linear;
 mod norm;
 
+#[cfg(feature = "train")]
+pub(crate) use attention::MOST_SCORES;
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::{Embedding, Linear, LinearConfig};

@@ -1,6 +1,5 @@
 //! What a run needs to go on as if it had never stopped.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optim::AdamW;
 use crate::error::{Error, Result};
-use crate::weights::{Quantization, SafetensorsFile, Tensors, apply, collect, encode, write_file};
+use crate::weights::{SafetensorsFile, Tensors, apply, collect, write_file, write_tensors};
 
 /// Where a run stands, beside its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,8 +35,8 @@ pub fn save<M: Module>(folder: &Path, model: &M, optimizer: &AdamW, progress: &P
     drop(model.valid());
     let (updates, state) = optimizer.state();
     let progress = Progress { updates, ..progress.clone() };
-    write_file(&new.join("model.safetensors"), &bytes(&collect(model, "")?)?)?;
-    write_file(&new.join("optimizer.safetensors"), &bytes(&state)?)?;
+    write(&new.join("model.safetensors"), model)?;
+    write_tensors(&new.join("optimizer.safetensors"), &state)?;
     let json = serde_json::to_vec(&progress).map_err(|e| Error::internal("json", e.to_string()))?;
     write_file(&new.join("progress.json"), &json)?;
     remove(&old)?;
@@ -73,7 +72,7 @@ pub fn write<M: Module>(path: &Path, model: &M) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
-    write_file(path, &bytes(&collect(model, "")?)?)
+    write_tensors(path, &collect(model, "")?.views())
 }
 
 /// As `write`, of a component of a model folder. What it takes the place of goes: the
@@ -111,10 +110,6 @@ fn tensors(path: &Path) -> Result<Tensors> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io(path.display(), &e))
-}
-
-fn bytes(tensors: &Tensors) -> Result<Vec<u8>> {
-    encode(tensors, Quantization::None, &BTreeMap::new())
 }
 
 fn remove(folder: &Path) -> Result<()> {

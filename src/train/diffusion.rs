@@ -21,9 +21,10 @@ use rayon::prelude::*;
 
 use super::data::{Picture, Pictures, pictures_of};
 use super::encoded::{Encoded, PEOPLE, at_once, by_face, encode_all};
+use super::memory::{Batch, Estimate};
 use super::rng::Rng;
-use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, plot, portraits, run};
+use super::run::{Event, Gather, Options, Step};
+use super::{Setup, checkpoint, plot, portraits, recompute, run};
 use crate::condition::{Condition, Regions};
 use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
@@ -104,7 +105,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 5e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.device()?;
+    let device = options.backend.device()?;
     let dtype = options.backend.dtype();
     let base = setup.base.clone().map(Folder);
     let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
@@ -116,23 +117,30 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
         Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
     })?;
-    let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
-    let encoded = encode_all(setup, &pictures, log)?;
-    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
     // A base without the shared Linear, as a converted Stable Diffusion, gets a new one.
     let trained_fusion = base
         .as_ref()
         .map(|[_, guidance, _]| guidance)
         .filter(|g| g.contains("config.json").is_ok_and(|has| has));
-    let fusion_config = match trained_fusion {
-        Some(guidance) => guidance.json("config.json")?,
-        None => FusionConfig {
-            image_embed_dim: encoded.image_embed_dim(),
-            id_embed_dim: encoded.id_embed_dim(),
-            n_tokens: setup.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
-            cross_attention_dim: unet_config.cross_attention_dim,
-        },
+    let trained_config: Option<FusionConfig> = trained_fusion.map(|g| g.json("config.json")).transpose()?;
+    let n_tokens = match &trained_config {
+        Some(config) => config.n_tokens,
+        None => setup.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
     };
+    let unet = unet_config.init(&device)?;
+    let side = picture_side(&unet_config, &vae_config)?;
+    let size = [side.div_ceil(vae_config.downsampling()); 2];
+    let largest = Batch { samples: options.batch, size, tokens: n_tokens, people: PEOPLE, dtype };
+    log(Event::Note(Estimate::new(&unet, &largest).to_string()));
+    let pictures = portraits::portraits(setup, side, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
+    let fusion_config = trained_config.unwrap_or(FusionConfig {
+        image_embed_dim: encoded.image_embed_dim(),
+        id_embed_dim: encoded.id_embed_dim(),
+        n_tokens,
+        cross_attention_dim: unet_config.cross_attention_dim,
+    });
     let wanted = [
         encoded.latent_dims[0],
         unet_config.cross_attention_dim,
@@ -158,8 +166,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     }
     let scheduler = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
     let alphas_cumprod = scheduler.alphas_cumprod()?;
-    let mut model =
-        DiffusionTrainee { unet: unet_config.init(&device)?, guidance: fusion_config.init(&device)? };
+    let mut model = DiffusionTrainee { unet, guidance: fusion_config.init(&device)? };
     if let Some([unet, ..]) = &base {
         model.unet = apply(model.unet, unet.tensors()?.as_ref(), "")?;
     }
@@ -172,7 +179,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let faces = face_coverage(&pictures, [height, width])?;
     let crowds: Vec<usize> = (0..trained).filter(|i| shows_several(&pictures.get(*i))).collect();
     let ratios: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
-    let objective = |model: &DiffusionTrainee, step: &Step| {
+    let objective = |model: &DiffusionTrainee, step: &Step, gather: Gather| {
         let mut rng = step.rng();
         let n = options.batch;
         let together = rng.chance(TOGETHER) && !crowds.is_empty();
@@ -214,11 +221,18 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         } else {
             Condition::single(tokens(0))
         };
-        let predicted = model.unet.forward(noised.cast(dtype), steps, &condition);
         let faces = Encoded::rows(&faces, height * width, &indices, &device).reshape([n, 1, height, width]);
         let weight = faces * (FACE_WEIGHT - 1.0) + 1.0;
-        let errors = (predicted.cast(DType::F32) - target).square();
-        Ok((errors * weight.clone()).mean() / weight.mean())
+        let loss = |predicted: Tensor<4>| {
+            let errors = (predicted.cast(DType::F32) - target).square();
+            (errors * weight.clone()).mean() / weight.mean()
+        };
+        if options.gradient_checkpointing {
+            return recompute::backward(&model.unet, noised.cast(dtype), steps, &condition, loss, gather);
+        }
+        let loss = loss(model.unet.forward(noised.cast(dtype), steps, &condition));
+        gather(loss.backward())?;
+        Ok(loss)
     };
     let vae = Vae::load(
         &Component::new(&Folder(setup.out.clone()), "vae"),
@@ -241,7 +255,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         plot::sheet(&folder.join("samples.png"), &sheet, 8)?;
         Ok("sample sheet written".to_owned())
     };
-    let finished = run::train(&options, model, objective, show, log)?;
+    let finished = run::train_in_parts(&options, model, objective, show, log)?;
 
     let DiffusionTrainee { unet, guidance } = finished.averaged;
     checkpoint::export_json(&setup.out.join("unet/config.json"), &unet_json)?;

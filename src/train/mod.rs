@@ -8,7 +8,8 @@
 //!
 //! A stage gives [`run::train`] a module and an objective. Everything random in a step is drawn from
 //! [`Step::rng`](run::Step::rng), which depends on the seed and the step's number alone: a run that was stopped and
-//! resumed is the run that was never stopped.
+//! resumed is the run that was never stopped. The diffusion stage may make its gradients in parts ([`recompute`]), and says
+//! beforehand how much memory it will take ([`memory`]).
 
 pub mod augment;
 pub mod checkpoint;
@@ -19,11 +20,13 @@ pub mod diffusion;
 pub mod dreambooth;
 pub mod encoded;
 pub mod face;
+pub mod memory;
 pub mod optim;
 pub mod photographs;
 mod plot;
 pub mod portraits;
 pub mod prior;
+pub mod recompute;
 pub mod rng;
 pub mod run;
 pub mod style;

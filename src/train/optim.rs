@@ -10,7 +10,7 @@ use burn::tensor::{Gradients, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::weights::{Tensors, is_named};
+use crate::weights::{Tensors, Views, is_named};
 
 /// Values handled by one task of the fused pass.
 const CHUNK: usize = 1 << 15;
@@ -60,29 +60,26 @@ pub struct AdamW {
     config: AdamWConfig,
     step: u64,
     slots: BTreeMap<String, Slot>,
-    /// Batches whose gradients the slots hold the sum of.
-    gathered: u32,
 }
 
 impl AdamW {
     /// A new optimiser; it learns the module's parameters at the first step.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, slots: BTreeMap::new(), gathered: 0 }
+        Self { config, step: 0, slots: BTreeMap::new() }
     }
 
-    /// Adds the gradients of one batch's loss to those that the next [`step`](Self::step) follows.
+    /// Adds gradients, of all parameters or of some, to those that the next [`step`](Self::step) follows.
     pub fn gather<M: Module>(&mut self, module: &M, gradients: Gradients) -> Result<()> {
         let mut reader = GradientReader { gradients, path: Vec::new(), slots: &mut self.slots, error: None };
         module.visit(&mut reader);
-        self.gathered += 1;
         reader.error.map_or(Ok(()), Err)
     }
 
-    /// Updates `module` by the mean of the gathered gradients; returns it with their norm before clipping.
+    /// Updates `module` by the gathered gradients' mean over so many `batches`; returns it with their norm before clipping.
     ///
     /// A norm that is not finite leaves every weight as it is: one overflow must not end a run.
-    pub fn step<M: Module>(&mut self, module: M, lr: f64) -> (M, f32) {
-        let mean = 1.0 / std::mem::take(&mut self.gathered).max(1) as f32;
+    pub fn step<M: Module>(&mut self, module: M, batches: u32, lr: f64) -> (M, f32) {
+        let mean = 1.0 / batches.max(1) as f32;
         let square_sum: f64 =
             self.slots.values().filter_map(|slot| slot.gradient.as_deref()).map(squares).sum();
         let norm = square_sum.sqrt() as f32 * mean;
@@ -105,15 +102,13 @@ impl AdamW {
         module.valid().map(&mut writer)
     }
 
-    /// Everything but the weights themselves, by name, for a checkpoint.
-    pub fn state(&self) -> (u64, Tensors) {
-        let mut out = Tensors::default();
-        for (name, slot) in &self.slots {
-            for (kind, values) in [("m", &slot.moment_1), ("v", &slot.moment_2), ("ema", &slot.ema)] {
-                out.0.insert(format!("{kind}.{name}"), (slot.shape.clone(), values.clone()));
-            }
-        }
-        (self.step, out)
+    /// Updates so far, and everything but the weights themselves by name, for a checkpoint.
+    pub fn state(&self) -> (u64, Views<'_>) {
+        let views = self.slots.iter().flat_map(|(name, slot)| {
+            let kinds = [("m", &slot.moment_1), ("v", &slot.moment_2), ("ema", &slot.ema)];
+            kinds.map(|(kind, values)| (format!("{kind}.{name}"), (&slot.shape[..], &values[..])))
+        });
+        (self.step, views.collect())
     }
 
     /// Restores [`AdamW::state`]; `weights` are the module's parameters at that moment.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Gradients, Tensor};
 
 use super::Backend;
 use super::checkpoint::{self, Progress};
@@ -26,8 +26,8 @@ pub struct Options {
     pub batch: usize,
     /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
     pub accumulate: u32,
-    /// Whether what element-wise operations gave is computed again when gradients are, instead of being kept for it: the
-    /// same numbers.
+    /// Whether the UNet's segments are computed again for their gradients ([`recompute`](super::recompute)), instead of all
+    /// that they need for them being kept. For the diffusion stage alone.
     pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,
@@ -52,12 +52,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// The backend's device, recording gradients as the options say.
-    pub fn device(&self) -> Result<Device> {
-        let device = self.backend.device()?;
-        Ok(if self.gradient_checkpointing { device.gradient_checkpointing() } else { device })
-    }
-
     /// A run in `folder` with the defaults of every stage.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -169,6 +163,29 @@ pub fn train<M: Module>(
     options: &Options,
     model: M,
     mut objective: impl FnMut(&M, &Step) -> Result<Tensor<1>>,
+    show: impl FnMut(&M, &Path) -> Result<String>,
+    log: &mut dyn FnMut(Event),
+) -> Result<Finished<M>> {
+    if options.gradient_checkpointing {
+        let message = "this stage keeps all that its gradients need";
+        return Err(Error::input("checkpointing-unused", message, "leave gradient checkpointing off"));
+    }
+    let objective = |model: &M, step: &Step, gather: Gather| {
+        let loss = objective(model, step)?;
+        gather(loss.backward())?;
+        Ok(loss)
+    };
+    train_in_parts(options, model, objective, show, log)
+}
+
+/// Takes gradients of a batch's loss, of all parameters or of some; what it gets of a step is added up.
+pub type Gather<'a> = &'a mut dyn FnMut(Gradients) -> Result<()>;
+
+/// As [`train`], on an objective that hands over its loss's gradients itself.
+pub fn train_in_parts<M: Module>(
+    options: &Options,
+    model: M,
+    mut objective: impl FnMut(&M, &Step, Gather) -> Result<Tensor<1>>,
     mut show: impl FnMut(&M, &Path) -> Result<String>,
     log: &mut dyn FnMut(Event),
 ) -> Result<Finished<M>> {
@@ -209,16 +226,14 @@ pub fn train<M: Module>(
         let mut loss = 0.0;
         for batch in 0..options.accumulate {
             let step = Step { number: state.step, progress, batch, seed: state.seed };
-            let one = objective(&model, &step)?;
-            let gradients = one.backward();
+            let one = objective(&model, &step, &mut |gradients| optimizer.gather(&model, gradients))?;
             loss += one.try_into_scalar::<f32>().map_err(|e| {
                 Error::device("read-back", format!("could not read the loss back: {e:?}"), "")
             })? / options.accumulate as f32;
-            optimizer.gather(&model, gradients)?;
         }
         let lr = options.rate(state.step, progress);
         let grad_norm;
-        (model, grad_norm) = optimizer.step(model, lr);
+        (model, grad_norm) = optimizer.step(model, options.accumulate, lr);
         state.step += 1;
         if loss.is_finite() {
             // Early on a plain mean, so that the start does not linger.
@@ -418,6 +433,14 @@ mod tests {
         let options = Options::new(folder.path());
         let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
         assert_eq!(result.err().map(|e| e.code), Some("no-end"));
+    }
+
+    #[test]
+    fn checkpointing_is_refused_where_nothing_would_be_computed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { steps: Some(1), gradient_checkpointing: true, ..Options::new(folder.path()) };
+        let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
+        assert_eq!(result.err().map(|e| e.code), Some("checkpointing-unused"));
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub(super) fn tune<M: Module>(
             Error::device("read-back", format!("could not read the loss back: {e:?}"), "try again")
         })?);
         optimizer.gather(&model, gradients)?;
-        (model, _) = optimizer.step(model, lr);
+        (model, _) = optimizer.step(model, 1, lr);
         if watch(step + 1).is_break() {
             return Err(Error::cancelled());
         }

@@ -75,7 +75,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 4e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.device()?;
+    let device = options.backend.device()?;
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let trained = pictures.len().saturating_sub(HELD_OUT).max(1);

@@ -1,12 +1,11 @@
-//! The levels of the UNet. A block with attentions is diffusers' `CrossAttn…Block2D`, one without `…Block2D`.
+//! The levels of the UNet. A block with attentions is diffusers' `CrossAttn…Block2D`, one without `…Block2D`. What they
+//! compute is in `segment.rs`.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use super::config::{DownBlockType, MidBlockType, UpBlockType};
-use super::{
-    BlockContexts, Downsample2D, ResnetBlock2D, Transformer2DModel, UNet2DConditionConfig, Upsample2D,
-};
+use super::{Downsample2D, ResnetBlock2D, Transformer2DModel, UNet2DConditionConfig, Upsample2D};
 
 /// `DownBlock2D` or `CrossAttnDownBlock2D`.
 #[derive(Module, Debug)]
@@ -39,29 +38,6 @@ impl DownBlock {
             downsamplers: (!coarsest).then(|| Downsample2D::new(channels, device)).into_iter().collect(),
         }
     }
-
-    /// `x`: `[batch, channels_in, h, w]`; `temb`: `[batch, time_embed_dim]`, activated → `[batch, channels, h', w']`.
-    /// Every layer's output is pushed to `skips`.
-    pub fn forward(
-        &self,
-        mut x: Tensor<4>,
-        temb: &Tensor<2>,
-        contexts: &BlockContexts,
-        skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, temb);
-            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
-                x = attention.forward(x, contexts);
-            }
-            skips.push(x.clone());
-        }
-        for downsampler in &self.downsamplers {
-            x = downsampler.forward(x);
-            skips.push(x.clone());
-        }
-        x
-    }
 }
 
 /// `UNetMidBlock2DCrossAttn`, or `UNetMidBlock2D` (which is a single ResNet block where a UNet uses it).
@@ -87,17 +63,6 @@ impl MidBlock {
                 .collect(),
             attentions: (0..attentions).map(|_| Transformer2DModel::new(config, level, device)).collect(),
         }
-    }
-
-    /// `[batch, channels, h, w]` → the same shape; `temb`: `[batch, time_embed_dim]`, activated.
-    pub fn forward(&self, mut x: Tensor<4>, temb: &Tensor<2>, contexts: &BlockContexts) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, temb);
-            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
-                x = attention.forward(x, contexts);
-            }
-        }
-        x
     }
 }
 
@@ -135,27 +100,5 @@ impl UpBlock {
             attentions: (0..attentions).map(|_| Transformer2DModel::new(config, level, device)).collect(),
             upsamplers: (level > 0).then(|| Upsample2D::new(channels, device)).into_iter().collect(),
         }
-    }
-
-    /// `x`: `[batch, channels_in, h, w]`; `skips`: one per ResNet block, the last is used first;
-    /// `finer`: the size to upsample to → `[batch, channels, h', w']`.
-    pub fn forward(
-        &self,
-        mut x: Tensor<4>,
-        skips: Vec<Tensor<4>>,
-        temb: &Tensor<2>,
-        contexts: &BlockContexts,
-        finer: Option<[usize; 2]>,
-    ) -> Tensor<4> {
-        for (i, (resnet, skip)) in self.resnets.iter().zip(skips.into_iter().rev()).enumerate() {
-            x = resnet.forward(Tensor::cat(vec![x, skip], 1), temb);
-            if let (Some(attention), Some(contexts)) = (self.attentions.get(i), contexts.get(i)) {
-                x = attention.forward(x, contexts);
-            }
-        }
-        for (upsampler, size) in self.upsamplers.iter().zip(finer) {
-            x = upsampler.forward(x, size);
-        }
-        x
     }
 }

@@ -176,8 +176,8 @@ pub struct Attention {
     pub to_out: [Linear; 1],
     /// Those of the UNet's adapters; none without.
     pub adapters: Vec<AdapterAttention>,
-    heads: usize,
-    upcast: bool,
+    pub(super) heads: usize,
+    pub(super) upcast: bool,
 }
 
 impl Attention {

@@ -9,19 +9,21 @@ mod config;
 mod identity_attention;
 mod prepared;
 mod resnet;
+mod segment;
 mod timestep;
 mod transformer;
 
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 pub use identity_attention::{AdapterAttention, Attention, CrossContext, LevelCondition};
-pub use prepared::{BlockContexts, PreparedCondition};
+pub use prepared::PreparedCondition;
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
+pub use segment::{Extent, Features, Segment, Skip, TransformerExtent};
 pub use timestep::TimestepEmbedding;
 pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::Condition;
 use crate::error::Result;
@@ -78,24 +80,17 @@ impl UNet2DConditionModel {
         timestep: Tensor<1>,
         condition: &PreparedCondition,
     ) -> Tensor<4> {
-        let dtype = sample.dtype();
-        let sample = if self.center_input_sample { sample * 2.0 - 1.0 } else { sample };
-        // Each ResNet block begins its use of the embedding with the activation: once is enough.
-        let temb = self.act.forward(self.time_embedding.forward(timestep)).cast(dtype);
+        let temb = self.embed(timestep, sample.dtype());
+        let mut features = Features { x: sample, skips: Vec::new() };
+        for (segment, contexts) in self.segments().iter().zip(condition.segments()) {
+            features = segment.forward(features, &temb, contexts);
+        }
+        features.x
+    }
 
-        let mut x = self.conv_in.forward(sample);
-        let mut skips = vec![x.clone()];
-        for (block, contexts) in self.down_blocks.iter().zip(&condition.down_blocks) {
-            x = block.forward(x, &temb, contexts, &mut skips);
-        }
-        if let Some(block) = &self.mid_block {
-            x = block.forward(x, &temb, &condition.mid_block);
-        }
-        for (block, contexts) in self.up_blocks.iter().zip(&condition.up_blocks) {
-            let used = skips.split_off(skips.len() - block.resnets.len());
-            let finer = skips.last().map(|skip| [skip.dims()[2], skip.dims()[3]]);
-            x = block.forward(x, used, &temb, contexts, finer);
-        }
-        self.conv_out.forward(self.conv_norm_out.activated(x, self.act))
+    /// `[batch]` timesteps → `[batch, time_embed_dim]`, activated, in the precision of the latents.
+    pub fn embed(&self, timestep: Tensor<1>, dtype: DType) -> Tensor<2> {
+        // Each ResNet block begins its use of the embedding with the activation: once is enough.
+        self.act.forward(self.time_embedding.forward(timestep)).cast(dtype)
     }
 }

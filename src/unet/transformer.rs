@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Attention, CrossContext, LevelCondition, UNet2DConditionConfig};
+use super::{Attention, CrossContext, LevelCondition, TransformerExtent, UNet2DConditionConfig};
 use crate::nn::{Activation, GroupNorm, LayerNorm, Linear, LinearConfig};
 
 /// Epsilon of the GroupNorm before the transformer: fixed in diffusers, unlike the ResNet blocks' `norm_eps`.
@@ -35,6 +35,16 @@ impl Transformer2DModel {
             proj_in: LinearConfig::new(channels, channels).init(device),
             transformer_blocks: (0..config.transformer_layers(level)).map(block).collect(),
             proj_out: LinearConfig::new(channels, channels).init(device),
+        }
+    }
+
+    pub(super) fn extent(&self) -> TransformerExtent {
+        let attention = self.transformer_blocks.first().map(|block| &block.attn1);
+        TransformerExtent {
+            blocks: self.transformer_blocks.len(),
+            heads: attention.map_or(0, |attention| attention.heads),
+            upcast: attention.is_some_and(|attention| attention.upcast),
+            parameters: self.num_params(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Where a model folder's files are: on disk or in memory.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +42,7 @@ impl Files for Folder {
     fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
         let path = self.0.join(path);
         let read = || {
-            let mut file = std::fs::File::open(&path)?;
+            let mut file = File::open(&path)?;
             file.seek(SeekFrom::Start(range.start))?;
             let mut bytes = vec![0; (range.end - range.start) as usize];
             file.read_exact(&mut bytes)?;
@@ -184,12 +185,15 @@ impl From<&Path> for Folder {
 
 /// Writes a file whole or not at all: into a temporary sibling that is renamed at the end.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
+    write_file_by(path, |file| file.write_all(bytes))
+}
 
+/// As [`write_file`], of what `fill` writes.
+pub(super) fn write_file_by(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let partial = partial_sibling(path)?;
     let write = || {
-        let mut file = std::fs::File::create_new(&partial)?;
-        file.write_all(bytes)?;
+        let mut file = File::create_new(&partial)?;
+        fill(&mut file)?;
         // Renamed before its bytes are on the disk, it could survive a power cut empty.
         file.sync_all()?;
         std::fs::rename(&partial, path)

@@ -7,6 +7,7 @@ mod module;
 mod quantize;
 mod safetensors;
 mod shards;
+mod stream;
 mod tensors;
 
 pub use component::Component;
@@ -24,4 +25,5 @@ pub use crate::kernels::Blocks;
 pub(crate) use safetensors::decode;
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
+pub use stream::{Views, write_tensors};
 pub use tensors::{TensorSource, Tensors};

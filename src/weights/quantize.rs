@@ -307,20 +307,32 @@ pub(super) fn encode_each(
 /// every tensor is aligned, then by name.
 fn write(mut stored: Vec<Stored>, metadata: BTreeMap<String, String>) -> Result<Vec<u8>> {
     stored.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
+    let entries = stored.iter().map(|s| (s.name.as_str(), s.dtype, s.shape.as_slice(), s.bytes.len()));
+    let mut out = header(entries, metadata)?;
+    out.reserve_exact(stored.iter().map(|tensor| tensor.bytes.len()).sum());
+    for tensor in stored {
+        out.extend(tensor.bytes);
+    }
+    Ok(out)
+}
+
+/// What stands before the tensors of a file: of each its name, type, shape and bytes, in the order in which they follow.
+pub(super) fn header<'a>(
+    tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], usize)>,
+    metadata: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
     }
     let mut offset = 0;
-    for tensor in &stored {
-        let end = offset + tensor.bytes.len();
-        let entry = serde_json::json!({
-            "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end],
-        });
-        if header.insert(tensor.name.clone(), entry).is_some() {
+    for (name, dtype, shape, bytes) in tensors {
+        let end = offset + bytes;
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]});
+        if header.insert(name.to_owned(), entry).is_some() {
             return Err(Error::weights(
                 "tensor-name",
-                format!("two tensors would be stored as '{}'", tensor.name),
+                format!("two tensors would be stored as '{name}'"),
                 "rename one of them",
             ));
         }
@@ -329,12 +341,8 @@ fn write(mut stored: Vec<Stored>, metadata: BTreeMap<String, String>) -> Result<
     let mut header = serde_json::to_vec(&header)
         .map_err(|e| Error::internal("safetensors-encode", format!("header: {e}")))?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut out = Vec::with_capacity(8 + header.len() + offset);
-    out.extend((header.len() as u64).to_le_bytes());
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend(header);
-    for tensor in stored {
-        out.extend(tensor.bytes);
-    }
     Ok(out)
 }
 

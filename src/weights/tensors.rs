@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::Views;
 use crate::error::{Error, Result};
 use crate::kernels::Blocks;
 
@@ -43,6 +44,12 @@ pub trait TensorSource {
 pub struct Tensors(pub BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl Tensors {
+    /// All of them where they are.
+    pub fn views(&self) -> Views<'_> {
+        let views = self.0.iter().map(|(name, (shape, values))| (name.clone(), (&shape[..], &values[..])));
+        views.collect()
+    }
+
     /// Takes tensor `name` as a burn tensor of rank `D`.
     pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Result<Tensor<D>> {
         let (shape, values) = self.0.get(name).ok_or_else(|| missing(name))?;

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use facestudio::condition::Condition;
 use facestudio::train::optim::{AdamW, AdamWConfig};
+use facestudio::train::recompute;
 use facestudio::unet::UNet2DConditionModel;
 use facestudio::weights::{Component, Tensors, collect};
 
@@ -51,15 +52,33 @@ fn assert_all_close(ours: &Tensors, io: &Tensors, prefix: &str) {
 
 #[test]
 fn two_steps_of_a_unet_are_pytorchs() {
-    two_steps(&Device::flex().autodiff());
+    two_steps(|unet, sample, timestep, condition, loss| {
+        let loss = loss(unet.forward(sample, timestep, &condition));
+        (vec![loss.backward()], loss)
+    });
 }
 
 #[test]
-fn two_steps_are_pytorchs_with_activations_computed_again() {
-    two_steps(&Device::flex().autodiff().gradient_checkpointing());
+fn two_steps_are_pytorchs_with_segments_computed_again() {
+    two_steps(|unet, sample, timestep, condition, loss| {
+        let mut parts = Vec::new();
+        let mut gather = |gradients| {
+            parts.push(gradients);
+            Ok(())
+        };
+        let loss = recompute::backward(unet, sample, timestep, &condition, loss, &mut gather).unwrap();
+        (parts, loss)
+    });
 }
 
-fn two_steps(device: &Device) {
+/// The loss of a prediction.
+type Loss<'a> = &'a dyn Fn(Tensor<4>) -> Tensor<1>;
+
+/// With the gradients of a step, in parts, and its loss.
+fn two_steps(
+    backward: impl Fn(&UNet2DConditionModel, Tensor<4>, Tensor<1>, Condition, Loss) -> (Vec<Gradients>, Tensor<1>),
+) {
+    let device = &Device::flex().autodiff();
     let unet = fixture("unet/sd1");
     let io = io(&fixture("train"));
     let mut model = UNet2DConditionModel::load(&Component::new(&unet, ""), device).unwrap();
@@ -71,23 +90,29 @@ fn two_steps(device: &Device) {
     let timestep = io.tensor::<2>("timestep", device).unwrap();
     let condition = io.tensor::<4>("condition", device).unwrap();
     for step in 0..2 {
-        let noise_pred = model.forward(
+        let target: Tensor<4> = noise.clone().narrow(0, step, 1).squeeze_dim(0);
+        let (parts, loss) = backward(
+            &model,
             sample.clone().narrow(0, step, 1).squeeze_dim(0),
             timestep.clone().narrow(0, step, 1).squeeze_dim(0),
-            &Condition::single(condition.clone().narrow(0, step, 1).squeeze_dim(0)),
+            Condition::single(condition.clone().narrow(0, step, 1).squeeze_dim(0)),
+            &|noise_pred| (noise_pred - target.clone()).square().mean(),
         );
-        let loss = (noise_pred - noise.clone().narrow(0, step, 1).squeeze_dim(0)).square().mean();
-        let gradients = loss.backward();
         if step == 0 {
-            let mut collector =
-                Collector { gradients: &gradients, path: Vec::new(), out: Tensors::default() };
-            model.visit(&mut collector);
-            assert_all_close(&collector.out, &io, "gradient.");
+            let mut out = Tensors::default();
+            for gradients in &parts {
+                let mut collector = Collector { gradients, path: Vec::new(), out: Tensors::default() };
+                model.visit(&mut collector);
+                out.0.extend(collector.out.0);
+            }
+            assert_all_close(&out, &io, "gradient.");
         }
         let loss: f32 = loss.into_scalar();
         let norm;
-        optimizer.gather(&model, gradients).unwrap();
-        (model, norm) = optimizer.step(model, 1e-3);
+        for gradients in parts {
+            optimizer.gather(&model, gradients).unwrap();
+        }
+        (model, norm) = optimizer.step(model, 1, 1e-3);
         for (ours, theirs) in [(loss, io.0["losses"].1[step]), (norm, io.0["norms"].1[step])] {
             assert!((ours - theirs).abs() <= TOLERANCE * theirs, "step {step}: {ours} and {theirs}");
         }

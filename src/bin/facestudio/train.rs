@@ -60,7 +60,8 @@ pub struct Args {
     /// Batches of a step, whose gradients are averaged: a larger batch in the memory of a smaller one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: u32,
-    /// Compute what element-wise operations gave again for the gradients instead of keeping it.
+    /// Compute each layer again for its gradients instead of keeping all of them: a third more time, a fraction of the
+    /// memory (diffusion).
     #[arg(long)]
     gradient_checkpointing: bool,
     /// Peak learning rate.
@@ -118,6 +119,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.decoder_only && args.stage != Stage::Vae {
         let error = Error::input("base-unused", "--decoder-only is for vae", "leave it out");
         return Err(error.into());
+    }
+    if args.gradient_checkpointing && args.stage != Stage::Diffusion {
+        let message = "--gradient-checkpointing is for diffusion";
+        return Err(
+            Error::input("checkpointing-unused", message, "leave it out, or make --batch smaller").into()
+        );
     }
     let stage = args.stage.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let folder = match args.preset.strip_prefix("mini") {
