@@ -2,11 +2,12 @@
 
 PORT ?= 8080
 
-.PHONY: help setup pkg demo test fmt lint test-native test-web parity-full bench
+.PHONY: help setup pkg demo test fmt lint test-native test-web test-gpu parity-full bench
 
 help:
 	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
 	@echo "make test    everything that CI checks"
+	@echo "make test-gpu   the kernels for WebGPU on this machine's Vulkan, Metal or DX12 (CUBECL_WGPU_DEFAULT_DEVICE=Cpu: Mesa's software driver)"
 	@echo "make setup   the tool chain: wasm target, wasm-bindgen, npm packages"
 	@echo "make pkg     the browser package in pkg/"
 	@echo "make lint    formatting, clippy, types"
@@ -43,6 +44,11 @@ test-web: pkg
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
 	node --test --test-timeout=1800000 tests/browser/*.test.mjs
+
+# Dependencies unoptimised: they compile in half the time, and the tests are the device's work.
+test-gpu:
+	CARGO_TARGET_DIR=target-gpu cargo test --lib --no-default-features --features gpu,cpu \
+	  --config 'profile.dev.package."*".opt-level=0' -- kernels:: weights::module
 
 # Needs Python with what tests/parity/full.py names (PYTHON=...).
 parity-full:

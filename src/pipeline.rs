@@ -182,6 +182,17 @@ impl FaceStudio {
         self.models.detector.detect(picture, false, &self.device).await
     }
 
+    /// The faces of a picture, each with its embedding by the identity encoder, `[id_embed_dim]`.
+    pub async fn identities(&self, picture: &RgbImage) -> Result<Vec<(Found, Vec<f32>)>> {
+        let encoders = self.encoders()?;
+        let mut identities = Vec::new();
+        for face in self.faces(picture).await? {
+            let embedding = embed::face(&encoders, picture, &face, "the picture", &self.device).await?;
+            identities.push((face, embedding));
+        }
+        Ok(identities)
+    }
+
     /// How alike the people of a picture and a person are: the cosine of the identity encoder's embeddings, −1 to 1.
     ///
     /// Of several faces in the picture the one most like the person counts. Fails with `face-not-found` where the
@@ -194,13 +205,9 @@ impl FaceStudio {
             embeddings.push(embed::identity(&encoders, photo, &name, &self.device).await?);
         }
         let reference = embed::mix(person, &mut embeddings.into_iter());
-        let mut best = None;
-        for face in self.faces(picture).await? {
-            let embedding = embed::face(&encoders, picture, &face, "the picture", &self.device).await?;
-            let cosine = mixing::cosine(&reference, &embedding);
-            best = Some(best.map_or(cosine, |best: f32| best.max(cosine)));
-        }
-        best.ok_or_else(|| embed::not_found("the picture"))
+        let identities = self.identities(picture).await?;
+        let cosines = identities.iter().map(|(_, embedding)| mixing::cosine(&reference, embedding));
+        cosines.max_by(f32::total_cmp).ok_or_else(|| embed::not_found("the picture"))
     }
 
     /// The picture sizes that this model makes.

@@ -48,9 +48,11 @@ impl<'a> Tuner<'a> {
         watch: &mut dyn FnMut(Doing),
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let copy = match self.held.take() {
-            Some(copy) if copy.tuned == *tuned => copy,
-            _ => self.tune(lab, drawing, tuned, watch, stop)?,
+        // Another's copy goes before this one is made.
+        let held = self.held.take().filter(|copy| copy.tuned == *tuned);
+        let copy = match held {
+            Some(copy) => copy,
+            None => self.tune(lab, drawing, tuned, watch, stop)?,
         };
         lab.draw_with(&copy.studio, drawing, Some(copy.tuning), stop)?;
         self.held = Some(copy);

@@ -60,10 +60,11 @@ struct Sizes {
     dim: usize,
 }
 
-/// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, in f16 beside inputs in f32.
-pub(crate) fn takes_half(device: &Device, shape: &[usize]) -> bool {
+/// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, as they were stored, in f16 or
+/// [in blocks](in_blocks), beside inputs in f32.
+pub(crate) fn takes_stored(device: &Device, shape: &[usize]) -> bool {
     #[cfg(feature = "gpu")]
-    return gpu::takes_half(device, shape);
+    return gpu::takes_stored(device, shape);
     #[cfg(not(feature = "gpu"))]
     {
         let _ = (device, shape);
@@ -71,7 +72,10 @@ pub(crate) fn takes_half(device: &Device, shape: &[usize]) -> bool {
     }
 }
 
-/// Weights as they were stored: integers in blocks of 32, each with a scale (`q8_block32` and `q4_block32`).
+/// Values of a row of weights that share a scale, where they are in blocks; a row's last block may be shorter.
+pub const BLOCK: usize = 32;
+
+/// Weights as they were stored: integers in blocks, each with a scale (`q8_block32` and `q4_block32`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blocks {
     /// Of an integer: 8 or 4.

@@ -405,8 +405,8 @@ fn fused_is_one_after_the_other() {
 fn weights_may_be_half() {
     let rounded = |x: Vec<f32>| x.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect::<Vec<f32>>();
     for device in devices() {
-        assert_eq!(takes_half(&device, &[5, 8]), !is_cpu(&device));
-        assert!(!takes_half(&device, &[5, 7]) && !takes_half(&device, &[8]));
+        assert_eq!(takes_stored(&device, &[5, 8]), !is_cpu(&device));
+        assert!(!takes_stored(&device, &[5, 7]) && !takes_stored(&device, &[8]));
         for (tokens, from, to) in [(3, 4, 5), (70, 64, 33), (257, 320, 256)] {
             let (x, weight) = (random([tokens, from]), random([to, from]).try_into_vec_as::<f32>().unwrap());
             let data = TensorData::new(rounded(weight), [to, from]);

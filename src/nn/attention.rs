@@ -42,7 +42,11 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
 /// Attention to several contexts apart, `Σᵢ wᵢ · softmax(Q Kᵢᵀ / √dim) Vᵢ` (arXiv 2312.02663, section 3.4).
 ///
 /// `query`: `[batch, heads, queries, dim]`; `key` and `value`: `[batch, heads, contexts · keys, dim]`, one context after the
-/// other; `weights`: `[1 or batch, contexts, queries]` → as `query`. Where a weight is 0 its context alters nothing.
+/// other; `weights`: `[1 or batch, contexts, queries]`, one context at least → as `query`. Where a weight is 0 its context, if it
+/// is finite, alters nothing.
+///
+/// # Panics
+/// Without a context.
 pub fn attention_by_regions(
     query: Tensor<4>,
     key: Tensor<4>,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | GroupNorm, SiLU and the convolution's input | 8 (f32 whatever `d` is) + 3 `d` of the input |
 //! | a transformer around its blocks | 8 + 3 `d` |
-//! | a transformer block | three LayerNorms 24 + 3 `d`, self-attention 4 `d`, cross-attention 2 `d`, feed-forward 16 `d` |
+//! | a transformer block | three LayerNorms 24 + 3 `d`, self-attention 4 `d`, cross-attention 2 `d` and `d` for each person, feed-forward 16 `d` |
 //! | attention | 3 `d` of each score: before and after the exponential, and divided by their sum |
 //!
 //! Beside them are the weights' copies in that precision, and what one operation needs while it computes.

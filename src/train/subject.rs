@@ -65,7 +65,11 @@ impl Subject<'_> {
             return Err(Error::input("class-missing", message, "name the class, such as 'woman'"));
         }
         if self.steps == 0 {
-            return Err(Error::input("steps-range", "a person is learnt in at least one step", ""));
+            return Err(Error::input(
+                "steps-range",
+                "a person is learnt in at least one step",
+                "ask for 1 step or more",
+            ));
         }
         let folders = self.files.folders("")?;
         for needed in ["guidance", "prior", "text_encoder", "tokenizer", "unet", "vae", "scheduler"] {
@@ -215,7 +219,9 @@ pub(super) fn put(
     folder: &str,
     weights: &Tensors,
 ) -> Result<()> {
-    for name in files.list(folder)?.into_iter().filter(|name| !name.ends_with(".safetensors")) {
+    // Configs and tokenizers; what else lies there is not read, as checkpoints in other formats.
+    let is_text = |name: &String| name.ends_with(".json") || name.ends_with(".txt");
+    for name in files.list(folder)?.into_iter().filter(is_text) {
         let path = format!("{folder}/{name}");
         folders.0.insert(path.clone(), files.read(&path)?);
     }

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
-use crate::kernels::{in_blocks, takes_half};
+use crate::kernels::{in_blocks, takes_stored};
 
 /// Loads every parameter of `module` from `source`; a parameter at path `a.b` is tensor `{prefix}a.b`.
 ///
@@ -100,8 +100,11 @@ impl Loader<'_> {
     fn tensor<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
         let (name, device) = (self.path.join("."), param.lazy_device());
         let shape: [usize; D] = param.lazy_shape().dims();
-        let packed = self.of_kernels() && takes_half(&device, &shape);
+        let packed = self.of_kernels() && takes_stored(&device, &shape);
+        // Blocks are cut by the rows that are in the file.
+        let rows = |shape: &[usize]| (shape.first().copied(), shape.iter().skip(1).product::<usize>());
         if packed
+            && self.source.shape(&name).is_some_and(|stored| rows(&stored) == rows(&shape))
             && let Some(blocks) = self.source.blocks(&name)?
             && let Some(held) = in_blocks(&device, shape, &blocks)
         {
@@ -268,26 +271,61 @@ mod tests {
 
         use super::super::{Component, MemoryFiles, Quantization, encode};
 
-        let (to, from) = (48, 64);
-        let values: Vec<f32> = (0..to * from).map(|i| (i as f32 * 0.7).sin()).collect();
-        let tensors = Tensors([("weight".to_owned(), (vec![to, from], values))].into());
-        for quantization in [Quantization::Q8, Quantization::Q4] {
-            let bytes = encode(&tensors, quantization, &BTreeMap::new()).unwrap();
-            let files = MemoryFiles([("unet/model.safetensors".to_owned(), bytes)].into());
-            let component = Component::new(&files, "unet").compact();
-            let on = |device: &Device| {
-                let layer = LinearConfig::new(from, to).with_bias(false).init(device);
-                apply(layer, component.tensors().unwrap().as_ref(), "").unwrap()
-            };
-            let (gpu, cpu) = (Device::wgpu(burn::tensor::DeviceKind::DefaultDevice), Device::flex());
-            let held = on(&gpu);
-            assert!(matches!(held.weight.val().dtype(), DType::QFloat(_)), "{quantization:?}");
-            // Products with ones and zeros are exact.
-            let rows = |device: &Device| {
-                on(device).forward(Tensor::<2>::eye(from, device)).try_into_vec_as::<f32>().unwrap()
-            };
-            assert_eq!(rows(&gpu), rows(&cpu), "{quantization:?}");
+        // Whole blocks, rows that end inside one, and rows of the file that are not the layer's.
+        for (stored, [to, from], in_blocks) in [
+            (vec![48, 64], [48, 64], true),
+            (vec![48, 36], [48, 36], true),
+            (vec![1, 48, 36], [48, 36], false),
+        ] {
+            let values: Vec<f32> = (0..to * from).map(|i| (i as f32 * 0.7).sin()).collect();
+            let tensors = Tensors([("weight".to_owned(), (stored, values))].into());
+            for quantization in [Quantization::Q8, Quantization::Q4] {
+                let bytes = encode(&tensors, quantization, &BTreeMap::new()).unwrap();
+                let files = MemoryFiles([("unet/model.safetensors".to_owned(), bytes)].into());
+                let component = Component::new(&files, "unet").compact();
+                let on = |device: &Device| {
+                    let layer = LinearConfig::new(from, to).with_bias(false).init(device);
+                    apply(layer, component.tensors().unwrap().as_ref(), "").unwrap()
+                };
+                let (gpu, cpu) = (Device::wgpu(burn::tensor::DeviceKind::DefaultDevice), Device::flex());
+                let held = on(&gpu);
+                let dtype = held.weight.val().dtype();
+                assert_eq!(matches!(dtype, DType::QFloat(_)), in_blocks, "{quantization:?}: {dtype:?}");
+                // Products with ones and zeros are exact.
+                let rows = |device: &Device| {
+                    on(device).forward(Tensor::<2>::eye(from, device)).try_into_vec_as::<f32>().unwrap()
+                };
+                let rounded = |v: Vec<f32>| -> Vec<f32> {
+                    v.into_iter().map(|v| if in_blocks { v } else { f16::from_f32(v).to_f32() }).collect()
+                };
+                assert_eq!(rows(&gpu), rounded(rows(&cpu)), "{quantization:?}");
+            }
         }
+    }
+
+    /// burn's operation on what the blocks say.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn a_layer_without_a_kernel_undoes_its_blocks() {
+        use std::collections::BTreeMap;
+
+        use super::super::{Component, MemoryFiles, Quantization, encode};
+        use crate::nn::{Conv2d, Conv2dConfig};
+
+        let values: Vec<f32> = (0..48 * 36).map(|i| (i as f32 * 0.7).sin()).collect();
+        let tensors = Tensors([("weight".to_owned(), (vec![48, 4, 3, 3], values))].into());
+        let bytes = encode(&tensors, Quantization::Q8, &BTreeMap::new()).unwrap();
+        let files = MemoryFiles([("unet/model.safetensors".to_owned(), bytes)].into());
+        let component = Component::new(&files, "unet").compact();
+        let out = |device: &Device| {
+            let config = Conv2dConfig::new(8, 48, 3).with_padding(1).with_groups(2).with_bias(false);
+            let layer: Conv2d = config.init(device);
+            let layer = apply(layer, component.tensors().unwrap().as_ref(), "").unwrap();
+            layer.forward(Tensor::ones([1, 8, 5, 5], device)).try_into_vec_as::<f32>().unwrap()
+        };
+        let (gpu, cpu) = (out(&Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)), out(&Device::flex()));
+        // 36 values of at most 1, summed in another order.
+        assert!(gpu.iter().zip(&cpu).all(|(a, b)| (a - b).abs() < 1e-5), "{gpu:?} {cpu:?}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
+use crate::kernels::BLOCK;
 
 /// How tensors are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,8 +48,6 @@ impl Quantization {
     }
 }
 
-/// Values that share a scale.
-pub const BLOCK: usize = 32;
 /// Tensors with fewer elements are not worth a scale per block.
 const SMALLEST: usize = 1024;
 /// The largest integer; −128 is left out to keep the scheme symmetric.

@@ -107,8 +107,7 @@ impl SafetensorsHeader {
         }
     }
 
-    /// Decodes a tensor of the file whose bytes are `file`.
-    /// The blocks of a tensor that is stored in them, from the file.
+    /// The blocks of a tensor that is stored in them, in the file whose bytes are `file`.
     pub(super) fn blocks_in(&self, name: &str, file: &[u8]) -> Result<Option<Blocks>> {
         let (Some(entry), Some(scale)) = (self.entries.get(name), self.scales.get(name)) else {
             return Ok(None);
@@ -122,6 +121,7 @@ impl SafetensorsHeader {
         Ok(Some(Blocks { bits, integers: part(entry)?.to_vec(), scales }))
     }
 
+    /// Decodes a tensor of the file whose bytes are `file`.
     pub(super) fn decode_in(&self, name: &str, file: &[u8]) -> Result<Vec<f32>> {
         self.decode(name, |range| {
             let part = file.get(range.start as usize..range.end as usize);

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use facestudio::guidance::mixing::cosine;
 use facestudio::pipeline::FaceStudio;
-use facestudio::request::{Identity, Person};
 use facestudio::weights::Folder;
 use serde::Serialize;
 
@@ -53,23 +53,20 @@ pub fn run(args: Args) -> Result<()> {
 async fn report(args: &Args) -> Result<Report> {
     let pictures = args.photos.iter().map(|path| open(path)).collect::<facestudio::Result<Vec<_>>>()?;
     let studio = FaceStudio::load(&Folder(args.model.clone()), &args.backend.device()?)?;
-    let mut photos = Vec::new();
+    let (mut photos, mut embeddings) = (Vec::new(), Vec::new());
     for (path, picture) in args.photos.iter().zip(&pictures) {
-        let mut found = studio.faces(picture).await?;
-        found.sort_by(|a, b| b.area().total_cmp(&a.area()));
-        photos.push(Photo { path: path.clone(), faces: found.iter().map(|face| face.face_box).collect() });
+        let mut found = studio.identities(picture).await?;
+        found.sort_by(|(a, _), (b, _)| b.area().total_cmp(&a.area()));
+        photos
+            .push(Photo { path: path.clone(), faces: found.iter().map(|(face, _)| face.face_box).collect() });
+        embeddings.push(found.into_iter().map(|(_, embedding)| embedding).collect::<Vec<_>>());
     }
-    let mut similarity = Vec::new();
-    for (photo, picture) in photos.iter().zip(&pictures) {
-        let identity = Identity { photos: vec![picture.clone()], beta: 1.0 };
-        let person = Person { identities: vec![identity] };
-        let mut row = Vec::new();
-        for (other, picture) in photos.iter().zip(&pictures) {
-            let shown = !photo.faces.is_empty() && !other.faces.is_empty();
-            row.push(if shown { Some(studio.similarity(picture, &person).await?) } else { None });
-        }
-        similarity.push(row);
-    }
+    let most_alike = |person: &[Vec<f32>], others: &[Vec<f32>]| {
+        let largest = person.first()?;
+        others.iter().map(|other| cosine(largest, other)).max_by(f32::total_cmp)
+    };
+    let row = |person: &Vec<Vec<f32>>| embeddings.iter().map(|others| most_alike(person, others)).collect();
+    let similarity = embeddings.iter().map(row).collect();
     Ok(Report { photos, similarity })
 }
 

@@ -7,7 +7,7 @@ use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 const TILE: usize = 32;
 /// Invocations of a workgroup: each makes 4×4 scores of a tile.
 const THREADS: usize = TILE * TILE / 16;
-/// Dimensions of a head for which a workgroup's memory (8.75 KiB and 32 bytes a dimension) suffices everywhere, and whose
+/// Dimensions of a head for which a workgroup's memory (8.9 KiB and 32 bytes a dimension) suffices everywhere, and whose
 /// output an invocation can hold in registers.
 const LARGEST_HEAD: usize = 160;
 
@@ -78,7 +78,9 @@ impl Kernel for Attention {
         let (acts, gather) = if self.regions {
             let gather = |n| {
                 let i = n / fours;
-                format!("    out_{n} += sum_{n} / total[row + {i}u] * share[row + {i}u];")
+                format!(
+                    "    if share[row + {i}u] != 0.0 {{ out_{n} += sum_{n} / total[row + {i}u] * share[row + {i}u]; }}"
+                )
             };
             (include_str!("regions.wgsl"), unroll(rows * fours, gather))
         } else {

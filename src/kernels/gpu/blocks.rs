@@ -6,9 +6,9 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl::quant::scheme::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::super::Blocks;
+use super::super::{BLOCK, Blocks};
 use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, RUNTIME, launch};
-use super::product::{SCALE_BLOCK, loader};
+use super::product::loader;
 
 const THREADS: usize = 256;
 
@@ -23,13 +23,14 @@ pub(super) fn hold<const D: usize>(
     if client.name() != RUNTIME {
         return None;
     }
-    let scales = blocks.scales.iter().flat_map(|scale| scale.to_le_bytes());
-    let bytes: Vec<u8> = blocks.integers.iter().copied().chain(scales).collect();
+    let mut bytes = Vec::with_capacity(blocks.integers.len() + size_of_val(&blocks.scales[..]));
+    bytes.extend_from_slice(&blocks.integers);
+    bytes.extend(blocks.scales.iter().flat_map(|scale| scale.to_le_bytes()));
     let value = if blocks.bits == 4 { QuantValue::Q4S } else { QuantValue::Q8S };
     let scheme = QuantScheme::default()
         .with_value(value)
         .with_store(QuantStore::PackedU32(0))
-        .per_block([SCALE_BLOCK as u8], ScaleDtype::F32);
+        .per_block([BLOCK as u8], ScaleDtype::F32);
     let handle = client.create_from_slice(&bytes);
     let tensor =
         CubeTensor::new_contiguous(client, device.clone(), shape.into(), handle, DType::QFloat(scheme));

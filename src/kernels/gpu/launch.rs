@@ -13,7 +13,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::template::{KernelSource, SourceKernel, SourceTemplate};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::product::SCALE_BLOCK;
+use super::super::BLOCK;
 
 /// The name of the runtime that takes WGSL.
 pub(super) const RUNTIME: &str = "wgpu<wgsl>";
@@ -74,7 +74,7 @@ impl Held {
     pub fn scales(&self, [rows, depth]: [usize; 2]) -> usize {
         match self.element(depth) {
             Element::FourBytes => rows * depth / 4,
-            Element::FourNibbles => rows * depth.div_ceil(SCALE_BLOCK) * (SCALE_BLOCK / 8),
+            Element::FourNibbles => rows * depth.div_ceil(BLOCK) * (BLOCK / 8),
             _ => 0,
         }
     }

@@ -13,10 +13,10 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 use launch::Held;
 
-use super::{Blocks, Geometry, Sizes};
+use super::{BLOCK, Blocks, Geometry, Sizes};
 
 /// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
-pub(super) fn takes_half(device: &Device, shape: &[usize]) -> bool {
+pub(super) fn takes_stored(device: &Device, shape: &[usize]) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
         && shape.len() > 1
         && shape[1..].iter().product::<usize>().is_multiple_of(4)
@@ -27,12 +27,15 @@ pub(super) fn in_blocks<const D: usize>(
     shape: [usize; D],
     blocks: &Blocks,
 ) -> Option<Tensor<D>> {
-    let rows_of_fours = takes_half(device, &shape) && !shape.contains(&0);
-    let DispatchDevice::Cube(device) = device.as_dispatch() else { return None };
-    if !rows_of_fours {
+    let (rows, depth) = (*shape.first()?, shape[1..].iter().product::<usize>());
+    let of_row = depth.div_ceil(BLOCK);
+    let integers = if blocks.bits == 4 { of_row * BLOCK / 2 } else { depth };
+    let fits = [blocks.integers.len(), blocks.scales.len()] == [rows * integers, rows * of_row];
+    let DispatchDevice::Cube(cube) = device.as_dispatch() else { return None };
+    if !fits || shape.contains(&0) || !takes_stored(device, &shape) {
         return None;
     }
-    blocks::hold(device, shape, blocks)
+    blocks::hold(cube, shape, blocks)
 }
 
 pub(super) fn dense<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {

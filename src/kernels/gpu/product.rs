@@ -1,6 +1,6 @@
 //! Tiled matrix products: linear layers, and convolutions as products that gather their right side (implicit GEMM).
 
-use super::super::Geometry;
+use super::super::{BLOCK, Geometry};
 use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// A tile of the output and how many fours of rows and columns an invocation holds of it.
@@ -21,8 +21,6 @@ const TILES: [Tile; 3] = [
     Tile { rows: 2, columns: 2, down: 8, across: 8 },
     Tile { rows: 1, columns: 1, down: 8, across: 8 },
 ];
-/// Weights of a row that share a scale, where they are in blocks (`weights::quantize::BLOCK`).
-pub(super) const SCALE_BLOCK: usize = 32;
 /// Workgroups that keep a large GPU busy: with fewer, smaller tiles finish earlier although they read more.
 const ENOUGH: usize = 256;
 
@@ -198,7 +196,7 @@ fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
             scaled = scaled(side)
         ),
         Element::FourNibbles => format!(
-            "  let read = {side}[(i * {blocks} * {SCALE_BLOCK}u + k) / 8u] >> (k % 8u * 4u);
+            "  let read = {side}[(i * {blocks} * {BLOCK}u + k) / 8u] >> (k % 8u * 4u);
   let integers = vec4<i32>((vec4<u32>(read) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u)) - 8;
 {scaled}",
             blocks = blocks(),
@@ -215,12 +213,12 @@ fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
 
 /// Blocks of a row.
 fn blocks() -> String {
-    format!("((sizes.depth + {}u) / {SCALE_BLOCK}u)", SCALE_BLOCK - 1)
+    format!("((sizes.depth + {}u) / {BLOCK}u)", BLOCK - 1)
 }
 
 /// Four integers of a block with its scale.
 fn scaled(side: &str) -> String {
-    let scale = format!("sizes.scales + i * {} + k / {SCALE_BLOCK}u", blocks());
+    let scale = format!("sizes.scales + i * {} + k / {BLOCK}u", blocks());
     format!("  return vec4<f32>(integers) * bitcast<f32>({side}[{scale}]);")
 }
 
