@@ -182,7 +182,7 @@ fn attention_by_regions_is_the_weighted_sum_of_each_contexts() {
                 // Each context has a share that ends somewhere; those of even numbers overlap the next.
                 let weight = |set: usize, context: usize, query: usize| {
                     let place = (query + set) * contexts / (queries + batch);
-                    let next = context % 2 == 0 && place == context + 1;
+                    let next = context.is_multiple_of(2) && place == context + 1;
                     if place == context {
                         0.7
                     } else if next {
