@@ -1,6 +1,6 @@
 //! Attention without a matrix of scores: a panel of queries at a time, one query a lane.
 
-use super::product::{Left, product};
+use super::product::{Left, Start, product};
 use super::simd::{Simd, Task, dispatch, panel};
 use super::{Heads, Shared, Sizes, for_each, written};
 
@@ -75,7 +75,6 @@ impl Task for Queries<'_> {
         }
         let mut scores = vec![0.0_f32; keys * lanes];
         let mut out = vec![0.0_f32; dim * lanes];
-        let null = std::ptr::null();
         // SAFETY: lanes write their own queries' `dim` floats of `out`.
         unsafe {
             for lane in 0..count {
@@ -96,9 +95,9 @@ impl Task for Queries<'_> {
             let valued = Left { from: value.as_ptr(), row: 1, step: by_value };
             // SAFETY: keys and values are `keys` rows of `dim`; buffers are as long as their products.
             unsafe {
-                product::<S>(keyed, [keys, dim], queries.as_ptr(), null, scores.as_mut_ptr(), lanes);
+                product::<S>(keyed, [keys, dim], queries.as_ptr(), Start::Zero, scores.as_mut_ptr(), lanes);
                 let sums = softmax::<S>(&mut scores);
-                product::<S>(valued, [dim, keys], scores.as_ptr(), null, out.as_mut_ptr(), lanes);
+                product::<S>(valued, [dim, keys], scores.as_ptr(), Start::Zero, out.as_mut_ptr(), lanes);
                 for lane in 0..count {
                     if shares[lane] == 0.0 {
                         continue;

@@ -1,6 +1,6 @@
 //! Convolution as a product of the weights with panels of gathered pixels (im2col, a panel at a time).
 
-use super::product::{Left, product};
+use super::product::{Left, Start, product};
 use super::simd::{Simd, Task, dispatch, panel};
 use super::{Geometry, Shared, for_each, written};
 
@@ -130,7 +130,7 @@ impl Task for Gather<'_> {
         }
         // SAFETY: all panels are written, down to their lanes beyond the end.
         let panels = unsafe { written(panels, count * depth * lanes) };
-        let bias = self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let bias = Start::rows(self.bias);
         // A few rows of weights at a time for all panels, so that they are read from memory once.
         let mut scratch = [0.0; 6 * 32];
         let blocks = channels_out.div_ceil(S::ROWS);
@@ -143,7 +143,7 @@ impl Task for Gather<'_> {
                 // SAFETY: `rows` of weights and bias are in range; `out` has `out_row` positions a channel, of which
                 // this task owns `first` to `end`; `scratch` holds the rows of a block.
                 unsafe {
-                    let bias = if bias.is_null() { bias } else { bias.add(rows[0]) };
+                    let bias = bias.from_row(rows[0]);
                     let out = self.out.add(rows[0] * self.out_row + start);
                     if start + lanes <= end {
                         product::<S>(left, sizes, panel.as_ptr(), bias, out, self.out_row);

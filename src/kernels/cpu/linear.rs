@@ -1,6 +1,6 @@
-//! Linear layers: checkpoints' weights, `[out, in]`, times panels of tokens.
+//! Linear layers: checkpoints' weights, `[out, in]`, times panels of tokens; or, of many tokens, these times panels of weights.
 
-use super::product::{Left, product};
+use super::product::{Left, Start, product};
 use super::simd::{Simd, Task, dispatch, panel};
 use super::{Shared, for_each, written};
 
@@ -8,10 +8,16 @@ use super::{Shared, for_each, written};
 const GROUP: usize = 4;
 /// Fewer tokens than this are multiplied one by one, along the weights' rows: they would leave a panel almost empty.
 const FEW: usize = 4;
+/// Tokens of a task that multiplies them by panels of weights.
+const ROWS: usize = 48;
 
 /// `x`: `[tokens, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[tokens, out]`.
 pub(super) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
     let tokens = x.len() / from;
+    // What is turned one by one: the weights, or all tokens and their outputs.
+    if from * to < tokens * (from + to) {
+        return many(x, weight, bias, [from, to]);
+    }
     let mut out = Vec::with_capacity(tokens * to);
     let shared = Shared(out.as_mut_ptr());
     let task = |tokens: [usize; 2], outputs: [usize; 2]| Tokens {
@@ -35,6 +41,88 @@ pub(super) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]
     });
     // SAFETY: tasks cover all outputs of all tokens.
     unsafe { written(out, tokens * to) }
+}
+
+/// As [`linear`], by panels of weights: outputs are written side by side.
+fn many(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
+    let (tokens, lanes) = (x.len() / from, panel());
+    let panels = turned(weight, [to, from], lanes);
+    let mut start = bias.map_or_else(|| vec![0.0; to], <[f32]>::to_vec);
+    start.resize(to.next_multiple_of(lanes), 0.0);
+    let mut out = Vec::with_capacity(tokens * to);
+    let shared = Shared(out.as_mut_ptr());
+    for_each(tokens.div_ceil(ROWS), 2 * from * to * ROWS, |i| {
+        let first = i * ROWS;
+        let count = ROWS.min(tokens - first);
+        // SAFETY: `out` holds `to` floats for each of `tokens`.
+        let out = unsafe { shared.get().add(first * to) };
+        let task = Rows {
+            x: &x[first * from..][..count * from],
+            panels: &panels,
+            start: &start,
+            sizes: [from, to],
+            out,
+        };
+        // SAFETY: tasks write different tokens of `out`, which is alive, and read slices.
+        unsafe { dispatch(&task) };
+    });
+    // SAFETY: tasks cover all tokens.
+    unsafe { written(out, tokens * to) }
+}
+
+/// Rows of `[rows, depth]` side by side in panels, step by step; lanes beyond the last row repeat it.
+fn turned(x: &[f32], [rows, depth]: [usize; 2], lanes: usize) -> Vec<f32> {
+    let count = rows.div_ceil(lanes);
+    let mut panels = Vec::<f32>::with_capacity(count * depth * lanes);
+    for p in 0..count {
+        for lane in 0..lanes {
+            let row = (p * lanes + lane).min(rows - 1);
+            for (k, x) in x[row * depth..(row + 1) * depth].iter().enumerate() {
+                // SAFETY: panels have room for `count` times `depth` rows of `lanes`.
+                unsafe { *panels.as_mut_ptr().add((p * depth + k) * lanes + lane) = *x };
+            }
+        }
+    }
+    // SAFETY: all panels are written, down to their lanes beyond the end.
+    unsafe { written(panels, count * depth * lanes) }
+}
+
+/// All outputs of some tokens.
+struct Rows<'a> {
+    x: &'a [f32],
+    /// Of the weights.
+    panels: &'a [f32],
+    /// What sums begin with, in whole panels.
+    start: &'a [f32],
+    sizes: [usize; 2],
+    out: *mut f32,
+}
+
+impl Task for Rows<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self) {
+        let lanes = 2 * S::LANES;
+        let [from, to] = self.sizes;
+        let count = self.x.len() / from;
+        let left = Left { from: self.x.as_ptr(), row: from, step: 1 };
+        let mut scratch = [0.0; ROWS * 32];
+        for (p, panel) in self.panels.chunks_exact(from * lanes).enumerate() {
+            let first = p * lanes;
+            let start = Start::Lanes(self.start[first..].as_ptr());
+            // SAFETY: `count` rows are in range, whole panels of outputs lie in `out`, and `scratch` holds one.
+            unsafe {
+                let out = self.out.add(first);
+                if first + lanes <= to {
+                    product::<S>(left, [count, from], panel.as_ptr(), start, out, to);
+                    continue;
+                }
+                product::<S>(left, [count, from], panel.as_ptr(), start, scratch.as_mut_ptr(), lanes);
+                for row in 0..count {
+                    out.add(row * to).copy_from_nonoverlapping(scratch.as_ptr().add(row * lanes), to - first);
+                }
+            }
+        }
+    }
 }
 
 /// Some outputs of some tokens.
@@ -64,22 +152,9 @@ impl Tokens<'_> {
         let lanes = 2 * S::LANES;
         let [from, to] = self.sizes;
         let [first, end] = self.tokens;
-        let count = (end - first).div_ceil(lanes);
-        let mut panels = Vec::<f32>::with_capacity(count * from * lanes);
-        for p in 0..count {
-            for lane in 0..lanes {
-                // Lanes beyond the end repeat the last token; what they get is dropped.
-                let token = (first + p * lanes + lane).min(end - 1);
-                let x = &self.x[token * from..(token + 1) * from];
-                for (k, x) in x.iter().enumerate() {
-                    // SAFETY: panels have room for `count` times `from` rows of `lanes`.
-                    unsafe { *panels.as_mut_ptr().add((p * from + k) * lanes + lane) = *x };
-                }
-            }
-        }
-        // SAFETY: all panels are written, down to their lanes beyond the end.
-        let panels = unsafe { written(panels, count * from * lanes) };
-        let bias = self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        // What lanes beyond the end get is dropped.
+        let panels = turned(&self.x[first * from..end * from], [end - first, from], lanes);
+        let bias = Start::rows(self.bias);
         let mut scratch = [0.0; 6 * 32];
         let outputs = self.outputs[1] - self.outputs[0];
         let blocks = outputs.div_ceil(S::ROWS);
@@ -92,7 +167,7 @@ impl Tokens<'_> {
                 // SAFETY: `rows` of weights and bias are in range, `scratch` holds a block, and this task owns `rows` of
                 // its tokens in `out`.
                 unsafe {
-                    let bias = if bias.is_null() { bias } else { bias.add(rows[0]) };
+                    let bias = bias.from_row(rows[0]);
                     product::<S>(left, sizes, panel.as_ptr(), bias, scratch.as_mut_ptr(), lanes);
                     for token in start..(start + lanes).min(end) {
                         let out = self.out.add(token * to + rows[0]);

@@ -13,17 +13,44 @@ pub(super) struct Left {
     pub step: usize,
 }
 
-/// `out[m · stride + lane] = start[m] + Σ_k left(m, k) · panel[k][lane]` for `m < rows`; `start` may be null, for 0.
+/// What sums begin with.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    Zero,
+    /// A number a row.
+    Rows(*const f32),
+    /// A number a lane, `2 · LANES` of them.
+    Lanes(*const f32),
+}
+
+impl Start {
+    /// A number a row, if there are any.
+    pub(super) fn rows(values: Option<&[f32]>) -> Self {
+        values.map_or(Self::Zero, |values| Self::Rows(values.as_ptr()))
+    }
+
+    /// From row `m` on.
+    #[inline(always)]
+    pub(super) unsafe fn from_row(self, m: usize) -> Self {
+        match self {
+            // SAFETY: the caller's rows are in range.
+            Self::Rows(at) => Self::Rows(unsafe { at.add(m) }),
+            other => other,
+        }
+    }
+}
+
+/// `out[m · stride + lane] = start + Σ_k left(m, k) · panel[k][lane]` for `m < rows`.
 ///
 /// # Safety
-/// The processor has `S`. `left` holds `rows × depth` elements, `panel` `depth` times `2 · LANES`, `start` `rows` or is
-/// null, and `out` has room for `rows` rows of `2 · LANES`.
+/// The processor has `S`. `left` holds `rows × depth` elements, `panel` `depth` times `2 · LANES`, `start` what it says, and
+/// `out` has room for `rows` rows of `2 · LANES`.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd>(
     left: Left,
     [rows, depth]: [usize; 2],
     panel: *const f32,
-    start: *const f32,
+    start: Start,
     out: *mut f32,
     stride: usize,
 ) {
@@ -35,7 +62,7 @@ pub(super) unsafe fn product<S: Simd>(
         // SAFETY: rows `done` to `next` are in range.
         unsafe {
             let left = Left { from: left.from.add(done * left.row), ..left };
-            let start = if start.is_null() { start } else { start.add(done) };
+            let start = start.from_row(done);
             let out = out.add(done * stride);
             match next - done {
                 1 => tile::<S, 1>(left, depth, panel, start, out, stride),
@@ -55,17 +82,21 @@ unsafe fn tile<S: Simd, const M: usize>(
     left: Left,
     depth: usize,
     panel: *const f32,
-    start: *const f32,
+    start: Start,
     out: *mut f32,
     stride: usize,
 ) {
     // SAFETY: as `product` says.
     unsafe {
         let mut sums = [[S::splat(0.0); 2]; M];
-        if !start.is_null() {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                *sums = [S::splat(*start.add(m)); 2];
+        match start {
+            Start::Zero => {}
+            Start::Rows(start) => {
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    *sums = [S::splat(*start.add(m)); 2];
+                }
             }
+            Start::Lanes(start) => sums = [[S::load(start), S::load(start.add(S::LANES))]; M],
         }
         let mut rows: [*const f32; M] = std::array::from_fn(|m| left.from.add(m * left.row));
         let mut panel = panel;
