@@ -143,7 +143,7 @@ impl Task for Gather<'_> {
                 // SAFETY: `rows` of weights and bias are in range; `out` has `out_row` positions a channel, of which
                 // this task owns `first` to `end`; `scratch` holds the rows of a block.
                 unsafe {
-                    let bias = bias.from_row(rows[0]);
+                    let bias = bias.at_row(rows[0]);
                     let out = self.out.add(rows[0] * self.out_row + start);
                     if start + lanes <= end {
                         product::<S>(left, sizes, panel.as_ptr(), bias, out, self.out_row);

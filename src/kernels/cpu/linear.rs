@@ -167,7 +167,7 @@ impl Tokens<'_> {
                 // SAFETY: `rows` of weights and bias are in range, `scratch` holds a block, and this task owns `rows` of
                 // its tokens in `out`.
                 unsafe {
-                    let bias = bias.from_row(rows[0]);
+                    let bias = bias.at_row(rows[0]);
                     product::<S>(left, sizes, panel.as_ptr(), bias, scratch.as_mut_ptr(), lanes);
                     for token in start..(start + lanes).min(end) {
                         let out = self.out.add(token * to + rows[0]);

@@ -31,7 +31,7 @@ impl Start {
 
     /// From row `m` on.
     #[inline(always)]
-    pub(super) unsafe fn from_row(self, m: usize) -> Self {
+    pub(super) unsafe fn at_row(self, m: usize) -> Self {
         match self {
             // SAFETY: the caller's rows are in range.
             Self::Rows(at) => Self::Rows(unsafe { at.add(m) }),
@@ -62,7 +62,7 @@ pub(super) unsafe fn product<S: Simd>(
         // SAFETY: rows `done` to `next` are in range.
         unsafe {
             let left = Left { from: left.from.add(done * left.row), ..left };
-            let start = start.from_row(done);
+            let start = start.at_row(done);
             let out = out.add(done * stride);
             match next - done {
                 1 => tile::<S, 1>(left, depth, panel, start, out, stride),
