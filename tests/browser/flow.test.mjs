@@ -166,7 +166,8 @@ for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMI
         { ...asked["one person"], steps: 500 },
       );
       assert.equal(stopped.value?.outcome, "cancelled");
-      assert.ok(stopped.value.steps <= 4, `${stopped.value.steps} steps`);
+      // A small model's steps take a few milliseconds: some go by while the page's answer travels.
+      assert.ok(stopped.value.steps <= 25, `${stopped.value.steps} steps`);
       assert.deepEqual((await call(make, asked["one person"])).value, pictures[backend][model]["one person"]);
       assert.deepEqual(errors, []);
       await context.close();
