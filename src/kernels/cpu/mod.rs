@@ -1,5 +1,5 @@
 //! The kernels for the CPU, in our own SIMD: f32 on burn's `flex` backend. Inputs are read where they lie, weights in the
-//! layout of checkpoints: nothing is repacked, and nothing is kept between calls.
+//! layout of checkpoints: nothing is kept between calls.
 //!
 //! With the feature `rayon` the work is shared out to all processors; results do not depend on how many.
 

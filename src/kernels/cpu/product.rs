@@ -1,7 +1,7 @@
 //! The product that everything heavy here comes down to: rows times a panel.
 //!
 //! A panel is a slice of the right matrix, two vectors wide and stored row by row, so that a step along `k` reads it in
-//! order. The left matrix stays where it is: weights are read in the layout of checkpoints and need no copy.
+//! order. The left matrix stays where it is: weights are read in the layout of checkpoints.
 
 use super::simd::Simd;
 
