@@ -335,7 +335,7 @@ fn a_start_from_other_weights_is_refused_where_a_stage_has_none() {
         let arguments = [&["train"], more, &["--steps", "1", "--out", text(&out)]].concat();
         assert_fails(&arguments, 2, code, &out)
     };
-    train(&["clip", "--base", text(folder.path())], "base-unused");
+    train(&["face", "--base", text(folder.path())], "base-unused");
     train(&["diffusion", "--base", text(folder.path()), "--decoder-only"], "base-unused");
     train(&["vae", "--gradient-checkpointing"], "checkpointing-unused");
 }

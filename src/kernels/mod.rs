@@ -1,5 +1,5 @@
 //! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32),
-//! and on WebGPU (f32, weights perhaps f16 or in blocks).
+//! and on WebGPU (f32, or f16 where the device computes it; weights perhaps f16 or in blocks).
 //!
 //! Each function computes what burn's own operations do, and returns `None` where it does not apply — another backend,
 //! another type of number, a tensor that records gradients, a layout that a kernel does not read — so that the layer goes
@@ -58,6 +58,17 @@ struct Sizes {
     contexts: usize,
     keys: usize,
     dim: usize,
+}
+
+/// Whether every kernel takes tensors of f16 on this device: they are computed in f32, and results are f16 again.
+pub(crate) fn takes_halves(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    return gpu::takes_halves(device);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = device;
+        false
+    }
 }
 
 /// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, as they were stored, in f16 or

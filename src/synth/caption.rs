@@ -2,20 +2,73 @@
 
 use super::identity::{Beard, Glasses, HairColor, HairStyle, Identity};
 use super::rng::Rng;
-use super::scene::{Background, ClothingKind, HatKind, Person, Scene, Style, Subject};
+use super::scene::{Background, COLORS, ClothingKind, HatKind, Person, Scene, Style, Subject};
 
 /// A caption of `scene`; details are left out and reworded at random.
 pub fn caption(scene: &Scene, rng: &mut Rng) -> String {
+    describe(scene, true, rng)
+}
+
+/// A caption of `scene` with its heads hidden: without what only they show.
+pub fn caption_without_heads(scene: &Scene, rng: &mut Rng) -> String {
+    describe(scene, false, rng)
+}
+
+/// A caption of `scene` that is wrong in one thing: the colour of hair or of clothes, glasses that nobody wears, or the
+/// style. `caption` is [`caption`] or [`caption_without_heads`], and `rng` its random numbers; `change` draws what is wrong.
+///
+/// Such captions are the hard negatives by which contrastive training learns attributes that it can do without when
+/// whole captions differ (Yuksekgonul et al. 2023, arXiv 2210.01936, section 4).
+pub fn wrong_caption(
+    scene: &Scene,
+    caption: fn(&Scene, &mut Rng) -> String,
+    rng: &Rng,
+    change: &mut Rng,
+) -> String {
+    let right = caption(scene, &mut rng.clone());
+    let mut other = scene.clone();
+    let alone = scene.people.len() == 1;
+    if !other.people.is_empty() {
+        let k = change.below(other.people.len());
+        let person = &mut other.people[k];
+        match change.weighted(&[3.0, 2.0, 1.0]) {
+            0 => person.identity.hair_color = another(HairColor::ALL, person.identity.hair_color, change),
+            // Of several people another's glasses could be named instead, and rightly.
+            1 if alone => person.identity.glasses = person.identity.glasses.or(Some(Glasses::Round)),
+            _ => person.clothing.color = another(&COLORS, person.clothing.color, change),
+        }
+    }
+    let wrong = caption(&other, &mut rng.clone());
+    // What was changed may be left out: nothing is wrong then. Glasses draw words of their own and so change others.
+    let glasses = |text: &str| text.contains("glasses");
+    let added = other.people.iter().zip(&scene.people).any(|(a, b)| a.identity.glasses != b.identity.glasses);
+    if wrong != right && (!added || glasses(&wrong) && !glasses(&right)) {
+        return wrong;
+    }
+    caption(&Scene { style: another(Style::ALL, scene.style, change), ..scene.clone() }, &mut rng.clone())
+}
+
+/// One of `all` that is not `this`.
+fn another<T: Copy + PartialEq>(all: &[T], this: T, rng: &mut Rng) -> T {
+    loop {
+        let other = rng.pick(all);
+        if other != this {
+            return other;
+        }
+    }
+}
+
+fn describe(scene: &Scene, heads: bool, rng: &mut Rng) -> String {
     let style = style(scene.style, rng);
     let what = if scene.people.is_empty() {
         subject(scene, rng)
     } else if scene.people.len() == 1 {
-        person(&scene.people[0], rng, 0.72)
+        person(&scene.people[0], heads, rng, 0.72)
     } else {
         let mut order: Vec<&Person> = scene.people.iter().collect();
         order.sort_by(|a, b| a.position[0].total_cmp(&b.position[0]));
         let detail = if order.len() == 2 { 0.5 } else { 0.3 };
-        let mut parts: Vec<String> = order.iter().map(|p| person(p, rng, detail)).collect();
+        let mut parts: Vec<String> = order.iter().map(|p| person(p, heads, rng, detail)).collect();
         let last = parts.pop().unwrap_or_default();
         format!("{} and {last}", parts.join(", "))
     };
@@ -105,7 +158,7 @@ fn hair(id: &Identity, rng: &mut Rng) -> String {
     }
 }
 
-fn person(person: &Person, rng: &mut Rng, detail: f32) -> String {
+fn person(person: &Person, heads: bool, rng: &mut Rng, detail: f32) -> String {
     let id = &person.identity;
     let mut head = String::from("a ");
     if rng.chance(detail * 0.6) {
@@ -154,6 +207,11 @@ fn person(person: &Person, rng: &mut Rng, detail: f32) -> String {
     if (rng.chance(0.25)) && with.len() > 1 {
         with.rotate_left(1);
     }
+    let hat = person.hat.filter(|_| heads);
+    if !heads {
+        head = String::from("a ");
+        with.clear();
+    }
     let mut text = head + noun(id, rng);
     if let Some((last, first)) = with.split_last() {
         text += " with ";
@@ -166,18 +224,18 @@ fn person(person: &Person, rng: &mut Rng, detail: f32) -> String {
     if rng.chance(detail) {
         text += rng.pick(&[" in ", " wearing ", " in "]);
         text += &clothing(person, rng);
-        if let Some(hat) = person.hat {
+        if let Some(hat) = hat {
             text += " and ";
             text += &self::hat(hat.kind, hat.color.name);
         }
         if let Some(scarf) = person.scarf {
             text += &format!(" with a {} scarf", scarf.name);
         }
-    } else if let Some(hat) = person.hat {
+    } else if let Some(hat) = hat {
         text += " wearing ";
         text += &self::hat(hat.kind, hat.color.name);
     }
-    if person.yaw.abs() > 32.0 && rng.chance(detail * 0.6) {
+    if heads && person.yaw.abs() > 32.0 && rng.chance(detail * 0.6) {
         text += if person.yaw > 0.0 { " looking to the right" } else { " looking to the left" };
     }
     text

@@ -25,7 +25,7 @@ mod style;
 #[cfg(test)]
 mod tests;
 
-pub use caption::caption;
+pub use caption::{caption, caption_without_heads, wrong_caption};
 pub use identity::{Beard, Glasses, HairColor, HairStyle, Identity, IdentitySplit};
 pub use masks::RenderedPerson;
 pub use rng::Rng;

@@ -173,6 +173,53 @@ fn captions_name_what_is_there_and_vary() {
 }
 
 #[test]
+fn captions_of_hidden_heads_leave_them_out() {
+    let mut scene = plain(2);
+    let person = &mut scene.people[0];
+    (person.identity.hair_style, person.identity.hair_color) = (HairStyle::Afro, HairColor::Purple);
+    (person.identity.glasses, person.identity.beard) = (Some(Glasses::Round), Beard::Full);
+    let named = ["afro", "glasses", "beard"];
+    let names = |text: &String| named.iter().any(|word| text.contains(word));
+    let whole: Vec<String> = (0..60).map(|i| caption(&scene, &mut Rng::new(i, 0))).collect();
+    let hidden: Vec<String> = (0..60).map(|i| caption_without_heads(&scene, &mut Rng::new(i, 0))).collect();
+    assert!(whole.iter().filter(|text| names(text)).count() > 50);
+    assert!(!hidden.iter().any(names), "{hidden:?}");
+    let clothes = scene.people[0].clothing.color.name;
+    assert!(hidden.iter().filter(|text| text.contains(clothes)).count() > 30);
+}
+
+#[test]
+fn wrong_captions_are_wrong_in_one_thing() {
+    let mut scene = plain(2);
+    let person = &mut scene.people[0];
+    (person.identity.hair_style, person.identity.hair_color) = (HairStyle::Afro, HairColor::Black);
+    (person.identity.glasses, person.hat, person.scarf) = (None, None, None);
+    scene.people[0].clothing.kind = ClothingKind::Hoodie;
+    (scene.background, scene.style) = (Background::Forest, Style::Oil);
+    let color = scene.people[0].clothing.color.name;
+    let (mut hair, mut glasses, mut clothes, mut styles) = (0, 0, 0, 0);
+    for i in 0..200 {
+        let rng = Rng::new(i, 0);
+        let right = caption(&scene, &mut rng.clone());
+        let wrong = wrong_caption(&scene, caption, &rng, &mut Rng::new(i, 1));
+        assert_ne!(right, wrong);
+        let of_hair = wrong.contains("afro") && !wrong.contains("black afro");
+        let of_glasses = wrong.contains("glasses");
+        let of_clothes = wrong.contains("hoodie") && !wrong.contains(color);
+        let of_style = !wrong.contains("oil");
+        let things = [of_hair, of_glasses, of_clothes, of_style];
+        assert_eq!(things.iter().filter(|wrong| **wrong).count(), 1, "{right} | {wrong}");
+        (hair, glasses) = (hair + u32::from(of_hair), glasses + u32::from(of_glasses));
+        (clothes, styles) = (clothes + u32::from(of_clothes), styles + u32::from(of_style));
+
+        let hidden = wrong_caption(&scene, caption_without_heads, &rng, &mut Rng::new(i, 1));
+        assert!(!hidden.contains("afro") && !hidden.contains("glasses"), "{hidden}");
+        assert_ne!(hidden, caption_without_heads(&scene, &mut rng.clone()));
+    }
+    assert!([hair, glasses, clothes, styles].iter().all(|n| *n > 10), "{hair} {glasses} {clothes} {styles}");
+}
+
+#[test]
 fn pictures_without_people_have_none() {
     let options = SceneOptions { non_human_fraction: 1.0, ..SceneOptions::default() };
     for index in 0..16 {

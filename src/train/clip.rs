@@ -3,6 +3,10 @@
 //! The text encoder's projection is as wide as the ensemble: slice `k` of `text_embeds` is trained against vision
 //! encoder `k` by CLIP's symmetric cross-entropy (Radford et al. 2021, section 2.3). So one text tower speaks to all
 //! three encoders, and text and image embeddings have one layout, which is what the prior maps between.
+//!
+//! Every rendered picture brings a second caption that is wrong in one thing, which all pictures have to tell from their
+//! own: hard negatives as NegCLIP's (Yuksekgonul et al. 2023, section 4). Without them the towers found captions
+//! by style, clothes and background, and knew nothing of hair.
 
 use std::path::Path;
 
@@ -17,7 +21,7 @@ use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionConfig, VisionNetwork};
 use crate::error::{Error, Result};
-use crate::weights::{Component, Folder, write_file};
+use crate::weights::{Component, Folder, apply, write_file};
 
 /// CLIP's initial logit scale, `ln(1 / 0.07)`.
 const INITIAL_LOG_SCALE: f32 = 2.659_26;
@@ -35,6 +39,8 @@ const VOCABULARY: usize = 1024;
 const CONTEXT: usize = 40;
 /// How often a face is hidden, as it is in every style input.
 const HIDE_FACES: f32 = 0.5;
+/// Vision encoders of the style ensemble (paper section 3.2).
+const ENSEMBLE: usize = 3;
 
 fn text_config(setup: &Setup, eos_token_id: u32) -> Result<TextConfig> {
     match setup.preset.as_str() {
@@ -95,9 +101,9 @@ impl ClipTrainee {
         })
     }
 
-    /// Cosine similarities of every picture with every text for each vision tower, `[n, n]` each.
+    /// Cosine similarities of every picture with every text for each vision tower, `[n, texts]` each.
     ///
-    /// `pixel_values`: one `[n, 3, s_k, s_k]` a vision tower; `input_ids`: `n` rows.
+    /// `pixel_values`: one `[n, 3, s_k, s_k]` a vision tower; `input_ids`: a row a text.
     pub fn similarities(
         &self,
         pixel_values: Vec<Tensor<4>>,
@@ -119,9 +125,10 @@ impl ClipTrainee {
             .collect())
     }
 
-    /// Mean contrastive loss over the pairs; arguments as in [`ClipTrainee::similarities`].
+    /// Mean contrastive loss; arguments as in [`ClipTrainee::similarities`], the first `n` texts being the pictures' own
+    /// and any further ones nobody's: pictures are to tell their own from all, texts from the `n` pictures.
     pub fn loss(&self, pixel_values: Vec<Tensor<4>>, input_ids: &[Vec<u32>]) -> Result<Tensor<1>> {
-        let n = input_ids.len();
+        let n = pixel_values.first().map_or(0, |pixels| pixels.dims()[0]);
         let scales = self.log_scales.val().exp().clamp_max(MAX_SCALE);
         let targets = Tensor::<1, Int>::arange(0..n as i64, &scales.device()).reshape([n, 1]);
         let losses = self
@@ -131,8 +138,8 @@ impl ClipTrainee {
             .map(|(k, cosines)| {
                 let logits = cosines * scales.clone().narrow(0, k, 1).reshape([1, 1]);
                 let rows = -activation::log_softmax(logits.clone(), 1).gather(1, targets.clone()).mean();
-                let columns =
-                    -activation::log_softmax(logits.transpose(), 1).gather(1, targets.clone()).mean();
+                let own = logits.narrow(1, 0, n).transpose();
+                let columns = -activation::log_softmax(own, 1).gather(1, targets.clone()).mean();
                 (rows + columns) * 0.5
             })
             .collect();
@@ -157,40 +164,69 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
+    let base = setup.base.clone().map(Folder);
+    let towers = base.as_ref().map(|files| Towers::new(files));
+    if let Some(towers) = &towers {
+        towers.give_vocabulary(&setup.out)?;
+    }
     let tokenizer = vocabulary(setup, &pictures)?;
-    let vision = vision_configs()?;
+    let vision = match &towers {
+        Some(towers) => towers.vision.iter().map(VisionConfig::read).collect::<Result<_>>()?,
+        None => vision_configs()?,
+    };
     // An empty text is its two marks.
     let end = tokenizer.encode("", CONTEXT)?.get(1).copied();
     let end = end.ok_or_else(|| Error::internal("tokenizer", "an empty text has no end mark"))?;
-    let config = text_config(setup, end)?;
-    let model = ClipTrainee::init(&config, &vision, &device)?;
+    let config = match &towers {
+        Some(towers) => TextConfig::read(&towers.text)?,
+        None => text_config(setup, end)?,
+    };
+    let mut model = ClipTrainee::init(&config, &vision, &device)?;
+    if let Some(towers) = &towers {
+        model = towers.load(model)?;
+    }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
     let batch = |indices: &[usize], hide: &[bool], variant: u64, device: &Device| {
         let pixels = style::pixels(&pictures, indices, hide, &vision, device)?;
-        let ids = indices
+        let captions: Vec<(String, Option<String>)> = indices
             .par_iter()
-            .map(|i| tokenizer.encode(&portraits::caption(setup, &pictures, *i, variant), CONTEXT))
-            .collect::<Result<Vec<_>>>()?;
-        Ok((pixels.into_iter().map(|p| p.cast(dtype)).collect::<Vec<_>>(), ids))
+            .zip(hide)
+            .map(|(i, hide)| portraits::captions(setup, &pictures, *i, !hide, variant))
+            .collect();
+        let encode = |text: &String| tokenizer.encode(text, config.max_position_embeddings);
+        let own = captions.iter().map(|(own, _)| encode(own)).collect::<Result<Vec<_>>>()?;
+        let wrong = captions.iter().filter_map(|(_, wrong)| wrong.as_ref()).map(encode);
+        let wrong = wrong.collect::<Result<Vec<_>>>()?;
+        Ok((pixels.into_iter().map(|p| p.cast(dtype)).collect::<Vec<_>>(), own, wrong))
     };
     let objective = |model: &ClipTrainee, step: &Step| {
         let mut rng = step.rng();
         let indices = pictures.draw(&mut rng, options.batch, trained);
         let hide: Vec<bool> = indices.iter().map(|_| rng.chance(HIDE_FACES)).collect();
-        let (pixels, ids) = batch(&indices, &hide, rng.next_u64(), &device)?;
-        model.loss(pixels, &ids)
+        let (pixels, own, wrong) = batch(&indices, &hide, rng.next_u64(), &device)?;
+        model.loss(pixels, &[own, wrong].concat())
     };
     let show = |model: &ClipTrainee, _: &Path| {
         let device = model.devices().into_iter().next().unwrap_or_default();
         let indices: Vec<usize> = (trained..pictures.len()).collect();
-        let (pixels, ids) = batch(&indices, &vec![false; indices.len()], 0, &device)?;
-        let top: Vec<String> = model
-            .similarities(pixels, &ids)?
-            .into_iter()
-            .map(|cosines| Ok(format!("{:.0} %", 100.0 * top_1(cosines)?)))
-            .collect::<Result<_>>()?;
-        Ok(format!("held-out caption found among {}: {}", indices.len(), top.join(", ")))
+        let (pixels, own, wrong) = batch(&indices, &vec![false; indices.len()], 0, &device)?;
+        let n = own.len();
+        let mut found = Vec::new();
+        for cosines in model.similarities(pixels, &[own, wrong].concat())? {
+            let values: Vec<f32> = cosines.try_into_vec_as().map_err(|e| {
+                Error::device("read-back", format!("could not read a measure back: {e:?}"), "")
+            })?;
+            let rows: Vec<&[f32]> = values.chunks_exact(values.len() / n).collect();
+            let share = |right: &dyn Fn(usize, &[f32]) -> bool| {
+                let right = rows.iter().enumerate().filter(|(i, row)| right(*i, row)).count();
+                format!("{:.0} %", 100.0 * right as f32 / n as f32)
+            };
+            let first = share(&|i, row| row[..n].iter().all(|v| *v <= row[i]));
+            let told = share(&|i, row| row.get(n + i).is_none_or(|wrong| row[i] > *wrong));
+            found.push(format!("{first} ({told} told from its wrong one)"));
+        }
+        Ok(format!("held-out caption found among {n}: {}", found.join(", ")))
     };
     let finished = run::train(&options, model, objective, show, log)?;
 
@@ -222,13 +258,50 @@ fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
     Tokenizer::load(&Component::new(&Folder(folder), ""))
 }
 
-/// Fraction of rows whose own column is the largest.
-fn top_1(cosines: Tensor<2>) -> Result<f32> {
-    let [n, _] = cosines.dims();
-    let values: Vec<f32> = cosines
-        .try_into_vec_as::<f32>()
-        .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
-    let right =
-        values.chunks_exact(n).enumerate().filter(|(i, row)| row.iter().all(|v| *v <= row[*i])).count();
-    Ok(right as f32 / n as f32)
+/// The components of a model folder that the stage goes on from.
+struct Towers<'a> {
+    tokenizer: Component<'a>,
+    text: Component<'a>,
+    vision: Vec<Component<'a>>,
+}
+
+impl<'a> Towers<'a> {
+    fn new(files: &'a Folder) -> Self {
+        Self {
+            tokenizer: Component::new(files, "tokenizer"),
+            text: Component::new(files, "text_encoder"),
+            vision: (0..ENSEMBLE).map(|k| Component::new(files, &style::folder(k))).collect(),
+        }
+    }
+
+    /// Puts the tokenizer that the text tower knows into the model folder `out`, if it has none; fails if it has another.
+    fn give_vocabulary(&self, out: &Path) -> Result<()> {
+        let folder = out.join("tokenizer");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(folder.display(), &e))?;
+        // vocab.json last: its presence says that the tokenizer is whole.
+        for name in ["merges.txt", "vocab.json"] {
+            let (bytes, path) = (self.tokenizer.read(name)?, folder.join(name));
+            if !path.exists() {
+                write_file(&path, &bytes)?;
+            } else if std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))? != bytes {
+                return Err(Error::input(
+                    "base-mismatch",
+                    format!("{} is not the base's: its text encoder knows other tokens", path.display()),
+                    "train into a folder without a tokenizer, or with the base's",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, model: ClipTrainee) -> Result<ClipTrainee> {
+        let vision = model.vision.into_iter().zip(&self.vision);
+        Ok(ClipTrainee {
+            text: apply(model.text, self.text.tensors()?.as_ref(), "")?,
+            vision: vision
+                .map(|(tower, component)| tower.apply(component.tensors()?.as_ref(), ""))
+                .collect::<Result<_>>()?,
+            log_scales: model.log_scales,
+        })
+    }
 }

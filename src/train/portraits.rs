@@ -42,6 +42,25 @@ pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> St
     synth::caption(&scene, &mut synth::Rng::new(variant, i as u64))
 }
 
+/// A caption of picture `i` with or without its heads, and one that is [wrong](synth::wrong_caption) in one thing. A
+/// photograph has the one caption of its metadata and no wrong one.
+pub fn captions(
+    setup: &Setup,
+    pictures: &Pictures,
+    i: usize,
+    heads: bool,
+    variant: u64,
+) -> (String, Option<String>) {
+    if setup.data.is_some() {
+        return (pictures.get(i).meta.caption.clone(), None);
+    }
+    let scene = Scene::random(setup.run.seed, i as u64, &portrait_options());
+    let caption = if heads { synth::caption } else { synth::caption_without_heads };
+    let rng = synth::Rng::new(variant, i as u64);
+    let wrong = synth::wrong_caption(&scene, caption, &rng, &mut synth::Rng::new(!variant, i as u64));
+    (caption(&scene, &mut rng.clone()), Some(wrong))
+}
+
 /// What the detector trains on: scenes of none to three people, in equal parts but fewer without people.
 pub fn crowds(setup: &Setup, size: usize, count: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
     let options =

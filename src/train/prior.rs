@@ -18,7 +18,7 @@ use crate::encoders::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::guidance::prior::{PriorConfig, PriorTransformer};
 use crate::sampling::SchedulerConfig;
-use crate::weights::{Component, Folder};
+use crate::weights::{Component, Folder, apply};
 
 /// Side of the training pictures.
 const SIZE: usize = 128;
@@ -63,10 +63,31 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let text =
         TextEncoder::load(&Component::new(&files, "text_encoder"), &device.clone().without_autodiff())?;
     let tokenizer = Tokenizer::load(&Component::new(&files, "tokenizer"))?;
-    let config = config(setup, encoded.image_embed_dim(), &text_config)?;
+    let base = setup.base.clone().map(Folder);
+    let base = base.as_ref().map(|files| Component::new(files, "prior"));
+    let config: PriorConfig = match &base {
+        Some(base) => base.json("config.json")?,
+        None => config(setup, encoded.image_embed_dim(), &text_config)?,
+    };
+    let takes = [config.embedding_dim, config.embedding_proj_dim.unwrap_or(config.embedding_dim)];
+    if takes != [encoded.image_embed_dim(), text_config.projection_dim] {
+        return Err(Error::input(
+            "base-mismatch",
+            format!(
+                "the base takes embeddings of {takes:?} values; the encoders of {} give {} and {}",
+                setup.out.display(),
+                encoded.image_embed_dim(),
+                text_config.projection_dim
+            ),
+            "put the components that the base was trained with into the model folder",
+        ));
+    }
     let scheduler = SchedulerConfig::from_json(scheduler_json().to_string().as_bytes())?;
     let alphas_cumprod = scheduler.alphas_cumprod()?;
     let mut model = config.init(&device)?;
+    if let Some(base) = &base {
+        model = apply(model, base.tensors()?.as_ref(), "")?;
+    }
     let (mean, std) = statistics(&encoded, trained);
     let buffer = |values: Vec<f32>| {
         let width = values.len();

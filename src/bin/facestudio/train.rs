@@ -24,7 +24,7 @@ pub struct Args {
     /// Sizes of the networks.
     #[arg(long, default_value = "mini")]
     preset: String,
-    /// Model folder whose weights and sizes to start from, instead of random ones (vae, diffusion).
+    /// Model folder whose weights and sizes to start from, instead of random ones (vae, clip, prior, diffusion).
     #[arg(long)]
     base: Option<PathBuf>,
     /// Train the autoencoder's decoder alone: the latents, and a UNet that knows them, stay as they are.
@@ -112,8 +112,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.n_tokens == Some(0) {
         return Err(Error::input("count-range", "--n-tokens must be at least 1", "leave it out").into());
     }
-    if args.base.is_some() && !matches!(args.stage, Stage::Vae | Stage::Diffusion) {
-        let error = Error::input("base-unused", "--base is for vae and diffusion", "leave it out");
+    if args.base.is_some() && matches!(args.stage, Stage::Face | Stage::Detector) {
+        let error =
+            Error::input("base-unused", "--base is for vae, clip, prior and diffusion", "leave it out");
         return Err(error.into());
     }
     if args.decoder_only && args.stage != Stage::Vae {

@@ -1,6 +1,6 @@
 //! Element-wise activations, one pass each.
 
-use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch};
+use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch};
 
 const THREADS: usize = 256;
 
@@ -24,11 +24,11 @@ impl Kernel for Activation {
 
     fn labels(&self) -> Vec<(&'static str, String)> {
         let value = match self.function {
-            Function::Silu => "silu(x[at])",
-            Function::Gelu => "gelu(x[at])",
-            Function::QuickGelu => "quick_gelu(x[at])",
+            Function::Silu => "silu(f32(x[at]))",
+            Function::Gelu => "gelu(f32(x[at]))",
+            Function::QuickGelu => "quick_gelu(f32(x[at]))",
             Function::GeGlu => {
-                "x[at + at / sizes.width * sizes.width] * gelu(x[at + at / sizes.width * sizes.width + sizes.width])"
+                "f32(x[at + at / sizes.width * sizes.width]) * gelu(f32(x[at + at / sizes.width * sizes.width + sizes.width]))"
             }
         };
         vec![("threads", THREADS.to_string()), ("value", value.to_owned())]
@@ -48,7 +48,7 @@ pub(super) fn activation<const D: usize>(x: &Held, function: Function, shape: [u
         return None;
     }
     let out = x.room(shape);
-    let [x, to] = [("x", x), ("out", &out)].map(|(name, held)| Bound { name, held, element: Element::One });
+    let [x, to] = [("x", x), ("out", &out)].map(|(name, held)| Bound::numbers(name, held, false));
     let sizes = [count, across * THREADS, shape[D - 1]];
     launch(Activation { function }, &[x, to], &sizes, [across, layers, 1]);
     Some(out)

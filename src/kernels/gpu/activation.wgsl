@@ -17,5 +17,5 @@ fn quick_gelu(x: f32) -> f32 { return x / (1.0 + exp(-1.702 * x)); }
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let at = id.x + id.y * sizes.layer;
   if at >= sizes.count { return; }
-  out[at] = {{value}};
+  out[at] = Out({{value}});
 }

@@ -1,7 +1,7 @@
 //! Attention without a matrix of scores.
 
 use super::super::Sizes;
-use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
+use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// Queries, and keys, of a tile.
 const TILE: usize = 32;
@@ -70,7 +70,7 @@ impl Kernel for Attention {
             format!(
                 "  if first_query + row + {i}u < sizes.queries && column + {j}u * ACROSS < DIM_FOURS {{
     let token = image * sizes.queries + first_query + row + {i}u;
-    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = out_{n};
+    out[(token * sizes.heads + head) * DIM_FOURS + column + {j}u * ACROSS] = Out(out_{n});
   }}"
             )
         });
@@ -124,10 +124,13 @@ pub(super) fn attention(
         return None;
     }
     let out = query.room([batch, queries, heads, dim]);
-    let four = |(name, held)| Bound { name, held, element: Element::Four };
-    let mut bound: Vec<Bound> = [("query", query), ("key", key), ("value", value)].map(four).into();
-    bound.extend(weights.map(|(held, _)| Bound { name: "weights", held, element: Element::One }));
-    bound.push(four(("out", &out)));
+    let mut bound = vec![
+        Bound::numbers("query", query, true),
+        Bound::numbers("key", key, true),
+        Bound::numbers("value", value, true),
+    ];
+    bound.extend(weights.map(|(held, _)| Bound::numbers("weights", held, false)));
+    bound.push(Bound::numbers("out", &out, true));
     let mut numbers = vec![heads, queries, contexts, keys];
     numbers.extend(strides.into_iter().flatten());
     numbers.push(weights.map_or(0, |(_, by_image)| if by_image { contexts * queries } else { 0 }));

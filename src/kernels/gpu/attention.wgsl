@@ -30,12 +30,12 @@ var<workgroup> acts: f32;
 
 fn query_steps(start: u32, token: u32, d: u32) -> vec4<f32> {
   if token >= sizes.queries || d >= DIM { return vec4<f32>(); }
-  return query[(start + token * sizes.query_token + d) / 4u];
+  return vec4<f32>(query[(start + token * sizes.query_token + d) / 4u]);
 }
 
 fn key_steps(start: u32, token: u32, d: u32) -> vec4<f32> {
   if token >= sizes.keys || d >= DIM { return vec4<f32>(); }
-  return key[(start + token * sizes.key_token + d) / 4u];
+  return vec4<f32>(key[(start + token * sizes.key_token + d) / 4u]);
 }
 
 @compute @workgroup_size({{threads}})
@@ -161,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
           let token = first_key + first + i / DIM_FOURS;
           var read = vec4<f32>();
           if token < sizes.keys {
-            read = value[(value_start + token * sizes.value_token) / 4u + i % DIM_FOURS];
+            read = vec4<f32>(value[(value_start + token * sizes.value_token) / 4u + i % DIM_FOURS]);
           }
           value_tile[i] = read;
         }

@@ -60,7 +60,7 @@ pub(super) fn dense<const D: usize>(weight: &Held, shape: [usize; D]) -> Option<
     if layers > MOST_GROUPS {
         return None;
     }
-    let out = weight.room(shape);
+    let out = weight.room_f32(shape);
     let element = weight.element(depth);
     let bound = [
         Bound { name: "weight", held: weight, element },

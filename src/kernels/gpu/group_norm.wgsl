@@ -40,8 +40,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if within < sizes.length {
       let channel = first_channel + within / sizes.positions;
       let at = row * sizes.length + within;
-      let y = (x[at] - mean) * scale * weight[channel] + bias[channel];
-      out[at] = {{activated}};
+      let y = (f32(x[at]) - mean) * scale * f32(weight[channel]) + f32(bias[channel]);
+      out[at] = Out({{activated}});
     }
   }
 }

@@ -5,6 +5,7 @@ use std::hash::Hash;
 
 use burn::backend::{BackendTensor, Cube, DispatchTensorKind};
 use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::cubecl::ir::{ElemType, FloatKind};
 use burn_cubecl::cubecl::prelude::{CubeDim, ExecutionMode, KernelId};
 use burn_cubecl::cubecl::quant::scheme::QuantValue;
 use burn_cubecl::cubecl::server::{CubeCount, KernelArguments, MetadataBindingInfo};
@@ -23,13 +24,19 @@ const READ: &str = if cfg!(target_family = "wasm") { "read" } else { "read_write
 /// Workgroups that a dimension may have (WebGPU's `maxComputeWorkgroupsPerDimension`).
 pub(super) const MOST_GROUPS: usize = 65_535;
 
-/// An f32 tensor on the GPU, its elements in an order that `strides` tell; weights may be f16 or in blocks.
+/// A tensor of f32 on the GPU, or of f16 where the device computes them, its elements in an order that `strides` tell; weights
+/// may be in f16 anywhere, or in blocks.
 pub(super) struct Held(CubeTensor);
 
 impl Held {
-    /// `None` if the tensor is another backend's, records gradients, or is not f32.
+    /// `None` if the tensor is another backend's, records gradients, or is of other numbers.
     pub fn strided<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        cube(x).filter(|x| x.dtype == DType::F32).map(Self)
+        let computes = |x: &CubeTensor| match x.dtype {
+            DType::F32 => true,
+            DType::F16 => x.client.properties().supports_type(ElemType::Float(FloatKind::F16)),
+            _ => false,
+        };
+        cube(x).filter(computes).map(Self)
     }
 
     /// As [`Held::strided`], its elements in order.
@@ -63,10 +70,20 @@ impl Held {
     /// What is bound of weights with so many steps a row.
     pub fn element(&self, depth: usize) -> Element {
         match self.0.dtype {
-            DType::F16 => Element::FourHalves,
+            DType::F16 if depth.is_multiple_of(4) => Element::FourPacked,
             DType::QFloat(scheme) if scheme.value == QuantValue::Q4S => Element::FourNibbles,
             DType::QFloat(_) => Element::FourBytes,
-            _ => Element::new(depth.is_multiple_of(4)),
+            _ => self.numbers(depth.is_multiple_of(4)),
+        }
+    }
+
+    /// What is bound of a tensor that is not weights.
+    pub fn numbers(&self, by_four: bool) -> Element {
+        match (self.0.dtype, by_four) {
+            (DType::F16, true) => Element::FourHalves,
+            (DType::F16, false) => Element::Half,
+            (_, true) => Element::Four,
+            (_, false) => Element::One,
         }
     }
 
@@ -83,10 +100,19 @@ impl Held {
         self.0.meta.strides().iter().copied().collect()
     }
 
-    /// Room for an f32 result beside this tensor, its elements in order.
+    /// Room for a result beside this tensor, of its numbers, in order.
     pub fn room<const D: usize>(&self, shape: [usize; D]) -> Self {
+        self.room_of(self.0.dtype, shape)
+    }
+
+    /// As [`Held::room`], of f32.
+    pub fn room_f32<const D: usize>(&self, shape: [usize; D]) -> Self {
+        self.room_of(DType::F32, shape)
+    }
+
+    fn room_of<const D: usize>(&self, dtype: DType, shape: [usize; D]) -> Self {
         let CubeTensor { client, device, .. } = self.0.clone();
-        Self(empty_device_contiguous_dtype(client, device, Shape::from(shape), DType::F32))
+        Self(empty_device_contiguous_dtype(client, device, Shape::from(shape), dtype))
     }
 
     pub fn tensor<const D: usize>(self) -> Tensor<D> {
@@ -101,14 +127,17 @@ fn cube<const D: usize>(x: &Tensor<D>) -> Option<CubeTensor> {
     (x.client.name() == RUNTIME && !x.meta.is_tiled()).then_some(x)
 }
 
-/// What a binding's elements are.
+/// What a binding's elements are. Texts convert what they read to f32, and what they write to `Out`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Element {
     One,
     /// Four at once; their number must be a multiple of four.
     Four,
-    /// Four of f16 at once, without the feature `shader-f16`.
+    /// An f16, with the feature `shader-f16` as the next.
+    Half,
     FourHalves,
+    /// Four of f16 at once, without the feature.
+    FourPacked,
     /// Four integers of 8 bits, whose scales lie behind all of them.
     FourBytes,
     /// As `FourBytes`, of 4 bits.
@@ -120,13 +149,11 @@ impl Element {
         match self {
             Self::One => "f32",
             Self::Four => "vec4<f32>",
-            Self::FourHalves => "vec2<u32>",
+            Self::Half => "f16",
+            Self::FourHalves => "vec4<f16>",
+            Self::FourPacked => "vec2<u32>",
             Self::FourBytes | Self::FourNibbles => "u32",
         }
-    }
-
-    pub fn new(by_four: bool) -> Self {
-        if by_four { Self::Four } else { Self::One }
     }
 }
 
@@ -135,6 +162,13 @@ pub(super) struct Bound<'a> {
     pub name: &'static str,
     pub held: &'a Held,
     pub element: Element,
+}
+
+impl<'a> Bound<'a> {
+    /// Of a tensor that is not weights.
+    pub fn numbers(name: &'static str, held: &'a Held, by_four: bool) -> Self {
+        Self { name, held, element: held.numbers(by_four) }
+    }
 }
 
 /// A kernel is told from others by its value: its text must follow from that.
@@ -176,10 +210,15 @@ struct Text<K> {
 
 impl<K: Kernel> Text<K> {
     fn header(&self) -> String {
-        let mut text = String::new();
+        let halves = |(_, element): &(_, Element)| matches!(element, Element::Half | Element::FourHalves);
+        let mut text = if self.bound.iter().any(halves) { "enable f16;\n".to_owned() } else { String::new() };
         for (i, (name, element)) in self.bound.iter().enumerate() {
-            let access = if i + 1 == self.bound.len() { "read_write" } else { READ };
+            let last = i + 1 == self.bound.len();
+            let access = if last { "read_write" } else { READ };
             let element = element.wgsl();
+            if last {
+                text += &format!("alias Out = {element};\n");
+            }
             text += &format!("@group(0) @binding({i}) var<storage, {access}> {name}: array<{element}>;\n");
         }
         let sizes: String = K::SIZES.iter().map(|name| format!("  {name}: u32,\n")).collect();

@@ -1,4 +1,4 @@
-//! The kernels for WebGPU, in WGSL: f32, and weights as they were stored: in f16, or in blocks. Each shape of a kernel is a text
+//! The kernels for WebGPU, in WGSL: f32, or f16 that is computed in f32, and weights as they were stored: in f16, or in blocks. Each shape of a kernel is a text
 //! of its own, made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
 
 mod activation;
@@ -10,10 +10,16 @@ mod product;
 
 use activation::Function;
 use burn::backend::DispatchDevice;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use launch::Held;
 
 use super::{BLOCK, Blocks, Geometry, Sizes};
+
+/// Whether the kernels take tensors of f16 on this device.
+pub(super) fn takes_halves(device: &Device) -> bool {
+    let DispatchDevice::Cube(cube) = device.as_dispatch() else { return false };
+    cube.client().name() == launch::RUNTIME && device.supports_dtype(DType::F16)
+}
 
 /// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
 pub(super) fn takes_stored(device: &Device, shape: &[usize]) -> bool {

@@ -1,6 +1,6 @@
 //! Normalisation.
 
-use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch};
+use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch};
 
 /// Invocations of a workgroup that share a chunk or a row.
 const THREADS: usize = 256;
@@ -8,7 +8,7 @@ const THREADS: usize = 256;
 const CHUNK: usize = 16 * THREADS;
 
 fn bound<'a>(name: &'static str, held: &'a Held) -> Bound<'a> {
-    Bound { name, held, element: Element::One }
+    Bound::numbers(name, held, false)
 }
 
 /// Constants that texts share.
@@ -84,7 +84,7 @@ pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) ->
     if chunks > MOST_GROUPS || layers > MOST_GROUPS {
         return None;
     }
-    let statistics = x.room([rows, chunks, 2]);
+    let statistics = x.room_f32([rows, chunks, 2]);
     let dispatch = [chunks, layer, layers];
     let numbers = [rows, layer, length, chunks, groups, channels / groups, positions];
     launch(Statistics, &[bound("x", x), bound("out", &statistics)], &numbers[..4], dispatch);

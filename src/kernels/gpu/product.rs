@@ -60,11 +60,12 @@ enum Side {
 }
 
 impl Side {
-    fn element(self) -> Element {
+    /// What is bound of `held`.
+    fn element(self, held: &Held) -> Element {
         match self {
             Self::Steps(element) => element,
-            Self::Positions => Element::Four,
-            Self::Window(_) => Element::One,
+            Self::Positions => held.numbers(true),
+            Self::Window(_) => held.numbers(false),
         }
     }
 }
@@ -172,19 +173,21 @@ impl Kernel for Product {
 /// The function that reads four steps of a row; nothing outside of the rows is read.
 pub(super) fn loader(side: &str, count: &str, element: Element) -> String {
     let value = match element {
-        Element::One => {
+        Element::One | Element::Half => {
             return format!(
                 "fn {side}_step(i: u32, k: u32) -> f32 {{
   if i >= sizes.{count} || k >= sizes.depth {{ return 0.0; }}
-  return {side}[i * sizes.depth + k];
+  return f32({side}[i * sizes.depth + k]);
 }}
 fn {side}_steps(i: u32, k: u32) -> vec4<f32> {{
   return vec4<f32>({side}_step(i, k), {side}_step(i, k + 1u), {side}_step(i, k + 2u), {side}_step(i, k + 3u));
 }}"
             );
         }
-        Element::Four => format!("  return {side}[(i * sizes.depth + k) / 4u];"),
-        Element::FourHalves => format!(
+        Element::Four | Element::FourHalves => {
+            format!("  return vec4<f32>({side}[(i * sizes.depth + k) / 4u]);")
+        }
+        Element::FourPacked => format!(
             "  let read = {side}[(i * sizes.depth + k) / 4u];
   return vec4<f32>(unpack2x16float(read.x), unpack2x16float(read.y));"
         ),
@@ -231,7 +234,7 @@ fn side_loader(side: &str, count: &str, kind: Side) -> String {
   if i >= sizes.{count} || k >= sizes.depth {{ return vec4<f32>(); }}
   let image = i / sizes.positions;
   let position = i % sizes.positions;
-  return {side}[((image * sizes.depth + k) * sizes.positions + position) / 4u];
+  return vec4<f32>({side}[((image * sizes.depth + k) * sizes.positions + position) / 4u]);
 }}"
         ),
         Side::Window(Window { kernel, scale, .. }) => format!(
@@ -252,7 +255,7 @@ fn {side}_window(place: Place, k: u32) -> vec4<f32> {{
     & vec4<bool>(k < sizes.depth);
   let start = (place.image * sizes.channels + channel) * sizes.height;
   let at = select(vec4<u32>(), (start + vec4<u32>(y) / {scale}u) * sizes.width + vec4<u32>(x) / {scale}u, inside);
-  let read = vec4<f32>({side}[at.x], {side}[at.y], {side}[at.z], {side}[at.w]);
+  let read = vec4<f32>(f32({side}[at.x]), f32({side}[at.y]), f32({side}[at.z]), f32({side}[at.w]));
   return select(vec4<f32>(), read, inside);
 }}",
             taps = kernel * kernel
@@ -334,21 +337,22 @@ impl Product {
         };
         let bias = match self.bias {
             Bias::None => "",
-            Bias::Rows => " + bias[m]",
-            Bias::Columns if self.by_four => " + bias[n / 4u]",
-            Bias::Columns => " + bias[n]",
+            Bias::Rows => " + f32(bias[m])",
+            Bias::Columns if self.by_four => " + vec4<f32>(bias[n / 4u])",
+            Bias::Columns => " + f32(bias[n])",
         };
         let added = match self.added {
             Added::None => "",
-            Added::Same(()) => " + added[at]",
-            Added::Channels(()) => " + added[n / sizes.positions * sizes.m + m]",
+            Added::Same(()) if self.by_four => " + vec4<f32>(added[at])",
+            Added::Same(()) => " + f32(added[at])",
+            Added::Channels(()) => " + f32(added[n / sizes.positions * sizes.m + m])",
         };
         if self.by_four {
             return format!(
                 "fn store(m: u32, n: u32, sum: vec4<f32>) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
   let at = ({at}) / 4u;
-  out[at] = sum{bias}{added};
+  out[at] = Out(sum{bias}{added});
 }}"
             );
         }
@@ -356,7 +360,7 @@ impl Product {
             "fn store_one(m: u32, n: u32, sum: f32) {{
   if m >= sizes.m || n >= sizes.n {{ return; }}
   let at = {at};
-  out[at] = sum{bias}{added};
+  out[at] = Out(sum{bias}{added});
 }}
 fn store(m: u32, n: u32, sum: vec4<f32>) {{
   store_one(m, n, sum.x);
@@ -438,7 +442,7 @@ pub(super) fn linear(
     positions: Option<usize>,
     [tokens, from, to]: [usize; 3],
 ) -> Option<Held> {
-    let steps = Side::Steps(Element::new(from.is_multiple_of(4)));
+    let steps = Side::Steps(x.numbers(from.is_multiple_of(4)));
     let product = Product {
         tile: Tile::best([tokens, to]),
         left: if positions.is_some() { Side::Positions } else { steps },
@@ -469,18 +473,17 @@ impl Product {
             return None;
         }
         let mut bound = vec![
-            Bound { name: "left", held: left, element: self.left.element() },
-            Bound { name: "right", held: right, element: self.right.element() },
+            Bound { name: "left", held: left, element: self.left.element(left) },
+            Bound { name: "right", held: right, element: self.right.element(right) },
         ];
-        let out_element = Element::new(self.by_four);
-        let bias_element = Element::new(self.by_four && self.bias == Bias::Columns);
-        bound.extend(bias.map(|held| Bound { name: "bias", held, element: bias_element }));
+        let bias_by_four = self.by_four && self.bias == Bias::Columns;
+        bound.extend(bias.map(|held| Bound::numbers("bias", held, bias_by_four)));
         bound.extend(match added {
             Added::None => None,
-            Added::Same(held) => Some(Bound { name: "added", held, element: out_element }),
-            Added::Channels(held) => Some(Bound { name: "added", held, element: Element::One }),
+            Added::Same(held) => Some(Bound::numbers("added", held, self.by_four)),
+            Added::Channels(held) => Some(Bound::numbers("added", held, false)),
         });
-        bound.push(Bound { name: "out", held: out, element: out_element });
+        bound.push(Bound::numbers("out", out, self.by_four));
         launch(self, &bound, &sizes, [x, y, 1]);
         Some(())
     }

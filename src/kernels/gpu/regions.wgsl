@@ -2,7 +2,7 @@
     if thread < TILE {
       var weight = 0.0;
       if first_query + thread < sizes.queries {
-        weight = weights[image * sizes.weight_image + context * sizes.queries + first_query + thread];
+        weight = f32(weights[image * sizes.weight_image + context * sizes.queries + first_query + thread]);
       }
       share[thread] = weight;
     }

@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var i = 0u; i < {{each}}u; i++) {
     let at = i * THREADS + thread;
     if at < count {
-      read[i] = x[start + group.x * CHUNK + at];
+      read[i] = f32(x[start + group.x * CHUNK + at]);
       sum += read[i];
     }
   }
