@@ -47,8 +47,8 @@ test-web: pkg
 
 # Dependencies unoptimised: they compile in half the time, and the tests are the device's work.
 test-gpu:
-	CARGO_TARGET_DIR=target-gpu cargo test --lib --no-default-features --features gpu,cpu \
-	  --config 'profile.dev.package."*".opt-level=0' -- kernels:: weights::module
+	CARGO_TARGET_DIR=target-gpu cargo test --lib --test precision --no-default-features --features gpu,cpu,convert \
+	  --config 'profile.dev.package."*".opt-level=0' -- kernels:: weights::module half_precision
 
 # Needs Python with what tests/parity/full.py names (PYTHON=...).
 parity-full:

@@ -8,6 +8,10 @@
  * where the GPU is emulated (VmHWM, Linux only); wasm's own never shrinks. A portrait is of one photo, in one style where the
  * model reads any, STEPS guided steps (25 if absent, none if 0), SIDE pixels square (the model's own if absent), made PORTRAITS
  * times (3 if absent), since the first one may compile; its times are without the model's opening.
+ *
+ * With DRY=1, on WebGPU, memory alone is measured: once encoders are done, shaders run on no workgroups. Everything is
+ * allocated, bound and cleared as ever, so that a large picture's peaks take minutes where SwiftShader would take hours.
+ * `buffers` are the bytes of all GPU buffers that the page holds at once, at their peak.
  */
 
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -26,6 +30,45 @@ const headers = process.env.THREADS === "1" ? {} : isolation;
 const profile = mkdtempSync(join(tmpdir(), "facestudio-profile-"));
 const context = await chromium.launchPersistentContext(profile, { executablePath: EXECUTABLE, args: FLAGS, headless: true });
 
+/** What runs in the worker before its own script. */
+function counting(/** @type {boolean} */ dry) {
+  const all = /** @type {any} */ (globalThis);
+  let skip = false;
+  let live = 0;
+  all.mostBuffers = 0;
+  const gone = new FinalizationRegistry((/** @type {{ size: number }} */ buffer) => {
+    live -= buffer.size;
+    buffer.size = 0;
+  });
+  const create = all.GPUDevice.prototype.createBuffer;
+  all.GPUDevice.prototype.createBuffer = function (/** @type {{ size: number }} */ descriptor) {
+    const buffer = create.call(this, descriptor);
+    const held = { size: descriptor.size };
+    live += held.size;
+    all.mostBuffers = Math.max(all.mostBuffers, live);
+    gone.register(buffer, held);
+    const destroy = buffer.destroy;
+    buffer.destroy = () => {
+      live -= held.size;
+      held.size = 0;
+      destroy.call(buffer);
+    };
+    return buffer;
+  };
+  const dispatch = all.GPUComputePassEncoder.prototype.dispatchWorkgroups;
+  all.GPUComputePassEncoder.prototype.dispatchWorkgroups = function (/** @type {number[]} */ ...groups) {
+    dispatch.call(this, ...(dry && skip ? [0, 0, 0] : groups));
+  };
+  const post = all.postMessage;
+  all.postMessage = (/** @type {any} */ message, /** @type {any} */ ...more) => {
+    const progress = message?.progress ?? message;
+    if (progress?.phase) {
+      skip = progress.phase === "denoise" || progress.phase === "decode" || (progress.phase === "encode" && progress.step === progress.steps);
+    }
+    post.call(all, message, ...more);
+  };
+}
+
 /** Largest peak among the browser's processes of a type, in MiB. @param {string} kind */
 async function peak(kind) {
   const session = await /** @type {any} */ (context.browser()).newBrowserCDPSession();
@@ -43,6 +86,10 @@ async function visit(name) {
   await page.route("**/blank.html", (route) =>
     route.fulfill({ headers, contentType: "text/html", body: "<!doctype html><title>blank</title>" }),
   );
+  await page.route("**/engine/worker.js", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `(${counting})(${process.env.DRY === "1"});\n${await response.text()}` });
+  });
   await page.goto(`${server.url}blank.html`);
   const times = await page.evaluate(async ({ backend, steps, model, side, count }) => {
     const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
@@ -77,7 +124,8 @@ async function visit(name) {
     const { default: init } = await import(new URL(`../wasm${threads > 1 ? "-threads" : ""}/facestudio.js`, location.href).href);
     return (await init()).memory.buffer.byteLength / 2 ** 20;
   }, times.threads);
-  const MiB = { wasm, renderer: await peak("renderer"), gpu: await peak("GPU") };
+  const buffers = await page.workers()[0].evaluate(() => Math.round(/** @type {any} */ (globalThis).mostBuffers / 2 ** 20));
+  const MiB = { wasm, buffers, renderer: await peak("renderer"), gpu: await peak("GPU") };
   console.log(JSON.stringify({ visit: name, model, backend, milliseconds: times, MiB }));
   await page.close();
 }

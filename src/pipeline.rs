@@ -8,6 +8,7 @@ mod denoise;
 mod embed;
 mod fused;
 mod models;
+mod precision;
 pub mod prompt;
 mod regions;
 
@@ -15,7 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::image::RgbImage;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::{Condition, Regions};
 pub use crate::encoders::detector::Found;
@@ -31,6 +32,7 @@ use cache::{Cache, Key};
 pub use defaults::defaults;
 pub use denoise::{Denoiser, Held, denoise};
 use models::{Encoders, Guidance, Models};
+pub use precision::Precision;
 pub use regions::Canvas;
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which held latents keep.
@@ -92,6 +94,8 @@ pub struct FaceStudio {
     /// The latest requests' guidance.
     prepared: Cache,
     device: Device,
+    /// What the denoiser computes in.
+    dtype: DType,
 }
 
 impl FaceStudio {
@@ -114,7 +118,18 @@ impl FaceStudio {
             encoders: Mutex::new(Some(Arc::new(encoders))),
             prepared: Cache::new(cache::REQUESTS),
             device: device.clone(),
+            dtype: Precision::default().dtype(device)?,
         })
+    }
+
+    /// Computes in another precision than [`Precision::Auto`]'s. Fails with `precision` where the device has none such.
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        Ok(Self { dtype: precision.dtype(&self.device)?, ..self })
+    }
+
+    /// What the denoiser computes in: `f16` or `f32`.
+    pub fn precision(&self) -> &'static str {
+        if self.dtype == DType::F16 { "f16" } else { "f32" }
     }
 
     /// Bytes of the files of those networks that only the beginning of a picture needs: the segmenter, the encoders of
@@ -270,7 +285,7 @@ impl FaceStudio {
             };
             let held = init.as_ref().zip(changing.as_ref());
             let held = held.map(|(init, mask)| Held::new(init, mask.values(), &start, &canvas));
-            let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale };
+            let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
             let fresh = |i| self.noise(&noise, STEPS + i as u64, &canvas);
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;

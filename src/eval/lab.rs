@@ -21,7 +21,7 @@ use super::store::{Made, Store, Tuning};
 use crate::encoders::face::FaceEncoder;
 use crate::error::{Error, Result};
 use crate::image::preprocess::{read_pictures, signed_tensor};
-use crate::pipeline::FaceStudio;
+use crate::pipeline::{FaceStudio, Precision};
 use crate::synth::Rendered;
 use crate::vae::Vae;
 use crate::weights::{Component, Files};
@@ -49,6 +49,11 @@ pub struct Lab {
     photos: Cache<(u64, u64), Vec<f32>>,
 }
 
+/// A model that computes in f32: figures of different devices are compared.
+pub(super) fn exact(files: &dyn Files, device: &Device) -> Result<FaceStudio> {
+    FaceStudio::load(files, device)?.with_precision(Precision::F32)
+}
+
 impl Lab {
     /// Loads the model of `files`, the one that it is compared with where there is one, and takes an identity encoder and
     /// a store.
@@ -60,13 +65,13 @@ impl Lab {
         options: EvalOptions,
         device: &Device,
     ) -> Result<Self> {
-        let studio = FaceStudio::load(files, device)?;
+        let studio = exact(files, device)?;
         let size = studio.sizes().own.map_or(PHOTO, |[width, _]| width as u32);
         Ok(Self {
             options,
             size,
             studio,
-            against: against.map(|files| FaceStudio::load(files, device)).transpose()?,
+            against: against.map(|files| exact(files, device)).transpose()?,
             encoder,
             clip: Clip::load(files, device)?,
             vae: Vae::load(&Component::new(files, "vae"), device)?,

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use super::drawing::{Drawing, Method, Tuned};
 use super::experiments::Doing;
-use super::lab::Lab;
+use super::lab::{Lab, exact};
 use super::store::Tuning;
 use crate::error::{Error, Result};
 use crate::pipeline::FaceStudio;
@@ -103,7 +103,7 @@ impl<'a> Tuner<'a> {
         let tenth = losses.len().div_ceil(10);
         let mean = |losses: &[f32]| losses.iter().map(|v| f64::from(*v)).sum::<f64>() / losses.len() as f64;
         let losses = [mean(&losses[..tenth]), mean(&losses[losses.len() - tenth..])];
-        let studio = FaceStudio::load(&Overlay { files: self.files, over: &folders }, self.device)?;
+        let studio = exact(&Overlay { files: self.files, over: &folders }, self.device)?;
         Ok(Held { tuned: tuned.clone(), studio, tuning: Tuning { seconds, backend: self.backend, losses } })
     }
 }

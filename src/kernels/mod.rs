@@ -1,5 +1,5 @@
-//! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32),
-//! and on WebGPU (f32, or f16 where the device computes it; weights perhaps f16 or in blocks).
+//! Our own kernels, behind the layers of `nn`, where no gradient is recorded: on the CPU with burn's `flex` backend (f32, weights
+//! perhaps in blocks), and on WebGPU (f32, or f16 where the device computes it; weights perhaps f16 or in blocks).
 //!
 //! Each function computes what burn's own operations do, and returns `None` where it does not apply — another backend,
 //! another type of number, a tensor that records gradients, a layout that a kernel does not read — so that the layer goes
@@ -71,17 +71,29 @@ pub(crate) fn takes_halves(device: &Device) -> bool {
     }
 }
 
-/// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, as they were stored, in f16 or
-/// [in blocks](in_blocks), beside inputs in f32.
-pub(crate) fn takes_stored(device: &Device, shape: &[usize]) -> bool {
+/// Whether [`conv2d`] of one group and [`linear`] take weights of that shape, `[out, ..]`, in f16 beside inputs in f32.
+pub(crate) fn takes_half_weights(device: &Device, shape: &[usize]) -> bool {
     #[cfg(feature = "gpu")]
-    return gpu::takes_stored(device, shape);
+    return gpu::takes_half_weights(device, shape);
     #[cfg(not(feature = "gpu"))]
     {
         let _ = (device, shape);
         false
     }
 }
+
+/// Whether weights of that shape should be held [in blocks](in_blocks): on the CPU large ones only.
+pub(crate) fn takes_blocks(device: &Device, shape: &[usize]) -> bool {
+    #[cfg(feature = "cpu")]
+    if cpu::takes_blocks(device, shape) {
+        return true;
+    }
+    takes_half_weights(device, shape)
+}
+
+/// Numbers from which the CPU keeps a layer's weights in blocks, 2 MiB of f32: those of smaller layers stay in caches, where
+/// unpacking them again and again is lost time and saves little.
+pub const LARGE: usize = 1 << 19;
 
 /// Values of a row of weights that share a scale, where they are in blocks; a row's last block may be shorter.
 pub const BLOCK: usize = 32;
@@ -97,6 +109,16 @@ pub struct Blocks {
     pub scales: Vec<f32>,
 }
 
+impl Blocks {
+    /// Whether they are those of weights of that shape, `[out, ..]`, none of whose sides is 0.
+    fn fits(&self, shape: &[usize]) -> bool {
+        let (rows, depth) = (shape.first().copied().unwrap_or(0), shape.iter().skip(1).product::<usize>());
+        let of_row = depth.div_ceil(BLOCK);
+        let integers = if self.bits == 4 { of_row * BLOCK / 2 } else { depth };
+        rows * depth > 0 && [self.integers.len(), self.scales.len()] == [rows * integers, rows * of_row]
+    }
+}
+
 /// A tensor of `shape`, `[out, ..]`, that keeps its blocks: [`conv2d`] of one group and [`linear`] read such weights beside
 /// inputs in f32, and [`dense`] undoes it; nothing else may. `None` where no kernel reads them.
 pub(crate) fn in_blocks<const D: usize>(
@@ -104,22 +126,16 @@ pub(crate) fn in_blocks<const D: usize>(
     shape: [usize; D],
     blocks: &Blocks,
 ) -> Option<Tensor<D>> {
-    #[cfg(feature = "gpu")]
-    return gpu::in_blocks(device, shape, blocks);
-    #[cfg(not(feature = "gpu"))]
-    {
-        let _ = (device, shape, blocks);
-        None
-    }
+    first!(in_blocks(device, shape, blocks))
 }
 
 /// `x`, in f32 if it was [`in_blocks`].
 pub(crate) fn dense<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "gpu")]
-    if let Some(out) = gpu::dense(&x) {
-        return out;
-    }
-    x
+    in_numbers(&x).unwrap_or(x)
+}
+
+fn in_numbers<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    first!(dense(x))
 }
 
 /// How a convolution looks at its input.

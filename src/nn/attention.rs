@@ -1,4 +1,4 @@
-use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
+use burn::tensor::{DType, Tensor, module, ops::AttentionModuleOptions};
 
 use crate::kernels;
 
@@ -22,6 +22,11 @@ pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, bias: Optio
         && let Some(out) = kernels::attention(&query, &key, &value)
     {
         return out;
+    }
+    if query.dtype() == DType::F16 {
+        // Scores reach beyond f16, and a softmax is summed in f32 in the kernels too.
+        let [query, key, value] = [query, key, value].map(|x| x.cast(DType::F32));
+        return attention(query, key, value, bias.map(|bias| bias.cast(DType::F32))).cast(DType::F16);
     }
     let attend = |query, bias| {
         let options = AttentionModuleOptions::default();

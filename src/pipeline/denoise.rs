@@ -1,6 +1,6 @@
 //! From noise to latents: the only sampling loop.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::regions::Canvas;
 use crate::condition::Condition;
@@ -18,6 +18,8 @@ pub struct Denoiser<'a> {
     pub condition: Condition,
     /// Classifier-free guidance; `None` without.
     pub guidance_scale: Option<f32>,
+    /// What the network computes in; everything around it is f32.
+    pub dtype: DType,
 }
 
 impl Denoiser<'_> {
@@ -25,11 +27,14 @@ impl Denoiser<'_> {
     fn predict(&self, input: Tensor<4>, timestep: f32, condition: &PreparedCondition) -> Tensor<4> {
         let device = input.device();
         match self.guidance_scale {
-            None => self.unet.forward_prepared(input, Tensor::full([1], timestep, &device), condition),
+            None => {
+                let timesteps = Tensor::full([1], timestep, &device);
+                self.unet.forward_prepared(input.cast(self.dtype), timesteps, condition).cast(DType::F32)
+            }
             Some(scale) => {
-                let both = Tensor::cat(vec![input.clone(), input], 0);
+                let both = Tensor::cat(vec![input.clone(), input], 0).cast(self.dtype);
                 let timesteps = Tensor::full([2], timestep, &device);
-                guide(self.unet.forward_prepared(both, timesteps, condition), scale)
+                guide(self.unet.forward_prepared(both, timesteps, condition).cast(DType::F32), scale)
             }
         }
     }
@@ -48,7 +53,7 @@ pub async fn denoise(
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
     let timesteps = scheduler.schedule().timesteps();
-    let condition = denoiser.unet.prepare(&denoiser.condition, &latents);
+    let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype));
     let steps = timesteps.len();
     for (i, timestep) in timesteps.into_iter().enumerate() {
         let input = scheduler.scale_model_input(i, latents.clone())?;

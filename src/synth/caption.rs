@@ -32,7 +32,11 @@ pub fn wrong_caption(
         let k = change.below(other.people.len());
         let person = &mut other.people[k];
         match change.weighted(&[3.0, 2.0, 1.0]) {
-            0 => person.identity.hair_color = another(HairColor::ALL, person.identity.hair_color, change),
+            0 => {
+                let own = person.identity.hair_color;
+                let others = HairColor::ALL.iter().copied().filter(|color| !alike(own, *color));
+                person.identity.hair_color = change.pick(&others.collect::<Vec<_>>());
+            }
             // Of several people another's glasses could be named instead, and rightly.
             1 if alone => person.identity.glasses = person.identity.glasses.or(Some(Glasses::Round)),
             _ => person.clothing.color = another(&COLORS, person.clothing.color, change),
@@ -46,6 +50,17 @@ pub fn wrong_caption(
         return wrong;
     }
     caption(&Scene { style: another(Style::ALL, scene.style, change), ..scene.clone() }, &mut rng.clone())
+}
+
+/// Colours of hair for which captions have words in common.
+fn alike(a: HairColor, b: HairColor) -> bool {
+    let shade = |color| match color {
+        HairColor::Black | HairColor::DarkBrown => 0,
+        HairColor::Brown | HairColor::Auburn => 1,
+        HairColor::Blonde | HairColor::Platinum => 2,
+        other => 3 + other as usize,
+    };
+    shade(a) == shade(b)
 }
 
 /// One of `all` that is not `this`.
@@ -117,19 +132,20 @@ fn noun(id: &Identity, rng: &mut Rng) -> &'static str {
     }
 }
 
+/// One draw for every colour, so that a caption of another colour has the same words otherwise.
 fn hair_color(color: HairColor, rng: &mut Rng) -> &'static str {
     match color {
-        HairColor::Black => "black",
+        HairColor::Black => rng.pick(&["black"]),
         HairColor::DarkBrown => rng.pick(&["dark brown", "dark"]),
-        HairColor::Brown => "brown",
+        HairColor::Brown => rng.pick(&["brown"]),
         HairColor::Auburn => rng.pick(&["auburn", "reddish brown"]),
         HairColor::Red => rng.pick(&["red", "ginger", "orange"]),
         HairColor::Blonde => rng.pick(&["blonde", "blond"]),
         HairColor::Platinum => rng.pick(&["platinum blonde", "light blonde"]),
         HairColor::Grey => rng.pick(&["grey", "gray"]),
-        HairColor::White => "white",
-        HairColor::Pink => "pink",
-        HairColor::Blue => "blue",
+        HairColor::White => rng.pick(&["white"]),
+        HairColor::Pink => rng.pick(&["pink"]),
+        HairColor::Blue => rng.pick(&["blue"]),
         HairColor::Teal => rng.pick(&["teal", "turquoise"]),
         HairColor::Purple => rng.pick(&["purple", "violet"]),
     }

@@ -214,7 +214,19 @@ fn wrong_captions_are_wrong_in_one_thing() {
 
         let hidden = wrong_caption(&scene, caption_without_heads, &rng, &mut Rng::new(i, 1));
         assert!(!hidden.contains("afro") && !hidden.contains("glasses"), "{hidden}");
-        assert_ne!(hidden, caption_without_heads(&scene, &mut rng.clone()));
+        let wrong = !hidden.contains("oil") || hidden.contains("hoodie") && !hidden.contains(color);
+        assert!(wrong, "{hidden}");
+
+        // A colour that nobody sees is no way to be wrong.
+        let mut bald = scene.clone();
+        bald.people[0].identity.hair_style = HairStyle::Bald;
+        let wrong = wrong_caption(&bald, caption, &rng, &mut Rng::new(i, 1));
+        let things = [
+            !wrong.contains("oil"),
+            wrong.contains("glasses"),
+            wrong.contains("hoodie") && !wrong.contains(color),
+        ];
+        assert_eq!(things.iter().filter(|wrong| **wrong).count(), 1, "{wrong}");
     }
     assert!([hair, glasses, clothes, styles].iter().all(|n| *n > 10), "{hair} {glasses} {clothes} {styles}");
 }

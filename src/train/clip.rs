@@ -15,6 +15,7 @@ use burn::tensor::{DType, Device, Int, Tensor, activation};
 use rayon::prelude::*;
 
 use super::data::Pictures;
+use super::encoded::Styles;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, portraits, run, style};
 use crate::encoders::text::{TextConfig, TextEncoder};
@@ -39,8 +40,6 @@ const VOCABULARY: usize = 1024;
 const CONTEXT: usize = 40;
 /// How often a face is hidden, as it is in every style input.
 const HIDE_FACES: f32 = 0.5;
-/// Vision encoders of the style ensemble (paper section 3.2).
-const ENSEMBLE: usize = 3;
 
 fn text_config(setup: &Setup, eos_token_id: u32) -> Result<TextConfig> {
     match setup.preset.as_str() {
@@ -165,20 +164,20 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
     let base = setup.base.clone().map(Folder);
-    let towers = base.as_ref().map(|files| Towers::new(files));
+    let towers = base.as_ref().map(Towers::read).transpose()?;
     if let Some(towers) = &towers {
-        towers.give_vocabulary(&setup.out)?;
+        towers.give_tokenizer(&setup.out)?;
     }
     let tokenizer = vocabulary(setup, &pictures)?;
     let vision = match &towers {
-        Some(towers) => towers.vision.iter().map(VisionConfig::read).collect::<Result<_>>()?,
+        Some(towers) => towers.vision.iter().map(|(_, config)| config.clone()).collect(),
         None => vision_configs()?,
     };
     // An empty text is its two marks.
     let end = tokenizer.encode("", CONTEXT)?.get(1).copied();
     let end = end.ok_or_else(|| Error::internal("tokenizer", "an empty text has no end mark"))?;
     let config = match &towers {
-        Some(towers) => TextConfig::read(&towers.text)?,
+        Some(towers) => towers.text.1.clone(),
         None => text_config(setup, end)?,
     };
     let mut model = ClipTrainee::init(&config, &vision, &device)?;
@@ -261,25 +260,44 @@ fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
 /// The components of a model folder that the stage goes on from.
 struct Towers<'a> {
     tokenizer: Component<'a>,
-    text: Component<'a>,
-    vision: Vec<Component<'a>>,
+    text: (Component<'a>, TextConfig),
+    vision: Vec<(Component<'a>, VisionConfig)>,
 }
 
 impl<'a> Towers<'a> {
-    fn new(files: &'a Folder) -> Self {
-        Self {
-            tokenizer: Component::new(files, "tokenizer"),
-            text: Component::new(files, "text_encoder"),
-            vision: (0..ENSEMBLE).map(|k| Component::new(files, &style::folder(k))).collect(),
+    fn read(files: &'a Folder) -> Result<Self> {
+        let with_config = |folder: String| {
+            let component = Component::new(files, &folder);
+            VisionConfig::read(&component).map(|config| (component, config))
+        };
+        let text = Component::new(files, "text_encoder");
+        let config = TextConfig::read(&text)?;
+        let vision = Styles::folders(&files.0).into_iter().map(with_config).collect::<Result<Vec<_>>>()?;
+        let widths: usize = vision.iter().map(|(_, config)| config.embed_dim()).sum();
+        if vision.is_empty() || !config.projects() || config.projection_dim != widths {
+            return Err(Error::input(
+                "base-mismatch",
+                format!(
+                    "the base's text encoder gives {} values, its {} vision encoders {widths} together",
+                    if config.projects() { config.projection_dim } else { 0 },
+                    vision.len()
+                ),
+                "use a base whose text and vision encoders `train clip` made",
+            ));
         }
+        Ok(Self { tokenizer: Component::new(files, "tokenizer"), text: (text, config), vision })
     }
 
     /// Puts the tokenizer that the text tower knows into the model folder `out`, if it has none; fails if it has another.
-    fn give_vocabulary(&self, out: &Path) -> Result<()> {
+    fn give_tokenizer(&self, out: &Path) -> Result<()> {
         let folder = out.join("tokenizer");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(folder.display(), &e))?;
         // vocab.json last: its presence says that the tokenizer is whole.
-        for name in ["merges.txt", "vocab.json"] {
+        for name in ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json"] {
+            let optional = name.ends_with("_config.json") || name.starts_with("special");
+            if optional && !self.tokenizer.contains(name)? {
+                continue;
+            }
             let (bytes, path) = (self.tokenizer.read(name)?, folder.join(name));
             if !path.exists() {
                 write_file(&path, &bytes)?;
@@ -297,11 +315,43 @@ impl<'a> Towers<'a> {
     fn load(&self, model: ClipTrainee) -> Result<ClipTrainee> {
         let vision = model.vision.into_iter().zip(&self.vision);
         Ok(ClipTrainee {
-            text: apply(model.text, self.text.tensors()?.as_ref(), "")?,
+            text: apply(model.text, self.text.0.tensors()?.as_ref(), "")?,
             vision: vision
-                .map(|(tower, component)| tower.apply(component.tensors()?.as_ref(), ""))
+                .map(|(tower, (component, _))| tower.apply(component.tensors()?.as_ref(), ""))
                 .collect::<Result<_>>()?,
             log_scales: model.log_scales,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::train::rng::Rng;
+
+    #[test]
+    fn a_wrong_caption_pulls_on_pictures_and_not_on_texts() {
+        let device = Device::flex().autodiff();
+        let vision = vision_configs().unwrap();
+        let setup = crate::train::tests::setup(Path::new("nowhere"), 4);
+        let model = ClipTrainee::init(&text_config(&setup, 3).unwrap(), &vision, &device).unwrap();
+        let pixels = || {
+            let random = Tensor::<4>::from_data(
+                TensorData::new(Rng::new(1, 1).normals(2 * 3 * 64 * 64), [2, 3, 64, 64]),
+                &device,
+            );
+            vec![random; 3]
+        };
+        let ids = |word: u32| vec![1, word, 3];
+        let loss = |texts: &[Vec<u32>]| -> f32 { model.loss(pixels(), texts).unwrap().into_scalar() };
+        let right = loss(&[ids(5), ids(6)]);
+        // The first picture's own caption once more, as nobody's, is as likely as its own: ln 2 more for half of the rows,
+        // which are half of the loss, at most; and no text is asked about it.
+        let doubled = loss(&[ids(5), ids(6), ids(5)]);
+        assert!(doubled > right + 0.05 && doubled < right + 0.5, "{right} {doubled}");
+        let further = loss(&[ids(5), ids(6), ids(7), ids(8)]);
+        assert!(further > right, "{right} {further}");
     }
 }

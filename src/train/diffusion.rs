@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use super::data::{Picture, Pictures, pictures_of};
 use super::encoded::{Encoded, PEOPLE, at_once, by_face, encode_all};
 use super::memory::{Batch, Estimate};
+use super::realign::realign;
 use super::rng::Rng;
 use super::run::{Event, Gather, Options, Step};
 use super::{Setup, checkpoint, plot, portraits, recompute, run};
@@ -171,7 +172,8 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         model.unet = apply(model.unet, unet.tensors()?.as_ref(), "")?;
     }
     if let Some(guidance) = trained_fusion {
-        model.guidance = apply(model.guidance, guidance.tensors()?.as_ref(), "")?;
+        let guidance = apply(model.guidance, guidance.tensors()?.as_ref(), "")?;
+        model.guidance = realign(guidance, setup, &pictures, &encoded, log)?;
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 

@@ -80,18 +80,71 @@ pub fn at_once(side: usize) -> usize {
     (BATCH / (side * side).max(1)).max(1)
 }
 
+/// The style ensemble of a model folder.
+pub struct Styles {
+    configs: Vec<VisionConfig>,
+    ensemble: VisionEnsemble,
+}
+
+impl Styles {
+    /// Names of the ensemble's folders; none in a model that reads no style.
+    pub fn folders(model: &Path) -> Vec<String> {
+        (0..).map(style::folder).take_while(|name| model.join(name).join("config.json").exists()).collect()
+    }
+
+    /// What tells a model's encoders from others: the hashes of their files.
+    pub fn key(model: &Path) -> Result<Vec<u8>> {
+        let files = Folder(model.to_owned());
+        let keys = Self::folders(model).into_iter().map(|folder| hashes(&files, &folder));
+        Ok(keys.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Loads the encoders.
+    pub fn load(model: &Path, device: &Device) -> Result<Self> {
+        let files = Folder(model.to_owned());
+        let folders = Self::folders(model);
+        let components = || folders.iter().map(|folder| Component::new(&files, folder));
+        Ok(Self {
+            configs: components().map(|c| VisionConfig::read(&c)).collect::<Result<_>>()?,
+            ensemble: VisionEnsemble {
+                encoders: components().map(|c| VisionEncoder::load(&c, device)).collect::<Result<_>>()?,
+            },
+        })
+    }
+
+    /// Width of an embedding.
+    pub fn width(&self) -> usize {
+        self.ensemble.embed_dim()
+    }
+
+    /// Embeddings of pictures, with their heads hidden or as they are, row by row.
+    pub fn embed(
+        &self,
+        pictures: &Pictures,
+        indices: &[usize],
+        hide: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<f32>> {
+        let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &self.configs, device)?;
+        host(self.ensemble.forward(pixels.into_iter().map(|p| p.cast(dtype)).collect())?)
+    }
+}
+
+fn hashes(files: &Folder, folder: &str) -> Result<Vec<u8>> {
+    let mut hashes = Vec::new();
+    for name in files.list(folder)? {
+        hashes.extend_from_slice(sha256(&files.read(&format!("{folder}/{name}"))?).as_bytes());
+    }
+    Ok(hashes)
+}
+
 /// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
 pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
     let files = Folder(setup.out.clone());
-    let vision: Vec<String> = (0..)
-        .map(style::folder)
-        .take_while(|name| setup.out.join(name).join("config.json").exists())
-        .collect();
-    let mut key = Vec::new();
-    for folder in vision.iter().map(String::as_str).chain(["vae", "face_encoder"]) {
-        for name in files.list(folder)? {
-            key.extend_from_slice(sha256(&files.read(&format!("{folder}/{name}"))?).as_bytes());
-        }
+    let mut key = Styles::key(&setup.out)?;
+    for folder in ["vae", "face_encoder"] {
+        key.extend(hashes(&files, folder)?);
     }
     key.extend_from_slice(pictures.name().as_bytes());
     let name = format!("encoded-v{VERSION}-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
@@ -104,13 +157,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
     let dtype = setup.run.backend.dtype();
     let vae = Vae::load(&Component::new(&files, "vae"), &device)?;
     let face = FaceEncoder::load(&Component::new(&files, "face_encoder"), &device)?;
-    let configs =
-        vision.iter().map(|f| VisionConfig::read(&Component::new(&files, f))).collect::<Result<Vec<_>>>()?;
-    let encoders = vision
-        .iter()
-        .map(|f| VisionEncoder::load(&Component::new(&files, f), &device))
-        .collect::<Result<Vec<_>>>()?;
-    let ensemble = VisionEnsemble { encoders };
+    let styles = Styles::load(&setup.out, &device)?;
 
     let mut out = Encoded {
         latents: Vec::new(),
@@ -130,12 +177,10 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         out.latent_dims = [c, h, w];
         out.latents.extend(host(latents)?);
         for (rows, hide) in [(&mut out.image_embeds, true), (&mut out.whole_embeds, false)] {
-            let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &configs, &device)?;
-            let pixels = pixels.into_iter().map(|p| p.cast(dtype)).collect();
-            rows.extend(host(ensemble.forward(pixels)?)?);
+            rows.extend(styles.embed(pictures, indices, hide, dtype, &device)?);
         }
         out.id_embeds.extend(identities(&face, pictures, indices, dtype, &device)?);
-        log(Event::Prepared(out.image_embeds.len() / ensemble.embed_dim(), pictures.len()));
+        log(Event::Prepared(out.image_embeds.len() / styles.width(), pictures.len()));
     }
     write(&path, &out)?;
     Ok(out)

@@ -26,6 +26,7 @@ pub mod photographs;
 mod plot;
 pub mod portraits;
 pub mod prior;
+mod realign;
 pub mod recompute;
 pub mod rng;
 pub mod run;
@@ -176,7 +177,7 @@ mod tests {
     use crate::weights::{Component, Folder, SafetensorsFile};
 
     /// One step on a few pictures, to see that a stage leaves what the pipeline can load.
-    fn setup(folder: &Path, pictures: usize) -> Setup {
+    pub(super) fn setup(folder: &Path, pictures: usize) -> Setup {
         let run = run::Options { steps: Some(1), batch: 2, ..run::Options::new(folder.join("run")) };
         Setup {
             out: folder.join("model"),
@@ -232,6 +233,35 @@ mod tests {
         for (name, values) in &before.1 {
             assert_eq!(values == &after.1[name], name.starts_with("encoder."), "{name}");
         }
+    }
+
+    #[test]
+    fn the_contrastive_stage_goes_on_from_a_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = setup(folder.path(), 260);
+        clip::train(&first, &mut |_| ()).unwrap();
+        let second = Setup {
+            base: Some(first.out.clone()),
+            out: folder.path().join("second"),
+            run: run::Options { folder: folder.path().join("run 2"), lr: 1e-9, ..first.run.clone() },
+            ..first.clone()
+        };
+        clip::train(&second, &mut |_| ()).unwrap();
+        for part in ["text_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3"] {
+            let [before, after] = [&first.out, &second.out].map(|out| {
+                let weights = std::fs::read(out.join(part).join("model.safetensors")).unwrap();
+                SafetensorsFile::new(weights).unwrap().into_tensors().unwrap().0
+            });
+            // Running statistics follow the batches, whatever the rate.
+            for (name, (_, values)) in before.iter().filter(|(name, _)| !name.contains("running")) {
+                let near = values.iter().zip(&after[name].1).all(|(a, b)| (a - b).abs() < 1e-6);
+                assert!(near, "{part} {name} does not go on");
+            }
+        }
+        let tokens = |out: &Path| std::fs::read(out.join("tokenizer/vocab.json")).unwrap();
+        assert_eq!(tokens(&first.out), tokens(&second.out));
+        std::fs::write(second.out.join("tokenizer/merges.txt"), "x y").unwrap();
+        assert_eq!(clip::train(&second, &mut |_| ()).unwrap_err().code, "base-mismatch");
     }
 
     #[test]

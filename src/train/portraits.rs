@@ -35,11 +35,7 @@ fn portrait_options() -> SceneOptions {
 /// A caption of picture `i` of [`portraits`]; each `variant` leaves out and rewords other details. A photograph has
 /// the one caption of its metadata.
 pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> String {
-    if setup.data.is_some() {
-        return pictures.get(i).meta.caption.clone();
-    }
-    let scene = Scene::random(setup.run.seed, i as u64, &portrait_options());
-    synth::caption(&scene, &mut synth::Rng::new(variant, i as u64))
+    captions(setup, pictures, i, true, variant).0
 }
 
 /// A caption of picture `i` with or without its heads, and one that is [wrong](synth::wrong_caption) in one thing. A

@@ -69,15 +69,26 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         Some(base) => base.json("config.json")?,
         None => config(setup, encoded.image_embed_dim(), &text_config)?,
     };
-    let takes = [config.embedding_dim, config.embedding_proj_dim.unwrap_or(config.embedding_dim)];
-    if takes != [encoded.image_embed_dim(), text_config.projection_dim] {
+    let or_embedding = |dim: Option<usize>| dim.unwrap_or(config.embedding_dim);
+    let takes = [
+        config.embedding_dim,
+        or_embedding(config.embedding_proj_dim),
+        or_embedding(config.encoder_hid_dim),
+        config.num_embeddings,
+    ];
+    let gives = [
+        encoded.image_embed_dim(),
+        text_config.projection_dim,
+        text_config.hidden_size,
+        text_config.max_position_embeddings,
+    ];
+    if takes != gives {
         return Err(Error::input(
             "base-mismatch",
             format!(
-                "the base takes embeddings of {takes:?} values; the encoders of {} give {} and {}",
-                setup.out.display(),
-                encoded.image_embed_dim(),
-                text_config.projection_dim
+                "the base takes style and text embeddings, states and tokens of {takes:?}; the encoders of {} give \
+                 {gives:?}",
+                setup.out.display()
             ),
             "put the components that the base was trained with into the model folder",
         ));

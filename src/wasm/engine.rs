@@ -13,7 +13,7 @@ use super::convert;
 use super::files::StoredFiles;
 use crate::error::{Error, Result};
 use crate::image::codec;
-use crate::pipeline::{FaceStudio, Phase, Progress};
+use crate::pipeline::{FaceStudio, Phase, Precision, Progress};
 
 /// A device with a model on it.
 ///
@@ -60,19 +60,26 @@ impl Engine {
         Ok(Self { device, studio: RefCell::new(None), cancelled: Cell::new(false), busy: Cell::new(false) })
     }
 
+    /// Rejects where the device does not compute in a `precision` of [`load`](Self::load).
+    pub fn check_precision(&self, precision: &str) -> Result<(), JsValue> {
+        Ok(precision.parse::<Precision>()?.check(&self.device)?)
+    }
+
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
     ///
     /// At most one file is in memory at a time, besides what is already on the device; `read` is kept for large models, and
-    /// `lean` ones, whose encoders are let go of while a picture is drawn.
+    /// `lean` ones, whose encoders are let go of while a picture is drawn. `precision` is `auto`, `f16` or `f32`.
     pub fn load(
         &self,
         paths: Vec<String>,
         sizes: Vec<f64>,
         read: Function,
         lean: bool,
+        precision: &str,
     ) -> Result<(), JsValue> {
+        let precision: Precision = precision.parse()?;
         let files = StoredFiles::new(paths, sizes, read);
-        let studio = FaceStudio::load(&files, &self.device)?;
+        let studio = FaceStudio::load(&files, &self.device)?.with_precision(precision)?;
         let large = lean || studio.encoders_size() > KEPT_ENCODERS;
         self.studio.replace(Some(Rc::new(Loaded { studio, files: large.then_some(files) })));
         Ok(())
@@ -139,6 +146,11 @@ impl Engine {
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
     pub fn abilities(&self) -> Result<JsValue, JsValue> {
         Ok(convert::abilities(&self.loaded()?.studio)?)
+    }
+
+    /// What the loaded model's denoiser computes in: `f16` or `f32`.
+    pub fn precision(&self) -> Result<String, JsValue> {
+        Ok(self.loaded()?.studio.precision().to_owned())
     }
 
     /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::component::Component;
 use super::files::Files;
 use crate::error::{Error, Result};
+use crate::kernels::LARGE;
 
 /// The only format so far.
 const FORMAT: u32 = 1;
@@ -48,6 +49,9 @@ pub struct ComponentEntry {
     /// Numbers in its largest tensor, which a device must take in one piece.
     #[serde(default)]
     pub largest_tensor: u64,
+    /// Numbers in the weights of layers so large that the CPU keeps them in 8-bit blocks where they are stored in blocks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub large_parameters: u64,
     /// Its licence, where it is not the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
@@ -140,14 +144,7 @@ impl Manifest {
         };
         let mut components = BTreeMap::new();
         for folder in files.folders("")?.into_iter().filter(|name| !name.starts_with('.')) {
-            let (dtype, counts) = weights_of(files, &folder)?;
-            let entry = ComponentEntry {
-                files: entries(&folder)?,
-                dtype,
-                parameters: counts.iter().sum(),
-                largest_tensor: counts.into_iter().max().unwrap_or_default(),
-                license: None,
-            };
+            let entry = ComponentEntry { files: entries(&folder)?, ..weights_of(files, &folder)? };
             if !entry.files.is_empty() {
                 components.insert(folder, entry);
             }
@@ -237,19 +234,39 @@ fn is_model_file(name: &str) -> bool {
 }
 
 /// The stored type that holds most of a component's numbers, and how many numbers each tensor has.
-fn weights_of(files: &dyn Files, folder: &str) -> Result<(String, Vec<u64>)> {
-    let (mut by_dtype, mut counts) = (BTreeMap::<String, u64>::new(), Vec::new());
+fn weights_of(files: &dyn Files, folder: &str) -> Result<ComponentEntry> {
+    let mut by_dtype = BTreeMap::<String, u64>::new();
+    let mut entry = ComponentEntry {
+        files: Vec::new(),
+        dtype: "none".to_owned(),
+        parameters: 0,
+        largest_tensor: 0,
+        large_parameters: 0,
+        license: None,
+    };
     if files.list(folder)?.iter().any(|name| name.ends_with(".safetensors")) {
         for header in Component::new(files, folder).headers()? {
             for name in header.names() {
                 let count = header.shape(&name).unwrap_or_default().iter().product::<usize>() as u64;
                 *by_dtype.entry(header.dtype(&name).unwrap_or_default()).or_default() += count;
-                counts.push(count);
+                entry.parameters += count;
+                entry.largest_tensor = entry.largest_tensor.max(count);
+                // Tables are no layers.
+                let of_layer = name.ends_with(".weight") && !name.ends_with("embedding.weight");
+                if of_layer && count >= LARGE as u64 {
+                    entry.large_parameters += count;
+                }
             }
         }
     }
-    let most = by_dtype.into_iter().max_by_key(|(_, count)| *count);
-    Ok((most.map_or("none".to_owned(), |(dtype, _)| dtype), counts))
+    if let Some((dtype, _)) = by_dtype.into_iter().max_by_key(|(_, count)| *count) {
+        entry.dtype = dtype;
+    }
+    Ok(entry)
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -298,6 +315,14 @@ mod tests {
         let unet = &manifest.components["unet"];
         assert_eq!((unet.dtype.as_str(), unet.parameters, unet.largest_tensor), ("q8", 4096 + 8, 4096));
         assert_eq!(manifest.components["scheduler"].dtype, "none");
+        let large = |name: &str, rows: usize| {
+            let tensors = Tensors([(name.to_owned(), (vec![rows, 1024], vec![0.5; rows * 1024]))].into());
+            let weights = encode(&tensors, Quantization::Q8, &BTreeMap::new()).unwrap();
+            let files = MemoryFiles([("unet/model.safetensors".to_owned(), weights)].into());
+            Manifest::build(&files, card()).unwrap().components["unet"].large_parameters
+        };
+        let counts = [("ff.weight", 512), ("ff.weight", 511), ("token_embedding.weight", 512)];
+        assert_eq!(counts.map(|(name, rows)| large(name, rows)), [1 << 19, 0, 0]);
         manifest.verify(&files).unwrap();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
     }

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
-use crate::kernels::{in_blocks, takes_stored};
+use crate::kernels::{in_blocks, takes_blocks, takes_half_weights};
 
 /// Loads every parameter of `module` from `source`; a parameter at path `a.b` is tensor `{prefix}a.b`.
 ///
@@ -100,10 +100,11 @@ impl Loader<'_> {
     fn tensor<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
         let (name, device) = (self.path.join("."), param.lazy_device());
         let shape: [usize; D] = param.lazy_shape().dims();
-        let packed = self.of_kernels() && takes_stored(&device, &shape);
+        let of_kernels = self.of_kernels();
         // Blocks are cut by the rows that are in the file.
         let rows = |shape: &[usize]| (shape.first().copied(), shape.iter().skip(1).product::<usize>());
-        if packed
+        if of_kernels
+            && takes_blocks(&device, &shape)
             && self.source.shape(&name).is_some_and(|stored| rows(&stored) == rows(&shape))
             && let Some(blocks) = self.source.blocks(&name)?
             && let Some(held) = in_blocks(&device, shape, &blocks)
@@ -113,7 +114,7 @@ impl Loader<'_> {
         let values = self.source.read(&name)?;
         // bf16 and blocks' scales reach further than f16.
         let fits = || values.iter().all(|value| value.abs() <= f16::MAX.to_f32());
-        if packed && self.source.half(&name) && fits() {
+        if of_kernels && takes_half_weights(&device, &shape) && self.source.half(&name) && fits() {
             let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
             return Ok(Tensor::from_data(TensorData::new(values, shape), (&device, DType::F16)));
         }
@@ -262,6 +263,43 @@ mod tests {
         assert_eq!(table.weight.val().dtype(), DType::F32, "a table is burn's");
         let on_the_cpu = apply(layer().init(&Device::flex()), &Halves, "").unwrap();
         assert_eq!(on_the_cpu.weight.val().dtype(), DType::F32);
+    }
+
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn large_weights_stay_in_blocks_on_the_cpu() {
+        use std::collections::BTreeMap;
+
+        use super::super::{Component, MemoryFiles, Quantization, encode};
+
+        // The second is small: it is unpacked.
+        for ([to, from], large) in [([1024, 520], true), ([64, 520], false)] {
+            let values: Vec<f32> = (0..to * from).map(|i| (i as f32 * 0.7).sin()).collect();
+            let tensors = Tensors([("weight".to_owned(), (vec![to, from], values))].into());
+            for quantization in [Quantization::Q8, Quantization::Q4] {
+                let bytes = encode(&tensors, quantization, &BTreeMap::new()).unwrap();
+                let files = MemoryFiles([("unet/model.safetensors".to_owned(), bytes)].into());
+                let load = |component: Component| {
+                    let layer = LinearConfig::new(from, to).with_bias(false).init(&Device::flex());
+                    apply(layer, component.tensors().unwrap().as_ref(), "").unwrap()
+                };
+                let layers =
+                    [load(Component::new(&files, "unet").compact()), load(Component::new(&files, "unet"))];
+                let in_blocks = |layer: &Linear| matches!(layer.weight.val().dtype(), DType::QFloat(_));
+                assert_eq!(layers.each_ref().map(in_blocks), [large, false], "{quantization:?}");
+                for tokens in [1, 9, 600] {
+                    let x = (0..tokens * from).map(|i| (i as f32 * 0.3).cos()).collect::<Vec<f32>>();
+                    let x = Tensor::<2>::from_data(TensorData::new(x, [tokens, from]), &Device::flex());
+                    let [ours, unpacked] = layers
+                        .each_ref()
+                        .map(|layer| layer.forward(x.clone()).try_into_vec_as::<f32>().unwrap());
+                    assert_eq!(
+                        ours, unpacked,
+                        "{quantization:?}, {tokens} tokens: the same numbers, the same sums"
+                    );
+                }
+            }
+        }
     }
 
     #[cfg(feature = "gpu")]

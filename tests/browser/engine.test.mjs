@@ -77,6 +77,10 @@ const MODEL = {
 test("what a model needs is read from its manifest, and estimated where it does not say", () => {
   assert.equal(deviceBytes(MODEL, "webgpu"), 1.125 * 1000 + 4 * 100);
   assert.equal(deviceBytes(MODEL, "cpu"), 4 * (1000 + 100));
+  const unet = /** @type {any} */ (MODEL.components.unet);
+  const large = { ...MODEL, components: { unet: { ...unet, dtype: "q4", parameters: 9e6, large_parameters: 8e6 } } };
+  assert.equal(deviceBytes(large, "cpu"), 1.125 * 8e6 + 4e6, "4 bits are held as 8");
+  assert.equal(deviceBytes(large, "webgpu"), 0.625 * 9e6);
   assert.equal(largestTensor(MODEL), 2400);
 });
 

@@ -3,7 +3,7 @@
 import { Opening } from "./opening.js";
 import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 60_000;
@@ -104,11 +104,14 @@ export class EngineClient {
    *
    * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again when
    * one asks for other faces or words. Without it that is done with large models only.
-   * @param {{ model: string | URL, backend?: BackendWish, lean?: boolean, onProgress?: (progress: Progress) => void,
-   *   signal?: AbortSignal }} options
+   *
+   * `precision` is what the denoiser computes in: by itself f16 where WebGPU has `shader-f16`, which takes less memory and time,
+   * and f32 elsewhere.
+   * @param {{ model: string | URL, backend?: BackendWish, precision?: PrecisionWish, lean?: boolean,
+   *   onProgress?: (progress: Progress) => void, signal?: AbortSignal }} options
    */
-  open({ model, backend = "auto", lean = false, onProgress, signal }) {
-    const wanted = { model: folder(model), backend, lean };
+  open({ model, backend = "auto", precision = "auto", lean = false, onProgress, signal }) {
+    const wanted = { model: folder(model), backend, precision, lean };
     if (!this.#opening?.isOf(wanted)) {
       const opening = new Opening(wanted, (progress, cancelled) => {
         // Without this promise the browser may drop the files when space is short; it may also say no.

@@ -9,6 +9,7 @@ import { failure, weights } from "./protocol.js";
  * @property {string} [dtype] how most of its weights are stored
  * @property {number} [parameters] numbers in its weights
  * @property {number} [largest_tensor] numbers in its largest tensor
+ * @property {number} [large_parameters] numbers in layers that the CPU keeps in blocks of 8 bits
  */
 
 /**
@@ -27,7 +28,7 @@ const FORMAT = 1;
 const NUMBER = 4;
 
 /**
- * Beginnings of the networks that WebGPU holds as they are stored, in 16, 8 or 4 bits a number (`COMPACT` in
+ * Beginnings of the networks that are held as they are stored, in 16, 8 or 4 bits a number (`COMPACT` in
  * src/pipeline/models.rs).
  */
 const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
@@ -129,11 +130,16 @@ export function modelBytes(manifest) {
  * @param {import("./protocol.js").Backend} backend
  */
 export function deviceBytes(manifest, backend) {
-  const parts = Object.entries(manifest.components).map(([name, { files, dtype = "none", parameters }]) => {
+  const parts = Object.entries(manifest.components).map(([name, { files, dtype = "none", parameters, large_parameters = 0 }]) => {
     const stored = files.filter(({ path }) => path.endsWith(".safetensors")).reduce((sum, file) => sum + file.bytes, 0);
     const each = STORED[dtype] ?? NUMBER;
-    const compact = backend === "webgpu" && COMPACT.some((start) => name.startsWith(start));
-    return (parameters || stored / each) * ((compact && HELD[dtype]) || NUMBER);
+    const numbers = parameters || stored / each;
+    if (!COMPACT.some((start) => name.startsWith(start)) || !HELD[dtype]) {
+      return numbers * NUMBER;
+    }
+    // The CPU keeps blocks, of 4 bits as of 8, in large layers, and has no use for f16.
+    const blocks = dtype === "q8" || dtype === "q4" ? large_parameters : 0;
+    return backend === "webgpu" ? numbers * HELD[dtype] : blocks * HELD.q8 + (numbers - blocks) * NUMBER;
   });
   return Math.round(parts.reduce((sum, bytes) => sum + bytes, 0));
 }

@@ -2,9 +2,9 @@
 
 import { CANCELLED, FaceStudioError } from "./protocol.js";
 
-/** @import { BackendWish, Opened, Progress } from "./protocol.js" */
+/** @import { BackendWish, Opened, PrecisionWish, Progress } from "./protocol.js" */
 
-/** @typedef {{ model: string, backend: BackendWish, lean: boolean }} Wanted */
+/** @typedef {{ model: string, backend: BackendWish, precision: PrecisionWish, lean: boolean }} Wanted */
 
 export class Opening {
   #wanted;
@@ -29,8 +29,10 @@ export class Opening {
   }
 
   /** Whether this opens the model that is wanted, and is not given up. @param {Omit<Wanted, "lean">} wanted */
-  isOf({ model, backend }) {
-    return !this.#controller.signal.aborted && this.#wanted.model === model && this.#wanted.backend === backend;
+  isOf({ model, backend, precision }) {
+    const wanted = this.#wanted;
+    const same = wanted.model === model && wanted.backend === backend && wanted.precision === precision;
+    return same && !this.#controller.signal.aborted;
   }
 
   /**

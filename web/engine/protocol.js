@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 4;
+export const PROTOCOL = 5;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -17,6 +17,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 /**
  * @typedef {"webgpu" | "cpu"} Backend
  * @typedef {"auto" | Backend} BackendWish
+ * @typedef {"auto" | "f16" | "f32"} PrecisionWish
  */
 
 /**
@@ -44,6 +45,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * A model that is ready.
  * @typedef {object} Opened
  * @property {Choice} choice
+ * @property {string} precision what the denoiser computes in, `f16` or `f32`
  * @property {string} model the model's name
  * @property {string} version the model's version
  * @property {number} bytes size of its files together
@@ -179,7 +181,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * @typedef {{ type: "hello", protocol: number, release: string }} Hello
- * @typedef {{ type: "open", model: string, backend: BackendWish, lean: boolean }} Open
+ * @typedef {{ type: "open", model: string, backend: BackendWish, precision: PrecisionWish, lean: boolean }} Open
  * @typedef {{ type: "check", model: string, backend: BackendWish }} Check
  * @typedef {{ type: "generate", request: GenerateRequest }} Generate
  * @typedef {{ type: "cancel", target: number }} Cancel stops the task with that id; answers at once

@@ -11,6 +11,7 @@ import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store
 import { outOfMemory, trapped as lastWords } from "./trap.js";
 
 /** @import { Answers, Ask, Choice, Failure, Notice, Progress, Reply } from "./protocol.js" */
+/** @import { Wanted } from "./opening.js" */
 
 /** @typedef {(progress: Progress) => void} Report */
 
@@ -94,8 +95,8 @@ const tasks = {
     });
   },
 
-  async open({ model, backend, lean }, report, signal) {
-    return alone(signal, () => open(model, backend, lean, report, signal));
+  async open(wanted, report, signal) {
+    return alone(signal, () => open(wanted, report, signal));
   },
 
   async generate({ request }, report, signal) {
@@ -185,13 +186,11 @@ async function whole(signal) {
 
 /**
  * Fetches a model and puts it onto a device; the model that was open before stays until then.
- * @param {string} model
- * @param {import("./protocol.js").BackendWish} backend
- * @param {boolean} lean
+ * @param {Wanted} wanted
  * @param {Report} report
  * @param {AbortSignal} signal
  */
-async function open(model, backend, lean, report, signal) {
+async function open({ model, backend, precision, lean }, report, signal) {
   const store = await ModelStore.open(model, { create: true });
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
   const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
@@ -199,6 +198,7 @@ async function open(model, backend, lean, report, signal) {
   const { wasm, device: next, notices: started } = await openDevice(choice);
   report({ phase: "engine", step: 1, steps: 1 });
   try {
+    next.check_precision(precision);
     const { files, fetched, notices } = await readModel(model, manifest, store, {
       hash: () => new wasm.Sha256(),
       signal,
@@ -208,7 +208,7 @@ async function open(model, backend, lean, report, signal) {
     engine = null;
     source = null;
     const from = new ModelSource(files, manifest, store);
-    await load(next, from, lean, report);
+    await load(next, from, lean, precision, report);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
@@ -217,7 +217,8 @@ async function open(model, backend, lean, report, signal) {
     }
     engine = next;
     source = next.keeps_encoders() ? null : from;
-    const opened = { choice, model: manifest.name, version: manifest.version, bytes: modelBytes(manifest), fetched };
+    const { name, version } = manifest;
+    const opened = { choice, precision: next.precision(), model: name, version, bytes: modelBytes(manifest), fetched };
     return { ...opened, abilities: next.abilities(), notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
     // After a trap nothing of wasm may be touched.
@@ -311,9 +312,10 @@ class ModelSource {
  * @param {import("../wasm/facestudio.js").Engine} device
  * @param {ModelSource} from
  * @param {boolean} lean
+ * @param {import("./protocol.js").PrecisionWish} precision
  * @param {Report} report
  */
-async function load(device, from, lean, report) {
+async function load(device, from, lean, precision, report) {
   const steps = from.paths.length;
   const seen = new Set();
   report({ phase: "load", step: 0, steps });
@@ -329,6 +331,7 @@ async function load(device, from, lean, report) {
         return from.read(path, start, end);
       },
       lean,
+      precision,
     ),
   );
   report({ phase: "load", step: steps, steps });

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use facestudio::Result;
 use facestudio::condition::{AdapterStream, Condition, LayerScale, Masks, Places};
 use facestudio::encoders::text::TextEncoder;
@@ -108,7 +108,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let mut unet = UNet2DConditionModel::load(&unet_folder, device)?;
     let condition = condition(args, inputs, &folder, &mut unet, &config, device)?;
     let guidance_scale = Some(args.guidance_scale).filter(|scale| *scale != 1.0);
-    let denoiser = Denoiser { unet: &unet, condition, guidance_scale };
+    let denoiser = Denoiser { unet: &unet, condition, guidance_scale, dtype: DType::F32 };
     let mut seen = Vec::with_capacity(schedule.len());
     let after = async |_, output: StepOutput| {
         seen.push(output.sample);

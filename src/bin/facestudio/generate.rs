@@ -9,7 +9,7 @@ use anyhow::Result;
 use facestudio::Error;
 use facestudio::error::Fault;
 use facestudio::image::codec;
-use facestudio::pipeline::{FaceStudio, Phase};
+use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
@@ -29,6 +29,9 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
+    /// What the denoiser computes in: auto (f16 where the graphics card computes it), f16 or f32.
+    #[arg(long, default_value = "auto", value_name = "PRECISION")]
+    precision: String,
     /// Makes many pictures: a file with one JSON object a line, whose keys are the flags of one picture, as in
     /// {"face": ["a.png:0.7", "b.png"], "style": "s.png", "seed": 7, "out": "1.png"}. What is there already is left alone.
     #[arg(long, value_name = "FILE", conflicts_with = "Job")]
@@ -146,7 +149,12 @@ pub fn run(args: Args) -> Result<()> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let stop = cancelled.clone();
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
-    let load = || -> Result<FaceStudio> { Ok(FaceStudio::load(&model, &args.backend.device()?)?) };
+    let precision: Precision = args.precision.parse()?;
+    let load = || -> Result<FaceStudio> {
+        let device = args.backend.device()?;
+        precision.check(&device)?;
+        Ok(FaceStudio::load(&model, &device)?.with_precision(precision)?)
+    };
     let make = |studio: &FaceStudio, job: &Job| make(studio, &args.model, job, &bar, &cancelled);
     let Some(file) = &args.jobs else {
         // What is wrong with the request is told before the weights are read.

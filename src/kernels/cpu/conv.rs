@@ -2,6 +2,7 @@
 
 use super::product::{Left, Start, product};
 use super::simd::{Simd, Task, dispatch, panel};
+use super::weights::Weights;
 use super::{Geometry, Shared, for_each, written};
 
 /// Panels that share one gathering: the weights then pass the cache once for all of them.
@@ -9,8 +10,8 @@ const GROUP: usize = 4;
 
 /// `x`: `[batch, in, height, width]`, `weight`: `[out, in, kernel, kernel]`, `bias`: `[out]` → `[batch, out, height',
 /// width']`.
-pub(super) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: Geometry) -> Vec<f32> {
-    let Geometry { batch, channels_in, channels_out, .. } = geometry;
+pub(super) fn conv2d(x: &[f32], weight: Weights, bias: Option<&[f32]>, geometry: Geometry) -> Vec<f32> {
+    let Geometry { batch, channels_in, channels_out, kernel, .. } = geometry;
     let [height_out, width_out] = geometry.output();
     let positions = height_out * width_out;
     let padded = padded(x, geometry);
@@ -23,7 +24,7 @@ pub(super) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: 
     let shared = Shared(out.as_mut_ptr());
     let group = GROUP * panel();
     let groups = positions.div_ceil(group);
-    for_each(batch * groups, 2 * channels_out * weight.len() / channels_out.max(1) * group, |task| {
+    for_each(batch * groups, 2 * channels_out * channels_in * kernel * kernel * group, |task| {
         let (image, group_index) = (task / groups, task % groups);
         let first = group_index * group;
         let gather = Gather {
@@ -71,7 +72,7 @@ fn padded(x: &[f32], geometry: Geometry) -> Option<(Vec<f32>, usize, usize)> {
 /// A few panels of one image's output.
 struct Gather<'a> {
     x: &'a [f32],
-    weight: &'a [f32],
+    weight: Weights<'a>,
     bias: Option<&'a [f32]>,
     geometry: Geometry,
     /// Size of a plane of `x`, and of its rows, border included.
@@ -132,11 +133,12 @@ impl Task for Gather<'_> {
         let panels = unsafe { written(panels, count * depth * lanes) };
         let bias = Start::rows(self.bias);
         // A few rows of weights at a time for all panels, so that they are read from memory once.
-        let mut scratch = [0.0; 6 * 32];
+        let (mut scratch, mut unpacked) = ([0.0; 6 * 32], Vec::new());
         let blocks = channels_out.div_ceil(S::ROWS);
         for block in 0..blocks {
             let rows = [channels_out * block / blocks, channels_out * (block + 1) / blocks];
-            let left = Left { from: self.weight[rows[0] * depth..].as_ptr(), row: depth, step: 1 };
+            let left =
+                Left { from: self.weight.rows(rows, depth, &mut unpacked).as_ptr(), row: depth, step: 1 };
             let sizes = [rows[1] - rows[0], depth];
             for (p, panel) in panels.chunks_exact(depth * lanes).enumerate() {
                 let start = first + p * lanes;

@@ -2,6 +2,7 @@
 
 use super::product::{Left, Start, product};
 use super::simd::{Simd, Task, dispatch, panel};
+use super::weights::Weights;
 use super::{Shared, for_each, written};
 
 /// Panels that share one pass over the weights.
@@ -12,7 +13,7 @@ const FEW: usize = 4;
 const ROWS: usize = 48;
 
 /// `x`: `[tokens, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[tokens, out]`.
-pub(super) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
+pub(super) fn linear(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
     let tokens = x.len() / from;
     // What is turned one by one: the weights, or all tokens and their outputs.
     if from * to < tokens * (from + to) {
@@ -44,7 +45,7 @@ pub(super) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]
 }
 
 /// As [`linear`], by panels of weights: outputs are written side by side.
-fn many(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
+fn many(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
     let (tokens, lanes) = (x.len() / from, panel());
     let panels = turned(weight, [to, from], lanes);
     let mut start = bias.map_or_else(|| vec![0.0; to], <[f32]>::to_vec);
@@ -70,14 +71,15 @@ fn many(x: &[f32], weight: &[f32], bias: Option<&[f32]>, [from, to]: [usize; 2])
     unsafe { written(out, tokens * to) }
 }
 
-/// Rows of `[rows, depth]` side by side in panels, step by step; lanes beyond the last row repeat it.
-fn turned(x: &[f32], [rows, depth]: [usize; 2], lanes: usize) -> Vec<f32> {
+/// Rows of `[rows, depth]`, weights or tokens, side by side in panels, step by step; lanes beyond the last row repeat it.
+fn turned(x: Weights, [rows, depth]: [usize; 2], lanes: usize) -> Vec<f32> {
     let count = rows.div_ceil(lanes);
     let mut panels = Vec::<f32>::with_capacity(count * depth * lanes);
+    let mut unpacked = Vec::new();
     for p in 0..count {
         for lane in 0..lanes {
             let row = (p * lanes + lane).min(rows - 1);
-            for (k, x) in x[row * depth..(row + 1) * depth].iter().enumerate() {
+            for (k, x) in x.rows([row, row + 1], depth, &mut unpacked).iter().enumerate() {
                 // SAFETY: panels have room for `count` times `depth` rows of `lanes`.
                 unsafe { *panels.as_mut_ptr().add((p * depth + k) * lanes + lane) = *x };
             }
@@ -128,7 +130,7 @@ impl Task for Rows<'_> {
 /// Some outputs of some tokens.
 struct Tokens<'a> {
     x: &'a [f32],
-    weight: &'a [f32],
+    weight: Weights<'a>,
     bias: Option<&'a [f32]>,
     sizes: [usize; 2],
     tokens: [usize; 2],
@@ -153,14 +155,15 @@ impl Tokens<'_> {
         let [from, to] = self.sizes;
         let [first, end] = self.tokens;
         // What lanes beyond the end get is dropped.
-        let panels = turned(&self.x[first * from..end * from], [end - first, from], lanes);
+        let panels = turned(Weights::Numbers(&self.x[first * from..end * from]), [end - first, from], lanes);
         let bias = Start::rows(self.bias);
-        let mut scratch = [0.0; 6 * 32];
+        let (mut scratch, mut unpacked) = ([0.0; 6 * 32], Vec::new());
         let outputs = self.outputs[1] - self.outputs[0];
         let blocks = outputs.div_ceil(S::ROWS);
         for block in 0..blocks {
             let rows = [block, block + 1].map(|b| self.outputs[0] + outputs * b / blocks);
-            let left = Left { from: self.weight[rows[0] * from..].as_ptr(), row: from, step: 1 };
+            let left =
+                Left { from: self.weight.rows(rows, from, &mut unpacked).as_ptr(), row: from, step: 1 };
             let sizes = [rows[1] - rows[0], from];
             for (p, panel) in panels.chunks_exact(from * lanes).enumerate() {
                 let start = first + p * lanes;
@@ -184,8 +187,9 @@ impl Tokens<'_> {
     unsafe fn one_by_one<S: Simd>(&self) {
         let [from, to] = self.sizes;
         let even = from / S::LANES * S::LANES;
+        let mut unpacked = Vec::new();
         for output in self.outputs[0]..self.outputs[1] {
-            let weight = &self.weight[output * from..(output + 1) * from];
+            let weight = self.weight.rows([output, output + 1], from, &mut unpacked);
             for token in self.tokens[0]..self.tokens[1] {
                 let x = &self.x[token * from..(token + 1) * from];
                 // SAFETY: `even` floats of both are whole vectors; this task owns its outputs of its tokens.

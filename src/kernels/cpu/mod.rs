@@ -1,5 +1,5 @@
 //! The kernels for the CPU, in our own SIMD: f32 on burn's `flex` backend. Inputs are read where they lie, weights in the
-//! layout of checkpoints: nothing is kept between calls.
+//! layout of checkpoints, perhaps in blocks: nothing is kept between calls.
 //!
 //! With the feature `rayon` the work is shared out to all processors; results do not depend on how many.
 
@@ -10,12 +10,14 @@ mod linear;
 mod norm;
 mod product;
 mod simd;
+mod weights;
 
-use burn::backend::{BackendTensor, DispatchTensorKind, Flex};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::backend::{BackendTensor, DispatchDevice, DispatchTensorKind, Flex};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
-use super::{Geometry, Sizes};
+use super::{Blocks, Geometry, LARGE, Sizes};
+use weights::Held;
 
 /// The tensor as flex holds it; `None` if it is another backend's, records gradients or is not f32.
 fn strided<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
@@ -34,14 +36,35 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(values, shape)))
 }
 
+/// Whether weights of that shape are held in blocks on this device.
+pub(super) fn takes_blocks(device: &Device, shape: &[usize]) -> bool {
+    computes(device) && shape.iter().product::<usize>() >= LARGE
+}
+
+fn computes(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+pub(super) fn in_blocks<const D: usize>(
+    device: &Device,
+    shape: [usize; D],
+    blocks: &Blocks,
+) -> Option<Tensor<D>> {
+    if computes(device) { weights::hold(shape, blocks) } else { None }
+}
+
+pub(super) fn dense<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    weights::dense(x)
+}
+
 pub(super) fn conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
     bias: Option<&Tensor<1>>,
     geometry: Geometry,
 ) -> Option<Tensor<4>> {
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
-    let out = conv::conv2d(x.as_slice()?, weight.as_slice()?, slice(&bias)?, geometry);
+    let (x, weight, bias) = (flex(x)?, Held::of(weight)?, optional(bias)?);
+    let out = conv::conv2d(x.as_slice()?, weight.weights()?, slice(&bias)?, geometry);
     let [height, width] = geometry.output();
     Some(tensor(out, [geometry.batch, geometry.channels_out, height, width]))
 }
@@ -54,8 +77,8 @@ pub(super) fn linear<const D: usize>(
     let mut shape = x.dims();
     let [to, from] = weight.dims();
     shape[D - 1] = to;
-    let (x, weight, bias) = (flex(x)?, flex(weight)?, optional(bias)?);
-    Some(tensor(linear::linear(x.as_slice()?, weight.as_slice()?, slice(&bias)?, [from, to]), shape))
+    let (x, weight, bias) = (flex(x)?, Held::of(weight)?, optional(bias)?);
+    Some(tensor(linear::linear(x.as_slice()?, weight.weights()?, slice(&bias)?, [from, to]), shape))
 }
 
 pub(super) fn attention(

@@ -1,5 +1,5 @@
-//! The kernels for WebGPU, in WGSL: f32, or f16 that is computed in f32, and weights as they were stored: in f16, or in blocks. Each shape of a kernel is a text
-//! of its own, made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
+//! The kernels for WebGPU, in WGSL: f32, or f16 that is computed in f32, and weights as they were stored: in f16, or in
+//! blocks. Each shape of a kernel is a text of its own, made for its tiles, its window and its layout; sizes are read at run time, so that a network needs few of them.
 
 mod activation;
 mod attention;
@@ -13,7 +13,7 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use launch::Held;
 
-use super::{BLOCK, Blocks, Geometry, Sizes};
+use super::{Blocks, Geometry, Sizes};
 
 /// Whether the kernels take tensors of f16 on this device.
 pub(super) fn takes_halves(device: &Device) -> bool {
@@ -22,7 +22,7 @@ pub(super) fn takes_halves(device: &Device) -> bool {
 }
 
 /// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
-pub(super) fn takes_stored(device: &Device, shape: &[usize]) -> bool {
+pub(super) fn takes_half_weights(device: &Device, shape: &[usize]) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
         && shape.len() > 1
         && shape[1..].iter().product::<usize>().is_multiple_of(4)
@@ -33,12 +33,8 @@ pub(super) fn in_blocks<const D: usize>(
     shape: [usize; D],
     blocks: &Blocks,
 ) -> Option<Tensor<D>> {
-    let (rows, depth) = (*shape.first()?, shape[1..].iter().product::<usize>());
-    let of_row = depth.div_ceil(BLOCK);
-    let integers = if blocks.bits == 4 { of_row * BLOCK / 2 } else { depth };
-    let fits = [blocks.integers.len(), blocks.scales.len()] == [rows * integers, rows * of_row];
     let DispatchDevice::Cube(cube) = device.as_dispatch() else { return None };
-    if !fits || shape.contains(&0) || !takes_stored(device, &shape) {
+    if !blocks.fits(&shape) || !takes_half_weights(device, &shape) {
         return None;
     }
     blocks::hold(cube, shape, blocks)
