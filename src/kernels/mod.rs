@@ -91,9 +91,9 @@ pub(crate) fn takes_blocks(device: &Device, shape: &[usize]) -> bool {
     takes_half_weights(device, shape)
 }
 
-/// Numbers from which the CPU keeps a layer's weights in blocks, 2 MiB of f32: those of smaller layers stay in caches, where
+/// Numbers from which the CPU keeps a layer's weights in blocks, 4 MiB of f32: those of smaller layers stay in caches, where
 /// unpacking them again and again is lost time and saves little.
-pub const LARGE: usize = 1 << 19;
+pub const LARGE: usize = 1 << 20;
 
 /// Values of a row of weights that share a scale, where they are in blocks; a row's last block may be shorter.
 pub const BLOCK: usize = 32;

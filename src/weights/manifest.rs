@@ -321,8 +321,8 @@ mod tests {
             let files = MemoryFiles([("unet/model.safetensors".to_owned(), weights)].into());
             Manifest::build(&files, card()).unwrap().components["unet"].large_parameters
         };
-        let counts = [("ff.weight", 512), ("ff.weight", 511), ("token_embedding.weight", 512)];
-        assert_eq!(counts.map(|(name, rows)| large(name, rows)), [1 << 19, 0, 0]);
+        let counts = [("ff.weight", 1024), ("ff.weight", 1023), ("token_embedding.weight", 1024)];
+        assert_eq!(counts.map(|(name, rows)| large(name, rows)), [1 << 20, 0, 0]);
         manifest.verify(&files).unwrap();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
     }

@@ -273,7 +273,7 @@ mod tests {
         use super::super::{Component, MemoryFiles, Quantization, encode};
 
         // The second is small: it is unpacked.
-        for ([to, from], large) in [([1024, 520], true), ([64, 520], false)] {
+        for ([to, from], large) in [([2048, 520], true), ([64, 520], false)] {
             let values: Vec<f32> = (0..to * from).map(|i| (i as f32 * 0.7).sin()).collect();
             let tensors = Tensors([("weight".to_owned(), (vec![to, from], values))].into());
             for quantization in [Quantization::Q8, Quantization::Q4] {

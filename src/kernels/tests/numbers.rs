@@ -174,7 +174,7 @@ fn weights_may_be_in_blocks() {
         (Blocks { bits, integers, scales }, values)
     };
     for device in devices() {
-        assert!(takes_blocks(&device, &[640, 1280]) && takes_blocks(&device, &[5, 8]) != is_cpu(&device));
+        assert!(takes_blocks(&device, &[1024, 1280]) && takes_blocks(&device, &[5, 8]) != is_cpu(&device));
         for bits in [8, 4] {
             // On the CPU by weights' rows, one by one, and by panels of either side.
             for (tokens, from, to) in [(3, 4, 5), (70, 64, 33), (9, 36, 40), (20, 96, 70), (257, 320, 256)] {
