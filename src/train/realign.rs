@@ -177,6 +177,6 @@ mod tests {
         let noised: Vec<f32> = y.iter().zip(&noise).map(|(y, n)| y + n).collect();
         let (_, explained) = least_squares(&x, &noised, width).unwrap();
         assert!((0.5..0.99).contains(&explained), "{explained}");
-        assert_eq!(least_squares(&vec![0.0; 20], &y[..20], width).unwrap_err().code, "style-embeddings");
+        assert_eq!(least_squares(&[0.0; 20], &y[..20], width).unwrap_err().code, "style-embeddings");
     }
 }
