@@ -53,13 +53,17 @@ impl<'a> Weights<'a> {
         match self {
             Self::Numbers(values) => &values[first * depth..end * depth],
             Self::Blocks { integers, scales } => {
-                room.clear();
                 let of_row = depth.div_ceil(BLOCK);
                 let scales = &scales[first * of_row..end * of_row];
-                let rows = integers[first * depth..end * depth].chunks_exact(depth);
-                for (row, scales) in rows.zip(scales.chunks_exact(of_row)) {
-                    for (block, scale) in row.chunks(BLOCK).zip(scales) {
-                        room.extend(block.iter().map(|integer| f32::from(*integer) * scale));
+                let integers = &integers[first * depth..end * depth];
+                room.resize(integers.len(), 0.0);
+                let rows = room.chunks_exact_mut(depth).zip(integers.chunks_exact(depth));
+                for ((to, row), scales) in rows.zip(scales.chunks_exact(of_row)) {
+                    for ((to, block), scale) in to.chunks_mut(BLOCK).zip(row.chunks(BLOCK)).zip(scales) {
+                        // A plain loop, which the compiler turns into the caller's vectors.
+                        for (to, integer) in to.iter_mut().zip(block) {
+                            *to = f32::from(*integer) * scale;
+                        }
                     }
                 }
                 room
