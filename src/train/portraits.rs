@@ -35,7 +35,15 @@ fn portrait_options() -> SceneOptions {
 /// A caption of picture `i` of [`portraits`]; each `variant` leaves out and rewords other details. A photograph has
 /// the one caption of its metadata.
 pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> String {
-    captions(setup, pictures, i, true, variant).0
+    if setup.data.is_some() {
+        return pictures.get(i).meta.caption.clone();
+    }
+    synth::caption(&portrait(setup, i), &mut synth::Rng::new(variant, i as u64))
+}
+
+/// The scene of rendered picture `i`.
+fn portrait(setup: &Setup, i: usize) -> Scene {
+    Scene::random(setup.run.seed, i as u64, &portrait_options())
 }
 
 /// A caption of picture `i` with or without its heads, and one that is [wrong](synth::wrong_caption) in one thing. A
@@ -50,7 +58,7 @@ pub fn captions(
     if setup.data.is_some() {
         return (pictures.get(i).meta.caption.clone(), None);
     }
-    let scene = Scene::random(setup.run.seed, i as u64, &portrait_options());
+    let scene = portrait(setup, i);
     let caption = if heads { synth::caption } else { synth::caption_without_heads };
     let rng = synth::Rng::new(variant, i as u64);
     let wrong = synth::wrong_caption(&scene, caption, &rng, &mut synth::Rng::new(!variant, i as u64));

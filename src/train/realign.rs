@@ -31,9 +31,11 @@ pub fn realign(
     log: &mut dyn FnMut(Event),
 ) -> Result<Fusion> {
     let Some(base) = &setup.base else { return Ok(guidance) };
-    let resumed = setup.run.resume && setup.run.folder.join("checkpoint").exists();
     // A checkpoint's Linear was turned when its run began.
-    if resumed || Styles::folders(base).is_empty() || Styles::key(base)? == Styles::key(&setup.out)? {
+    if setup.run.goes_on()
+        || Styles::folders(base).is_empty()
+        || Styles::key(base)? == Styles::key(&setup.out)?
+    {
         return Ok(guidance);
     }
     let (device, dtype) = (setup.run.backend.device()?.without_autodiff(), setup.run.backend.dtype());

@@ -52,6 +52,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether the run goes on from a checkpoint.
+    pub fn goes_on(&self) -> bool {
+        self.resume && ["checkpoint", "checkpoint.old"].iter().any(|name| self.folder.join(name).exists())
+    }
+
     /// A run in `folder` with the defaults of every stage.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -200,9 +205,7 @@ pub fn train_in_parts<M: Module>(
     let mut model = model;
     let mut optimizer = AdamW::new(options.optimizer);
     let mut state = Progress { seed: options.seed, ..Progress::default() };
-    let has_checkpoint =
-        ["checkpoint", "checkpoint.old"].iter().any(|name| options.folder.join(name).exists());
-    if options.resume && has_checkpoint {
+    if options.goes_on() {
         (model, state) = checkpoint::load(&options.folder, model, &mut optimizer)?;
     }
 
