@@ -224,6 +224,22 @@ pub(crate) fn linear<const D: usize>(
     first!(linear(x, weight, bias, added); gpu if "gpu")
 }
 
+/// As [`linear`] of a feature map's positions, the result laid as the feature map: `x`: `[images, h · w, in]`, `added`:
+/// `[images, out, h, w]` → the same shape. On WebGPU only.
+pub(crate) fn linear_to_images(
+    x: &Tensor<3>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    added: &Tensor<4>,
+) -> Option<Tensor<4>> {
+    let [images, to, height, width] = added.dims();
+    let [rows, from] = weight.dims();
+    if x.dims() != [images, height * width, from] || rows != to || x.dims().contains(&0) || !holds(bias, to) {
+        return None;
+    }
+    first!(linear_to_images(x, weight, bias, added); gpu if "gpu")
+}
+
 /// `query`: `[batch, heads, queries, dim]`, `key` and `value`: `[batch, heads, keys, dim]` → `[batch, heads, queries,
 /// dim]`. Heads that are views of `[batch, tokens, heads · dim]` are read where they lie, and such a view is returned.
 pub(crate) fn attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Option<Tensor<4>> {

@@ -246,7 +246,7 @@ fn exact_group_norm(
 #[test]
 fn norms_are_burns() {
     for (batch, per_group, groups) in [(1, 1, 1), (2, 3, 2), (1, 4, 16), (3, 2, 5)] {
-        for (height, width) in [(1, 1), (1, 3), (4, 4), (5, 7), (33, 17), (70, 70)] {
+        for (height, width) in [(1, 1), (1, 3), (4, 4), (5, 7), (32, 32), (33, 17), (64, 64), (70, 70)] {
             let channels = per_group * groups;
             if per_group * height * width == 1 {
                 continue;
@@ -277,7 +277,7 @@ fn norms_are_burns() {
 
 #[test]
 fn layer_norm_is_burns() {
-    for (rows, length) in [(1, 2), (3, 5), (70, 64), (2, 320), (5, 1280)] {
+    for (rows, length) in [(1, 2), (3, 5), (70, 64), (6, 256), (2, 257), (5, 1280)] {
         let (x, weight, bias) = (random([1, rows, length]) * 3.0 + 2.0, random([length]), random([length]));
         let stock = module::layer_norm(x.clone(), weight.clone(), Some(bias.clone()), 1e-5);
         for device in devices() {
@@ -400,6 +400,27 @@ fn fused_is_one_after_the_other() {
     }
 }
 
+#[test]
+fn linear_to_images_is_burns() {
+    for (images, from, to, [height, width]) in
+        [(1, 1, 1, [1, 1]), (2, 6, 5, [3, 3]), (2, 64, 40, [4, 4]), (3, 7, 33, [5, 8]), (2, 96, 64, [32, 32])]
+    {
+        let (x, weight) = (random([images, height * width, from]), random([to, from]));
+        let (bias, added) = (random([to]), random([images, to, height, width]));
+        let product = module::linear(x.clone(), weight.clone().transpose(), Some(bias.clone()));
+        let stock = product.swap_dims(1, 2).reshape(added.dims()) + added.clone();
+        for device in devices() {
+            let (x, weight, bias) = (on(&device, &x), on(&device, &weight), on(&device, &bias));
+            let ours = linear_to_images(&x, &weight, Some(&bias), &on(&device, &added));
+            if is_cpu(&device) {
+                assert!(ours.is_none());
+            } else {
+                assert_close(ours.unwrap(), stock.clone(), from);
+            }
+        }
+    }
+}
+
 /// Kernels trust their sizes: what does not fit must not reach them.
 #[test]
 fn what_does_not_fit_is_left_to_burn() {
@@ -411,6 +432,10 @@ fn what_does_not_fit_is_left_to_burn() {
     assert!(conv2d(&x, &random([4, 4, 7, 7]), None, Window { padding: 0, ..WHOLE }, None).is_none());
     assert!(linear(&x, &random([2, 6]), None, None).is_none());
     assert!(linear(&x, &random([2, 5]), Some(&three), None).is_none());
+    let tokens = random([1, 6, 4]);
+    assert!(linear_to_images(&tokens, &random([2, 4]), None, &random([1, 2, 5, 5])).is_none());
+    assert!(linear_to_images(&tokens, &random([2, 4]), None, &random([1, 3, 2, 3])).is_none());
+    assert!(linear_to_images(&tokens, &random([2, 4]), Some(&three), &random([1, 2, 2, 3])).is_none());
     assert!(group_norm(&x, &four, &four, 3, 1e-5, false).is_none());
     assert!(group_norm(&x, &three, &four, 2, 1e-5, false).is_none());
     assert!(rms_norm(&x, &four, &three, 1e-5).is_none());

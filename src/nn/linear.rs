@@ -58,6 +58,16 @@ impl Linear {
         self.fused(&x, Some(&added)).unwrap_or_else(|| self.forward(x) + added)
     }
 
+    /// Of a feature map's positions, laid as the feature map and added to it: `x`: `[n, h · w, in]`, `added`:
+    /// `[n, out, h, w]` → the same shape. What a 1×1 convolution does with channels last.
+    pub fn forward_to_images(&self, x: Tensor<3>, added: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val);
+        if let Some(out) = kernels::linear_to_images(&x, &self.weight.val(), bias.as_ref(), &added) {
+            return out;
+        }
+        self.forward(x).swap_dims(1, 2).reshape(added.dims()) + added
+    }
+
     fn fused<const D: usize>(&self, x: &Tensor<D>, added: Option<&Tensor<D>>) -> Option<Tensor<D>> {
         let bias = self.bias.as_ref().map(Param::val);
         kernels::linear(x, &self.weight.val(), bias.as_ref(), added)

@@ -62,8 +62,7 @@ impl Transformer2DModel {
         for (block, context) in self.transformer_blocks.iter().zip(contexts) {
             hidden = block.forward(hidden, context);
         }
-        let hidden = self.proj_out.forward(hidden).swap_dims(1, 2);
-        hidden.reshape([batch, channels, height, width]) + x
+        self.proj_out.forward_to_images(hidden, x)
     }
 }
 

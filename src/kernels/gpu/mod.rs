@@ -87,6 +87,21 @@ pub(super) fn linear<const D: usize>(
     Some(out.tensor::<2>().reshape(shape))
 }
 
+pub(super) fn linear_to_images(
+    x: &Tensor<3>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    added: &Tensor<4>,
+) -> Option<Tensor<4>> {
+    let [images, to, height, width] = added.dims();
+    let (weight, bias, added) = (Held::weights(weight)?, Held::optional(bias)?, Held::of(added)?);
+    let sizes = [images, x.dims()[2], to];
+    Some(
+        product::linear_to_images(&Held::of(x)?, &weight, bias.as_ref(), added, sizes, [height, width])?
+            .tensor(),
+    )
+}
+
 /// The tensor and its positions if it is `[images, positions, channels]` that lies as `[images, channels, positions]`;
 /// `None` outside if [`Held`] refuses it.
 #[expect(clippy::option_option)]

@@ -2,28 +2,31 @@
 
 use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch};
 
-/// Invocations of a workgroup that share a chunk or a row.
+/// Invocations of a workgroup that share a chunk.
 const THREADS: usize = 256;
-/// Numbers of a chunk: sixteen an invocation, which stay in its registers.
-const CHUNK: usize = 16 * THREADS;
+/// Numbers that an invocation holds in registers.
+const EACH: usize = 16;
+/// Numbers of a chunk.
+const CHUNK: usize = EACH * THREADS;
 
 fn bound<'a>(name: &'static str, held: &'a Held) -> Bound<'a> {
     Bound::numbers(name, held, false)
 }
 
 /// Constants that texts share.
-fn shared() -> Vec<(&'static str, String)> {
+fn shared(threads: usize) -> Vec<(&'static str, String)> {
     vec![
-        ("threads", THREADS.to_string()),
+        ("threads", threads.to_string()),
+        ("lanes", threads.to_string()),
         ("chunk", CHUNK.to_string()),
-        ("each", (CHUNK / THREADS).to_string()),
+        ("each", EACH.to_string()),
     ]
 }
 
-/// Rows as the second and third dimension of a dispatch, and how many a layer has.
-fn layered(rows: usize) -> [usize; 2] {
-    let layer = rows.min(MOST_GROUPS);
-    [layer, rows.div_ceil(layer)]
+/// Workgroups in two dimensions of a dispatch: how many a layer has, and layers.
+fn layered(groups: usize) -> [usize; 2] {
+    let layer = groups.min(MOST_GROUPS);
+    [layer, groups.div_ceil(layer)]
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,7 +37,7 @@ impl Kernel for Statistics {
     const SIZES: &'static [&'static str] = &["rows", "row_layer", "length", "chunks"];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        shared()
+        shared(THREADS)
     }
 }
 
@@ -51,9 +54,40 @@ impl Kernel for Normalise {
         &["rows", "row_layer", "length", "chunks", "groups", "group_channels", "positions"];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        let mut labels = shared();
-        labels.push(("eps", literal(self.eps)));
-        labels.push(("activated", if self.silu { "y / (1.0 + exp(-y))" } else { "y" }.to_owned()));
+        let mut labels = shared(THREADS);
+        labels.extend(self.last());
+        labels
+    }
+}
+
+impl Normalise {
+    fn last(&self) -> [(&'static str, String); 2] {
+        let activated = if self.silu { "y / (1.0 + exp(-y))" } else { "y" };
+        [("eps", literal(self.eps)), ("activated", activated.to_owned())]
+    }
+}
+
+/// Of groups that a workgroup of so many invocations holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Whole {
+    threads: usize,
+    normalise: Normalise,
+}
+
+impl Whole {
+    /// Invocations that hold so many numbers, if there may be so many of them.
+    fn threads(length: usize) -> Option<usize> {
+        [64, THREADS].into_iter().find(|threads| length <= threads * EACH)
+    }
+}
+
+impl Kernel for Whole {
+    const TEXT: &'static str = concat!(include_str!("total.wgsl"), include_str!("group_norm_whole.wgsl"));
+    const SIZES: &'static [&'static str] = Normalise::SIZES;
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        let mut labels = shared(self.threads);
+        labels.extend(self.normalise.last());
         labels
     }
 }
@@ -84,12 +118,17 @@ pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) ->
     if chunks > MOST_GROUPS || layers > MOST_GROUPS {
         return None;
     }
-    let statistics = x.room_f32([rows, chunks, 2]);
     let dispatch = [chunks, layer, layers];
     let numbers = [rows, layer, length, chunks, groups, channels / groups, positions];
-    launch(Statistics, &[bound("x", x), bound("out", &statistics)], &numbers[..4], dispatch);
     let out = x.room([batch, channels, height, width]);
     let kernel = Normalise { eps: eps.to_bits(), silu };
+    if let Some(threads) = Whole::threads(length) {
+        let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
+        launch(Whole { threads, normalise: kernel }, &tensors, &numbers, dispatch);
+        return Some(out);
+    }
+    let statistics = x.room_f32([rows, chunks, 2]);
+    launch(Statistics, &[bound("x", x), bound("out", &statistics)], &numbers[..4], dispatch);
     let tensors = [
         bound("x", x),
         bound("weight", weight),
@@ -104,26 +143,35 @@ pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) ->
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LayerNorm {
     eps: u32,
+    /// Invocations that share a row.
+    lanes: usize,
 }
 
-/// Invocations of a workgroup for a row.
+/// Invocations of a workgroup for rows.
 const ROW_THREADS: usize = 64;
+/// Of them, those that share a row of up to sixteen numbers each: fewer wait for each other less often.
+const SHORT_LANES: usize = 16;
 
 impl Kernel for LayerNorm {
     const TEXT: &'static str = concat!(include_str!("total.wgsl"), include_str!("layer_norm.wgsl"));
-    const SIZES: &'static [&'static str] = &["rows", "row_layer", "length"];
+    const SIZES: &'static [&'static str] = &["rows", "group_layer", "length"];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        vec![("threads", ROW_THREADS.to_string()), ("eps", literal(self.eps))]
+        vec![
+            ("threads", ROW_THREADS.to_string()),
+            ("lanes", self.lanes.to_string()),
+            ("eps", literal(self.eps)),
+        ]
     }
 }
 
 /// `x`: `rows` of `length`, `weight` and `bias`: `[length]`.
 pub(super) fn layer_norm(x: &Held, weight: &Held, bias: &Held, [rows, length]: [usize; 2], eps: f32) -> Held {
     let out = x.room([rows, length]);
-    let kernel = LayerNorm { eps: eps.to_bits() };
+    let lanes = if length <= SHORT_LANES * EACH { SHORT_LANES } else { ROW_THREADS };
+    let kernel = LayerNorm { eps: eps.to_bits(), lanes };
     let tensors = [bound("x", x), bound("weight", weight), bound("bias", bias), bound("out", &out)];
-    let [layer, layers] = layered(rows);
+    let [layer, layers] = layered(rows.div_ceil(ROW_THREADS / lanes));
     launch(kernel, &tensors, &[rows, layer, length], [layer, layers, 1]);
     out
 }

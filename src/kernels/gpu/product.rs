@@ -11,15 +11,16 @@ struct Tile {
     /// Invocations in each direction.
     down: usize,
     across: usize,
+    /// Steps of the sum that are in workgroup memory at a time: 16 KiB of both sides, all that WebGPU promises, with the
+    /// largest tile; as many with the smallest that each invocation has four of each side to bring.
+    depth: usize,
 }
 
-/// Steps of the sum that are in workgroup memory at a time. With the largest tile that is 16 KiB, all that WebGPU promises.
-const DEPTH: usize = 16;
 /// 128×128, 64×64 and 32×32, which take 256, 64 and 64 invocations.
 const TILES: [Tile; 3] = [
-    Tile { rows: 2, columns: 2, down: 16, across: 16 },
-    Tile { rows: 2, columns: 2, down: 8, across: 8 },
-    Tile { rows: 1, columns: 1, down: 8, across: 8 },
+    Tile { rows: 2, columns: 2, down: 16, across: 16, depth: 16 },
+    Tile { rows: 2, columns: 2, down: 8, across: 8, depth: 16 },
+    Tile { rows: 1, columns: 1, down: 8, across: 8, depth: 32 },
 ];
 /// Workgroups that keep a large GPU busy: with fewer, smaller tiles finish earlier although they read more.
 const ENOUGH: usize = 256;
@@ -146,12 +147,12 @@ impl Kernel for Product {
     ];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
-        let Tile { rows, columns, down, across } = self.tile;
+        let Tile { rows, columns, down, across, depth } = self.tile;
         let number = |n: usize| n.to_string();
         vec![
             ("tile_m", number(self.tile.height())),
             ("tile_n", number(self.tile.width())),
-            ("depth", number(DEPTH)),
+            ("depth", number(depth)),
             ("threads", number(self.tile.threads())),
             ("across", number(across)),
             ("down", number(down)),
@@ -455,6 +456,34 @@ pub(super) fn linear(
     let out = x.room([tokens, to]);
     let sizes = [tokens, to, from, positions.unwrap_or(1), 0, 0, 0, 0, 0, 0, weight.scales([to, from])];
     product.launch([x, weight], bias, added, sizes, &out)?;
+    Some(out)
+}
+
+/// `x`: `images · positions` rows of `from`, `weight`: `[to, from]`, `bias`: `[to]`, `added`: as the output → `[images, to,
+/// height, width]`.
+pub(super) fn linear_to_images(
+    x: &Held,
+    weight: &Held,
+    bias: Option<&Held>,
+    added: Held,
+    [images, from, to]: [usize; 3],
+    [height, width]: [usize; 2],
+) -> Option<Held> {
+    let positions = height * width;
+    let size = [to, images * positions];
+    let product = Product {
+        tile: Tile::best(size),
+        left: Side::Steps(weight.element(from)),
+        right: Side::Steps(x.numbers(from.is_multiple_of(4))),
+        output: Output::Images,
+        bias: if bias.is_some() { Bias::Rows } else { Bias::None },
+        added: Added::Same(()),
+        by_four: positions.is_multiple_of(4),
+    };
+    let out = x.room([images, to, height, width]);
+    let scales = weight.scales([to, from]);
+    let sizes = [size[0], size[1], from, positions, 0, 0, 0, 0, 0, 0, scales];
+    product.launch([weight, x], bias, &Added::Same(added), sizes, &out)?;
     Some(out)
 }
 

@@ -94,7 +94,11 @@ fn activations_may_be_half() {
             assert_rounded(linear(&half(&device, &x), &w, Some(&b), None), stock.clone(), from);
             let ours =
                 linear(&half(&device, &x), &half(&device, &weight), Some(&b), Some(&half(&device, &added)));
-            assert_rounded(ours, stock + added, from);
+            assert_rounded(ours, stock.clone() + added.clone(), from);
+            let added = added.reshape([1, tokens, 1, to]).swap_dims(1, 3);
+            let x = half(&device, &x).reshape([1, tokens, from]);
+            let ours = linear_to_images(&x, &w, Some(&b), &of(&added));
+            assert_rounded(ours, stock.reshape([1, tokens, 1, to]).swap_dims(1, 3) + added, from);
         }
         let maps = exact([2, 6, 12]);
         let weight = exact([7, 6]);
