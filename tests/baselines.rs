@@ -143,6 +143,7 @@ fn baselines_are_tuned_drawn_and_reported_once() {
     let evaluation = Evaluation {
         model: Named { name: "tiny".to_owned(), files: &files },
         against: None,
+        clip: None,
         encoder: Named { name: "face_encoder".to_owned(), files: &encoder },
         encoder_conditions: true,
         options: EvalOptions { trials: 2, steps: 1, tuning_steps: Some(2), ..EvalOptions::default() },

@@ -33,6 +33,7 @@ impl Model {
         Evaluation {
             model: Named { name: "mini".to_owned(), files: &self.model },
             against: None,
+            clip: None,
             encoder: Named { name: "face_encoder".to_owned(), files: &self.encoder },
             encoder_conditions: true,
             options: EvalOptions { trials, steps, ..EvalOptions::default() },

@@ -1,4 +1,4 @@
-//! The model's own CLIP, text encoder and vision ensemble, as a judge of pictures.
+//! A model's CLIP, text encoder and vision ensemble, as a judge of pictures.
 
 use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};

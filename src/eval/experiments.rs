@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::drawing::Drawing;
-use super::lab::Lab;
+use super::lab::{Lab, Models};
 use super::options::EvalOptions;
 use super::report::{self, Report};
 use super::section::Section;
@@ -62,6 +62,8 @@ experiments![
 
 /// The experiment that needs a second model.
 const PRECISION: &str = "precision";
+/// The experiments that prompts decide.
+const BY_WORDS: [&str; 6] = [BASELINES, "alpha", "attributes", "non-human", "diversity", "frechet"];
 /// The experiment that takes hours, and is run where it is named.
 const BASELINES: &str = "baselines";
 
@@ -73,12 +75,21 @@ pub struct Named<'a> {
     pub files: &'a dyn Files,
 }
 
+impl Named<'_> {
+    /// The name and a digest of the files.
+    fn digested(&self) -> Result<(String, String)> {
+        Ok((self.name.clone(), digest(self.files)?))
+    }
+}
+
 /// What is evaluated, by what, and where the results go.
 pub struct Evaluation<'a> {
     /// The model folder.
     pub model: Named<'a>,
     /// A model folder to compare with.
     pub against: Option<Named<'a>>,
+    /// A model folder whose CLIP judges, in place of the model's own: for models that are compared with each other.
+    pub clip: Option<Named<'a>>,
     /// The identity encoder's folder.
     pub encoder: Named<'a>,
     /// Whether that encoder is the one that conditions the model, and so judges itself.
@@ -123,6 +134,9 @@ pub struct Run {
     pub encoder_conditions: bool,
     /// Name and digest of the model that is compared with.
     pub against: Option<(String, String)>,
+    /// Name and digest of the model whose CLIP judges, where it is not the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<(String, String)>,
     /// What was asked.
     pub options: EvalOptions,
 }
@@ -171,9 +185,20 @@ impl Evaluation<'_> {
                     "name the other with --against",
                 ));
             }
+            if self.options.images_only && BY_WORDS.contains(&name.as_str()) {
+                return Err(Error::input(
+                    "experiment-words",
+                    format!("'{name}' asks for pictures by prompts"),
+                    "leave it out, or --images-only",
+                ));
+            }
         }
         let wanted = |experiment: &&Experiment| match self.experiments.is_empty() {
-            true => experiment.name != BASELINES && (experiment.name != PRECISION || self.against.is_some()),
+            true => {
+                experiment.name != BASELINES
+                    && (experiment.name != PRECISION || self.against.is_some())
+                    && !(self.options.images_only && BY_WORDS.contains(&experiment.name))
+            }
             false => self.experiments.iter().any(|name| name == experiment.name),
         };
         Ok(EXPERIMENTS.iter().filter(wanted).collect())
@@ -208,15 +233,19 @@ impl Evaluation<'_> {
             encoder: self.encoder.name.clone(),
             encoder_digest: digest(self.encoder.files)?,
             encoder_conditions: self.encoder_conditions,
-            against: against.map(|named| Ok((named.name.clone(), digest(named.files)?))).transpose()?,
+            against: against.map(Named::digested).transpose()?,
+            clip: self.clip.as_ref().map(Named::digested).transpose()?,
             options: self.options.clone(),
         };
         let digest = run.against.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default();
         let store = Store::open(&self.out.join("pictures"), [run.model_digest.clone(), digest])?;
         let encoder = FaceEncoder::load(&Component::new(self.encoder.files, ""), device)?;
-        let files = self.model.files;
-        let lab =
-            Lab::new(files, against.map(|named| named.files), encoder, store, self.options.clone(), device)?;
+        let models = Models {
+            own: self.model.files,
+            against: against.map(|named| named.files),
+            clip: self.clip.as_ref().map_or(self.model.files, |named| named.files),
+        };
+        let lab = Lab::new(&models, encoder, store, self.options.clone(), device)?;
 
         self.draw(&lab, &selected, device, watch, stop)?;
         if self.shard.is_some() {
@@ -310,6 +339,7 @@ mod tests {
         let of = |experiments: &[&str]| Evaluation {
             model: named(),
             against: None,
+            clip: None,
             encoder: named(),
             encoder_conditions: false,
             options: EvalOptions::default(),
@@ -324,6 +354,21 @@ mod tests {
         let usual = names(of(&[]));
         assert!(usual.contains(&"table-1") && !usual.contains(&BASELINES) && !usual.contains(&PRECISION));
         assert_eq!(names(of(&[BASELINES])), [BASELINES]);
+
+        let images = |experiments| Evaluation {
+            options: EvalOptions { images_only: true, ..EvalOptions::default() },
+            ..of(experiments)
+        };
+        let usual = names(images(&[]));
+        assert!(usual.contains(&"table-1") && BY_WORDS.iter().all(|name| !usual.contains(name)));
+        assert_eq!(images(&["alpha"]).selected().err().unwrap().code, "experiment-words");
+        let options = images(&[]).options;
+        let planned: Vec<Drawing> = EXPERIMENTS
+            .iter()
+            .filter(|experiment| usual.contains(&experiment.name))
+            .flat_map(|experiment| (experiment.plan)(&options))
+            .collect();
+        assert!(planned.iter().all(|drawing| drawing.prompt.is_empty()), "nothing is asked for by words");
     }
 
     #[test]

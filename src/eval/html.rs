@@ -58,9 +58,15 @@ fn about(run: &Run) -> String {
         Some((name, _)) => format!(" It is compared with <em>{}</em>.", escape(name)),
         None => String::new(),
     };
+    let clip = match &run.clip {
+        Some((name, digest)) => {
+            format!(" The CLIP of <em>{}</em> ({}) judges.", escape(name), escape(digest))
+        }
+        None => String::new(),
+    };
     format!(
         "<p>The experiments of the FaceStudio paper on {trials} rendered people whom no network has seen in training, from \
-         seed {seed} on, with {steps} steps at guidance scale {guidance_scale}. {judge}{against}</p>\n\
+         seed {seed} on, with {steps} steps at guidance scale {guidance_scale}. {judge}{against}{clip}</p>\n\
          <p class=\"quiet\">Small figures are 95 % intervals. Model {}, encoder {} ({}).</p>\n",
         escape(&run.model_digest),
         escape(&run.encoder),

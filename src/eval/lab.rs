@@ -29,6 +29,16 @@ use crate::weights::{Component, Files};
 /// What was computed already.
 type Cache<K, V> = RefCell<BTreeMap<K, Rc<V>>>;
 
+/// Model folders of an evaluation.
+pub struct Models<'a> {
+    /// What is evaluated.
+    pub own: &'a dyn Files,
+    /// What it is compared with.
+    pub against: Option<&'a dyn Files>,
+    /// Whose CLIP judges.
+    pub clip: &'a dyn Files,
+}
+
 /// A model with what it is measured by.
 pub struct Lab {
     /// What is asked.
@@ -55,26 +65,24 @@ pub(super) fn exact(files: &dyn Files, device: &Device) -> Result<FaceStudio> {
 }
 
 impl Lab {
-    /// Loads the model of `files`, the one that it is compared with where there is one, and takes an identity encoder and
-    /// a store.
+    /// Loads the models, and takes an identity encoder and a store.
     pub fn new(
-        files: &dyn Files,
-        against: Option<&dyn Files>,
+        models: &Models,
         encoder: FaceEncoder,
         store: Store,
         options: EvalOptions,
         device: &Device,
     ) -> Result<Self> {
-        let studio = exact(files, device)?;
+        let studio = exact(models.own, device)?;
         let size = studio.sizes().own.map_or(PHOTO, |[width, _]| width as u32);
         Ok(Self {
             options,
             size,
             studio,
-            against: against.map(|files| exact(files, device)).transpose()?,
+            against: models.against.map(|files| exact(files, device)).transpose()?,
             encoder,
-            clip: Clip::load(files, device)?,
-            vae: Vae::load(&Component::new(files, "vae"), device)?,
+            clip: Clip::load(models.clip, device)?,
+            vae: Vae::load(&Component::new(models.own, "vae"), device)?,
             store,
             device: device.clone(),
             styles: OnceCell::new(),

@@ -18,16 +18,24 @@ pub struct EvalOptions {
     /// Steps in which the paper's baselines are tuned, to try them out; their recipes' own where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning_steps: Option<usize>,
+    /// Leaves out what prompts decide, for models that read none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub images_only: bool,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
         let GenerateRequest { steps, guidance_scale, .. } = GenerateRequest::default();
-        Self { trials: 24, steps, guidance_scale, seed: 0, tuning_steps: None }
+        Self { trials: 24, steps, guidance_scale, seed: 0, tuning_steps: None, images_only: false }
     }
 }
 
 impl EvalOptions {
+    /// Of ways to draw, each with whether a prompt decides it, those that are drawn.
+    pub fn drawn<T>(&self, ways: impl IntoIterator<Item = (bool, T)>) -> Vec<T> {
+        ways.into_iter().filter(|(words, _)| !(*words && self.images_only)).map(|(_, way)| way).collect()
+    }
+
     /// Trials of experiments that draw many pictures of each person: half, but at least 2.
     pub fn half(&self) -> usize {
         (self.trials / 2).max(2)

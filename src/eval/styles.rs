@@ -39,8 +39,20 @@ pub fn found(lab: &Lab, drawings: &[Drawing]) -> Result<Vec<bool>> {
     Ok(right(lab, drawings)?.into_iter().map(|[probe, _]| probe).collect())
 }
 
+type Case = (&'static str, &'static str, fn(&EvalOptions, usize) -> Drawing);
+
+fn cases(options: &EvalOptions) -> Vec<Case> {
+    options.drawn([
+        (false, ("image", "from a style image", with_image as fn(&EvalOptions, usize) -> Drawing)),
+        (true, ("text", "from words", with_text)),
+    ])
+}
+
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    (0..options.trials).flat_map(|i| [with_image(options, i), with_text(options, i)]).collect()
+    let cases = cases(options);
+    (0..options.trials)
+        .flat_map(|i| cases.iter().map(move |(_, _, way)| way(options, i)).collect::<Vec<_>>())
+        .collect()
 }
 
 pub fn measure(lab: &Lab) -> Result<Section> {
@@ -51,13 +63,9 @@ pub fn measure(lab: &Lab) -> Result<Section> {
          in, in two ways: by a linear probe that was fitted to renders of other people, and by the nearest of eight \
          prompts (zero-shot). How often each is right on renders of held-out people is its ceiling. Chance is one in \
          eight.",
-        "It is the model's own CLIP: the same that turns style images into guidance. It may overlook what it never \
+        "Where it is the model's own CLIP, it turns style images into guidance as well, and may overlook what it never \
          learnt to see. Intervals are Wilson's (95 %).",
     ]);
-    let cases = [
-        ("image", "from a style image", with_image as fn(&EvalOptions, usize) -> Drawing),
-        ("text", "from words", with_text),
-    ];
     let mut rows = vec![(
         "renders (ceiling)".to_owned(),
         vec![
@@ -66,7 +74,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         ],
     )];
     let mut styles = Vec::new();
-    for (key, label, drawing) in cases {
+    for (key, label, drawing) in cases(options) {
         let drawings: Vec<Drawing> = (0..options.trials).map(|i| drawing(options, i)).collect();
         let right = right(lab, &drawings)?;
         let [probe, words] = [0, 1].map(|k: usize| share_of(right.iter().map(|right| right[k])));

@@ -15,6 +15,8 @@ struct Row {
     label: &'static str,
     paper: Option<f64>,
     target: Option<Target>,
+    /// Whether a prompt decides it.
+    words: bool,
     drawing: fn(&EvalOptions, usize) -> Drawing,
 }
 
@@ -24,6 +26,7 @@ const ROWS: [Row; 5] = [
         label: "with image, 1 reference",
         paper: Some(0.86),
         target: Some(Target::AtLeast(0.86)),
+        words: false,
         drawing: with_image,
     },
     Row {
@@ -31,6 +34,7 @@ const ROWS: [Row; 5] = [
         label: "with image, 11 references",
         paper: Some(0.74),
         target: None,
+        words: false,
         drawing: |options, i| with_image(options, i).of(vec![Sitter::new(i as u64, REFERENCES)]),
     },
     Row {
@@ -38,6 +42,7 @@ const ROWS: [Row; 5] = [
         label: "with text, 1 reference",
         paper: Some(0.71),
         target: Some(Target::AtLeast(0.71)),
+        words: true,
         drawing: with_text,
     },
     Row {
@@ -45,6 +50,7 @@ const ROWS: [Row; 5] = [
         label: "with text, 11 references",
         paper: Some(0.61),
         target: None,
+        words: true,
         drawing: |options, i| with_text(options, i).of(vec![Sitter::new(i as u64, REFERENCES)]),
     },
     Row {
@@ -52,6 +58,7 @@ const ROWS: [Row; 5] = [
         label: "without identity input",
         paper: Some(0.47),
         target: Some(Target::AtMost(0.5)),
+        words: false,
         drawing: without_identity,
     },
 ];
@@ -97,13 +104,17 @@ fn perfect(options: &EvalOptions, i: usize) -> Option<Staged> {
     Some(Staged { shows: vec![i as u64], ..style })
 }
 
+fn rows(options: &EvalOptions) -> Vec<&'static Row> {
+    options.drawn(ROWS.iter().map(|row| (row.words, row)))
+}
+
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    ROWS.iter().flat_map(|row| (0..options.trials).map(|i| (row.drawing)(options, i))).collect()
+    rows(options).iter().flat_map(|row| (0..options.trials).map(|i| (row.drawing)(options, i))).collect()
 }
 
 pub fn measure(lab: &Lab) -> Result<Section> {
     let options = &lab.options;
-    let n = options.trials;
+    let (n, asked) = (options.trials, rows(options));
     let levels = lab.levels(n)?;
     let everybody: Vec<usize> = (0..n).collect();
     let (same, other) = levels.means(&everybody);
@@ -151,7 +162,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     };
     let mut cosines = Vec::new();
     let mut relatives: Vec<Estimate> = Vec::new();
-    for row in &ROWS {
+    for row in &asked {
         let drawings: Vec<Drawing> = (0..n).map(|i| (row.drawing)(options, i)).collect();
         let found = lab.likenesses(&drawings)?;
         let seconds = median(&lab.seconds(&drawings)?);
@@ -170,22 +181,26 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let drawn = relative_of("the renderer's own picture", &renders[0], None, None);
     let coded = relative_of("the same, after the autoencoder", &renders[1], None, None);
 
-    for (row, relative) in ROWS.iter().zip(&relatives) {
+    for (row, relative) in asked.iter().zip(&relatives) {
         section.figure(row.key, &format!("similarity, {}", row.label), *relative, Unit::Plain);
         if let Some(figure) = section.figures.last_mut() {
             figure.target = row.target;
             figure.renders = Some(drawn).filter(|_| matches!(row.target, Some(Target::AtLeast(_))));
         }
     }
-    let gain = |more: usize, one: usize| -> Vec<f64> {
-        let value = |cosine: Option<f64>| cosine.unwrap_or(other);
-        cosines[more].iter().zip(&cosines[one]).map(|(more, one)| value(*more) - value(*one)).collect()
+    let cosines_of = |key: &str| {
+        let at = asked.iter().position(|row| row.key == key)?;
+        Some(cosines[at].iter().map(|cosine| cosine.unwrap_or(other)).collect::<Vec<f64>>())
     };
-    let at_least_0 = Target::AtLeast(0.0);
-    let label = "gain of 11 references over 1, with image";
-    section.aimed("image-gain", label, levels.difference(&gain(1, 0)), Unit::Plain, at_least_0);
-    let label = "gain of 11 references over 1, with text";
-    section.aimed("text-gain", label, levels.difference(&gain(3, 2)), Unit::Plain, at_least_0);
+    for (key, label) in [("image", "with image"), ("text", "with text")] {
+        let both = [11, 1].map(|references| cosines_of(&format!("{key}-{references}")));
+        if let [Some(more), Some(one)] = both {
+            let gain: Vec<f64> = more.iter().zip(one).map(|(more, one)| more - one).collect();
+            let label = format!("gain of 11 references over 1, {label}");
+            let target = Target::AtLeast(0.0);
+            section.aimed(&format!("{key}-gain"), &label, levels.difference(&gain), Unit::Plain, target);
+        }
+    }
     section.figure("renderer", "similarity, the renderer's own picture", drawn, Unit::Plain);
     section.figure("autoencoder", "similarity, the same after the autoencoder", coded, Unit::Plain);
     section.tables.push(table);
@@ -198,16 +213,19 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let photo = |i: usize| with_image(options, i).people[0][0].photos[0].clone();
     let row = |i: usize| {
         let mut row = vec![Some(Shown::Photo(photo(i))), with_image(options, i).style.map(Shown::Staged)];
-        row.extend(ROWS.iter().map(|row| Shown::drawing((row.drawing)(options, i))));
+        row.extend(asked.iter().map(|row| Shown::drawing((row.drawing)(options, i))));
         row.push(perfect(options, i).map(Shown::Staged));
         row
     };
     section.grids.push(Grid {
         caption: "Photo, style image, and what the model makes of them; last the renderer's own answer"
             .to_owned(),
-        head: ["photo", "style image", "image, 1", "image, 11", "text, 1", "text, 11", "nobody", "renderer"]
+        head: ["photo", "style image"]
+            .into_iter()
+            .chain(asked.iter().map(|row| row.label))
+            .chain(["renderer"])
             .map(str::to_owned)
-            .to_vec(),
+            .collect(),
         labels: Vec::new(),
         rows: (0..n.min(SHOWN)).map(row).collect(),
     });

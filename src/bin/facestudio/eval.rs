@@ -25,6 +25,12 @@ pub struct Args {
     /// Another model folder to compare with, for the experiment `precision`: usually the same weights in full precision.
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
+    /// A model folder whose CLIP judges, in place of the model's own: for models that are compared with each other.
+    #[arg(long, value_name = "DIR")]
+    clip: Option<PathBuf>,
+    /// Leave out what prompts decide: for models without a prior.
+    #[arg(long)]
+    images_only: bool,
     /// Folder for `report.json`, `index.html`, the pictures and the results of each experiment. What is there already, of
     /// the same model, encoder and flags, is kept.
     #[arg(long)]
@@ -67,10 +73,12 @@ pub fn run(args: Args) -> Result<()> {
     let stop = cancelled.clone();
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
     let [model, encoder] = [&args.model, &args.encoder].map(|path| Folder(path.clone()));
-    let against = args.against.as_ref().map(|path| (name(path), Folder(path.clone())));
+    let [against, clip] =
+        [&args.against, &args.clip].map(|path| path.as_ref().map(|path| (name(path), Folder(path.clone()))));
     let evaluation = Evaluation {
         model: Named { name: name(&args.model), files: &model },
         against: against.as_ref().map(|(name, files)| Named { name: name.clone(), files }),
+        clip: clip.as_ref().map(|(name, files)| Named { name: name.clone(), files }),
         encoder: Named { name: name(&args.encoder), files: &encoder },
         encoder_conditions: same(&args.encoder, &args.model.join("face_encoder")),
         options: EvalOptions {
@@ -79,6 +87,7 @@ pub fn run(args: Args) -> Result<()> {
             guidance_scale: args.guidance_scale,
             seed: args.seed,
             tuning_steps: args.tuning_steps,
+            images_only: args.images_only,
         },
         experiments: args.experiments,
         tuning: args.tuning_backend.into(),
