@@ -60,6 +60,23 @@ struct Sizes {
     dim: usize,
 }
 
+/// From how many workgroups on the larger tiles of a product are used on the GPU, the largest first.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub(crate) type Tiles = [usize; 2];
+
+/// Measures what [`set_tiles`] takes on a GPU; `now` is a clock in milliseconds. `None` where our kernels do not run, or the
+/// device fails.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub(crate) async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Option<Tiles> {
+    gpu::measure_tiles(device, now).await
+}
+
+/// Chooses the tiles of every product from now on, in the whole process. Speed depends on it, and no result.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub(crate) fn set_tiles(tiles: Tiles) {
+    gpu::set_tiles(tiles);
+}
+
 /// Whether every kernel takes tensors of f16 on this device: they are computed in f32, and results are f16 again.
 pub(crate) fn takes_halves(device: &Device) -> bool {
     #[cfg(feature = "gpu")]

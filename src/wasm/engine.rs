@@ -13,6 +13,8 @@ use super::convert;
 use super::files::StoredFiles;
 use crate::error::{Error, Result};
 use crate::image::codec;
+#[cfg(feature = "gpu")]
+use crate::kernels;
 use crate::pipeline::{FaceStudio, Phase, Precision, Progress};
 
 /// A device with a model on it.
@@ -63,6 +65,28 @@ impl Engine {
     /// Rejects where the device does not compute in a `precision` of [`load`](Self::load).
     pub fn check_precision(&self, precision: &str) -> Result<(), JsValue> {
         Ok(precision.parse::<Precision>()?.check(&self.device)?)
+    }
+
+    /// Measures what [`set_tiles`](Self::set_tiles) takes, in half a second at most; `undefined` on the CPU, which has none.
+    pub async fn measure_tiles(&self) -> Option<Vec<u32>> {
+        #[cfg(feature = "gpu")]
+        if let Some(tiles) = kernels::measure_tiles(&self.device, now).await {
+            return Some(tiles.map(|border| border as u32).to_vec());
+        }
+        None
+    }
+
+    /// Chooses the tiles of the GPU's products, as [`measure_tiles`](Self::measure_tiles) found them on this adapter.
+    pub fn set_tiles(&self, tiles: &[u32]) -> Result<(), JsValue> {
+        #[cfg(feature = "gpu")]
+        if let Ok(tiles) =
+            kernels::Tiles::try_from(tiles.iter().map(|border| *border as usize).collect::<Vec<_>>())
+        {
+            kernels::set_tiles(tiles);
+            return Ok(());
+        }
+        let message = format!("{tiles:?} are not the borders of this build's tiles");
+        Err(Error::device("tiles", message, "measure them again").into())
     }
 
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
@@ -226,6 +250,10 @@ async fn webgpu() -> Result<Device> {
 extern "C" {
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &Function, milliseconds: i32);
+
+    #[cfg(feature = "gpu")]
+    #[wasm_bindgen(js_namespace = performance)]
+    fn now() -> f64;
 }
 
 /// Waits for the next turn of the event loop: a resolved promise would run before any message is delivered.

@@ -8,6 +8,7 @@ import { after, before, beforeEach, describe, test } from "node:test";
 
 import { chromium } from "playwright-core";
 
+import { RELEASE } from "../../web/engine/protocol.js";
 import { attach, call as callIn, draw, open, openClient, request, until } from "./client.mjs";
 import { startFaultyServer } from "./faulty-server.mjs";
 import { EXECUTABLE, FLAGS, PATIENCE, startBrowser, tinyModel } from "./harness.mjs";
@@ -65,6 +66,22 @@ const rot = async (_client, sha256) => {
   }
 };
 
+/**
+ * The text of what was measured of graphics adapters, after it was replaced where there is another.
+ * @param {any} _client
+ * @param {string} [text]
+ */
+const measured = async (_client, text) => {
+  const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("facestudio-models");
+  const handle = await root.getFileHandle("measured.json");
+  if (text) {
+    const stream = await handle.createWritable();
+    await stream.write(text);
+    await stream.close();
+  }
+  return (await handle.getFile()).text();
+};
+
 describe("storage", () => {
   test("is asked first: the second visit fetches the manifest alone, and draws the same picture", async () => {
     const { context, page, call, errors } = await openClient(browser, server.url);
@@ -107,6 +124,32 @@ describe("storage", () => {
     await call(open);
     await call((client) => client.forget());
     assert.equal((await call(stored)).value.bytes, 0);
+    await context.close();
+  });
+
+  test("keeps what was measured of the graphics adapter, whatever it is pictures are the same, and measures again what it cannot read", async () => {
+    const { context, page, call, errors } = await openClient(browser, server.url);
+    const opened = await call((client) => client.open({ model: "/models/mini/", backend: "webgpu" }));
+    const key = `${opened.value?.choice.adapter} ${RELEASE}`;
+    const known = JSON.parse((await call(measured)).value);
+    assert.deepEqual(Object.keys(known), [key]);
+    assert.equal(known[key].length, 2);
+    assert.ok(known[key].every((/** @type {any} */ border) => border >= 16 && border <= 512), known[key]);
+    const picture = await call(draw, request());
+    assert.equal(picture.error, undefined);
+
+    // As another adapter might have it: the largest tile everywhere.
+    const other = { [key]: [1, 1], "another adapter": [2, 3] };
+    for (const [text, kept] of [[JSON.stringify(other), other], ["{", null], ['{"half', null]]) {
+      assert.deepEqual(await call(measured, text), { value: text });
+      await attach(page, server.url);
+      assert.equal((await call((client) => client.open({ model: "/models/mini/", backend: "webgpu" }))).error, undefined);
+      assert.deepEqual(await call(draw, request()), picture);
+      const after = JSON.parse((await call(measured)).value);
+      assert.deepEqual(kept ? after : Object.keys(after), kept ?? [key]);
+    }
+    assert.deepEqual((await call((client) => client.stored())).value.models.length, 1);
+    assert.deepEqual(errors, []);
     await context.close();
   });
 

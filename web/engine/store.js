@@ -11,6 +11,9 @@ const ROOT = "facestudio-models";
 /** Name of the stored manifest in a model's folder. */
 export const MANIFEST = "manifest.json";
 
+/** Name of the file beside the models' folders that says what was measured of graphics adapters. */
+const MEASURED = "measured.json";
+
 /** Ending of the small files that keep the entity tag of a download that is under way. */
 export const TAG = ".etag";
 
@@ -192,6 +195,9 @@ export async function storedModels() {
   const root = await openRoot(false).catch(() => null);
   if (root) {
     for await (const folder of /** @type {any} */ (root).values()) {
+      if (folder.kind !== "directory") {
+        continue;
+      }
       const store = new ModelStore(folder);
       const sizes = await store.sizes();
       const { name = "", version = "" } = parse(await store.text(MANIFEST));
@@ -203,12 +209,36 @@ export async function storedModels() {
 }
 
 /**
- * A stored manifest. Without one, or with half of one, its download has not finished yet.
+ * What was measured of graphics adapters, by their names.
+ * @returns {Promise<Record<string, unknown>>}
+ */
+export async function measured() {
+  try {
+    return parse(await new ModelStore(await openRoot(false)).text(MEASURED));
+  } catch {
+    return {};
+  }
+}
+
+/**
+ * Keeps what was measured, where anything can be kept.
+ * @param {Record<string, unknown>} known
+ */
+export async function putMeasured(known) {
+  try {
+    await new ModelStore(await openRoot(true)).putText(MEASURED, JSON.stringify(known));
+  } catch {
+    // No storage, or another tab writes: it is measured again at the next visit.
+  }
+}
+
+/**
+ * The object of a stored text. Without a manifest, or with half of one, its download has not finished yet.
  * @param {string | null} text
  */
 function parse(text) {
   try {
-    return JSON.parse(text || "{}");
+    return Object(JSON.parse(text || "{}"));
   } catch {
     return {};
   }

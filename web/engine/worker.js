@@ -9,6 +9,7 @@ import { loadModule, running } from "./module.js";
 import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
 import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store.js";
 import { outOfMemory, trapped as lastWords } from "./trap.js";
+import { tune } from "./tuning.js";
 
 /** @import { Answers, Ask, Choice, Failure, Notice, Progress, Reply } from "./protocol.js" */
 /** @import { Wanted } from "./opening.js" */
@@ -196,8 +197,11 @@ async function open({ model, backend, precision, lean }, report, signal) {
   const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
   report({ phase: "engine", step: 0, steps: 1 });
   const { wasm, device: next, notices: started } = await openDevice(choice);
-  report({ phase: "engine", step: 1, steps: 1 });
   try {
+    if (choice.backend === "webgpu") {
+      await tune(next, choice.adapter);
+    }
+    report({ phase: "engine", step: 1, steps: 1 });
     next.check_precision(precision);
     const { files, fetched, notices } = await readModel(model, manifest, store, {
       hash: () => new wasm.Sha256(),

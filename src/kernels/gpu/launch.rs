@@ -110,6 +110,12 @@ impl Held {
         self.room_of(DType::F32, shape)
     }
 
+    /// Waits until the device has done all that it was asked to; `None` if it fails.
+    #[cfg(any(test, target_family = "wasm"))]
+    pub async fn finished(&self) -> Option<()> {
+        self.0.client.sync().await.ok()
+    }
+
     fn room_of<const D: usize>(&self, dtype: DType, shape: [usize; D]) -> Self {
         let CubeTensor { client, device, .. } = self.0.clone();
         Self(empty_device_contiguous_dtype(client, device, Shape::from(shape), dtype))

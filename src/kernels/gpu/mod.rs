@@ -7,12 +7,16 @@ mod blocks;
 mod launch;
 mod norm;
 mod product;
+#[cfg(any(test, target_family = "wasm"))]
+mod tune;
 
 use activation::Function;
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use launch::Held;
 
+#[cfg(target_family = "wasm")]
+use super::Tiles;
 use super::{Blocks, Geometry, Sizes};
 
 /// Whether the kernels take tensors of f16 on this device.
@@ -26,6 +30,18 @@ pub(super) fn takes_half_weights(device: &Device, shape: &[usize]) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
         && shape.len() > 1
         && shape[1..].iter().product::<usize>().is_multiple_of(4)
+}
+
+/// See [`super::measure_tiles`].
+#[cfg(target_family = "wasm")]
+pub(super) async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Option<Tiles> {
+    tune::borders(device, now).await
+}
+
+/// See [`super::set_tiles`].
+#[cfg(target_family = "wasm")]
+pub(super) fn set_tiles(tiles: Tiles) {
+    product::set_borders(tiles);
 }
 
 pub(super) fn in_blocks<const D: usize>(

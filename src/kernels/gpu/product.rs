@@ -1,11 +1,13 @@
 //! Tiled matrix products: linear layers, and convolutions as products that gather their right side (implicit GEMM).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::super::{BLOCK, Geometry};
 use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
 
 /// A tile of the output and how many fours of rows and columns an invocation holds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Tile {
+pub(super) struct Tile {
     rows: usize,
     columns: usize,
     /// Invocations in each direction.
@@ -17,13 +19,31 @@ struct Tile {
 }
 
 /// 128×128, 64×64 and 32×32, which take 256, 64 and 64 invocations.
-const TILES: [Tile; 3] = [
+pub(super) const TILES: [Tile; 3] = [
     Tile { rows: 2, columns: 2, down: 16, across: 16, depth: 16 },
     Tile { rows: 2, columns: 2, down: 8, across: 8, depth: 16 },
     Tile { rows: 1, columns: 1, down: 8, across: 8, depth: 32 },
 ];
-/// Workgroups that keep a large GPU busy: with fewer, smaller tiles finish earlier although they read more.
-const ENOUGH: usize = 256;
+/// Workgroups of each tile but the smallest that keep the GPU busy: with fewer, smaller tiles finish earlier although they read
+/// more. As a large GPU needs, until it is [measured](super::tune). One for the process: a page has one device.
+static BORDERS: [AtomicUsize; TILES.len() - 1] = [const { AtomicUsize::new(256) }; TILES.len() - 1];
+
+/// The workgroups that each tile but the smallest needs to be chosen.
+pub(super) fn borders() -> [usize; TILES.len() - 1] {
+    BORDERS.each_ref().map(|border| border.load(Ordering::Relaxed))
+}
+
+/// Sets [`borders`]. Sums are of the same terms in the same order with every tile, so that no picture changes.
+#[cfg(any(test, target_family = "wasm"))]
+pub(super) fn set_borders(borders: [usize; TILES.len() - 1]) {
+    BORDERS.iter().zip(borders).for_each(|(to, border)| to.store(border, Ordering::Relaxed));
+}
+
+/// Columns and rows of a tile.
+#[cfg(any(test, target_family = "wasm"))]
+pub(super) fn size(tile: usize) -> [usize; 2] {
+    [TILES[tile].width(), TILES[tile].height()]
+}
 
 impl Tile {
     fn height(self) -> usize {
@@ -43,9 +63,9 @@ impl Tile {
     }
 
     /// The largest tile of which there are enough, and the smallest otherwise.
-    fn best(size: [usize; 2]) -> Self {
-        let enough = |tile: &&Self| tile.groups(size).iter().product::<usize>() >= ENOUGH;
-        *TILES.iter().find(enough).unwrap_or(&TILES[2])
+    pub(super) fn best(size: [usize; 2]) -> Self {
+        let enough = |(tile, border): &(&Self, usize)| tile.groups(size).iter().product::<usize>() >= *border;
+        TILES.iter().zip(borders()).find(enough).map_or(TILES[TILES.len() - 1], |(tile, _)| *tile)
     }
 }
 
@@ -441,11 +461,24 @@ pub(super) fn linear(
     bias: Option<&Held>,
     added: &Added<Held>,
     positions: Option<usize>,
+    sizes: [usize; 3],
+) -> Option<Held> {
+    linear_by(Tile::best([sizes[0], sizes[2]]), x, weight, bias, added, positions, sizes)
+}
+
+/// [`linear`] by a certain tile.
+pub(super) fn linear_by(
+    tile: Tile,
+    x: &Held,
+    weight: &Held,
+    bias: Option<&Held>,
+    added: &Added<Held>,
+    positions: Option<usize>,
     [tokens, from, to]: [usize; 3],
 ) -> Option<Held> {
     let steps = Side::Steps(x.numbers(from.is_multiple_of(4)));
     let product = Product {
-        tile: Tile::best([tokens, to]),
+        tile,
         left: if positions.is_some() { Side::Positions } else { steps },
         right: Side::Steps(weight.element(from)),
         output: Output::Matrix,
