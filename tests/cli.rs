@@ -338,6 +338,7 @@ fn a_start_from_other_weights_is_refused_where_a_stage_has_none() {
     train(&["face", "--base", text(folder.path())], "base-unused");
     train(&["diffusion", "--base", text(folder.path()), "--decoder-only"], "base-unused");
     train(&["vae", "--gradient-checkpointing"], "checkpointing-unused");
+    train(&["consistency"], "base-missing");
 }
 
 /// A model folder with one UNet component and a scheduler's config.

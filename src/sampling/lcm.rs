@@ -7,10 +7,19 @@ use super::NoiseLevel;
 /// The deviation of the data in the boundary condition (Song et al. 2023, appendix C).
 const SIGMA_DATA: f64 = 0.5;
 
+/// Factor on timesteps in the boundary condition where a config has none (diffusers' default).
+pub(crate) const TIMESTEP_SCALING: f64 = 10.0;
+
+/// `c_skip` and `c_out` of the consistency function: 1 and 0 at time 0.
+pub(crate) fn boundary(scaled_timestep: f64) -> [f64; 2] {
+    let square = scaled_timestep * scaled_timestep + SIGMA_DATA * SIGMA_DATA;
+    [SIGMA_DATA * SIGMA_DATA / square, scaled_timestep / square.sqrt()]
+}
+
 /// The consistency function's value: `c_skip x + c_out x₀`, which is x itself at time 0.
 pub(super) fn denoised(scaled_timestep: f64, sample: Tensor<4>, original: Tensor<4>) -> Tensor<4> {
-    let square = scaled_timestep * scaled_timestep + SIGMA_DATA * SIGMA_DATA;
-    original * (scaled_timestep / square.sqrt()) + sample * (SIGMA_DATA * SIGMA_DATA / square)
+    let [skip, out] = boundary(scaled_timestep);
+    original * out + sample * skip
 }
 
 /// Noises the consistency function's value to the next level; without noise it is the result.

@@ -6,7 +6,7 @@ mod ddim;
 mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
-mod lcm;
+pub(crate) mod lcm;
 mod noise;
 mod prediction;
 mod schedule;

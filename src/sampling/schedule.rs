@@ -1,6 +1,6 @@
 //! The noise levels of a picture's steps: plain numbers on the host.
 
-use super::{FinalSigmas, Prediction, SchedulerConfig, TimestepSpacing};
+use super::{FinalSigmas, Prediction, SchedulerConfig, TimestepSpacing, lcm};
 use crate::error::{Error, Result};
 use crate::request::Sampler;
 
@@ -168,7 +168,7 @@ impl SchedulerConfig {
             steps: all,
             init_noise_sigma,
             clip: self.clip(sampler),
-            timestep_scaling: self.timestep_scaling.unwrap_or(10.0),
+            timestep_scaling: self.timestep_scaling.unwrap_or(lcm::TIMESTEP_SCALING),
         })
     }
 

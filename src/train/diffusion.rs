@@ -17,22 +17,20 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use rayon::prelude::*;
 
-use super::data::{Picture, Pictures, pictures_of};
-use super::encoded::{Encoded, PEOPLE, at_once, by_face, encode_all};
+use super::data::{Pictures, pictures_of};
+use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
-use super::rng::Rng;
 use super::run::{Event, Gather, Options, Step};
+use super::shown::{Drawn, Shown};
 use super::{Setup, checkpoint, plot, portraits, recompute, run};
-use crate::condition::{Condition, Regions};
+use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
 use crate::guidance::fusion::{Fusion, FusionConfig};
-use crate::image::mask::Mask;
 use crate::request::{MAX_SIDE, Sampler};
-use crate::sampling::{NoiseSource, Prediction, Scheduler, SchedulerConfig};
+use crate::sampling::{NoiseSource, Prediction, Schedule, Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::{Vae, VaeConfig};
 use crate::weights::{Component, Folder, apply};
@@ -40,32 +38,23 @@ use crate::weights::{Component, Folder, apply};
 /// Side of `mini`'s pictures.
 const SIZE: usize = 128;
 /// Pictures kept from training, to show.
-const HELD_OUT: usize = 64;
+pub(super) const HELD_OUT: usize = 64;
 /// Paper section 4.1: how often the style is dropped.
 pub const DROP_STYLE: f32 = 0.64;
 /// Paper section 4.1: how often the identity is dropped.
 pub const DROP_IDENTITY: f32 = 0.1;
-/// How often a style with its heads seen stands beside an identity, as a prompt's does; without an identity it always does,
-/// since nothing else says then how a head is.
-const WHOLE: f32 = 0.2;
-/// Steps that train on several people with regions.
-const TOGETHER: f32 = 0.25;
-/// How often their regions are boxes, as people draw them, and not the people's outlines.
-const BOXES: f32 = 0.5;
 /// Logarithm of the noise-to-signal ratio: mean and standard deviation (Esser et al. 2024, arXiv 2403.03206, section 3.1, their
 /// best: the logit of the time, which is this logarithm, is standard normal).
 const NOISE: [f32; 2] = [0.0, 1.0];
-/// What an error in a face counts, against 1 elsewhere: a face has few latents, and is what is looked at.
-const FACE_WEIGHT: f32 = 3.0;
 /// Guidance tokens of `mini`, and of a base that has none of its own.
 const TOKENS: usize = 4;
 const BASE_TOKENS: usize = 16;
 /// Channels of a guidance token of `mini`.
 const TOKEN_CHANNELS: usize = 256;
 /// Pictures, steps and guidance of a sample sheet.
-const SHOWN: usize = 16;
-const SHOWN_STEPS: usize = 20;
-const SHOWN_GUIDANCE: f32 = 2.0;
+const SHEET: usize = 16;
+const SHEET_STEPS: usize = 20;
+const SHEET_GUIDANCE: f32 = 2.0;
 
 /// What the stage trains.
 #[derive(Module, Debug)]
@@ -142,29 +131,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         n_tokens,
         cross_attention_dim: unet_config.cross_attention_dim,
     });
-    let wanted = [
-        encoded.latent_dims[0],
-        unet_config.cross_attention_dim,
-        encoded.image_embed_dim(),
-        encoded.id_embed_dim(),
-    ];
-    let takes = [
-        unet_config.in_channels,
-        fusion_config.cross_attention_dim,
-        fusion_config.image_embed_dim,
-        fusion_config.id_embed_dim,
-    ];
-    if takes != wanted {
-        return Err(Error::input(
-            "base-mismatch",
-            format!(
-                "the base takes {takes:?} latent channels, token channels, style and identity values; the encoders and \
-                 the autoencoder of {} give {wanted:?}",
-                setup.out.display()
-            ),
-            "put the components that the base was trained with into the model folder",
-        ));
-    }
+    check_fits(setup, &unet_config, &fusion_config, &encoded)?;
     let scheduler = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
     let alphas_cumprod = scheduler.alphas_cumprod()?;
     let mut model = DiffusionTrainee { unet, guidance: fusion_config.init(&device)? };
@@ -177,27 +144,13 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
-    let [_, height, width] = encoded.latent_dims;
-    let faces = face_coverage(&pictures, [height, width])?;
-    let crowds: Vec<usize> = (0..trained).filter(|i| shows_several(&pictures.get(*i))).collect();
+    let shown = Shown::new(setup, &pictures, &encoded, trained)?;
     let ratios: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
     let objective = |model: &DiffusionTrainee, step: &Step, gather: Gather| {
         let mut rng = step.rng();
         let n = options.batch;
-        let together = rng.chance(TOGETHER) && !crowds.is_empty();
-        let mut draw = || if together { crowds[rng.below(crowds.len())] } else { rng.below(trained) };
-        let indices: Vec<usize> = (0..n).map(|_| draw()).collect();
-        let latents = encoded.latents(&indices, &device);
-        let mut kept =
-            |p: f32| -> Vec<f32> { (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect() };
-        let (keep_style, keep_identity, hidden) =
-            (kept(setup.drop_style), kept(setup.drop_identity), kept(WHOLE));
-        let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [n, 1]), &device);
-        let hidden = column(hidden.iter().zip(&keep_identity).map(|(h, k)| h * k).collect());
-        let (keep_style, keep_identity) = (column(keep_style), column(keep_identity));
-        let rows = |values: &[f32]| Encoded::rows(values, encoded.image_embed_dim(), &indices, &device);
-        let whole = rows(&encoded.whole_embeds);
-        let image_embeds = (whole.clone() + (rows(&encoded.image_embeds) - whole) * hidden) * keep_style;
+        let Drawn { latents, condition, weight } =
+            shown.draw(n, &model.guidance, dtype, &device, &mut rng)?;
         let timesteps: Vec<usize> =
             rng.normals(n).into_iter().map(|x| timestep(&ratios, NOISE[0] + NOISE[1] * x)).collect();
         let noise = rng.normals(latents.shape().num_elements());
@@ -212,19 +165,6 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let noised = noised(latents, noise, &timesteps, &alphas_cumprod);
         let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
-        let tokens = |k| {
-            let id_embeds = encoded.identities(k, &indices, &device) * keep_identity.clone();
-            model.guidance.forward(image_embeds.clone(), id_embeds).cast(dtype)
-        };
-        let condition = if together {
-            let own = |i: &usize| regions(&pictures.get(*i), [height, width], &mut rng);
-            let regions = Regions::stack(&indices.iter().map(own).collect::<Result<Vec<_>>>()?)?;
-            Condition::with_regions((0..PEOPLE).map(tokens).collect(), regions)?
-        } else {
-            Condition::single(tokens(0))
-        };
-        let faces = Encoded::rows(&faces, height * width, &indices, &device).reshape([n, 1, height, width]);
-        let weight = faces * (FACE_WEIGHT - 1.0) + 1.0;
         let loss = |predicted: Tensor<4>| {
             let errors = (predicted.cast(DType::F32) - target).square();
             (errors * weight.clone()).mean() / weight.mean()
@@ -236,26 +176,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         gather(loss.backward())?;
         Ok(loss)
     };
-    let vae = Vae::load(
-        &Component::new(&Folder(setup.out.clone()), "vae"),
-        &options.backend.device()?.without_autodiff(),
-    )?;
+    let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
     let show = |model: &DiffusionTrainee, folder: &Path| {
-        // Above: pictures that were never trained on. Below: drawn from their style and identity alone.
-        let shown: Vec<usize> = (trained..encoded.len).take(SHOWN).collect();
-        let mut drawn = Vec::new();
-        for indices in shown.chunks(at_once(pictures.size())) {
-            let latents = sample(model, &encoded, indices, &scheduler, dtype)?;
-            drawn.extend(pictures_of(vae.decode_latents(latents.cast(dtype))?.cast(DType::F32))?);
-        }
-        let originals: Vec<_> = shown.iter().map(|i| super::style::rgb(&pictures.get(*i))).collect();
-        let mut sheet = Vec::new();
-        for (above, below) in originals.chunks(8).zip(drawn.chunks(8)) {
-            sheet.extend_from_slice(above);
-            sheet.extend_from_slice(below);
-        }
-        plot::sheet(&folder.join("samples.png"), &sheet, 8)?;
-        Ok("sample sheet written".to_owned())
+        let schedule = scheduler.schedule(Sampler::EulerAncestral, SHEET_STEPS, None)?;
+        sheet.draw(&model.unet, &model.guidance, &schedule, SHEET_GUIDANCE, &folder.join("samples.png"))
     };
     let finished = run::train_in_parts(&options, model, objective, show, log)?;
 
@@ -265,6 +189,30 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
     checkpoint::export(&setup.out.join("guidance/model.safetensors"), &guidance)?;
     checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)
+}
+
+/// Fails with `base-mismatch` where the networks do not take what the encoders and the autoencoder give.
+pub(super) fn check_fits(
+    setup: &Setup,
+    unet: &UNet2DConditionConfig,
+    fusion: &FusionConfig,
+    encoded: &Encoded,
+) -> Result<()> {
+    let gives =
+        [encoded.latent_dims[0], unet.cross_attention_dim, encoded.image_embed_dim(), encoded.id_embed_dim()];
+    let takes = [unet.in_channels, fusion.cross_attention_dim, fusion.image_embed_dim, fusion.id_embed_dim];
+    if takes == gives {
+        return Ok(());
+    }
+    Err(Error::input(
+        "base-mismatch",
+        format!(
+            "the base takes {takes:?} latent channels, token channels, style and identity values; the encoders and the \
+             autoencoder of {} give {gives:?}",
+            setup.out.display()
+        ),
+        "put the components that the base was trained with into the model folder",
+    ))
 }
 
 /// Side of the training pictures: that of the pictures which the UNet was made for.
@@ -279,55 +227,6 @@ pub(super) fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Res
         format!("sample_size {height}×{width} means pictures of {side} pixels; it must be 1 to {MAX_SIDE}"),
         "use the config.json that belongs to the weights",
     ))
-}
-
-/// How much of each latent position a face covers, `[pictures][height · width]`.
-fn face_coverage(pictures: &Pictures, size: [usize; 2]) -> Result<Vec<f32>> {
-    let rows = (0..pictures.len())
-        .into_par_iter()
-        .map(|i| covered(pictures.get(i).faces, pictures.size(), size, |person| person > 0))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(rows.concat())
-}
-
-/// How much of each position of `[height, width]` has a value of `map`, `side × side`, that is `shown`.
-fn covered(map: &[u8], side: usize, size: [usize; 2], shown: impl Fn(u8) -> bool) -> Result<Vec<f32>> {
-    let values = map.iter().map(|person| if shown(*person) { 1.0 } else { 0.0 }).collect();
-    Ok(Mask::new(side, side, values)?.resized(size[1], size[0])?.into_values())
-}
-
-/// Whether two people or more are seen.
-fn shows_several(picture: &Picture) -> bool {
-    picture.people.contains(&1) && picture.people.iter().any(|person| *person > 1)
-}
-
-/// Where each of a picture's people is, those with the largest faces: their outlines, or boxes around them. The rest of
-/// the picture goes to any one of them, as a request may choose.
-fn regions(picture: &Picture, [height, width]: [usize; 2], rng: &mut Rng) -> Result<Regions> {
-    let people = by_face(picture);
-    let boxes = rng.chance(BOXES);
-    let mut masks = vec![vec![0.0; height * width]; PEOPLE];
-    for (mask, person) in masks.iter_mut().zip(&people) {
-        *mask = covered(picture.people, picture.size, [height, width], |p| usize::from(p) == person + 1)?;
-        if boxes {
-            fill_box(mask, width);
-        }
-    }
-    Regions::new(height, width, masks, rng.below(people.len()))
-}
-
-/// Fills the box around what a mask covers.
-fn fill_box(mask: &mut [f32], width: usize) {
-    let covered: Vec<usize> = (0..mask.len()).filter(|p| mask[*p] > 0.0).collect();
-    let span = |of: fn(usize, usize) -> usize| {
-        let places = covered.iter().map(|p| of(*p, width));
-        places.clone().min().zip(places.max())
-    };
-    if let (Some((top, bottom)), Some((left, right))) = (span(|p, w| p / w), span(|p, w| p % w)) {
-        for y in top..=bottom {
-            mask[y * width + left..=y * width + right].fill(1.0);
-        }
-    }
 }
 
 /// The first timestep with at least this logarithm of the noise-to-signal ratio; `ratios` rises.
@@ -365,92 +264,94 @@ pub(super) fn target(
 }
 
 /// `√ᾱ_t` and `√(1 − ᾱ_t)` of each timestep, `[n, 1, 1, 1]` both.
-fn levels(timesteps: &[usize], alphas_cumprod: &[f64], device: &Device) -> [Tensor<4>; 2] {
+pub(super) fn levels(timesteps: &[usize], alphas_cumprod: &[f64], device: &Device) -> [Tensor<4>; 2] {
     [|a: f64| a.sqrt(), |a: f64| (1.0 - a).sqrt()].map(|f| {
         let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
         Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), device)
     })
 }
 
-/// Draws latents for pictures `indices` from their embeddings, with guidance.
-fn sample(
-    model: &DiffusionTrainee,
-    encoded: &Encoded,
-    indices: &[usize],
-    config: &SchedulerConfig,
+/// What a run shows of itself: pictures that were never trained on, and below each what is drawn from its style and identity.
+pub(super) struct Sheet<'a> {
+    pictures: &'a Pictures,
+    encoded: &'a Encoded,
+    /// The first picture that is not trained on.
+    first: usize,
+    vae: Vae,
     dtype: DType,
-) -> Result<Tensor<4>> {
-    let device = model.devices().into_iter().next().unwrap_or_default();
-    let n = indices.len();
-    let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
-    let id_embeds = encoded.identities(0, indices, &device);
-    let null = model.guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
-    let tokens = Tensor::cat(vec![null, model.guidance.forward(image_embeds, id_embeds)], 0).cast(dtype);
-    let condition = Condition::single(tokens);
-    let mut scheduler = Scheduler::new(config.schedule(Sampler::EulerAncestral, SHOWN_STEPS, None)?);
-    let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
-    let [c, h, w] = encoded.latent_dims;
-    let mut latents = noise.tensor(0, [n, c, h, w], &device) * scheduler.schedule().init_noise_sigma();
-    for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
-        let input = scheduler.scale_model_input(i, latents.clone())?;
-        let input = Tensor::cat(vec![input.clone(), input], 0).cast(dtype);
-        let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
-        let noise_pred =
-            guide(model.unet.forward(input, timesteps, &condition).cast(DType::F32), SHOWN_GUIDANCE);
-        let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
-        latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
+}
+
+impl<'a> Sheet<'a> {
+    pub fn new(setup: &Setup, pictures: &'a Pictures, encoded: &'a Encoded, first: usize) -> Result<Self> {
+        let backend = setup.run.backend;
+        let files = Folder(setup.out.clone());
+        let vae = Vae::load(&Component::new(&files, "vae"), &backend.device()?.without_autodiff())?;
+        Ok(Self { pictures, encoded, first, vae, dtype: backend.dtype() })
     }
-    Ok(latents)
+
+    /// Draws the sheet into a file; the text is for the log.
+    pub fn draw(
+        &self,
+        unet: &UNet2DConditionModel,
+        guidance: &Fusion,
+        schedule: &Schedule,
+        guidance_scale: f32,
+        path: &Path,
+    ) -> Result<String> {
+        let shown: Vec<usize> = (self.first..self.encoded.len).take(SHEET).collect();
+        let mut drawn = Vec::new();
+        for indices in shown.chunks(at_once(self.pictures.size())) {
+            let latents = self.latents(unet, guidance, indices, schedule, guidance_scale)?;
+            drawn.extend(pictures_of(self.vae.decode_latents(latents.cast(self.dtype))?.cast(DType::F32))?);
+        }
+        let originals: Vec<_> = shown.iter().map(|i| super::style::rgb(&self.pictures.get(*i))).collect();
+        let mut sheet = Vec::new();
+        for (above, below) in originals.chunks(8).zip(drawn.chunks(8)) {
+            sheet.extend_from_slice(above);
+            sheet.extend_from_slice(below);
+        }
+        plot::sheet(path, &sheet, 8)?;
+        Ok("sample sheet written".to_owned())
+    }
+
+    /// Latents of pictures `indices`, from their embeddings alone.
+    fn latents(
+        &self,
+        unet: &UNet2DConditionModel,
+        guidance: &Fusion,
+        indices: &[usize],
+        schedule: &Schedule,
+        guidance_scale: f32,
+    ) -> Result<Tensor<4>> {
+        let Self { encoded, dtype, .. } = self;
+        let device = unet.devices().into_iter().next().unwrap_or_default();
+        let n = indices.len();
+        let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
+        let id_embeds = encoded.identities(0, indices, &device);
+        let null = guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
+        let tokens = Tensor::cat(vec![null, guidance.forward(image_embeds, id_embeds)], 0).cast(*dtype);
+        let condition = Condition::single(tokens);
+        let mut scheduler = Scheduler::new(schedule.clone());
+        let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
+        let [c, h, w] = encoded.latent_dims;
+        let mut latents = noise.tensor(0, [n, c, h, w], &device) * schedule.init_noise_sigma();
+        for (i, timestep) in schedule.timesteps().into_iter().enumerate() {
+            let input = scheduler.scale_model_input(i, latents.clone())?;
+            let input = Tensor::cat(vec![input.clone(), input], 0).cast(*dtype);
+            let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
+            let noise_pred =
+                guide(unet.forward(input, timesteps, &condition).cast(DType::F32), guidance_scale);
+            let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
+            latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
+        }
+        Ok(latents)
+    }
 }
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
     use crate::sampling::NoiseLevel;
-    use crate::train::data::{Meta, OwnedPicture, Person};
-
-    /// The left person smaller than the right one; a strip between them that is nobody's.
-    fn two_people() -> Pictures {
-        let side = 8;
-        let people = (0..side * side).map(|p| [1, 1, 0, 0, 2, 2, 2, 2][p % side]).collect::<Vec<u8>>();
-        let person = |face_box| Person { face_box, ..Person::default() };
-        let known = vec![person([0.0, 0.0, 1.0, 1.0]), person([4.0, 0.0, 8.0, 4.0])];
-        let meta = Meta { people: known, ..Meta::default() };
-        let rgb = vec![0; 3 * side * side];
-        Pictures::of(side, &[OwnedPicture { rgb, faces: people.clone(), people, meta }])
-    }
-
-    #[test]
-    fn each_person_has_its_place_and_the_rest_is_anyones() {
-        let pictures = two_people();
-        let picture = pictures.get(0);
-        assert!(shows_several(&picture));
-        assert_eq!(by_face(&picture), [1, 0]);
-        let mut rest = [0; PEOPLE];
-        for seed in 0..20 {
-            let regions = regions(&picture, [4, 4], &mut Rng::new(seed, 0)).unwrap();
-            let weights = regions.resized(4, 4);
-            for row in 0..4 {
-                assert_eq!([2, 3].map(|x| weights[0][4 * row + x]), [1.0, 1.0]);
-                assert_eq!(weights[1][4 * row], 1.0);
-            }
-            assert!(weights[2].iter().all(|w| *w == 0.0));
-            rest[weights.iter().position(|w| w[1] == 1.0).unwrap()] += 1;
-        }
-        assert!(rest[0] > 0 && rest[1] > 0 && rest[2] == 0, "{rest:?}");
-        assert_eq!(face_coverage(&pictures, [1, 4]).unwrap(), [1.0, 0.0, 1.0, 1.0]);
-    }
-
-    #[test]
-    fn a_box_goes_around_what_is_covered() {
-        let mut mask = vec![0.0; 12];
-        (mask[1], mask[6]) = (0.3, 1.0);
-        fill_box(&mut mask, 4);
-        assert_eq!(mask, [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        let mut empty = vec![0.0; 4];
-        fill_box(&mut empty, 2);
-        assert_eq!(empty, [0.0; 4]);
-    }
 
     #[test]
     fn pictures_are_as_large_as_the_base_was_made_for() {

@@ -14,6 +14,7 @@
 pub mod augment;
 pub mod checkpoint;
 pub mod clip;
+pub mod consistency;
 pub mod data;
 pub mod detector;
 pub mod diffusion;
@@ -30,6 +31,7 @@ mod realign;
 pub mod recompute;
 pub mod rng;
 pub mod run;
+mod shown;
 pub mod style;
 pub mod subject;
 pub mod textual_inversion;
@@ -173,6 +175,7 @@ mod tests {
     use super::*;
     use crate::encoders::detector::Detector;
     use crate::encoders::face::FaceEncoder;
+    use crate::request::Sampler;
     use crate::vae::Vae;
     use crate::weights::{Component, Folder, SafetensorsFile};
 
@@ -282,6 +285,36 @@ mod tests {
         let files = Folder(setup.out);
         let detector = Detector::load(&Component::new(&files, "detector"), &Device::flex()).unwrap();
         assert!(matches!(detector, Detector::FaceStudio(network) if network.image_size() == 128));
+    }
+
+    #[test]
+    fn the_consistency_stage_leaves_a_model_of_few_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini");
+        let first = setup(folder.path(), 6);
+        assert_eq!(consistency::train(&first, &mut |_| ()).unwrap_err().code, "base-missing");
+        for part in
+            ["vae", "face_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3", "guidance"]
+        {
+            std::fs::create_dir_all(first.out.join(part)).unwrap();
+            for entry in std::fs::read_dir(mini.join(part)).unwrap() {
+                let from = entry.unwrap().path();
+                std::fs::copy(&from, first.out.join(part).join(from.file_name().unwrap())).unwrap();
+            }
+        }
+        let distilled = Setup { base: Some(mini.clone()), ..first };
+        consistency::train(&distilled, &mut |_| ()).unwrap();
+        let [before, after] = [&mini, &distilled.out].map(|model| {
+            let files = Folder(model.clone());
+            Component::new(&files, "unet").tensors().unwrap().names()
+        });
+        assert_eq!(before, after);
+        assert!(distilled.run.folder.join("samples.png").exists());
+        let defaults = crate::pipeline::defaults(&Folder(distilled.out.clone())).unwrap();
+        assert_eq!((defaults.sampler, defaults.steps, defaults.guidance_scale), (Sampler::Lcm, 4, 1.0));
+
+        let again = Setup { base: Some(distilled.out.clone()), ..distilled };
+        assert_eq!(consistency::train(&again, &mut |_| ()).unwrap_err().code, "base-distilled");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod align;
 mod arc2face;
+#[cfg(feature = "train")]
+mod consistency;
 #[cfg(feature = "convert")]
 mod convert;
 mod face;

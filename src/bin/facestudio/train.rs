@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
-use facestudio::train::{Setup, clip, detector, diffusion, face, prior, vae};
+use facestudio::train::{Setup, clip, consistency, detector, diffusion, face, prior, vae};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::TrainingBackend;
@@ -24,16 +24,17 @@ pub struct Args {
     /// Sizes of the networks.
     #[arg(long, default_value = "mini")]
     preset: String,
-    /// Model folder whose weights and sizes to start from, instead of random ones (vae, clip, prior, diffusion).
+    /// Model folder whose weights and sizes to start from, instead of random ones (vae, clip, prior, diffusion); consistency needs
+    /// one.
     #[arg(long)]
     base: Option<PathBuf>,
     /// Train the autoencoder's decoder alone: the latents, and a UNet that knows them, stay as they are.
     #[arg(long, requires = "base")]
     decoder_only: bool,
-    /// How often the style is dropped, 0 to 1 (diffusion); by default the paper's.
+    /// How often the style is dropped, 0 to 1 (diffusion, consistency); by default the paper's.
     #[arg(long, value_name = "P", default_value_t = diffusion::DROP_STYLE)]
     drop_style: f32,
-    /// How often the identity is dropped, 0 to 1 (diffusion); by default the paper's.
+    /// How often the identity is dropped, 0 to 1 (diffusion, consistency); by default the paper's.
     #[arg(long, value_name = "P", default_value_t = diffusion::DROP_IDENTITY)]
     drop_identity: f32,
     /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
@@ -92,6 +93,8 @@ enum Stage {
     Prior,
     /// The UNet and the shared Linear; needs vae, clip and face.
     Diffusion,
+    /// A UNet of 2 to 4 steps without guidance, distilled from that of --base; needs the base's other components.
+    Consistency,
 }
 
 /// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
@@ -113,8 +116,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Err(Error::input("count-range", "--n-tokens must be at least 1", "leave it out").into());
     }
     if args.base.is_some() && matches!(args.stage, Stage::Face | Stage::Detector) {
-        let error =
-            Error::input("base-unused", "--base is for vae, clip, prior and diffusion", "leave it out");
+        let error = Error::input("base-unused", "--base is not for face and detector", "leave it out");
         return Err(error.into());
     }
     if args.decoder_only && args.stage != Stage::Vae {
@@ -174,6 +176,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Stage::Detector => detector::train(&setup, log)?,
         Stage::Prior => prior::train(&setup, log)?,
         Stage::Diffusion => diffusion::train(&setup, log)?,
+        Stage::Consistency => consistency::train(&setup, log)?,
     }
     Ok(())
 }
