@@ -18,36 +18,41 @@ runs=${3:-runs}/ablations
 program=${FACESTUDIO:-target/release/facestudio}
 backend=${BACKEND:-cpu}
 
+# A folder that is there is whole: others are removed from a copy under another name.
+copy() { # from, to, what is left out
+  local from=$1 to=$2
+  shift 2
+  [ ! -d "$to" ] || return 0
+  rm -rf "$to.partial"
+  cp -r "$from" "$to.partial"
+  (cd "$to.partial" && rm -rf "$@")
+  mv "$to.partial" "$to"
+}
+
 # Without its shared Linear, so that each variant begins with one of its own.
 base=$runs/base
 mkdir -p "$runs"
-if [ ! -d "$base" ]; then
-  cp -r "$model" "$base"
-  rm -rf "$base/guidance"
-fi
+copy "$model" "$base" guidance
 
 variant() { # name, tokens, style dropped, identity dropped, the vision encoders it has
   local name=$1 tokens=$2 style=$3 identity=$4 kept=$5
   local out=$runs/$name flags=()
-  if [ ! -d "$out" ]; then
-    cp -r "$base" "$out"
-    rm -rf "$out/unet"
-    if [ "$kept" != all ]; then
-      rm -rf "$out"/vision_encoder* "$out/prior"
-      cp -r "$base/$kept" "$out/vision_encoder"
-    fi
+  if [ "$kept" = all ]; then
+    copy "$base" "$out" unet
+  elif [ ! -d "$out" ]; then
+    copy "$base" "$out.one" unet prior vision_encoder vision_encoder_2 vision_encoder_3
+    cp -r "$base/$kept" "$out.one/vision_encoder"
+    mv "$out.one" "$out"
   fi
   # The prior draws all three encoders' embeddings.
   if [ "$kept" != all ]; then flags=(--images-only); fi
-  if [ ! -f "$out/guidance/model.safetensors" ]; then
-    mkdir -p "$runs/../cache" "$runs/runs-$name"
-    ln -sfn "$(cd "$runs/../cache" && pwd)" "$runs/runs-$name/cache"
-    "$program" train diffusion --base "$base" --out "$out" --runs "$runs/runs-$name" --backend "$backend" \
-      --pictures "$((2 * ${PICTURES:-12000}))" --steps "${STEPS:-1000}" --seed "${SEED:-0}" --resume \
-      --n-tokens "$tokens" --drop-style "$style" --drop-identity "$identity"
-  fi
+  mkdir -p "$runs/../cache" "$runs/runs-$name"
+  ln -sfn "$(cd "$runs/../cache" && pwd)" "$runs/runs-$name/cache"
+  "$program" train diffusion --base "$base" --out "$out" --runs "$runs/runs-$name" --backend "$backend" \
+    --pictures "$((2 * ${PICTURES:-12000}))" --steps "${STEPS:-1000}" --seed "${SEED:-0}" --resume \
+    --n-tokens "$tokens" --drop-style "$style" --drop-identity "$identity"
   "$program" eval --model "$out" --encoder "$encoder" --clip "$base" --out "$runs/report-$name" \
-    --experiments table-1,style-swap,styles --trials "${TRIALS:-24}" "${flags[@]}"
+    --experiments table-1,style-swap,styles --trials "${TRIALS:-24}" ${flags[@]+"${flags[@]}"}
 }
 
 variant tokens-1 1 0.35 0.2 all

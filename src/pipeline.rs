@@ -29,7 +29,7 @@ use crate::request::{Defaults, GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
-pub use defaults::defaults;
+pub use defaults::{NAME as DEFAULTS, defaults};
 pub use denoise::{Denoiser, Held, denoise};
 use models::{Encoders, Guidance, Models};
 pub use precision::Precision;

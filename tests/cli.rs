@@ -339,6 +339,7 @@ fn a_start_from_other_weights_is_refused_where_a_stage_has_none() {
     train(&["diffusion", "--base", text(folder.path()), "--decoder-only"], "base-unused");
     train(&["vae", "--gradient-checkpointing"], "checkpointing-unused");
     train(&["consistency"], "base-missing");
+    train(&["clip", "--n-tokens", "4"], "tokens-unused");
 }
 
 /// A model folder with one UNet component and a scheduler's config.

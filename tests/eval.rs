@@ -50,6 +50,21 @@ fn value(report: &Report, experiment: &str, key: &str) -> f64 {
 }
 
 #[test]
+fn animals_are_measured_where_they_are_named() {
+    let out = tempfile::tempdir().unwrap();
+    let mini = Model::mini();
+    let evaluation = mini.evaluation(out.path(), &["creatures"], 3, 4);
+    let report = evaluation.run(&Device::flex(), &mut |_| {}, &|| false).unwrap().unwrap();
+    for key in ["found", "similarity", "nearest", "margin"] {
+        let estimate = report.figure("creatures", key).unwrap().estimate;
+        assert!(estimate.value.is_finite() && estimate.low <= estimate.high, "{key} {estimate:?}");
+    }
+    assert_eq!(report.figure("creatures", "found").unwrap().estimate.n, 3);
+    let page = std::fs::read_to_string(out.path().join("index.html")).unwrap();
+    assert!(page.contains("Animals in the place of people"));
+}
+
+#[test]
 fn faces_are_the_photos_and_each_person_is_in_place() {
     let out = tempfile::tempdir().unwrap();
     let mini = Model::mini();

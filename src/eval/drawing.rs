@@ -5,7 +5,9 @@ use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{self, GenerateRequest, InitImage, Layout, RelativeBox};
-use crate::synth::{Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render};
+use crate::synth::{
+    self, Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render,
+};
 use crate::train::dreambooth;
 
 use super::options::EvalOptions;
@@ -24,6 +26,17 @@ pub const TARGETS: [u64; 2] = [2, 3];
 pub const REFERENCES: usize = 11;
 /// Where the numbers of people begin that style images and inputs show: nobody is drawn and shown in one evaluation.
 pub const STYLE_PEOPLE: u64 = 100_000;
+
+/// Where the numbers of animals begin, held-out as the people before them.
+pub const CREATURES: u64 = 1 << 40;
+
+/// Makes the person of a scene the one of that number.
+fn cast(shown: &mut synth::Person, who: u64) {
+    match who.checked_sub(CREATURES) {
+        Some(n) => shown.become_creature(Creature::from_pool(IdentitySplit::HeldOut, n)),
+        None => shown.identity = person(who),
+    }
+}
 
 /// A held-out person.
 pub fn person(number: u64) -> Identity {
@@ -51,8 +64,9 @@ impl Photo {
     /// The photo.
     pub fn render(&self) -> Rendered {
         let mut scene = Scene::photo_of(person(self.who), self.shot);
-        if let (Some(yaw), Some(person)) = (self.yaw, scene.people.first_mut()) {
-            person.yaw = yaw;
+        if let Some(person) = scene.people.first_mut() {
+            cast(person, self.who);
+            person.yaw = self.yaw.unwrap_or(person.yaw);
         }
         render(&scene, PHOTO)
     }
@@ -94,7 +108,7 @@ impl Staged {
         };
         let mut scene = Scene::random(SCENES, self.scene, &options);
         for (shown, who) in scene.people.iter_mut().zip(&self.shows) {
-            shown.identity = person(*who);
+            cast(shown, *who);
             shown.yaw = self.yaw.unwrap_or(shown.yaw);
         }
         scene.subject = self.subject.or(scene.subject);

@@ -13,8 +13,8 @@ use super::section::Section;
 use super::store::Store;
 use super::tuner::Tuner;
 use super::{
-    alpha, attributes, baselines, diversity, frechet, image_to_image, mixing, non_human, precision, several,
-    steps, style_swap, styles, table_1, views,
+    alpha, attributes, baselines, creatures, diversity, frechet, image_to_image, mixing, non_human,
+    precision, several, steps, style_swap, styles, table_1, views,
 };
 use crate::encoders::face::FaceEncoder;
 use crate::error::{Error, Result};
@@ -54,6 +54,7 @@ experiments![
     ("image-to-image", "From picture to picture", image_to_image),
     ("attributes", "What words ask for", attributes),
     ("non-human", "Pictures without people", non_human),
+    ("creatures", "Animals in the place of people", creatures),
     ("diversity", "Other seeds, other pictures", diversity),
     ("frechet", "Distance to renders", frechet),
     ("steps", "Steps against quality", steps),
@@ -64,8 +65,12 @@ experiments![
 const PRECISION: &str = "precision";
 /// The experiments that prompts decide.
 const BY_WORDS: [&str; 6] = [BASELINES, "alpha", "attributes", "non-human", "diversity", "frechet"];
-/// The experiment that takes hours, and is run where it is named.
+/// The experiment that takes hours.
 const BASELINES: &str = "baselines";
+/// The experiment of animals, which few models know.
+const CREATURES: &str = "creatures";
+/// The experiments that are run where they are named.
+const NAMED: [&str; 2] = [BASELINES, CREATURES];
 
 /// A folder with the name that reports call it by.
 pub struct Named<'a> {
@@ -96,7 +101,7 @@ pub struct Evaluation<'a> {
     pub encoder_conditions: bool,
     /// What is asked.
     pub options: EvalOptions,
-    /// Names of experiments; if empty, all that can be run but `baselines`, which tunes a model for every person.
+    /// Names of experiments; if empty, all that can be run but `baselines`, which tunes a model for every person, and `creatures`.
     pub experiments: Vec<String>,
     /// Where models are tuned.
     pub tuning: Backend,
@@ -195,7 +200,7 @@ impl Evaluation<'_> {
         }
         let wanted = |experiment: &&Experiment| match self.experiments.is_empty() {
             true => {
-                experiment.name != BASELINES
+                !NAMED.contains(&experiment.name)
                     && (experiment.name != PRECISION || self.against.is_some())
                     && !(self.options.images_only && BY_WORDS.contains(&experiment.name))
             }
@@ -352,7 +357,8 @@ mod tests {
             evaluation.selected().unwrap().iter().map(|experiment| experiment.name).collect()
         };
         let usual = names(of(&[]));
-        assert!(usual.contains(&"table-1") && !usual.contains(&BASELINES) && !usual.contains(&PRECISION));
+        assert!(usual.contains(&"table-1") && !usual.contains(&PRECISION));
+        assert!(NAMED.iter().all(|name| !usual.contains(name)));
         assert_eq!(names(of(&[BASELINES])), [BASELINES]);
 
         let images = |experiments| Evaluation {
@@ -378,7 +384,7 @@ mod tests {
         let options = EvalOptions { trials: 8, ..EvalOptions::default() };
         let mut all: Vec<Drawing> = Vec::new();
         let mut planned = 0;
-        let usual = EXPERIMENTS.iter().filter(|experiment| experiment.name != BASELINES);
+        let usual = EXPERIMENTS.iter().filter(|experiment| !NAMED.contains(&experiment.name));
         for drawing in usual.flat_map(|experiment| (experiment.plan)(&options)) {
             planned += 1;
             if !all.contains(&drawing) {

@@ -2,7 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -216,7 +216,13 @@ impl Lab {
 
     /// The encoder's levels on people 0 to `people` − 1.
     pub fn levels(&self, people: usize) -> Result<Levels> {
-        let missing: Vec<(u64, u64)> = (0..people as u64)
+        self.levels_of(0..people as u64)
+    }
+
+    /// The encoder's levels on people of these numbers.
+    pub fn levels_of(&self, people: Range<u64>) -> Result<Levels> {
+        let missing: Vec<(u64, u64)> = people
+            .clone()
             .flat_map(|who| TARGETS.map(|shot| (who, shot)))
             .filter(|photo| !self.photos.borrow().contains_key(photo))
             .collect();
@@ -226,7 +232,7 @@ impl Lab {
             let embedding = Rc::new(self.embed_known(rendered)?);
             self.photos.borrow_mut().insert(photo, embedding);
         }
-        let photos = (0..people as u64)
+        let photos = people
             .map(|who| Ok([self.photo(who, TARGETS[0])?.to_vec(), self.photo(who, TARGETS[1])?.to_vec()]))
             .collect::<Result<Vec<_>>>()?;
         Ok(Levels::new(&photos))

@@ -9,6 +9,7 @@ mod alpha;
 mod attributes;
 mod baselines;
 mod clip;
+mod creatures;
 mod diversity;
 mod drawing;
 mod experiments;

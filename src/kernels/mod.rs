@@ -71,10 +71,17 @@ pub(crate) async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Opt
     gpu::measure_tiles(device, now).await
 }
 
-/// Chooses the tiles of every product from now on, in the whole process. Speed depends on it, and no result.
+/// Chooses the tiles of every product from now on, in the whole process. Speed depends on it, and no result. False where
+/// [`measure_tiles`] never gives such numbers.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
-pub(crate) fn set_tiles(tiles: Tiles) {
-    gpu::set_tiles(tiles);
+pub(crate) fn set_tiles(tiles: Tiles) -> bool {
+    gpu::set_tiles(tiles)
+}
+
+/// The tiles that products are chosen by.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub(crate) fn tiles() -> Tiles {
+    gpu::tiles()
 }
 
 /// Whether every kernel takes tensors of f16 on this device: they are computed in f32, and results are f16 again.

@@ -9,7 +9,7 @@ use crate::sampling::SchedulerConfig;
 use crate::weights::Files;
 
 /// The file directly in a model folder.
-const NAME: &str = "defaults.json";
+pub const NAME: &str = "defaults.json";
 
 /// Latent consistency models are distilled for 2 to 4 steps with guidance inside (Luo et al. 2023, arXiv 2310.04378): to guide
 /// them once more only doubles the work.

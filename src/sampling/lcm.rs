@@ -29,3 +29,19 @@ pub(super) fn step(to: NoiseLevel, denoised: Tensor<4>, noise: Option<Tensor<4>>
         None => denoised,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boundary_condition_is_the_papers() {
+        // c_skip = σ² / (s² + σ²), c_out = s / √(s² + σ²), with σ = 0.5 (Luo et al. 2023, appendix; diffusers' defaults).
+        for (scaled, [skip, out]) in
+            [(0.0, [1.0, 0.0]), (0.5, [0.5, 0.5f64.sqrt()]), (1.0, [0.2, 0.8f64.sqrt()])]
+        {
+            let [s, o] = boundary(scaled);
+            assert!((s - skip).abs() < 1e-12 && (o - out).abs() < 1e-12, "{scaled}: {s} {o}");
+        }
+    }
+}

@@ -176,6 +176,10 @@ fn hair(id: &Identity, rng: &mut Rng) -> String {
 
 fn person(person: &Person, heads: bool, rng: &mut Rng, detail: f32) -> String {
     let id = &person.identity;
+    if let Some(creature) = &person.creature {
+        let text = if heads { format!("a {}", creature.species.name()) } else { "an animal".to_owned() };
+        return if rng.chance(detail) { format!("{text} in {}", clothing(person, rng)) } else { text };
+    }
     let mut head = String::from("a ");
     if rng.chance(detail * 0.6) {
         head = match id.age {

@@ -16,6 +16,7 @@ pub fn record(scene: &Scene, rendered: &Rendered, file: &str, masks: &[String]) 
         .map(|(i, (person, seen))| {
             json!({
                 "identity": person.identity.to_vec(),
+                "species": person.creature.as_ref().map(|creature| creature.species.name()),
                 "yaw": person.yaw,
                 "pitch": person.pitch,
                 "roll": person.roll,

@@ -41,6 +41,8 @@ pub(super) struct Face {
     pub gape: f32,
     pub chin_y: f32,
     pub hairline_y: f32,
+    /// How far an animal's muzzle juts.
+    muzzle: f32,
     scale: [f32; 3],
     lower: f32,
     jaw: f32,
@@ -48,7 +50,7 @@ pub(super) struct Face {
 }
 
 impl Face {
-    pub(super) fn new(id: &Identity, expression: &Expression) -> Self {
+    pub(super) fn new(id: &Identity, expression: &Expression, muzzle: f32) -> Self {
         let lower = 0.93 + 0.16 * id.face_length;
         let eye_y = -0.10 + 0.10 * (id.eye_height - 0.5);
         let nose_y = eye_y - (0.36 + 0.13 * (id.nose_length - 0.5)) * lower;
@@ -71,6 +73,7 @@ impl Face {
             gape: expression.mouth_open,
             chin_y: -lower,
             hairline_y: 0.50 + 0.16 * (id.hairline - 0.4) + 0.06 * id.skull_height,
+            muzzle,
             scale: [wide, 0.90 + 0.20 * id.skull_height, 0.92 + 0.16 * id.skull_depth],
             lower,
             jaw: 0.80 + 0.42 * id.jaw_width + 0.14 * (id.fullness - 0.5),
@@ -135,6 +138,9 @@ impl Face {
             z += ball * under * bell2(ax, y - bottom, 0.075 + 0.02 * id.nose_tip, 0.08);
             let wing = 0.085 + 0.06 * id.nose_width;
             z += (0.085 + 0.04 * id.nose_width) * under * bell2(ax - wing, y - bottom + 0.005, 0.052, 0.06);
+        }
+        if self.muzzle > 0.0 {
+            z += self.muzzle * bell2(ax, y - 0.5 * (self.nose[1] + self.mouth[1]) - 0.02, 0.30, 0.24);
         }
         // Lips and chin.
         let m = self.mouth_half;

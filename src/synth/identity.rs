@@ -231,6 +231,18 @@ impl HairColor {
 /// How many identities a pool has.
 const POOL: u64 = 1_000_000;
 
+impl IdentitySplit {
+    /// Number `n` (modulo one million) of this pool among all of them.
+    pub(super) fn number(self, n: u64) -> u64 {
+        let pool = match self {
+            Self::Train => 0,
+            Self::HeldOut => 1,
+            Self::EvalEncoder => 2,
+        };
+        pool * POOL + n % POOL
+    }
+}
+
 impl Identity {
     /// Length of [`Identity::to_vec`].
     pub const LEN: usize =
@@ -238,12 +250,7 @@ impl Identity {
 
     /// Identity `n` (modulo one million) of a pool.
     pub fn from_pool(split: IdentitySplit, n: u64) -> Self {
-        let pool = match split {
-            IdentitySplit::Train => 0,
-            IdentitySplit::HeldOut => 1,
-            IdentitySplit::EvalEncoder => 2,
-        };
-        Self::random(&mut Rng::new(pool * POOL + n % POOL, 0x1D))
+        Self::random(&mut Rng::new(split.number(n), 0x1D))
     }
 
     /// A random, plausible person.

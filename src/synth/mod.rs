@@ -10,6 +10,7 @@
 
 mod background;
 mod caption;
+mod creature;
 pub mod dataset;
 mod features;
 mod geometry;
@@ -26,6 +27,7 @@ mod style;
 mod tests;
 
 pub use caption::{caption, caption_without_heads, wrong_caption};
+pub use creature::{Creature, Species};
 pub use identity::{Beard, Glasses, HairColor, HairStyle, Identity, IdentitySplit};
 pub use masks::RenderedPerson;
 pub use rng::Rng;
@@ -103,9 +105,11 @@ fn stand<'a>(buffer: &mut Buffer, scene: &Scene, person: &'a Person, index: usiz
         person: index as u8,
     };
     let body = Placement { rotation: Rotation::new(person.yaw * 0.35, 0.0, person.roll * 0.15), ..head };
-    let face = head::Face::new(id, &person.expression);
+    let creature = person.creature.as_ref();
+    let face = head::Face::new(id, &person.expression, creature.map_or(0.0, |creature| creature.muzzle));
     buffer.draw(&face.mesh(id), &head);
-    face.ears(id).iter().for_each(|m| buffer.draw(m, &head));
+    let ears = creature.map_or_else(|| face.ears(id), |creature| creature.ears(&face));
+    ears.iter().for_each(|m| buffer.draw(m, &head));
     let brim = person.hat.map(|_| features::HAT_BRIM);
     hair::meshes(&face, id, brim).iter().for_each(|m| buffer.draw(m, &head));
     if let Some(shape) = id.glasses {
@@ -129,9 +133,9 @@ fn stand<'a>(buffer: &mut Buffer, scene: &Scene, person: &'a Person, index: usiz
         camera: head.camera(),
         light: head.rotation.inverse(scene.light.direction),
         gaze,
-        skin: id.skin_rgb(),
+        skin: creature.map_or_else(|| id.skin_rgb(), Creature::color),
         hair: id.hair_rgb(),
-        iris: id.iris_rgb(),
+        iris: creature.map_or_else(|| id.iris_rgb(), |creature| creature.iris),
         face,
     };
     Stand { model, head }

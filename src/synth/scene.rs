@@ -1,5 +1,6 @@
 //! [`Scene`]: everything a picture shows, before it is drawn.
 
+use super::creature::Creature;
 use super::identity::{Identity, IdentitySplit, choice};
 use super::rng::Rng;
 
@@ -89,6 +90,8 @@ pub struct Hat {
 pub struct Person {
     /// Who.
     pub identity: Identity,
+    /// The animal whose head is there instead; `identity` is then its shape.
+    pub creature: Option<Creature>,
     /// Degrees; positive turns the face to the image's right.
     pub yaw: f32,
     /// Degrees; positive looks up.
@@ -154,6 +157,8 @@ pub struct SceneOptions {
     pub non_human_fraction: f32,
     /// Styles to draw from; all if empty.
     pub styles: Vec<Style>,
+    /// Animals of the pool in the place of people.
+    pub creatures: bool,
     /// Probability of a frontal photo on a plain background with even light: what an identity photo looks like.
     pub frontal_fraction: f32,
 }
@@ -166,6 +171,7 @@ impl Default for SceneOptions {
             pool: 1_000_000,
             non_human_fraction: 0.08,
             styles: Vec::new(),
+            creatures: false,
             frontal_fraction: 0.0,
         }
     }
@@ -186,7 +192,11 @@ impl Scene {
                 let n = rng.u32();
                 let n = ((u64::from(n) << 20) | u64::from(rng.u32() >> 12)) % options.pool.max(1);
                 let identity = Identity::from_pool(options.identities, n);
-                Person::random(rng, identity, i, count, frontal)
+                let mut person = Person::random(rng, identity, i, count, frontal);
+                if options.creatures {
+                    person.become_creature(Creature::from_pool(options.identities, n));
+                }
+                person
             })
             .collect();
         people.sort_by(|a, b| a.scale.total_cmp(&b.scale));
@@ -231,6 +241,13 @@ impl Scene {
 }
 
 impl Person {
+    /// Puts an animal into the person's place: the same pose and clothes, without a hat.
+    pub fn become_creature(&mut self, creature: Creature) {
+        self.identity = creature.head.clone();
+        self.creature = Some(creature);
+        self.hat = None;
+    }
+
     /// `identity` as person `i` of `count`, in a random pose and clothes; `frontal` faces the viewer.
     pub fn random(rng: &mut Rng, identity: Identity, i: usize, count: usize, frontal: bool) -> Self {
         let (yaw, pitch, roll) = if frontal {
@@ -283,6 +300,7 @@ impl Person {
         let scarf = (!frontal && rng.chance(0.08)).then(|| rng.pick(&COLORS));
         Self {
             identity,
+            creature: None,
             yaw: yaw.clamp(-60.0, 60.0),
             pitch: pitch.clamp(-20.0, 20.0),
             roll: roll.clamp(-15.0, 15.0),

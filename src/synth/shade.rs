@@ -80,7 +80,12 @@ impl Model<'_> {
         let id = &self.person.identity;
         let face = &self.face;
         let [x, y, z] = p;
-        let mut s = Surface { gloss: 0.16, shine: 14.0, ..Surface::matte(self.skin) };
+        let creature = self.person.creature.as_ref();
+        if let Some(creature) = creature.filter(|_| z <= 0.05 || y > face.hairline_y) {
+            return Surface { gloss: 0.04, ..Surface::matte(creature.fur(face, p)) };
+        }
+        let skin = creature.map_or(self.skin, |creature| creature.fur(face, p));
+        let mut s = Surface { gloss: 0.16, shine: 14.0, ..Surface::matte(skin) };
         if z < -0.1 || id.hair_style == HairStyle::Buzz && y > face.hairline_y {
             s.gloss = 0.06;
         }
@@ -90,6 +95,16 @@ impl Model<'_> {
             if beard > 0.0 {
                 s.albedo = lerp3(s.albedo, self.beard_rgb(p), beard);
             }
+            return s;
+        }
+        if let Some(creature) = creature {
+            s.gloss = 0.04;
+            let (color, cover) = creature.nose(face, x, y);
+            s.albedo = lerp3(s.albedo, color, cover);
+            s.gloss += 0.3 * cover;
+            s.line = s.line.max(0.5 * cover);
+            self.mouth(&mut s, x, y);
+            self.eye(&mut s, p, normal);
             return s;
         }
         // Warmth of cheeks and nose.

@@ -232,6 +232,55 @@ fn wrong_captions_are_wrong_in_one_thing() {
 }
 
 #[test]
+fn animals_are_individuals_in_the_place_of_people() {
+    let options =
+        SceneOptions { people: [0.0, 0.3, 0.3, 0.4], non_human_fraction: 0.0, ..SceneOptions::default() };
+    let animals = SceneOptions { creatures: true, ..options.clone() };
+    let mut kinds = std::collections::BTreeSet::new();
+    for index in 0..24 {
+        let (people, scene) = (Scene::random(4, index, &options), Scene::random(4, index, &animals));
+        assert!(people.people.iter().all(|person| person.creature.is_none()));
+        for (person, animal) in people.people.iter().zip(&scene.people) {
+            let creature = animal.creature.as_ref().unwrap();
+            kinds.insert(creature.species.name());
+            assert_eq!(
+                (person.yaw, person.clothing, person.scale),
+                (animal.yaw, animal.clothing, animal.scale)
+            );
+            assert_eq!(
+                (animal.identity.beard, animal.identity.glasses, animal.hat),
+                (Beard::None, None, None)
+            );
+        }
+        let rendered = render(&scene, 64);
+        let named = scene
+            .people
+            .iter()
+            .all(|animal| rendered.caption.contains(animal.creature.as_ref().unwrap().species.name()));
+        assert!(
+            named && !rendered.caption.contains("man") && !rendered.caption.contains("hair"),
+            "{}",
+            rendered.caption
+        );
+        assert_ne!(rendered.image, render(&people, 64).image);
+        for (animal, seen) in scene.people.iter().zip(&rendered.people) {
+            let [left, top, right, bottom] = seen.face_box;
+            let inside = |[x, y]: &[f32; 2]| *x >= left && *x <= right && *y >= top && *y <= bottom;
+            assert!(seen.landmarks.iter().all(inside), "{:?}", animal.creature);
+        }
+    }
+    assert_eq!(kinds.len(), Species::ALL.len());
+    // A hidden head does not say what kind it is of: nor does its caption.
+    let scene = Scene::random(4, 0, &animals);
+    let hidden: Vec<String> = (0..30).map(|i| caption_without_heads(&scene, &mut Rng::new(i, 0))).collect();
+    assert!(!hidden.iter().any(|text| kinds.iter().any(|kind| text.contains(kind))), "{hidden:?}");
+    let of = |split, n| Creature::from_pool(split, n);
+    assert_eq!(of(IdentitySplit::HeldOut, 5), of(IdentitySplit::HeldOut, 5));
+    assert_ne!(of(IdentitySplit::HeldOut, 5), of(IdentitySplit::HeldOut, 6));
+    assert_ne!(of(IdentitySplit::HeldOut, 5), of(IdentitySplit::Train, 5));
+}
+
+#[test]
 fn pictures_without_people_have_none() {
     let options = SceneOptions { non_human_fraction: 1.0, ..SceneOptions::default() };
     for index in 0..16 {

@@ -12,14 +12,14 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
-use super::encoded::encode_all;
+use super::encoded::{encode_all, fingerprint};
 use super::run::{Event, Options, Step};
 use super::shown::{Drawn, Shown};
 use super::{Setup, checkpoint, portraits, run};
 use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::FusionConfig;
-use crate::pipeline::defaults;
+use crate::pipeline::{DEFAULTS, defaults};
 use crate::request::Sampler;
 use crate::sampling::{Prediction, SchedulerConfig, lcm};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -33,11 +33,11 @@ const HUBER: f64 = 1e-3;
 /// Steps of a sample sheet.
 const SHEET_STEPS: usize = 4;
 
-/// Distils the UNet of `setup.base`, and writes `unet/` and `scheduler/` of the model folder, whose other components must be the
-/// base's.
+/// Distils the UNet of `setup.base`, and writes `unet/`, `guidance/` and `scheduler/` of the model folder, whose encoders and
+/// autoencoder must be the base's. A `defaults.json` there, which is for the base's many steps, is removed.
 ///
-/// Fails with `base-missing` without a base, with `base-distilled` where it is one of few steps already, and with
-/// `base-mismatch` where the folder's encoders are others'.
+/// Fails with `base-missing` without a base, with `base-distilled` where it draws without guidance already, with `base-mismatch`
+/// where the folder's encoders are others', and with `config-unsupported` where the schedule cannot be one of few steps.
 pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let Some(base) = setup.base.clone().map(Folder) else {
         let message = "the consistency stage distils a trained model";
@@ -49,9 +49,19 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         ..setup.run.clone()
     };
     let taught = defaults(&base)?;
-    if taught.sampler == Sampler::Lcm {
-        let message = format!("{} is a latent consistency model already", base.0.display());
+    if taught.sampler == Sampler::Lcm || taught.guidance_scale <= 1.0 {
+        let message = format!("{} draws without guidance already", base.0.display());
         return Err(Error::input("base-distilled", message, "name the model that it was distilled from"));
+    }
+    let own = |folder: &Path| std::fs::canonicalize(folder).ok();
+    if own(&base.0).is_some_and(|base| own(&setup.out) == Some(base)) {
+        let message = "the model folder is the base: its UNet would be lost";
+        return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
+    }
+    if fingerprint(&base.0)? != fingerprint(&setup.out)? {
+        let message =
+            format!("the encoders or the autoencoder of {} are not the base's", setup.out.display());
+        return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
     }
     let device = options.backend.device()?;
     let dtype = options.backend.dtype();
@@ -61,6 +71,28 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let unet_config: UNet2DConditionConfig = unet_files.json("config.json")?;
     let fusion_config: FusionConfig = guidance_files.json("config.json")?;
     let vae_config = VaeConfig::from_component(&Component::new(&Folder(setup.out.clone()), "vae"))?;
+    let scheduler = SchedulerConfig::from_component(&scheduler_files)?;
+    let prediction = scheduler.prediction_type.unwrap_or_default();
+    let alphas_cumprod = scheduler.alphas_cumprod()?;
+    let mut scheduler_json: serde_json::Value = scheduler_files.json("scheduler_config.json")?;
+    scheduler_json["_class_name"] = "LCMScheduler".into();
+    scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
+    scheduler_json["timestep_scaling"] = lcm::TIMESTEP_SCALING.into();
+    let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
+    let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
+    let stride = alphas_cumprod.len() / SOLVER_STEPS;
+    if stride == 0 || distilled.alphas_cumprod()? != alphas_cumprod {
+        return Err(Error::weights(
+            "config-unsupported",
+            format!(
+                "a schedule of {} steps whose β are the class's own cannot be distilled",
+                alphas_cumprod.len()
+            ),
+            format!(
+                "write num_train_timesteps, {SOLVER_STEPS} at least, and the β into the base's scheduler_config.json"
+            ),
+        ));
+    }
     let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     check_fits(setup, &unet_config, &fusion_config, &encoded)?;
@@ -70,10 +102,6 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         apply(unet_config.init(&device)?, unet_files.tensors()?.as_ref(), "")?;
     let teacher = student.clone().no_grad();
     let fusion = apply(fusion_config.init(&device)?, guidance_files.tensors()?.as_ref(), "")?.no_grad();
-    let scheduler = SchedulerConfig::from_component(&scheduler_files)?;
-    let prediction = scheduler.prediction_type.unwrap_or_default();
-    let alphas_cumprod = scheduler.alphas_cumprod()?;
-    let stride = (alphas_cumprod.len() / SOLVER_STEPS).max(1);
     log(Event::Note(format!("{} parameters, {trained} pictures", student.num_params())));
 
     let shown = Shown::new(setup, &pictures, &encoded, trained)?;
@@ -110,21 +138,22 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
         Ok((huber * weight.clone()).mean() / weight.mean())
     };
-    let mut scheduler_json: serde_json::Value = scheduler_files.json("scheduler_config.json")?;
-    scheduler_json["_class_name"] = "LCMScheduler".into();
-    scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
-    scheduler_json["timestep_scaling"] = lcm::TIMESTEP_SCALING.into();
-    let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
     let show = |student: &UNet2DConditionModel, folder: &Path| {
-        let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
         sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))
     };
     let finished = run::train(&options, student, objective, show, log)?;
 
     checkpoint::export_json(&setup.out.join("unet/config.json"), &unet_json)?;
     checkpoint::export(&setup.out.join("unet/diffusion_pytorch_model.safetensors"), &finished.averaged)?;
-    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)
+    checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
+    checkpoint::export(&setup.out.join("guidance/model.safetensors"), &fusion)?;
+    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)?;
+    let defaults = setup.out.join(DEFAULTS);
+    match std::fs::remove_file(&defaults) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(defaults.display(), &e)),
+        _ => Ok(()),
+    }
 }
 
 /// One step of DDIM (Song et al. 2021, equation 12, without noise) of each sample, `[n, channels, height, width]`, from its own

@@ -114,6 +114,13 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         .filter(|g| g.contains("config.json").is_ok_and(|has| has));
     let trained_config: Option<FusionConfig> = trained_fusion.map(|g| g.json("config.json")).transpose()?;
     let n_tokens = match &trained_config {
+        Some(config) if setup.n_tokens.is_some_and(|n| n != config.n_tokens) => {
+            return Err(Error::input(
+                "tokens-unused",
+                format!("the base's shared Linear has {} tokens", config.n_tokens),
+                "leave --n-tokens out, or the base's guidance folder, for a new one",
+            ));
+        }
         Some(config) => config.n_tokens,
         None => setup.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
     };

@@ -139,13 +139,20 @@ fn hashes(files: &Folder, folder: &str) -> Result<Vec<u8>> {
     Ok(hashes)
 }
 
-/// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
-pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
-    let files = Folder(setup.out.clone());
-    let mut key = Styles::key(&setup.out)?;
+/// What tells the networks of a model folder that encode pictures from others: the hashes of their files.
+pub fn fingerprint(model: &Path) -> Result<Vec<u8>> {
+    let files = Folder(model.to_owned());
+    let mut key = Styles::key(model)?;
     for folder in ["vae", "face_encoder"] {
         key.extend(hashes(&files, folder)?);
     }
+    Ok(key)
+}
+
+/// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
+pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
+    let files = Folder(setup.out.clone());
+    let mut key = fingerprint(&setup.out)?;
     key.extend_from_slice(pictures.name().as_bytes());
     let name = format!("encoded-v{VERSION}-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);
     let path = setup.cache.join(name);

@@ -76,7 +76,7 @@ struct Trainee {
     centres: Param<Tensor<2>>,
 }
 
-/// Trains the encoder and writes `face_encoder/` (`mini-eval`: `eval_face_encoder/`) of the model folder.
+/// Trains the encoder and writes `face_encoder/` of the model folder (`mini-eval`: `eval_face_encoder/` of the run).
 pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let Preset { config, split, identities, folder } = preset(setup)?;
     let identities = setup.pictures.map_or(identities, |pictures| (pictures / VIEWS).max(2));

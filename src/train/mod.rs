@@ -61,6 +61,8 @@ pub struct Setup {
     pub drop_identity: f32,
     /// Guidance tokens of a new Linear; the preset's number if it is not given.
     pub n_tokens: Option<usize>,
+    /// Renders animals' heads in the place of people's.
+    pub creatures: bool,
     /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
     pub data: Option<PathBuf>,
     /// Where rendered and decoded pictures are kept between runs.
@@ -190,6 +192,7 @@ mod tests {
             drop_style: diffusion::DROP_STYLE,
             drop_identity: diffusion::DROP_IDENTITY,
             n_tokens: None,
+            creatures: false,
             data: None,
             cache: folder.join("cache"),
             pictures: Some(pictures),
@@ -303,12 +306,27 @@ mod tests {
             }
         }
         let distilled = Setup { base: Some(mini.clone()), ..first };
+        std::fs::write(distilled.out.join("defaults.json"), r#"{"steps": 25, "guidance_scale": 3}"#).unwrap();
+        let own = Setup { out: mini.clone(), ..distilled.clone() };
+        assert_eq!(consistency::train(&own, &mut |_| ()).unwrap_err().code, "base-mismatch");
+        let config = distilled.out.join("vae/config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.clone() + "\n").unwrap();
+        assert_eq!(consistency::train(&distilled, &mut |_| ()).unwrap_err().code, "base-mismatch");
+        std::fs::write(&config, text).unwrap();
         consistency::train(&distilled, &mut |_| ()).unwrap();
         let [before, after] = [&mini, &distilled.out].map(|model| {
             let files = Folder(model.clone());
             Component::new(&files, "unet").tensors().unwrap().names()
         });
         assert_eq!(before, after);
+        let weights = std::fs::read(distilled.out.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+        let values = SafetensorsFile::new(weights).unwrap().into_tensors().unwrap().0;
+        let files = Folder(mini.clone());
+        let teacher = Component::new(&files, "unet").tensors().unwrap();
+        let moved = before.iter().filter(|name| teacher.read(name).unwrap() != values[*name].1);
+        assert!(moved.count() > before.len() / 2, "the student learns");
+        assert!(!distilled.out.join("defaults.json").exists(), "those of the base's many steps");
         assert!(distilled.run.folder.join("samples.png").exists());
         let defaults = crate::pipeline::defaults(&Folder(distilled.out.clone())).unwrap();
         assert_eq!((defaults.sampler, defaults.steps, defaults.guidance_scale), (Sampler::Lcm, 4, 1.0));

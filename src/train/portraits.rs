@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::synth::{self, Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
+use crate::synth::{self, Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
 
 use super::Setup;
 use super::data::{Meta, OwnedPicture, Person, Pictures};
@@ -23,13 +23,13 @@ pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Resu
         Some(folder) => photographs(folder, &setup.cache, size, &setup.run.stop, log),
         None => {
             let count = setup.pictures.unwrap_or(PORTRAITS);
-            scenes(setup, "portraits", size, count, &portrait_options(), log)
+            scenes(setup, "portraits", size, count, &portrait_options(setup), log)
         }
     }
 }
 
-fn portrait_options() -> SceneOptions {
-    SceneOptions { frontal_fraction: 0.1, ..SceneOptions::default() }
+fn portrait_options(setup: &Setup) -> SceneOptions {
+    SceneOptions { frontal_fraction: 0.1, creatures: setup.creatures, ..SceneOptions::default() }
 }
 
 /// A caption of picture `i` of [`portraits`]; each `variant` leaves out and rewords other details. A photograph has
@@ -43,7 +43,7 @@ pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> St
 
 /// The scene of rendered picture `i`.
 fn portrait(setup: &Setup, i: usize) -> Scene {
-    Scene::random(setup.run.seed, i as u64, &portrait_options())
+    Scene::random(setup.run.seed, i as u64, &portrait_options(setup))
 }
 
 /// A caption of picture `i` with or without its heads, and one that is [wrong](synth::wrong_caption) in one thing. A
@@ -67,8 +67,12 @@ pub fn captions(
 
 /// What the detector trains on: scenes of none to three people, in equal parts but fewer without people.
 pub fn crowds(setup: &Setup, size: usize, count: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
-    let options =
-        SceneOptions { people: [0.1, 0.4, 0.3, 0.2], non_human_fraction: 0.05, ..SceneOptions::default() };
+    let options = SceneOptions {
+        people: [0.1, 0.4, 0.3, 0.2],
+        non_human_fraction: 0.05,
+        creatures: setup.creatures,
+        ..SceneOptions::default()
+    };
     scenes(setup, "crowds", size, count, &options, log)
 }
 
@@ -83,7 +87,8 @@ pub fn scenes(
 ) -> Result<Pictures> {
     let seed = setup.run.seed;
     let make = |i: u64| owned(&render(&Scene::random(seed, i, options), size as u32), size, 0);
-    cached(&setup.cache, &format!("{name}-v{VERSION}-seed{seed}"), size, count, make, setup, log)
+    let name = format!("{}-v{VERSION}-seed{seed}", of(setup, name));
+    cached(&setup.cache, &name, size, count, make, setup, log)
 }
 
 /// `identities` people of a pool, `views` pictures of each, one person a picture; `Meta::identity` says who.
@@ -107,12 +112,21 @@ pub fn people(
         let who = i / views as u64;
         let mut scene = Scene::random(seed ^ 0xFACE, i, &options);
         if let Some(person) = scene.people.first_mut() {
-            person.identity = Identity::from_pool(split, who);
+            if setup.creatures {
+                person.become_creature(Creature::from_pool(split, who));
+            } else {
+                person.identity = Identity::from_pool(split, who);
+            }
         }
         owned(&render(&scene, size as u32), size, who)
     };
-    let name = format!("people-v{VERSION}-{split:?}-{views}views-seed{seed}").to_lowercase();
+    let name = format!("{}-v{VERSION}-{split:?}-{views}views-seed{seed}", of(setup, "people")).to_lowercase();
     cached(&setup.cache, &name, size, identities * views, make, setup, log)
+}
+
+/// The name of pictures that show whom `setup` says.
+fn of(setup: &Setup, name: &str) -> String {
+    if setup.creatures { format!("{name}-creatures") } else { name.to_owned() }
 }
 
 fn cached(
@@ -143,4 +157,30 @@ fn owned(rendered: &Rendered, size: usize, identity: u64) -> OwnedPicture {
     }
     let meta = Meta { caption: rendered.caption.clone(), people: known, identity };
     OwnedPicture { rgb: rendered.image.as_raw().clone(), people, faces, meta }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::mask::Mask;
+
+    #[test]
+    fn ears_of_animals_are_hidden_with_their_heads() {
+        for n in 0..40 {
+            let identity = Identity::from_pool(IdentitySplit::HeldOut, n);
+            let mut scene = Scene::photo_of(identity, n);
+            let person = &mut scene.people[0];
+            (person.yaw, person.pitch, person.roll) = (0.0, 0.0, 0.0);
+            person.become_creature(Creature::from_pool(IdentitySplit::HeldOut, n));
+            let size = 128;
+            let rendered = render(&scene, size);
+            let seen = &rendered.people[0];
+            let hidden = Mask::head(seen.face_box, size as usize, size as usize).into_values();
+            let chin = seen.face_box[3];
+            let above = (0..size * size).filter(|p| (p / size) as f32 <= chin - 20.0);
+            let out =
+                above.filter(|p| seen.mask.as_raw()[*p as usize] > 128 && hidden[*p as usize] < 0.5).count();
+            assert!(out < 12, "{out} pixels of {:?}", scene.people[0].creature);
+        }
+    }
 }

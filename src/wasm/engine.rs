@@ -67,7 +67,8 @@ impl Engine {
         Ok(precision.parse::<Precision>()?.check(&self.device)?)
     }
 
-    /// Measures what [`set_tiles`](Self::set_tiles) takes, in half a second at most; `undefined` on the CPU, which has none.
+    /// Measures what [`set_tiles`](Self::set_tiles) takes, in about half a second on a graphics card; `undefined` on the CPU, which has
+    /// no tiles.
     pub async fn measure_tiles(&self) -> Option<Vec<u32>> {
         #[cfg(feature = "gpu")]
         if let Some(tiles) = kernels::measure_tiles(&self.device, now).await {
@@ -77,16 +78,21 @@ impl Engine {
     }
 
     /// Chooses the tiles of the GPU's products, as [`measure_tiles`](Self::measure_tiles) found them on this adapter.
-    pub fn set_tiles(&self, tiles: &[u32]) -> Result<(), JsValue> {
+    pub fn set_tiles(&self, tiles: Vec<u32>) -> Result<(), JsValue> {
         #[cfg(feature = "gpu")]
-        if let Ok(tiles) =
-            kernels::Tiles::try_from(tiles.iter().map(|border| *border as usize).collect::<Vec<_>>())
+        if let [large, middle] = tiles[..]
+            && kernels::set_tiles([large as usize, middle as usize])
         {
-            kernels::set_tiles(tiles);
             return Ok(());
         }
-        let message = format!("{tiles:?} are not the borders of this build's tiles");
+        let message = format!("{tiles:?} were not measured by this build");
         Err(Error::device("tiles", message, "measure them again").into())
+    }
+
+    /// What the GPU's products are chosen by: from how many workgroups on each tile but the smallest is used.
+    #[cfg(feature = "gpu")]
+    pub fn tiles(&self) -> Vec<u32> {
+        kernels::tiles().map(|border| border as u32).to_vec()
     }
 
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.

@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 5;
+export const PROTOCOL = 6;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -46,6 +46,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {object} Opened
  * @property {Choice} choice
  * @property {string} precision what the denoiser computes in, `f16` or `f32`
+ * @property {number[] | null} tiles from how many workgroups on the GPU's larger tiles are used, as measured once on this adapter;
+ *   null on the CPU
  * @property {string} model the model's name
  * @property {string} version the model's version
  * @property {number} bytes size of its files together

@@ -11,8 +11,8 @@ const ROOT = "facestudio-models";
 /** Name of the stored manifest in a model's folder. */
 export const MANIFEST = "manifest.json";
 
-/** Name of the file beside the models' folders that says what was measured of graphics adapters. */
-const MEASURED = "measured.json";
+/** Name of the file beside that folder which says what was measured of graphics adapters. */
+const MEASURED = "facestudio-measured.json";
 
 /** Ending of the small files that keep the entity tag of a download that is under way. */
 export const TAG = ".etag";
@@ -195,9 +195,6 @@ export async function storedModels() {
   const root = await openRoot(false).catch(() => null);
   if (root) {
     for await (const folder of /** @type {any} */ (root).values()) {
-      if (folder.kind !== "directory") {
-        continue;
-      }
       const store = new ModelStore(folder);
       const sizes = await store.sizes();
       const { name = "", version = "" } = parse(await store.text(MANIFEST));
@@ -214,7 +211,7 @@ export async function storedModels() {
  */
 export async function measured() {
   try {
-    return parse(await new ModelStore(await openRoot(false)).text(MEASURED));
+    return parse(await new ModelStore(await navigator.storage.getDirectory()).text(MEASURED));
   } catch {
     return {};
   }
@@ -226,7 +223,7 @@ export async function measured() {
  */
 export async function putMeasured(known) {
   try {
-    await new ModelStore(await openRoot(true)).putText(MEASURED, JSON.stringify(known));
+    await new ModelStore(await navigator.storage.getDirectory()).putText(MEASURED, JSON.stringify(known));
   } catch {
     // No storage, or another tab writes: it is measured again at the next visit.
   }
@@ -245,13 +242,18 @@ function parse(text) {
 }
 
 /**
- * Removes one model's files, or those of all.
+ * Removes one model's files, or all that is kept.
  * @param {string} [base]
  */
 export async function forgetModels(base) {
   const remove = async () => {
-    const holder = await (base ? openRoot(false) : navigator.storage.getDirectory());
-    await holder.removeEntry(base ? encodeURIComponent(base) : ROOT, { recursive: true });
+    if (base) {
+      await (await openRoot(false)).removeEntry(encodeURIComponent(base), { recursive: true });
+      return;
+    }
+    const holder = await navigator.storage.getDirectory();
+    await holder.removeEntry(MEASURED).catch(ifThere);
+    await holder.removeEntry(ROOT, { recursive: true });
   };
   await remove().catch(ifThere);
 }

@@ -18,7 +18,7 @@ export async function tune(device, adapter) {
       device.set_tiles(Uint32Array.from(known[key]));
       return;
     } catch {
-      // Of another build of this release.
+      // Damaged, or of another build of this release.
     }
   }
   const tiles = await device.measure_tiles();

@@ -36,7 +36,8 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Only these, separated by commas: table-1, baselines (hours: run only where it is named), style-swap, styles, alpha,
-    /// mixing, views, several, image-to-image, attributes, non-human, diversity, frechet, steps, precision.
+    /// mixing, views, several, image-to-image, attributes, non-human, creatures (animals: run only where it is
+    /// named), diversity, frechet, steps, precision.
     #[arg(long, value_delimiter = ',')]
     experiments: Vec<String>,
     /// Held-out people; experiments of many pictures a person take half of them.

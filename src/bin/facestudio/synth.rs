@@ -25,6 +25,9 @@ pub struct Args {
     /// Write one contact sheet instead of a data set.
     #[arg(long)]
     sheet: bool,
+    /// Draw animals' heads in the place of people's.
+    #[arg(long)]
+    creatures: bool,
     /// Show people whom training never sees.
     #[arg(long)]
     held_out: bool,
@@ -37,7 +40,7 @@ const SHEET: u64 = 400;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let identities = if args.held_out { IdentitySplit::HeldOut } else { IdentitySplit::Train };
-    let options = SceneOptions { identities, ..SceneOptions::default() };
+    let options = SceneOptions { identities, creatures: args.creatures, ..SceneOptions::default() };
     let draw = |index: u64| {
         let scene = Scene::random(args.seed, index, &options);
         let rendered = render(&scene, args.size);

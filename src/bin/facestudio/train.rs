@@ -40,6 +40,9 @@ pub struct Args {
     /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
     #[arg(long)]
     n_tokens: Option<usize>,
+    /// Render animals' heads in the place of people's (docs/eval.md).
+    #[arg(long, conflicts_with = "data")]
+    creatures: bool,
     /// Folder of photographs with a metadata.jsonl, or FFHQ's; without it, portraits are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -97,7 +100,8 @@ enum Stage {
     Consistency,
 }
 
-/// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint.
+/// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint and what was learnt so far, and fails with
+/// `cancelled`.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.batch == Some(0) || args.pictures == Some(0) || args.accumulate == 0 {
         let message = "--batch, --accumulate and --pictures must be at least 1";
@@ -111,6 +115,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let error =
             Error::input("drop-range", "--drop-style and --drop-identity are probabilities", "use 0 to 1");
         return Err(error.into());
+    }
+    if args.n_tokens.is_some() && args.stage != Stage::Diffusion {
+        return Err(Error::input("tokens-unused", "--n-tokens is for diffusion", "leave it out").into());
     }
     if args.n_tokens == Some(0) {
         return Err(Error::input("count-range", "--n-tokens must be at least 1", "leave it out").into());
@@ -134,6 +141,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(variant) => format!("{stage}{variant}"),
         None => format!("{stage}-{}", args.preset),
     };
+    // Who is learnt to be drawn, or told from others, is another run.
+    let folder = if args.creatures { folder + "-creatures" } else { folder };
     // Another run than one from nothing, and a decoder's optimiser knows the decoder alone: each has its checkpoint.
     let folder = match (&args.base, args.decoder_only) {
         (_, true) => folder + "-decoder",
@@ -152,7 +161,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         seed: args.seed,
         ..Options::new(args.runs.join(folder))
     };
-    let stop = options.stop.clone();
+    let stopped = options.stop.clone();
+    let stop = stopped.clone();
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
     let setup = Setup {
         out: args.out,
@@ -162,6 +172,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         drop_style: args.drop_style,
         drop_identity: args.drop_identity,
         n_tokens: args.n_tokens,
+        creatures: args.creatures,
         data: args.data,
         cache: args.runs.join("cache"),
         pictures: args.pictures,
@@ -178,7 +189,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Stage::Diffusion => diffusion::train(&setup, log)?,
         Stage::Consistency => consistency::train(&setup, log)?,
     }
-    Ok(())
+    // What follows in a script is not to take this stage for finished.
+    if stopped.load(Ordering::Relaxed) { Err(Error::cancelled().into()) } else { Ok(()) }
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

@@ -40,8 +40,18 @@ pub(super) async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Opt
 
 /// See [`super::set_tiles`].
 #[cfg(target_family = "wasm")]
-pub(super) fn set_tiles(tiles: Tiles) {
-    product::set_borders(tiles);
+pub(super) fn set_tiles(tiles: Tiles) -> bool {
+    let known = tune::possible(&tiles);
+    if known {
+        product::set_borders(tiles);
+    }
+    known
+}
+
+/// See [`super::tiles`].
+#[cfg(target_family = "wasm")]
+pub(super) fn tiles() -> Tiles {
+    product::borders()
 }
 
 pub(super) fn in_blocks<const D: usize>(

@@ -28,21 +28,35 @@ pub(super) const TILES: [Tile; 3] = [
 /// more. As a large GPU needs, until it is [measured](super::tune). One for the process: a page has one device.
 static BORDERS: [AtomicUsize; TILES.len() - 1] = [const { AtomicUsize::new(256) }; TILES.len() - 1];
 
+/// A number of workgroups of each tile but the smallest.
+pub(super) type Borders = [usize; TILES.len() - 1];
+
 /// The workgroups that each tile but the smallest needs to be chosen.
-pub(super) fn borders() -> [usize; TILES.len() - 1] {
+pub(super) fn borders() -> Borders {
     BORDERS.each_ref().map(|border| border.load(Ordering::Relaxed))
 }
 
 /// Sets [`borders`]. Sums are of the same terms in the same order with every tile, so that no picture changes.
 #[cfg(any(test, target_family = "wasm"))]
-pub(super) fn set_borders(borders: [usize; TILES.len() - 1]) {
+pub(super) fn set_borders(borders: Borders) {
     BORDERS.iter().zip(borders).for_each(|(to, border)| to.store(border, Ordering::Relaxed));
 }
 
-/// Columns and rows of a tile.
+/// Rows and columns of an output that has so many workgroups of a tile; as square as powers of two go.
 #[cfg(any(test, target_family = "wasm"))]
-pub(super) fn size(tile: usize) -> [usize; 2] {
-    [TILES[tile].width(), TILES[tile].height()]
+pub(super) fn size(tile: usize, groups: usize) -> [usize; 2] {
+    let down = 1 << (groups.ilog2() / 2);
+    [down * TILES[tile].height(), groups / down * TILES[tile].width()]
+}
+
+/// Workgroups of a tile that an output of `[rows, columns]` takes.
+pub(super) fn groups(tile: usize, size: [usize; 2]) -> usize {
+    TILES[tile].groups(size).iter().product()
+}
+
+/// The first of the tiles from `first` on of which there are enough; the smallest otherwise.
+pub(super) fn best(first: usize, size: [usize; 2], borders: &Borders) -> usize {
+    (first..borders.len()).find(|tile| groups(*tile, size) >= borders[*tile]).unwrap_or(borders.len())
 }
 
 impl Tile {
@@ -63,9 +77,8 @@ impl Tile {
     }
 
     /// The largest tile of which there are enough, and the smallest otherwise.
-    pub(super) fn best(size: [usize; 2]) -> Self {
-        let enough = |(tile, border): &(&Self, usize)| tile.groups(size).iter().product::<usize>() >= *border;
-        TILES.iter().zip(borders()).find(enough).map_or(TILES[TILES.len() - 1], |(tile, _)| *tile)
+    fn best(size: [usize; 2]) -> Self {
+        TILES[best(0, size, &borders())]
     }
 }
 

@@ -3,10 +3,12 @@
 use burn::tensor::{Device, Tensor};
 
 use super::launch::Held;
-use super::product::{self, Added, TILES};
+use super::product::{self, Added, Borders, TILES};
 
-/// Numbers of workgroups of the larger tile that are tried; twice the last where it has lost at all of them.
-const BORDERS: [usize; 5] = [16, 32, 64, 128, 256];
+/// Numbers of workgroups of a tile that are tried.
+const GROUPS: [usize; 5] = [16, 32, 64, 128, 256];
+/// The border of a tile that has lost at all of them.
+const MOST_BORDER: usize = 2 * GROUPS[GROUPS.len() - 1];
 /// Steps of the sums: what linear layers of the supported UNets have, 320 to 1,280, within a factor of two.
 const DEPTH: usize = 640;
 /// What a larger tile must take at most of the smaller one's time, so that noise does not choose it.
@@ -17,131 +19,180 @@ const LONG: f64 = 4.0;
 const MOST: usize = 64;
 /// Times that both are measured, in turns.
 const ROUNDS: usize = 3;
-/// Milliseconds after which no other number is tried, and what is left stays as it was: an adapter so slow is emulated, or busy
-/// with something else.
-const BUDGET: f64 = 400.0;
+/// Milliseconds of a tile after which no other number is tried, and its border stays as it was: an adapter so slow is emulated, or
+/// busy with something else.
+const BUDGET: f64 = 250.0;
 
 /// The workgroups that each tile but the smallest needs (see [`product::set_borders`]); `None` where the kernels do not run, or
 /// the device fails. `now` is a clock in milliseconds.
-pub async fn borders(device: &Device, now: impl Fn() -> f64) -> Option<[usize; TILES.len() - 1]> {
-    search(async |larger, groups| times(device, larger, groups, &now).await, &now).await
+pub async fn borders(device: &Device, now: impl Fn() -> f64) -> Option<Borders> {
+    // Texts are compiled before the clock runs.
+    for tile in 0..TILES.len() {
+        Try::new(device, 0, 1)?.run(tile, 1).await?;
+    }
+    let measure =
+        async |larger, rival, groups| Try::new(device, larger, groups)?.times([rival, larger], &now).await;
+    search(measure, product::borders(), &now).await
 }
 
-/// With `measure(tile, groups)`, as [`times`].
+/// Whether [`borders`] may have given these.
+pub fn possible(borders: &Borders) -> bool {
+    borders.iter().all(|border| GROUPS.contains(border) || *border == MOST_BORDER)
+}
+
+/// With `measure(tile, other, groups)`: milliseconds of the other tile, and of the tile on a product that has so many workgroups of
+/// it. A tile's rival is what would be chosen without it, so that smaller tiles come first.
 async fn search(
-    measure: impl AsyncFn(usize, usize) -> Option<[f64; 2]>,
+    measure: impl AsyncFn(usize, usize, usize) -> Option<[f64; 2]>,
+    mut found: Borders,
     now: &impl Fn() -> f64,
-) -> Option<[usize; TILES.len() - 1]> {
-    let start = now();
-    let mut found = product::borders();
-    'tiles: for (larger, border) in found.iter_mut().enumerate() {
-        for groups in BORDERS {
+) -> Option<Borders> {
+    'tiles: for tile in (0..found.len()).rev() {
+        let start = now();
+        for groups in GROUPS {
             if now() - start > BUDGET {
-                break 'tiles;
+                continue 'tiles;
             }
-            let [small, large] = measure(larger, groups).await?;
-            if large < FASTER * small {
-                *border = groups;
+            let size = product::size(tile, groups);
+            let rival = product::best(tile + 1, size, &found);
+            let [other, own] = measure(tile, rival, groups).await?;
+            if own < FASTER * other {
+                found[tile] = groups;
                 continue 'tiles;
             }
         }
-        *border = 2 * BORDERS[BORDERS.len() - 1];
+        found[tile] = MOST_BORDER;
     }
     Some(found)
 }
 
-/// Milliseconds of a product by the next smaller tile, and by tile `larger`, which has so many workgroups of it.
-async fn times(device: &Device, larger: usize, groups: usize, now: &impl Fn() -> f64) -> Option<[f64; 2]> {
-    // As square as a power of two goes.
-    let down = 1 << (groups.ilog2() / 2);
-    let [width, height] = product::size(larger);
-    let (tokens, to) = (down * height, groups / down * width);
-    let x = Held::of(&Tensor::<2>::zeros([tokens, DEPTH], device))?;
-    let weight = Held::of(&Tensor::<2>::zeros([to, DEPTH], device))?;
-    let run = async |tile: usize, products: usize| {
-        let start = now();
+/// A product to measure tiles on.
+struct Try {
+    x: Held,
+    weight: Held,
+    sizes: [usize; 3],
+}
+
+impl Try {
+    /// One that has so many workgroups of a tile.
+    fn new(device: &Device, tile: usize, groups: usize) -> Option<Self> {
+        let [tokens, to] = product::size(tile, groups);
+        let x = Held::of(&Tensor::<2>::zeros([tokens, DEPTH], device))?;
+        let weight = Held::of(&Tensor::<2>::zeros([to, DEPTH], device))?;
+        Some(Self { x, weight, sizes: [tokens, DEPTH, to] })
+    }
+
+    /// Computes it by a tile, so many times.
+    async fn run(&self, tile: usize, products: usize) -> Option<()> {
         for _ in 0..products {
-            product::linear_by(TILES[tile], &x, &weight, None, &Added::None, None, [tokens, DEPTH, to])?;
+            product::linear_by(TILES[tile], &self.x, &self.weight, None, &Added::None, None, self.sizes)?;
         }
-        x.finished().await?;
-        Some((now() - start) / products as f64)
-    };
-    let tiles = [larger + 1, larger];
-    for tile in tiles {
-        // Compiles its text.
-        run(tile, 1).await?;
+        self.x.finished().await
     }
-    let products = ((LONG / run(larger, 1).await?.max(1e-3)) as usize).clamp(1, MOST);
-    let mut fastest = [f64::INFINITY; 2];
-    for _ in 0..ROUNDS {
-        for (tile, fastest) in tiles.into_iter().zip(&mut fastest) {
-            *fastest = fastest.min(run(tile, products).await?);
+
+    /// Milliseconds by each of two tiles.
+    async fn times(&self, tiles: [usize; 2], now: &impl Fn() -> f64) -> Option<[f64; 2]> {
+        let start = now();
+        self.run(tiles[1], 1).await?;
+        let products = ((LONG / (now() - start).max(1e-3)) as usize).clamp(1, MOST);
+        let mut fastest = [f64::INFINITY; 2];
+        for _ in 0..ROUNDS {
+            for (tile, fastest) in tiles.into_iter().zip(&mut fastest) {
+                let start = now();
+                self.run(tile, products).await?;
+                *fastest = fastest.min((now() - start) / products as f64);
+            }
         }
+        Some(fastest)
     }
-    Some(fastest)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::cell::Cell;
     use std::time::Instant;
 
     use burn::tensor::DeviceKind;
     use pollster::block_on;
 
     use super::*;
+    use crate::kernels::{self, Window};
     use crate::sampling::NoiseSource;
 
     fn device() -> Device {
         Device::wgpu(DeviceKind::DefaultDevice)
     }
 
-    #[test]
-    fn every_tile_gives_the_same_numbers() {
-        for sizes in [[1, 4, 4], [33, 72, 60], [130, 640, 132]] {
-            let [tokens, from, to] = sizes;
-            let random = |stream, shape| NoiseSource::new(3).tensor::<2>(stream, shape, &device());
-            let (x, weight) = (random(0, [tokens, from]), random(1, [to, from]));
-            let (x, weight) = (Held::of(&x).unwrap(), Held::of(&weight).unwrap());
-            let product =
-                |tile| product::linear_by(tile, &x, &weight, None, &Added::None, None, sizes).unwrap();
-            let [first, rest @ ..] = TILES.map(|tile| product(tile).tensor::<2>().into_data());
-            rest.iter().for_each(|other| other.assert_eq(&first, true));
-        }
+    fn random<const D: usize>(stream: u64, shape: [usize; D]) -> Tensor<D> {
+        NoiseSource::new(3).tensor(stream, shape, &device())
     }
 
+    /// One test, as borders are one for the process.
     #[test]
-    fn a_border_is_where_the_larger_tile_begins_to_win() {
-        // Milliseconds of the smaller and the larger tile, as if the larger of each pair won from `from` workgroups on.
-        let found = |from: [usize; 2], cost: f64| {
-            let clock = AtomicU64::new(0);
-            let now = || clock.load(Ordering::Relaxed) as f64 * cost;
-            let measure = async |larger: usize, groups| {
-                clock.fetch_add(1, Ordering::Relaxed);
-                Some([1.0, if groups < from[larger] { 0.98 } else { 0.96 }])
-            };
-            block_on(search(measure, &now)).unwrap()
-        };
-        assert_eq!(found([64, 16], 0.0), [64, 16]);
-        assert_eq!(found([usize::MAX, 200], 0.0), [512, 256]);
-        // There is time for two measurements of the first tile, and for none of the other.
-        assert_eq!(found([32, 16], 0.6 * BUDGET), [32, product::borders()[1]]);
-        assert_eq!(found([64, 16], 0.6 * BUDGET), product::borders());
-    }
-
-    #[test]
-    fn a_device_is_measured_and_chosen_by() {
+    fn tiles_are_measured_and_chosen_and_give_the_same_numbers() {
         let start = Instant::now();
         let found = block_on(borders(&device(), || start.elapsed().as_secs_f64() * 1e3)).unwrap();
-        let possible = |border: &usize| BORDERS.contains(border) || *border == 2 * BORDERS[4];
-        assert!(found.iter().all(possible), "{found:?}");
+        assert!(possible(&found), "{found:?}");
+        assert!(!possible(&[16, 0]) && !possible(&[1024, 16]) && !possible(&[16, 17]));
 
-        let best = |borders, size| {
+        let best = |borders| {
             product::set_borders(borders);
-            product::Tile::best(size)
+            product::best(0, [256, 256], &product::borders())
         };
-        assert_eq!(best([4, 9], [256, 256]), TILES[0]);
-        assert_eq!(best([5, 9], [256, 256]), TILES[1]);
-        assert_eq!(best([5, 17], [256, 256]), TILES[2]);
+        // Three tiles of 256 × 256: 4, 16 and 64 workgroups.
+        assert_eq!([[4, 16], [5, 16], [5, 17]].map(best), [0, 1, 2]);
+
+        let all = [[1, 1], [usize::MAX, 1], [usize::MAX; 2]].map(|borders| {
+            product::set_borders(borders);
+            let mut numbers = Vec::new();
+            for sizes in [[1, 4, 4], [33, 72, 60], [130, 640, 132]] {
+                let [tokens, from, to] = sizes;
+                let (x, weight) = (random(0, [tokens, from]), random(1, [to, from]));
+                numbers.push(kernels::linear(&x, &weight, None, None).unwrap().into_data());
+            }
+            for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0)] {
+                let (x, weight) = (random(2, [2, 20, 9, 12]), random(3, [40, 20, kernel, kernel]));
+                let window = Window { stride, padding, seen: None };
+                numbers.push(kernels::conv2d(&x, &weight, None, window, None).unwrap().into_data());
+            }
+            numbers
+        });
+        let [first, rest @ ..] = &all;
+        rest.iter().for_each(|other| {
+            assert_eq!(first.len(), other.len());
+            first.iter().zip(other).for_each(|(a, b)| b.assert_eq(a, true));
+        });
+    }
+
+    #[test]
+    fn a_border_is_where_a_tile_begins_to_win_over_what_there_is_without_it() {
+        const USUAL: Borders = [77, 88];
+        /// With milliseconds of each tile at its number of workgroups, and what a measurement takes.
+        fn found(time: impl Fn(usize, usize) -> f64, cost: f64) -> Borders {
+            let clock = Cell::new(0.0);
+            let measure = async |tile: usize, rival: usize, groups: usize| {
+                clock.set(clock.get() + cost);
+                let size = product::size(tile, groups);
+                let of = |tile: usize| time(tile, product::groups(tile, size));
+                Some([of(rival), of(tile)])
+            };
+            block_on(search(measure, USUAL, &|| clock.get())).unwrap()
+        }
+        let slow_below = |borders: Borders| {
+            move |tile: usize, groups: usize| {
+                let enough = borders.get(tile).is_none_or(|border| groups >= *border);
+                if enough { 1.0 + tile as f64 } else { 9.0 }
+            }
+        };
+        assert_eq!(found(slow_below([64, 16]), 0.0), [64, 16]);
+        assert_eq!(found(slow_below([usize::MAX, 200]), 0.0), [MOST_BORDER, 256]);
+        // The middle tile is slow anywhere. The largest is compared with it only where it would be chosen.
+        assert_eq!(found(|tile, _| [4.0, 5.0, 3.0][tile], 0.0), [128, MOST_BORDER]);
+        assert_eq!(found(|tile, _| [2.0, 5.0, 3.0][tile], 0.0), [16, MOST_BORDER]);
+        // A hair's breadth is noise.
+        assert_eq!(found(|tile, _| [0.98, 0.99, 1.0][tile], 0.0), [MOST_BORDER; 2]);
+        // There is time for two measurements of each.
+        assert_eq!(found(slow_below([32, 16]), 0.6 * BUDGET), [32, 16]);
+        assert_eq!(found(slow_below([64, 64]), 0.6 * BUDGET), USUAL);
     }
 }
