@@ -4,13 +4,13 @@
 use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::request::{self, GenerateRequest, InitImage, Layout, RelativeBox};
+use crate::request::{self, GenerateRequest, InitImage, Layout, RelativeBox, Sampler};
 use crate::synth::{
     self, Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render,
 };
 use crate::train::dreambooth;
 
-use super::options::EvalOptions;
+use super::options::{EvalOptions, is_usual};
 
 /// Side of photos and style images in pixels.
 pub const PHOTO: u32 = 256;
@@ -185,6 +185,9 @@ pub struct Drawing {
     pub init: Option<(Staged, f32)>,
     /// Seed of the noise.
     pub seed: u64,
+    /// The sampler.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub sampler: Sampler,
     /// Denoising steps.
     pub steps: usize,
     /// Classifier-free guidance scale.
@@ -206,6 +209,7 @@ impl Drawing {
             alpha: 1.0,
             init: None,
             seed: options.seed.wrapping_add(trial as u64),
+            sampler: options.sampler,
             steps: options.steps,
             guidance_scale: options.guidance_scale,
             model: Which::Model,
@@ -280,6 +284,7 @@ impl Drawing {
                 mask: None,
             }),
             seed: self.seed,
+            sampler: self.sampler,
             steps: self.steps,
             guidance_scale: self.guidance_scale,
             ..GenerateRequest::default()

@@ -48,7 +48,8 @@ pub fn page(run: &Run, sections: &[(&'static Experiment, Section)], lab: &Lab) -
 }
 
 fn about(run: &Run) -> String {
-    let EvalOptions { trials, steps, guidance_scale, seed, .. } = &run.options;
+    let EvalOptions { trials, sampler, steps, guidance_scale, seed, .. } = &run.options;
+    let sampler = sampler.scheduler_class();
     let judge = if run.encoder_conditions {
         "Faces are compared by the model's own identity encoder, the one that conditions it: it is a partial judge."
     } else {
@@ -66,7 +67,7 @@ fn about(run: &Run) -> String {
     };
     format!(
         "<p>The experiments of the FaceStudio paper on {trials} rendered people whom no network has seen in training, from \
-         seed {seed} on, with {steps} steps at guidance scale {guidance_scale}. {judge}{against}{clip}</p>\n\
+         seed {seed} on, with {steps} steps of {sampler} at guidance scale {guidance_scale}. {judge}{against}{clip}</p>\n\
          <p class=\"quiet\">Small figures are 95 % intervals. Model {}, encoder {} ({}).</p>\n",
         escape(&run.model_digest),
         escape(&run.encoder),

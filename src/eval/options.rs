@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::GenerateRequest;
+use crate::request::{Defaults, Sampler};
 
 /// What decides an evaluation's pictures and figures, beside the model and the encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalOptions {
     /// Held-out people, one trial each; experiments of many pictures a person take half of them.
     pub trials: usize,
+    /// The sampler.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub sampler: Sampler,
     /// Denoising steps, except where they are what is measured.
     pub steps: usize,
     /// Classifier-free guidance scale.
@@ -23,10 +26,15 @@ pub struct EvalOptions {
     pub images_only: bool,
 }
 
+/// The paper's sampler goes without saying: pictures that were made before there was another are found again.
+pub(super) fn is_usual(sampler: &Sampler) -> bool {
+    *sampler == Sampler::default()
+}
+
 impl Default for EvalOptions {
     fn default() -> Self {
-        let GenerateRequest { steps, guidance_scale, .. } = GenerateRequest::default();
-        Self { trials: 24, steps, guidance_scale, seed: 0, tuning_steps: None, images_only: false }
+        let Defaults { sampler, steps, guidance_scale } = Defaults::default();
+        Self { trials: 24, sampler, steps, guidance_scale, seed: 0, tuning_steps: None, images_only: false }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use facestudio::eval::{Doing, EvalOptions, Evaluation, Named};
+use facestudio::pipeline::defaults;
 use facestudio::weights::Folder;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -43,12 +44,12 @@ pub struct Args {
     /// Held-out people; experiments of many pictures a person take half of them.
     #[arg(long, default_value_t = EvalOptions::default().trials)]
     trials: usize,
-    /// Denoising steps.
-    #[arg(long, default_value_t = EvalOptions::default().steps)]
-    steps: usize,
-    /// Classifier-free guidance scale.
-    #[arg(long, default_value_t = EvalOptions::default().guidance_scale)]
-    guidance_scale: f32,
+    /// Denoising steps; by default the model's own, and so is the sampler.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Classifier-free guidance scale; by default the model's own.
+    #[arg(long)]
+    guidance_scale: Option<f32>,
     /// Seed of the first trial; trial i adds i.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -74,6 +75,7 @@ pub fn run(args: Args) -> Result<()> {
     let stop = cancelled.clone();
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
     let [model, encoder] = [&args.model, &args.encoder].map(|path| Folder(path.clone()));
+    let usual = defaults(&model)?;
     let [against, clip] =
         [&args.against, &args.clip].map(|path| path.as_ref().map(|path| (name(path), Folder(path.clone()))));
     let evaluation = Evaluation {
@@ -84,8 +86,9 @@ pub fn run(args: Args) -> Result<()> {
         encoder_conditions: same(&args.encoder, &args.model.join("face_encoder")),
         options: EvalOptions {
             trials: args.trials,
-            steps: args.steps,
-            guidance_scale: args.guidance_scale,
+            sampler: usual.sampler,
+            steps: args.steps.unwrap_or(usual.steps),
+            guidance_scale: args.guidance_scale.unwrap_or(usual.guidance_scale),
             seed: args.seed,
             tuning_steps: args.tuning_steps,
             images_only: args.images_only,
