@@ -89,10 +89,13 @@ impl Engine {
         Err(Error::device("tiles", message, "measure them again").into())
     }
 
-    /// What the GPU's products are chosen by: from how many workgroups on each tile but the smallest is used.
-    #[cfg(feature = "gpu")]
-    pub fn tiles(&self) -> Vec<u32> {
-        kernels::tiles().map(|border| border as u32).to_vec()
+    /// What the GPU's products are chosen by: from how many workgroups on each tile but the smallest is used; `undefined` in a
+    /// build without WebGPU.
+    pub fn tiles(&self) -> Option<Vec<u32>> {
+        #[cfg(feature = "gpu")]
+        return Some(kernels::tiles().map(|border| border as u32).to_vec());
+        #[cfg(not(feature = "gpu"))]
+        None
     }
 
     /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.

@@ -222,7 +222,7 @@ async function open({ model, backend, precision, lean }, report, signal) {
     engine = next;
     source = next.keeps_encoders() ? null : from;
     const { name, version } = manifest;
-    const tiles = choice.backend === "webgpu" ? [...next.tiles()] : null;
+    const tiles = choice.backend === "webgpu" ? [...(next.tiles() ?? [])] : null;
     const opened = { choice, precision: next.precision(), tiles, model: name, version, bytes: modelBytes(manifest), fetched };
     return { ...opened, abilities: next.abilities(), notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
