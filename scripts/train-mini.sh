@@ -5,7 +5,7 @@
 #   scripts/train-mini.sh [RUNS]     checkpoints, curves and sheets go to RUNS (default runs/); run again to go on
 #
 # FACESTUDIO is the program (default: the release build), BACKEND is cpu, torch or torch-cuda, MINUTES scales every
-# stage (1 is about seven and a half hours in all), PICTURES is how many portraits are rendered; CLIP, prior and UNet see twice as many.
+# stage (1 is about nine and a half hours in all), PICTURES is how many portraits are rendered; CLIP, prior and UNet see twice as many.
 set -euo pipefail
 
 # Tensors are of a few sizes, made and freed at every step: glibc should keep their memory, not give it back each time.
@@ -28,16 +28,16 @@ stage() { # name, preset, minutes, extra flags
 }
 
 stage vae mini 30 --pictures "$pictures"
-stage clip mini 75 --pictures "$((2 * pictures))"
+stage clip mini 110 --pictures "$((2 * pictures))"
 stage face mini 20
 stage face mini-eval 10
 stage detector mini 12
-stage prior mini 39 --pictures "$((2 * pictures))"
-stage diffusion mini 250 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
+stage prior mini 53 --pictures "$((2 * pictures))"
+stage diffusion mini 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
 stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
 readme=$(cat models/mini/README.md)
 rm -rf models/mini
-"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 7 \
+"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 8 \
   --license "MIT OR Apache-2.0"
 printf '%s\n' "$readme" >models/mini/README.md
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"
