@@ -1,6 +1,6 @@
 //! Element-wise activations.
 
-use super::simd::{Map, Simd, Task, dispatch, each};
+use super::simd::{Map, Simd, Task, Width, each};
 use super::{Shared, for_each, written};
 
 /// Floats of a task.
@@ -15,7 +15,7 @@ pub(super) fn elementwise(x: &[f32], map: &impl Map) -> Vec<f32> {
         // SAFETY: `out` is as large as `x`.
         let chunk = Chunk { map, out: unsafe { shared.get().add(range.start) }, x: &x[range] };
         // SAFETY: tasks write different parts of `out`, which is alive, and read slices.
-        unsafe { dispatch(&chunk) };
+        unsafe { Width::widest().run(&chunk) };
     });
     // SAFETY: chunks cover all of `x`.
     unsafe { written(out, x.len()) }
@@ -88,7 +88,7 @@ pub(super) fn geglu(x: &[f32], width: usize) -> Vec<f32> {
         let to = unsafe { shared.get().add(range.start * width) };
         let gate = Gate { x: &x[range.start * 2 * width..range.end * 2 * width], width, out: to };
         // SAFETY: tasks write different rows of `out`, which is alive, and read slices.
-        unsafe { dispatch(&gate) };
+        unsafe { Width::widest().run(&gate) };
     });
     // SAFETY: spans cover all rows.
     unsafe { written(out, rows * width) }

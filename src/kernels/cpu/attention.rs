@@ -1,7 +1,7 @@
 //! Attention without a matrix of scores: a panel of queries at a time, one query a lane.
 
 use super::product::{Left, Start, product};
-use super::simd::{Simd, Task, dispatch, panel};
+use super::simd::{MOST_LANES, Simd, Task, Width};
 use super::{Heads, Shared, Sizes, for_each, written};
 
 /// `softmax(Q Kᵀ / √dim) V`, `[batch, queries, heads, dim]`; of each context apart, summed by `weights`, `[1 or batch,
@@ -20,7 +20,8 @@ pub(super) fn attention(
     let count = batch * queries * heads * dim;
     let mut out = Vec::with_capacity(count);
     let shared = Shared(out.as_mut_ptr());
-    let lanes = panel();
+    let width = Width::of(queries);
+    let lanes = width.panel();
     let panels = queries.div_ceil(lanes);
     for_each(batch * heads * panels, 4 * contexts * keys * dim * lanes, |i| {
         let (image, head, first) = (i / (heads * panels), i / panels % heads, i % panels * lanes);
@@ -37,7 +38,7 @@ pub(super) fn attention(
             out_row: heads * dim,
         };
         // SAFETY: tasks write different queries or heads of `out`, which is alive, and read slices.
-        unsafe { dispatch(&task) };
+        unsafe { width.run(&task) };
     });
     // SAFETY: panels cover all queries of all heads.
     unsafe { written(out, count) }
@@ -82,7 +83,7 @@ impl Task for Queries<'_> {
             }
         }
         for context in 0..contexts {
-            let mut shares = [1.0_f32; 32];
+            let mut shares = [1.0_f32; MOST_LANES];
             if let Some(weights) = weights {
                 shares[..count].copy_from_slice(&weights[context * context_row..][..count]);
                 if shares[..count].iter().all(|share| *share == 0.0) {
@@ -114,9 +115,9 @@ impl Task for Queries<'_> {
 
 /// `e^(score − largest)` of every lane, rows two vectors wide, and the lanes' sums.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(scores: &mut [f32]) -> [f32; 32] {
+unsafe fn softmax<S: Simd>(scores: &mut [f32]) -> [f32; MOST_LANES] {
     let lanes = 2 * S::LANES;
-    let mut sums = [0.0; 32];
+    let mut sums = [0.0; MOST_LANES];
     for half in [0, S::LANES] {
         // SAFETY: rows are two vectors.
         unsafe {

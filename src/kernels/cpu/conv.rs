@@ -1,7 +1,7 @@
 //! Convolution as a product of the weights with panels of gathered pixels (im2col, a panel at a time).
 
 use super::product::{Left, Start, product};
-use super::simd::{Simd, Task, dispatch, panel};
+use super::simd::{MOST_LANES, MOST_ROWS, Simd, Task, Width};
 use super::weights::Weights;
 use super::{Geometry, Shared, for_each, written};
 
@@ -22,7 +22,8 @@ pub(super) fn conv2d(x: &[f32], weight: Weights, bias: Option<&[f32]>, geometry:
     let count = batch * channels_out * positions;
     let mut out = Vec::with_capacity(count);
     let shared = Shared(out.as_mut_ptr());
-    let group = GROUP * panel();
+    let width = Width::of(positions);
+    let group = GROUP * width.panel();
     let groups = positions.div_ceil(group);
     for_each(batch * groups, 2 * channels_out * channels_in * kernel * kernel * group, |task| {
         let (image, group_index) = (task / groups, task % groups);
@@ -41,7 +42,7 @@ pub(super) fn conv2d(x: &[f32], weight: Weights, bias: Option<&[f32]>, geometry:
             out_row: positions,
         };
         // SAFETY: tasks write different positions of `out`, which is alive, and read slices.
-        unsafe { dispatch(&gather) };
+        unsafe { width.run(&gather) };
     });
     // SAFETY: groups cover all positions of all images.
     unsafe { written(out, count) }
@@ -98,7 +99,7 @@ impl Task for Gather<'_> {
         let mut panels = Vec::<f32>::with_capacity(count * depth * lanes);
         // Four neighbours in a row of the output are neighbours in the input.
         let together = stride == 1 && self.width_out.is_multiple_of(4);
-        let mut offsets = [0; 32];
+        let mut offsets = [0; MOST_LANES];
         for p in 0..count {
             let start = first + p * lanes;
             // Lanes beyond the end repeat the last position; what they get is dropped.
@@ -133,7 +134,7 @@ impl Task for Gather<'_> {
         let panels = unsafe { written(panels, count * depth * lanes) };
         let bias = Start::rows(self.bias);
         // A few rows of weights at a time for all panels, so that they are read from memory once.
-        let (mut scratch, mut unpacked) = ([0.0; 6 * 32], Vec::new());
+        let (mut scratch, mut unpacked) = ([0.0; MOST_ROWS * MOST_LANES], Vec::new());
         let blocks = channels_out.div_ceil(S::ROWS);
         for block in 0..blocks {
             let rows = [channels_out * block / blocks, channels_out * (block + 1) / blocks];

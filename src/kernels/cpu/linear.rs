@@ -1,7 +1,7 @@
 //! Linear layers: checkpoints' weights, `[out, in]`, times panels of tokens; or, of many tokens, these times panels of weights.
 
 use super::product::{Left, Start, product};
-use super::simd::{Simd, Task, dispatch, panel};
+use super::simd::{MOST_LANES, MOST_ROWS, Simd, Task, Width};
 use super::weights::Weights;
 use super::{Shared, for_each, written};
 
@@ -30,7 +30,8 @@ pub(super) fn linear(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to
         outputs,
         out: shared.get(),
     };
-    let group = if tokens < FEW { tokens } else { GROUP * panel() };
+    let width = if tokens < FEW { Width::widest() } else { Width::of(tokens) };
+    let group = if tokens < FEW { tokens } else { GROUP * width.panel() };
     let groups = tokens.div_ceil(group);
     // Few tokens are shared out by outputs too.
     let split = if groups < 4 { (to / 64).clamp(1, 4) } else { 1 };
@@ -38,7 +39,7 @@ pub(super) fn linear(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to
         let (first, part) = (i / split * group, i % split);
         let task = task([first, (first + group).min(tokens)], [to * part / split, to * (part + 1) / split]);
         // SAFETY: tasks write different tokens or outputs of `out`, which is alive, and read slices.
-        unsafe { dispatch(&task) };
+        unsafe { width.run(&task) };
     });
     // SAFETY: tasks cover all outputs of all tokens.
     unsafe { written(out, tokens * to) }
@@ -46,7 +47,9 @@ pub(super) fn linear(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to
 
 /// As [`linear`], by panels of weights: outputs are written side by side.
 fn many(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to]: [usize; 2]) -> Vec<f32> {
-    let (tokens, lanes) = (x.len() / from, panel());
+    let tokens = x.len() / from;
+    let width = Width::of(to);
+    let lanes = width.panel();
     let panels = turned(weight, [to, from], lanes);
     let mut start = bias.map_or_else(|| vec![0.0; to], <[f32]>::to_vec);
     start.resize(to.next_multiple_of(lanes), 0.0);
@@ -65,7 +68,7 @@ fn many(x: &[f32], weight: Weights, bias: Option<&[f32]>, [from, to]: [usize; 2]
             out,
         };
         // SAFETY: tasks write different tokens of `out`, which is alive, and read slices.
-        unsafe { dispatch(&task) };
+        unsafe { width.run(&task) };
     });
     // SAFETY: tasks cover all tokens.
     unsafe { written(out, tokens * to) }
@@ -107,7 +110,7 @@ impl Task for Rows<'_> {
         let [from, to] = self.sizes;
         let count = self.x.len() / from;
         let left = Left { from: self.x.as_ptr(), row: from, step: 1 };
-        let mut scratch = [0.0; ROWS * 32];
+        let mut scratch = [0.0; ROWS * MOST_LANES];
         for (p, panel) in self.panels.chunks_exact(from * lanes).enumerate() {
             let first = p * lanes;
             let start = Start::Lanes(self.start[first..].as_ptr());
@@ -157,7 +160,7 @@ impl Tokens<'_> {
         // What lanes beyond the end get is dropped.
         let panels = turned(Weights::Numbers(&self.x[first * from..end * from]), [end - first, from], lanes);
         let bias = Start::rows(self.bias);
-        let (mut scratch, mut unpacked) = ([0.0; 6 * 32], Vec::new());
+        let (mut scratch, mut unpacked) = ([0.0; MOST_ROWS * MOST_LANES], Vec::new());
         let outputs = self.outputs[1] - self.outputs[0];
         let blocks = outputs.div_ceil(S::ROWS);
         for block in 0..blocks {

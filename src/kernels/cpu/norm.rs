@@ -1,6 +1,6 @@
 //! Normalisations in one visit of memory, with f32 statistics.
 
-use super::simd::{Map, Simd, Task, dispatch, each};
+use super::simd::{Map, Simd, Task, Width, each};
 use super::{Shared, for_each, written};
 
 /// Sizes of a group normalisation, NCHW.
@@ -26,7 +26,7 @@ pub(super) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], sizes: Groups)
         let out = unsafe { shared.get().add(i * size) };
         let group = Group { x, weight: &weight[channel..], bias: &bias[channel..], sizes, out };
         // SAFETY: tasks write different groups of `out`, which is alive, and read slices.
-        unsafe { dispatch(&group) };
+        unsafe { Width::widest().run(&group) };
     });
     // SAFETY: groups cover all of `x`.
     unsafe { written(out, x.len()) }
@@ -140,7 +140,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], bias: &[f32], positions: usize
             out: unsafe { shared.get().add(start) },
         };
         // SAFETY: tasks write different positions of `out`, which is alive, and read slices.
-        unsafe { dispatch(&span) };
+        unsafe { Width::widest().run(&span) };
     });
     // SAFETY: spans cover all of `x`.
     unsafe { written(out, x.len()) }

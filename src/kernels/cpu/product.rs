@@ -70,7 +70,15 @@ pub(super) unsafe fn product<S: Simd>(
                 3 => tile::<S, 3>(left, depth, panel, start, out, stride),
                 4 => tile::<S, 4>(left, depth, panel, start, out, stride),
                 5 => tile::<S, 5>(left, depth, panel, start, out, stride),
-                _ => tile::<S, 6>(left, depth, panel, start, out, stride),
+                6 => tile::<S, 6>(left, depth, panel, start, out, stride),
+                // Code that only vectors with so many rows have.
+                7 if S::ROWS > 6 => tile::<S, 7>(left, depth, panel, start, out, stride),
+                8 if S::ROWS > 6 => tile::<S, 8>(left, depth, panel, start, out, stride),
+                9 if S::ROWS > 6 => tile::<S, 9>(left, depth, panel, start, out, stride),
+                10 if S::ROWS > 6 => tile::<S, 10>(left, depth, panel, start, out, stride),
+                11 if S::ROWS > 6 => tile::<S, 11>(left, depth, panel, start, out, stride),
+                12 if S::ROWS > 6 => tile::<S, 12>(left, depth, panel, start, out, stride),
+                _ => unreachable!("blocks have at most {} rows", S::ROWS),
             }
         }
         done = next;

@@ -9,28 +9,74 @@ pub(super) trait Task {
     unsafe fn run<S: Simd>(&self);
 }
 
-/// Runs a task with the widest vectors that this processor has.
-///
-/// # Safety
-/// What the task's own pointers state holds.
-pub(super) unsafe fn dispatch(task: &impl Task) {
+/// Kinds of vectors that this program has code for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// [`Base`].
+    Base,
+    /// AVX2 with FMA.
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: both features were just detected.
-        return unsafe { x86::run(task) };
-    }
-    // SAFETY: every processor of this target has them.
-    unsafe { task.run::<Base>() }
+    Avx2,
+    /// AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
-/// Floats of one panel: two vectors.
-pub(super) fn panel() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        return 2 * x86::Avx2::LANES;
+impl Width {
+    /// The widest that this processor has.
+    pub(super) fn widest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return if is_x86_feature_detected!("avx512f") { Self::Avx512 } else { Self::Avx2 };
+        }
+        Self::Base
     }
-    2 * Base::LANES
+
+    /// The best for panels of so many columns in all: the widest, unless it leaves so much of the last panel empty that it has more
+    /// than half as much again to compute.
+    pub(super) fn of(columns: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if Self::widest() == Self::Avx512 {
+            let padded = |width: Self| columns.next_multiple_of(width.panel());
+            return if 2 * padded(Self::Avx512) > 3 * padded(Self::Avx2) { Self::Avx2 } else { Self::Avx512 };
+        }
+        let _ = columns;
+        Self::widest()
+    }
+
+    /// Floats of one panel: two vectors.
+    pub(super) fn panel(self) -> usize {
+        match self {
+            Self::Base => 2 * Base::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 2 * x86::Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 2 * x86::Avx512::LANES,
+        }
+    }
+
+    /// Runs a task with these vectors.
+    ///
+    /// # Safety
+    /// They are of [`widest`](Self::widest) or [`of`](Self::of), and what the task's own pointers state holds.
+    pub(super) unsafe fn run(self, task: &impl Task) {
+        // SAFETY: the processor has them, as the caller says; every processor of this target has the first.
+        unsafe {
+            match self {
+                Self::Base => task.run::<Base>(),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => x86::run_avx2(task),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => x86::run_avx512(task),
+            }
+        }
+    }
 }
+
+/// Most rows of any kind of vector ([`Simd::ROWS`]).
+pub(super) const MOST_ROWS: usize = 12;
+/// Most floats of a panel.
+pub(super) const MOST_LANES: usize = 32;
 
 /// One vector's arithmetic.
 ///
@@ -290,9 +336,19 @@ mod x86 {
     /// # Safety
     /// The processor has AVX2 and FMA, and what the task's own pointers state holds.
     #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn run(task: &impl Task) {
+    pub unsafe fn run_avx2(task: &impl Task) {
         // SAFETY: as the caller's.
         unsafe { task.run::<Avx2>() }
+    }
+
+    /// Runs the task with AVX-512.
+    ///
+    /// # Safety
+    /// The processor has AVX-512F, AVX2 and FMA, and what the task's own pointers state holds.
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub unsafe fn run_avx512(task: &impl Task) {
+        // SAFETY: as the caller's.
+        unsafe { task.run::<Avx512>() }
     }
 
     /// Eight lanes.
@@ -352,6 +408,67 @@ mod x86 {
             unsafe {
                 let n = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
+            }
+        }
+    }
+
+    /// Sixteen lanes.
+    pub struct Avx512;
+
+    impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        const ROWS: usize = 12;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self::V {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self::V {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, x: Self::V) {
+            unsafe { _mm512_storeu_ps(to, x) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_div_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn round(x: Self::V) -> Self::V {
+            unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+        }
+        #[inline(always)]
+        unsafe fn exp2(x: Self::V) -> Self::V {
+            unsafe {
+                let n = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
             }
         }
     }
