@@ -18,16 +18,7 @@ runs=${3:-runs}/ablations
 program=${FACESTUDIO:-target/release/facestudio}
 backend=${BACKEND:-cpu}
 
-# A folder that is there is whole: others are removed from a copy under another name.
-copy() { # from, to, what is left out
-  local from=$1 to=$2
-  shift 2
-  [ ! -d "$to" ] || return 0
-  rm -rf "$to.partial"
-  cp -r "$from" "$to.partial"
-  (cd "$to.partial" && rm -rf "$@")
-  mv "$to.partial" "$to"
-}
+. "$(dirname "$0")/copy-model.sh"
 
 # Without its shared Linear, so that each variant begins with one of its own.
 base=$runs/base
@@ -40,6 +31,7 @@ variant() { # name, tokens, style dropped, identity dropped, the vision encoders
   if [ "$kept" = all ]; then
     copy "$base" "$out" unet
   elif [ ! -d "$out" ]; then
+    rm -rf "$out.one"
     copy "$base" "$out.one" unet prior vision_encoder vision_encoder_2 vision_encoder_3
     cp -r "$base/$kept" "$out.one/vision_encoder"
     mv "$out.one" "$out"

@@ -18,16 +18,7 @@ scale=${MINUTES:-1}
 pictures=${PICTURES:-12000}
 out=$runs/model
 
-# A folder that is there is whole: others are removed from a copy under another name.
-copy() { # from, to, what is left out
-  local from=$1 to=$2
-  shift 2
-  [ ! -d "$to" ] || return 0
-  rm -rf "$to.partial"
-  cp -r "$from" "$to.partial"
-  (cd "$to.partial" && rm -rf "$@")
-  mv "$to.partial" "$to"
-}
+. "$(dirname "$0")/copy-model.sh"
 
 # Its own networks for faces, and a shared Linear that knows them.
 mkdir -p "$runs"
