@@ -42,7 +42,8 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         "Each prompt asks for one value of all four attributes, drawn at random. What a picture shows is said by a linear \
          probe and by the nearest prompt (zero-shot). The probe was fitted to renders of other people with known values; it \
          reads CLIP's embedding of the picture and the identity encoder's of its largest face. Zero-shot is CLIP alone. How \
-         often each is right on renders of held-out people is its ceiling: no model can be measured above it. Without an \
+         often each is right on renders of held-out people is its ceiling: no model can be measured above it; after the \
+         model's autoencoder they are what a perfect denoiser would draw. Without an \
          identity input the words decide everything; with a photo, hair and glasses are the person's, so that only clothes \
          and background are the prompt's to decide. The interval over all attributes takes a prompt for one trial.",
     ]);
@@ -53,6 +54,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             "chance",
             "renders, probe",
             "renders, zero-shot",
+            "renders after the autoencoder, probe",
             "pictures, probe",
             "pictures, zero-shot",
             "with a photo, probe",
@@ -89,6 +91,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
                 Cell::Number(1.0 / question.words.len() as f64, Unit::Share),
                 Cell::Estimate(question.probe_on_renders, Unit::Share),
                 Cell::Estimate(question.words_on_renders, Unit::Share),
+                Cell::Estimate(question.probe_on_decoded, Unit::Share),
                 Cell::Estimate(probe, Unit::Share),
                 Cell::Estimate(share(&nobody[k], 1), Unit::Share),
                 with_photo,
@@ -108,6 +111,8 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         let key = format!("{attribute:?}").to_lowercase();
         section.figure(&key, attribute.name(), share(&nobody[k], 0), Unit::Share);
         section.of_renders(questions[k].probe_on_renders);
+        let label = format!("{}, renders after the autoencoder", attribute.name());
+        section.figure(&format!("{key}-autoencoder"), &label, questions[k].probe_on_decoded, Unit::Share);
     }
     section.tables.push(table);
     section.plots.push(Plot {

@@ -42,6 +42,8 @@ pub struct Question {
     pub words_on_renders: Estimate,
     /// How often the probe is.
     pub probe_on_renders: Estimate,
+    /// How often it is on the same renders after the model's autoencoder: what a perfect denoiser's pictures would get.
+    pub probe_on_decoded: Estimate,
 }
 
 /// What both ways answer.
@@ -59,17 +61,30 @@ impl Question {
         words: Vec<String>,
         prompt: impl Fn(&str) -> String,
         learnt: (&[Vec<f32>], &[usize]),
-        tested: (&[Vec<f32>], &[usize]),
+        tested: &Tested,
+        truth: &[usize],
     ) -> Result<Self> {
         let texts = words.iter().map(|words| clip.text(&prompt(words))).collect::<Result<_>>()?;
         let probe = Probe::chosen(learnt.0, learnt.1, words.len())?;
         let nothing = share_of([]);
-        let mut question = Self { words, texts, probe, words_on_renders: nothing, probe_on_renders: nothing };
-        let answers: Vec<Answer> = tested.0.iter().map(|embedding| question.answer(embedding)).collect();
-        question.words_on_renders =
-            share_of(answers.iter().zip(tested.1).map(|(a, truth)| a.words == *truth));
-        question.probe_on_renders =
-            share_of(answers.iter().zip(tested.1).map(|(a, truth)| a.probe == *truth));
+        let mut question = Self {
+            words,
+            texts,
+            probe,
+            words_on_renders: nothing,
+            probe_on_renders: nothing,
+            probe_on_decoded: nothing,
+        };
+        let answers = |embeddings: &[Vec<f32>]| -> Vec<Answer> {
+            embeddings.iter().map(|embedding| question.answer(embedding)).collect()
+        };
+        let (renders, decoded) = (answers(&tested.renders), answers(&tested.decoded));
+        let right = |answers: &[Answer], way: fn(&Answer) -> usize| {
+            share_of(answers.iter().zip(truth).map(|(answer, truth)| way(answer) == *truth))
+        };
+        question.words_on_renders = right(&renders, |answer| answer.words);
+        question.probe_on_renders = right(&renders, |answer| answer.probe);
+        question.probe_on_decoded = right(&decoded, |answer| answer.probe);
         Ok(question)
     }
 
@@ -230,25 +245,17 @@ impl Attribute {
     }
 }
 
-/// Renders with known values of every attribute, drawn at random.
-struct Renders {
-    embeddings: Vec<Vec<f32>>,
-    values: Vec<[usize; 4]>,
-}
-
-fn attribute_renders(describe: &Describe, split: IdentitySplit, count: usize) -> Result<Renders> {
+/// Scenes with known values of every attribute, drawn at random.
+fn attribute_scenes(split: IdentitySplit, count: usize) -> (Vec<Scene>, Vec<[usize; 4]>) {
     let options = one_person(split, vec![Style::Photo]);
-    let mut scenes = Vec::with_capacity(count);
-    let mut values = Vec::with_capacity(count);
-    for i in 0..count {
+    let scene = |i: usize| {
         let mut rng = Rng::new(SEED ^ 0xA7, i as u64);
         let mut scene = Scene::random(SEED ^ 0xA7, i as u64, &options);
         let drawn = Attribute::ALL.map(|attribute| rng.below(attribute.values().len()));
         Attribute::ALL.iter().zip(drawn).for_each(|(attribute, value)| attribute.put(&mut scene, value));
-        scenes.push(scene);
-        values.push(drawn);
-    }
-    Ok(Renders { embeddings: embed_all(describe, &scenes)?, values })
+        (scene, drawn)
+    };
+    (0..count).map(scene).unzip()
 }
 
 fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
@@ -264,54 +271,66 @@ fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
 /// A picture's embedding.
 pub type Describe<'a> = dyn Fn(&RgbImage) -> Result<Vec<f32>> + 'a;
 
+/// A scene after the model's autoencoder.
+pub type Decode<'a> = dyn Fn(&Scene) -> Result<RgbImage> + 'a;
+
 fn embed_all(describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
     let pictures: Vec<RgbImage> = scenes.par_iter().map(|scene| render(scene, SIZE).image).collect();
     pictures.iter().map(describe).collect()
 }
 
+/// Embeddings of renders that judges are tested on.
+struct Tested {
+    renders: Vec<Vec<f32>>,
+    decoded: Vec<Vec<f32>>,
+}
+
+impl Tested {
+    fn new(describe: &Describe, decode: &Decode, scenes: &[Scene]) -> Result<Self> {
+        let renders = embed_all(describe, scenes)?;
+        let decoded = scenes.iter().map(|scene| describe(&decode(scene)?)).collect::<Result<_>>()?;
+        Ok(Self { renders, decoded })
+    }
+}
+
 /// The question of each attribute, in the order of [`Attribute::ALL`].
-pub fn attributes(clip: &Clip, describe: &Describe) -> Result<Vec<Question>> {
-    let learnt = attribute_renders(describe, IdentitySplit::EvalEncoder, LEARNT)?;
-    let tested = attribute_renders(describe, IdentitySplit::HeldOut, TESTED)?;
+pub fn attributes(clip: &Clip, describe: &Describe, decode: &Decode) -> Result<Vec<Question>> {
+    let (learnt, learnt_values) = attribute_scenes(IdentitySplit::EvalEncoder, LEARNT);
+    let (tested, tested_values) = attribute_scenes(IdentitySplit::HeldOut, TESTED);
+    let (learnt, tested) = (embed_all(describe, &learnt)?, Tested::new(describe, decode, &tested)?);
     let question = |(k, attribute): (usize, &Attribute)| {
-        let of =
-            |renders: &Renders| -> Vec<usize> { renders.values.iter().map(|values| values[k]).collect() };
+        let of = |values: &[[usize; 4]]| -> Vec<usize> { values.iter().map(|values| values[k]).collect() };
         Question::new(
             clip,
             attribute.values().iter().map(|value| (*value).to_owned()).collect(),
             |value| attribute.prompt(value),
-            (&learnt.embeddings, &of(&learnt)),
-            (&tested.embeddings, &of(&tested)),
+            (&learnt, &of(&learnt_values)),
+            &tested,
+            &of(&tested_values),
         )
     };
     Attribute::ALL.iter().enumerate().map(question).collect()
 }
 
 /// Which of the eight styles a picture of one person is drawn in.
-pub fn styles(clip: &Clip) -> Result<Question> {
-    let series = |split, seed: u64, count: usize| {
-        let scene = |i: usize| {
-            Scene::random(SEED ^ seed, i as u64, &one_person(split, vec![Style::ALL[i % Style::ALL.len()]]))
-        };
-        embed_all(&|picture| clip.picture(picture), &(0..count).map(scene).collect::<Vec<_>>())
+pub fn styles(clip: &Clip, decode: &Decode) -> Result<Question> {
+    let scene = |split, seed: u64, i: usize| {
+        Scene::random(SEED ^ seed, i as u64, &one_person(split, vec![Style::ALL[i % Style::ALL.len()]]))
     };
     let words = Style::ALL.iter().map(|style| style_words(*style).to_owned()).collect();
-    of_series(clip, words, |words| format!("{words} of a person"), series)
+    of_series(clip, decode, words, |words| format!("{words} of a person"), scene)
 }
 
 /// Which of the renderer's things a picture shows.
-pub fn subjects(clip: &Clip) -> Result<Question> {
+pub fn subjects(clip: &Clip, decode: &Decode) -> Result<Question> {
     let options = SceneOptions { people: [1.0, 0.0, 0.0, 0.0], ..SceneOptions::default() };
-    let series = |_, seed: u64, count: usize| {
-        let scene = |i: usize| {
-            let mut scene = Scene::random(SEED ^ seed, i as u64, &options);
-            scene.subject = Some(Subject::ALL[i % Subject::ALL.len()]);
-            scene
-        };
-        embed_all(&|picture| clip.picture(picture), &(0..count).map(scene).collect::<Vec<_>>())
+    let scene = |_, seed: u64, i: usize| {
+        let mut scene = Scene::random(SEED ^ seed, i as u64, &options);
+        scene.subject = Some(Subject::ALL[i % Subject::ALL.len()]);
+        scene
     };
     let words = Subject::ALL.iter().map(|subject| subject_words(*subject).to_owned()).collect();
-    of_series(clip, words, |words| format!("a picture of {words}"), series)
+    of_series(clip, decode, words, |words| format!("a picture of {words}"), scene)
 }
 
 /// A thing as prompts name it.
@@ -328,18 +347,22 @@ pub fn subject_words(subject: Subject) -> &'static str {
     }
 }
 
-/// A question whose renders take the answers in turn.
+/// A question whose renders take the answers in turn; `scene` is given the pool of people, a seed and the number.
 fn of_series(
     clip: &Clip,
+    decode: &Decode,
     words: Vec<String>,
     prompt: impl Fn(&str) -> String,
-    series: impl Fn(IdentitySplit, u64, usize) -> Result<Vec<Vec<f32>>>,
+    scene: impl Fn(IdentitySplit, u64, usize) -> Scene,
 ) -> Result<Question> {
     let labels = |count: usize| -> Vec<usize> { (0..count).map(|i| i % words.len()).collect() };
-    let learnt = series(IdentitySplit::EvalEncoder, 1, LEARNT)?;
-    let tested = series(IdentitySplit::HeldOut, 2, TESTED)?;
+    let scenes =
+        |split, seed, count: usize| -> Vec<Scene> { (0..count).map(|i| scene(split, seed, i)).collect() };
+    let describe = |picture: &RgbImage| clip.picture(picture);
+    let learnt = embed_all(&describe, &scenes(IdentitySplit::EvalEncoder, 1, LEARNT))?;
+    let tested = Tested::new(&describe, decode, &scenes(IdentitySplit::HeldOut, 2, TESTED))?;
     let (learnt_labels, tested_labels) = (labels(LEARNT), labels(TESTED));
-    Question::new(clip, words, prompt, (&learnt, &learnt_labels), (&tested, &tested_labels))
+    Question::new(clip, words, prompt, (&learnt, &learnt_labels), &tested, &tested_labels)
 }
 
 /// A prompt that asks for one value of each attribute.

@@ -22,7 +22,7 @@ use crate::encoders::face::FaceEncoder;
 use crate::error::{Error, Result};
 use crate::image::preprocess::{read_pictures, signed_tensor};
 use crate::pipeline::{FaceStudio, Precision};
-use crate::synth::Rendered;
+use crate::synth::{Rendered, Scene, render};
 use crate::vae::Vae;
 use crate::weights::{Component, Files};
 
@@ -270,17 +270,18 @@ impl Lab {
 
     /// Which style a picture is drawn in.
     pub fn styles(&self) -> Result<&Question> {
-        once(&self.styles, || judge::styles(&self.clip))
+        once(&self.styles, || judge::styles(&self.clip, &self.decode()))
     }
 
     /// The question of each attribute.
     pub fn attributes(&self) -> Result<&Vec<Question>> {
-        once(&self.attributes, || judge::attributes(&self.clip, &|picture| self.describe(picture)))
+        let describe = |picture: &RgbImage| self.describe(picture);
+        once(&self.attributes, || judge::attributes(&self.clip, &describe, &self.decode()))
     }
 
     /// Which thing a picture shows.
     pub fn subjects(&self) -> Result<&Question> {
-        once(&self.subjects, || judge::subjects(&self.clip))
+        once(&self.subjects, || judge::subjects(&self.clip, &self.decode()))
     }
 
     /// A picture of the model's own size after its autoencoder: the best that any denoiser could give.
@@ -288,6 +289,10 @@ impl Lab {
         let latents = self.vae.encode_latents(signed_tensor(&[picture], &self.device)?)?;
         let mut pictures = block_on(read_pictures(self.vae.decode_latents(latents)?))?;
         pictures.pop().ok_or_else(|| Error::internal("picture-missing", "the decoder gave no picture"))
+    }
+
+    fn decode(&self) -> impl Fn(&Scene) -> Result<RgbImage> {
+        |scene| self.through_vae(&render(scene, self.size).image)
     }
 
     /// A render at the size of the model's own pictures.

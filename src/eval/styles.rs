@@ -61,8 +61,8 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let mut section = Section::new([
         "Style images and prompts take the renderer's eight styles in turn. CLIP says which of them each picture is drawn \
          in, in two ways: by a linear probe that was fitted to renders of other people, and by the nearest of eight \
-         prompts (zero-shot). How often each is right on renders of held-out people is its ceiling. Chance is one in \
-         eight.",
+         prompts (zero-shot). How often each is right on renders of held-out people is its ceiling; after the model's \
+         autoencoder they are what a perfect denoiser would draw. Chance is one in eight.",
         "Where it is the model's own CLIP, it turns style images into guidance as well, and may overlook what it never \
          learnt to see. Intervals are Wilson's (95 %).",
     ]);
@@ -73,6 +73,10 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             Cell::Estimate(question.words_on_renders, Unit::Share),
         ],
     )];
+    rows.push((
+        "renders, after the autoencoder".to_owned(),
+        vec![Cell::Estimate(question.probe_on_decoded, Unit::Share), Cell::Text("–".to_owned())],
+    ));
     let mut styles = Vec::new();
     for (key, label, drawing) in cases(options) {
         let drawings: Vec<Drawing> = (0..options.trials).map(|i| drawing(options, i)).collect();
@@ -86,6 +90,8 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         styles.push((label, by_style(&probe)));
     }
     section.figure("ceiling", "right style, renders", question.probe_on_renders, Unit::Share);
+    let label = "right style, renders after the autoencoder";
+    section.figure("autoencoder", label, question.probe_on_decoded, Unit::Share);
     section.tables.push(Table {
         caption: "Right style of eight".to_owned(),
         head: ["", "linear probe", "zero-shot"].map(str::to_owned).to_vec(),
