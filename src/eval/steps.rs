@@ -26,11 +26,13 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(n)?;
-    let mut section = Section::new([
-        "The same people, style images and seeds with 5 to 50 steps of the paper's sampler (Euler ancestral): relative \
-         similarity to the person, style found by the linear probe, cosine of CLIP's embeddings of picture and style \
-         image, and seconds a picture.",
-    ]);
+    let text = format!(
+        "The same people, style images and seeds with 5 to 50 steps of {} (the paper's: EulerAncestralDiscreteScheduler): \
+         relative similarity to the person, style found by the linear probe, cosine of CLIP's embeddings of picture and \
+         style image, and seconds a picture.",
+        options.sampler.scheduler_class()
+    );
+    let mut section = Section::new([text.as_str()]);
     let mut rows = Vec::new();
     let (mut likeness_line, mut clip_line) = (Vec::new(), Vec::new());
     for steps in STEPS {

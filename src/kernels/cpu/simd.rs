@@ -32,13 +32,11 @@ impl Width {
         Self::Base
     }
 
-    /// The best for panels of so many columns in all: the widest, unless it leaves so much of the last panel empty that it has more
-    /// than half as much again to compute.
+    /// The best for panels of so many columns in all: the widest, unless half of its only panel would be empty.
     pub(super) fn of(columns: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Self::widest() == Self::Avx512 {
-            let padded = |width: Self| columns.next_multiple_of(width.panel());
-            return if 2 * padded(Self::Avx512) > 3 * padded(Self::Avx2) { Self::Avx2 } else { Self::Avx512 };
+        if Self::widest() == Self::Avx512 && columns <= Self::Avx2.panel() {
+            return Self::Avx2;
         }
         let _ = columns;
         Self::widest()
