@@ -17,8 +17,9 @@ export async function tune(device, adapter) {
     try {
       device.set_tiles(Uint32Array.from(known[key]));
       return;
-    } catch {
-      // Damaged, or of another build of this release.
+    } catch (error) {
+      // Damaged, or of another build of this release. A trap is no such answer.
+      if (error instanceof WebAssembly.RuntimeError) throw error;
     }
   }
   const tiles = await device.measure_tiles();
