@@ -6,7 +6,7 @@ PORT ?= 8080
 
 help:
 	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
-	@echo "make test    everything that CI checks"
+	@echo "make test    what CI checks, make test-gpu aside"
 	@echo "make test-gpu   the kernels for WebGPU on this machine's Vulkan, Metal or DX12 (CUBECL_WGPU_DEFAULT_DEVICE=Cpu: Mesa's software driver)"
 	@echo "make setup   the tool chain: wasm target, wasm-bindgen, npm packages"
 	@echo "make pkg     the browser package in pkg/"

@@ -35,9 +35,11 @@ stage detector mini 12
 stage prior mini 53 --pictures "$((2 * pictures))"
 stage diffusion mini 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
 stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
-readme=$(cat models/mini/README.md)
-rm -rf models/mini
-"$program" quantize --model "$model" --out models/mini --dtype q8 --name mini --family mini --model-version 8 \
+# The old model goes once the new one is whole.
+rm -rf models/mini.new
+"$program" quantize --model "$model" --out models/mini.new --dtype q8 --name mini --family mini --model-version 8 \
   --license "MIT OR Apache-2.0"
-printf '%s\n' "$readme" >models/mini/README.md
+cp models/mini/README.md models/mini.new/
+rm -rf models/mini
+mv models/mini.new models/mini
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"

@@ -344,6 +344,27 @@ fn no_file_is_long() {
     assert_none(length_problems(&[File::new("src/x.rs", &"x\n".repeat(600))]));
 }
 
+#[test]
+fn no_fixture_is_large() {
+    const LARGEST: u64 = 500_000;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("tests/parity")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let size = path.metadata().unwrap().len();
+                assert!(size <= LARGEST, "{} has {size} bytes; at most {LARGEST}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 50, "the fixtures were not found");
+}
+
 /// Marks of unfinished work, spelt so that this file does not hold them.
 const UNFINISHED: &[&str] = &[
     concat!("TO", "DO"),
@@ -413,4 +434,36 @@ fn names_say_what_is_inside() {
     for (path, text) in bad {
         assert_eq!(name_problems(&[File::new(path, text)]).len(), 1, "{path} {text}");
     }
+}
+
+// ---- documents -------------------------------------------------------------------------------------------------------
+
+/// Links and pictures of Markdown documents to files that are not there.
+fn link_problems(documents: &[File]) -> Vec<String> {
+    let link = Regex::new(r"\]\(([^)#\s]+)(?:#[^)]*)?\)").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut problems = Vec::new();
+    for document in documents {
+        let folder = root.join(&document.path).parent().unwrap().to_owned();
+        for found in link.captures_iter(&document.text) {
+            let address = &found[1];
+            if !address.contains("://") && !folder.join(address).exists() {
+                problems.push(format!("{}: no {address}", document.path));
+            }
+        }
+    }
+    problems
+}
+
+#[test]
+fn documents_link_to_what_is_there() {
+    let root = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SAFETY.md"];
+    let text =
+        |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let mut documents: Vec<File> = root.iter().map(|name| File::new(name, &text(name))).collect();
+    documents.extend(["docs", "models", "benches"].iter().flat_map(|folder| files(folder, &[".md"])));
+    assert!(documents.iter().any(|document| document.path == "models/mini/README.md"));
+    assert_none(link_problems(&documents));
+    let bad = File::new("docs/x.md", "[a](eval.md), [b](gone.md#part), ![c](https://example.org/gone.md)");
+    assert_eq!(link_problems(&[bad]), ["docs/x.md: no gone.md"]);
 }
