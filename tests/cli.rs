@@ -340,6 +340,11 @@ fn a_start_from_other_weights_is_refused_where_a_stage_has_none() {
     train(&["vae", "--gradient-checkpointing"], "checkpointing-unused");
     train(&["consistency"], "base-missing");
     train(&["clip", "--n-tokens", "4"], "tokens-unused");
+    train(&["prior", "--drop-style", "0.3"], "drop-unused");
+    train(&["diffusion", "--drop-identity", "1.5"], "drop-range");
+    train(&["face", "--data", text(folder.path())], "data-unused");
+    train(&["vae", "--minutes", "0"], "minutes-range");
+    train(&["vae", "--minutes", "nan"], "minutes-range");
 }
 
 /// A model folder with one UNet component and a scheduler's config.

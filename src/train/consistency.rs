@@ -11,6 +11,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
 
+use super::data::trained;
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
 use super::encoded::{encode_all, fingerprint};
 use super::run::{Event, Options, Step};
@@ -79,24 +80,26 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
     scheduler_json["timestep_scaling"] = lcm::TIMESTEP_SCALING.into();
     let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
-    let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
     let stride = alphas_cumprod.len() / SOLVER_STEPS;
-    if stride == 0 || distilled.alphas_cumprod()? != alphas_cumprod {
+    if stride == 0 {
         return Err(Error::weights(
             "config-unsupported",
-            format!(
-                "a schedule of {} steps whose β are the class's own cannot be distilled",
-                alphas_cumprod.len()
-            ),
-            format!(
-                "write num_train_timesteps, {SOLVER_STEPS} at least, and the β into the base's scheduler_config.json"
-            ),
+            format!("a schedule of {} training steps is too short to be distilled", alphas_cumprod.len()),
+            format!("use a base of {SOLVER_STEPS} training steps at least"),
         ));
     }
+    if distilled.alphas_cumprod()? != alphas_cumprod {
+        return Err(Error::weights(
+            "config-unsupported",
+            "the noise of the base's training steps is not what LCMScheduler makes of its scheduler_config.json",
+            "write num_train_timesteps and the β into it, or use a base without rescale_betas_zero_snr",
+        ));
+    }
+    let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
     let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     check_fits(setup, &unet_config, &fusion_config, &encoded)?;
-    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
+    let trained = trained(encoded.len, HELD_OUT)?;
 
     let student: UNet2DConditionModel =
         apply(unet_config.init(&device)?, unet_files.tensors()?.as_ref(), "")?;

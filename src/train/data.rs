@@ -27,6 +27,20 @@ pub struct Person {
     pub landmarks: [[f32; 2]; 5],
 }
 
+/// How many of `len` pictures are trained on: all but `held_out`, to measure on, or an eighth where that is less. The last ones are
+/// held out.
+///
+/// Fails with `no-pictures` where that leaves none.
+pub fn trained(len: usize, held_out: usize) -> Result<usize> {
+    match len - held_out.min(len.div_ceil(8)) {
+        0 => {
+            let message = format!("{len} pictures are too few to train on");
+            Err(Error::input("no-pictures", message, "render or give more pictures"))
+        }
+        trained => Ok(trained),
+    }
+}
+
 /// What is known about a picture beside its pixels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::augment::recolour;
-use super::data::{Picture, Pictures, pictures_of, planes};
+use super::data::{Picture, Pictures, pictures_of, planes, trained};
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, plot, portraits, run};
@@ -43,7 +43,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let device = options.backend.device()?;
     let dtype = options.backend.dtype();
     let scenes = portraits::crowds(setup, config.image_size, setup.pictures.unwrap_or(SCENES), log)?;
-    let trained = scenes.len().saturating_sub(HELD_OUT).max(1);
+    let trained = trained(scenes.len(), HELD_OUT)?;
     let model = config.init(&device)?;
     log(Event::Note(format!("{} parameters, {trained} scenes", model.num_params())));
 

@@ -18,7 +18,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::data::{Pictures, pictures_of};
+use super::data::{Pictures, pictures_of, trained};
 use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
@@ -131,7 +131,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     log(Event::Note(Estimate::new(&unet, &largest).to_string()));
     let pictures = portraits::portraits(setup, side, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
-    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
+    let trained = trained(encoded.len, HELD_OUT)?;
     let fusion_config = trained_config.unwrap_or(FusionConfig {
         image_embed_dim: encoded.image_embed_dim(),
         id_embed_dim: encoded.id_embed_dim(),

@@ -10,6 +10,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
+use super::data::trained;
 use super::encoded::{Encoded, encode_all};
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, portraits, run};
@@ -56,7 +57,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
-    let trained = encoded.len.saturating_sub(HELD_OUT).max(1);
+    let trained = trained(encoded.len, HELD_OUT)?;
 
     let files = Folder(setup.out.clone());
     let text_config = TextConfig::read(&Component::new(&files, "text_encoder"))?;

@@ -21,7 +21,7 @@ pub struct Args {
     /// Model folder that gets the trained component.
     #[arg(long)]
     out: PathBuf,
-    /// Sizes of the networks.
+    /// Sizes of the networks, where no --base says them.
     #[arg(long, default_value = "mini")]
     preset: String,
     /// Model folder whose weights and sizes to start from, instead of random ones (vae, clip, prior, diffusion); consistency needs
@@ -31,26 +31,27 @@ pub struct Args {
     /// Train the autoencoder's decoder alone: the latents, and a UNet that knows them, stay as they are.
     #[arg(long, requires = "base")]
     decoder_only: bool,
-    /// How often the style is dropped, 0 to 1 (diffusion, consistency); by default the paper's.
-    #[arg(long, value_name = "P", default_value_t = diffusion::DROP_STYLE)]
-    drop_style: f32,
-    /// How often the identity is dropped, 0 to 1 (diffusion, consistency); by default the paper's.
-    #[arg(long, value_name = "P", default_value_t = diffusion::DROP_IDENTITY)]
-    drop_identity: f32,
+    /// How often the style is dropped, 0 to 1 (diffusion, consistency); by default the paper's 0.64.
+    #[arg(long, value_name = "P")]
+    drop_style: Option<f32>,
+    /// How often the identity is dropped, 0 to 1 (diffusion, consistency); by default the paper's 0.1.
+    #[arg(long, value_name = "P")]
+    drop_identity: Option<f32>,
     /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
     #[arg(long)]
     n_tokens: Option<usize>,
     /// Render animals' heads in the place of people's (docs/eval.md).
     #[arg(long, conflicts_with = "data")]
     creatures: bool,
-    /// Folder of photographs with a metadata.jsonl, or FFHQ's; without it, portraits are rendered.
+    /// Folder of photographs with a metadata.jsonl, or FFHQ's (vae, clip, prior, diffusion, consistency); without it, portraits
+    /// are rendered.
     #[arg(long)]
     data: Option<PathBuf>,
     /// Folder for checkpoints, loss curves, sample sheets and the pictures made ready.
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Pictures to render once and train on.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     pictures: Option<usize>,
     /// Stop after so many steps.
     #[arg(long)]
@@ -103,18 +104,32 @@ enum Stage {
 /// Trains the stage until its end, or until Ctrl-C, which leaves a checkpoint and what was learnt so far, and fails with
 /// `cancelled`.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if args.batch == Some(0) || args.pictures == Some(0) || args.accumulate == 0 {
-        let message = "--batch, --accumulate and --pictures must be at least 1";
+    if args.batch == Some(0) || args.pictures == Some(0) || args.accumulate == 0 || args.steps == Some(0) {
+        let message = "--batch, --accumulate, --pictures and --steps must be at least 1";
         let error = Error::input("count-range", message, "leave them out");
         return Err(error.into());
     }
     if args.lr.is_some_and(|lr| !lr.is_finite() || lr <= 0.0) {
         return Err(Error::input("lr-range", "--lr must be above 0", "leave it out").into());
     }
-    if ![args.drop_style, args.drop_identity].iter().all(|p| (0.0..=1.0).contains(p)) {
+    if args.minutes.is_some_and(|minutes| !minutes.is_finite() || minutes <= 0.0) {
+        let error =
+            Error::input("minutes-range", "--minutes must be above 0", "leave it out, and give --steps");
+        return Err(error.into());
+    }
+    let drops: Vec<f32> = [args.drop_style, args.drop_identity].into_iter().flatten().collect();
+    if !drops.iter().all(|p| (0.0..=1.0).contains(p)) {
         let error =
             Error::input("drop-range", "--drop-style and --drop-identity are probabilities", "use 0 to 1");
         return Err(error.into());
+    }
+    if !drops.is_empty() && !matches!(args.stage, Stage::Diffusion | Stage::Consistency) {
+        let message = "--drop-style and --drop-identity are for diffusion and consistency";
+        return Err(Error::input("drop-unused", message, "leave them out").into());
+    }
+    if args.data.is_some() && matches!(args.stage, Stage::Face | Stage::Detector) {
+        let message = "--data is not for face and detector, which learn from rendered people alone";
+        return Err(Error::input("data-unused", message, "leave it out").into());
     }
     if args.n_tokens.is_some() && args.stage != Stage::Diffusion {
         return Err(Error::input("tokens-unused", "--n-tokens is for diffusion", "leave it out").into());
@@ -169,8 +184,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         preset: args.preset,
         base: args.base,
         decoder_only: args.decoder_only,
-        drop_style: args.drop_style,
-        drop_identity: args.drop_identity,
+        drop_style: args.drop_style.unwrap_or(diffusion::DROP_STYLE),
+        drop_identity: args.drop_identity.unwrap_or(diffusion::DROP_IDENTITY),
         n_tokens: args.n_tokens,
         creatures: args.creatures,
         data: args.data,
