@@ -18,6 +18,7 @@ pub mod consistency;
 pub mod data;
 pub mod detector;
 pub mod diffusion;
+mod discriminator;
 pub mod dreambooth;
 pub mod encoded;
 pub mod face;
@@ -55,9 +56,9 @@ pub struct Setup {
     pub base: Option<PathBuf>,
     /// Trains the autoencoder's decoder alone.
     pub decoder_only: bool,
-    /// How often the diffusion stage drops the style, in [0, 1].
+    /// How often the stages of the UNet drop the style, in [0, 1].
     pub drop_style: f32,
-    /// How often the diffusion stage drops the identity, in [0, 1].
+    /// How often they drop the identity, in [0, 1].
     pub drop_identity: f32,
     /// Guidance tokens of a new Linear; the preset's number if it is not given.
     pub n_tokens: Option<usize>,

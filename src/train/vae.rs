@@ -1,18 +1,20 @@
-//! The autoencoder stage: a deep-compression autoencoder on reconstruction alone.
+//! The autoencoder stage: a deep-compression autoencoder.
 //!
-//! Neither a discriminator nor a pretrained perceptual network: sharpness comes from comparing the pictures' gradients
-//! beside their values, and faces count more than what surrounds them. The decoder sees slightly noisy latents, so that
-//! it forgives what a denoiser leaves over.
+//! First on reconstruction alone: sharpness comes from comparing the pictures' gradients beside their values, and faces count
+//! more than what surrounds them. The decoder sees slightly noisy latents, so that it forgives what a denoiser leaves over.
 //!
-//! A decoder can be trained on alone ([`Setup::decoder_only`]): the latents, and with them a UNet, stay as they are (what
-//! Stability AI did for `sd-vae-ft-mse`).
+//! Then the decoder alone ([`Setup::decoder_only`]), against a discriminator as well: what reconstruction leaves blurred are
+//! local details, and the latents, with them a UNet, stay as they are (as in the third phase of Chen et al. 2024, DC-AE, arXiv
+//! 2410.10733, section 3.3). No network that was trained on photographs has a part in it.
 
 use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::data::{Pictures, pictures_of};
+use super::data::{Pictures, pictures_of, trained};
+use super::discriminator::{Discriminator, deceived, hinge, matched};
+use super::optim::AdamWConfig;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, plot, portraits, run};
 use crate::error::{Error, Result};
@@ -33,6 +35,14 @@ const LATENT_WEIGHT: f64 = 3e-4;
 const FACE_WEIGHT: f32 = 2.0;
 /// Standard deviation of the noise that the decoder learns to forgive.
 const LATENT_NOISE: f64 = 0.1;
+/// Weight of the discriminator's scores in the decoder's loss.
+const DECEIT_WEIGHT: f64 = 0.05;
+/// Weight of the distance of its layers' outputs.
+const MATCH_WEIGHT: f64 = 0.5;
+/// Steps in which the discriminator learns before its scores count.
+const DISCRIMINATOR_ALONE: u64 = 200;
+/// Decay of the first moment where two networks learn from each other (usual since Radford et al. 2016, arXiv 1511.06434).
+const ADVERSARIAL_BETA: f32 = 0.5;
 /// Pictures over which the latents' statistics are taken.
 const STATISTICS: usize = 1000;
 
@@ -78,17 +88,14 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let device = options.backend.device()?;
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
-    let trained = pictures.len().saturating_sub(HELD_OUT).max(1);
+    let trained = trained(pictures.len(), HELD_OUT)?;
     let mut model = config.init(&device)?;
     if let Some(base) = &base {
         model = apply(model, base.tensors()?.as_ref(), "")?;
     }
-    if setup.decoder_only {
-        model = model.freeze_encoder();
-    }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
-    let objective = |model: &AutoencoderDc, step: &Step| {
+    let encode = |model: &AutoencoderDc, step: &Step| {
         let mut rng = step.rng();
         let indices = pictures.draw(&mut rng, options.batch, trained);
         let flip: Vec<bool> = indices.iter().map(|_| rng.chance(0.5)).collect();
@@ -96,25 +103,71 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let latents = model.encode(images.clone().cast(dtype)).cast(DType::F32);
         let noise = rng.normals(latents.shape().num_elements());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device) * LATENT_NOISE;
-        let size = latents.clone().square().mean() * LATENT_WEIGHT;
-        let decoded = model.decode((latents + noise).cast(dtype)).cast(DType::F32);
         let weight = face_weights(&pictures, &indices, &flip, &device);
-        Ok(reconstruction_loss((decoded - images) * weight) + size)
+        Encoded { images, noisy: latents.clone() + noise, latents, weight }
+    };
+    let decode = |model: &AutoencoderDc, encoded: &Encoded| {
+        model.decode(encoded.noisy.clone().cast(dtype)).cast(DType::F32)
+    };
+    let reconstruction = |decoded: Tensor<4>, encoded: &Encoded| {
+        reconstruction_loss((decoded - encoded.images.clone()) * encoded.weight.clone())
     };
     let show = |model: &AutoencoderDc, folder: &Path| show(model, &pictures, trained, dtype, folder);
-    let finished = run::train(&options, model, objective, show, log)?;
+    let averaged = if setup.decoder_only {
+        let model =
+            Adversaries { autoencoder: model.freeze_encoder(), discriminator: Discriminator::new(&device) };
+        let objective = |model: &Adversaries, step: &Step| {
+            let encoded = encode(&model.autoencoder, step);
+            let decoded = decode(&model.autoencoder, &encoded);
+            let truth = model.discriminator.forward(encoded.images.clone(), dtype);
+            let theirs = model.discriminator.forward(decoded.clone().detach(), dtype);
+            let ours = model.discriminator.clone().no_grad().forward(decoded.clone(), dtype);
+            let mut loss = reconstruction(decoded, &encoded) + matched(&truth, &ours) * MATCH_WEIGHT;
+            if step.number >= DISCRIMINATOR_ALONE {
+                loss = loss + deceived(&ours) * DECEIT_WEIGHT;
+            }
+            Ok(loss + hinge(&truth, &theirs))
+        };
+        let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..options.optimizer };
+        let options = Options { optimizer, ..options.clone() };
+        let show = |model: &Adversaries, folder: &Path| show(&model.autoencoder, folder);
+        run::train(&options, model, objective, show, log)?.averaged.autoencoder
+    } else {
+        let objective = |model: &AutoencoderDc, step: &Step| {
+            let encoded = encode(model, step);
+            let size = encoded.latents.clone().square().mean() * LATENT_WEIGHT;
+            Ok(reconstruction(decode(model, &encoded), &encoded) + size)
+        };
+        run::train(&options, model, objective, show, log)?.averaged
+    };
 
     let device = options.backend.device()?.without_autodiff();
     if !setup.decoder_only {
-        let (mean, std) =
-            latent_statistics(&finished.averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
+        let (mean, std) = latent_statistics(&averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
         log(Event::Note(format!("latents' mean {mean:.2?}, standard deviation {std:.2?}")));
         config.latents_mean = Some(mean);
         config.latents_std = Some(std);
     }
     let folder = setup.out.join("vae");
     checkpoint::export_json(&folder.join("config.json"), &config)?;
-    checkpoint::export(&folder.join("diffusion_pytorch_model.safetensors"), &finished.averaged)
+    checkpoint::export(&folder.join("diffusion_pytorch_model.safetensors"), &averaged)
+}
+
+/// The decoder that is to draw, and who tells its pictures from true ones: one step teaches both.
+#[derive(Module, Debug)]
+struct Adversaries {
+    autoencoder: AutoencoderDc,
+    discriminator: Discriminator,
+}
+
+/// A step's pictures, and what the decoder gets of them.
+struct Encoded {
+    images: Tensor<4>,
+    latents: Tensor<4>,
+    /// The latents, slightly wrong.
+    noisy: Tensor<4>,
+    /// What each pixel weighs, `[n, 1, size, size]`.
+    weight: Tensor<4>,
 }
 
 /// What each pixel weighs, `[n, 1, size, size]`.
