@@ -36,10 +36,10 @@ stage prior mini 53 --pictures "$((2 * pictures))"
 stage diffusion mini 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
 stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
 # The old model goes once the new one is whole.
-rm -rf models/mini.new
-"$program" quantize --model "$model" --out models/mini.new --dtype q8 --name mini --family mini --model-version 8 \
+shipped=$runs/shipped
+rm -rf "$shipped"
+"$program" quantize --model "$model" --out "$shipped" --dtype q8 --name mini --family mini --model-version 8 \
   --license "MIT OR Apache-2.0"
-cp models/mini/README.md models/mini.new/
-rm -rf models/mini
-mv models/mini.new models/mini
+find models/mini -mindepth 1 ! -name README.md -delete
+cp -r "$shipped"/. models/mini
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"

@@ -19,7 +19,7 @@ use crate::synth::{
 };
 
 /// Side of the renders in pixels: `mini`'s own; CLIP scales them to its input anyhow.
-const SIZE: u32 = 128;
+pub const SIZE: u32 = 128;
 /// Ridges to choose from, relative to the mean eigenvalue of the embeddings' second moments.
 const RIDGES: [f64; 6] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
 /// One render in so many chooses the ridge.
@@ -42,7 +42,8 @@ pub struct Question {
     pub words_on_renders: Estimate,
     /// How often the probe is.
     pub probe_on_renders: Estimate,
-    /// How often it is on the same renders after the model's autoencoder: what a perfect denoiser's pictures would get.
+    /// How often it is on the same renders after the model's autoencoder: what a perfect denoiser's pictures would get. Of none
+    /// where that is not asked.
     pub probe_on_decoded: Estimate,
 }
 
@@ -271,7 +272,7 @@ fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
 /// A picture's embedding.
 pub type Describe<'a> = dyn Fn(&RgbImage) -> Result<Vec<f32>> + 'a;
 
-/// A scene after the model's autoencoder.
+/// A scene's render after the model's autoencoder, at [`SIZE`].
 pub type Decode<'a> = dyn Fn(&Scene) -> Result<RgbImage> + 'a;
 
 fn embed_all(describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
@@ -282,13 +283,16 @@ fn embed_all(describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
 /// Embeddings of renders that judges are tested on.
 struct Tested {
     renders: Vec<Vec<f32>>,
+    /// None where nobody asks.
     decoded: Vec<Vec<f32>>,
 }
 
 impl Tested {
-    fn new(describe: &Describe, decode: &Decode, scenes: &[Scene]) -> Result<Self> {
+    fn new(describe: &Describe, decode: Option<&Decode>, scenes: &[Scene]) -> Result<Self> {
         let renders = embed_all(describe, scenes)?;
-        let decoded = scenes.iter().map(|scene| describe(&decode(scene)?)).collect::<Result<_>>()?;
+        let decoded = decode.map_or(Ok(Vec::new()), |decode| {
+            scenes.iter().map(|scene| describe(&decode(scene)?)).collect::<Result<_>>()
+        })?;
         Ok(Self { renders, decoded })
     }
 }
@@ -297,7 +301,7 @@ impl Tested {
 pub fn attributes(clip: &Clip, describe: &Describe, decode: &Decode) -> Result<Vec<Question>> {
     let (learnt, learnt_values) = attribute_scenes(IdentitySplit::EvalEncoder, LEARNT);
     let (tested, tested_values) = attribute_scenes(IdentitySplit::HeldOut, TESTED);
-    let (learnt, tested) = (embed_all(describe, &learnt)?, Tested::new(describe, decode, &tested)?);
+    let (learnt, tested) = (embed_all(describe, &learnt)?, Tested::new(describe, Some(decode), &tested)?);
     let question = |(k, attribute): (usize, &Attribute)| {
         let of = |values: &[[usize; 4]]| -> Vec<usize> { values.iter().map(|values| values[k]).collect() };
         Question::new(
@@ -318,11 +322,11 @@ pub fn styles(clip: &Clip, decode: &Decode) -> Result<Question> {
         Scene::random(SEED ^ seed, i as u64, &one_person(split, vec![Style::ALL[i % Style::ALL.len()]]))
     };
     let words = Style::ALL.iter().map(|style| style_words(*style).to_owned()).collect();
-    of_series(clip, decode, words, |words| format!("{words} of a person"), scene)
+    of_series(clip, Some(decode), words, |words| format!("{words} of a person"), scene)
 }
 
 /// Which of the renderer's things a picture shows.
-pub fn subjects(clip: &Clip, decode: &Decode) -> Result<Question> {
+pub fn subjects(clip: &Clip) -> Result<Question> {
     let options = SceneOptions { people: [1.0, 0.0, 0.0, 0.0], ..SceneOptions::default() };
     let scene = |_, seed: u64, i: usize| {
         let mut scene = Scene::random(SEED ^ seed, i as u64, &options);
@@ -330,7 +334,7 @@ pub fn subjects(clip: &Clip, decode: &Decode) -> Result<Question> {
         scene
     };
     let words = Subject::ALL.iter().map(|subject| subject_words(*subject).to_owned()).collect();
-    of_series(clip, decode, words, |words| format!("a picture of {words}"), scene)
+    of_series(clip, None, words, |words| format!("a picture of {words}"), scene)
 }
 
 /// A thing as prompts name it.
@@ -350,7 +354,7 @@ pub fn subject_words(subject: Subject) -> &'static str {
 /// A question whose renders take the answers in turn; `scene` is given the pool of people, a seed and the number.
 fn of_series(
     clip: &Clip,
-    decode: &Decode,
+    decode: Option<&Decode>,
     words: Vec<String>,
     prompt: impl Fn(&str) -> String,
     scene: impl Fn(IdentitySplit, u64, usize) -> Scene,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ::image::RgbImage;
+use ::image::imageops::{FilterType, resize};
 use burn::tensor::Device;
 use pollster::block_on;
 use rayon::prelude::*;
@@ -281,7 +282,7 @@ impl Lab {
 
     /// Which thing a picture shows.
     pub fn subjects(&self) -> Result<&Question> {
-        once(&self.subjects, || judge::subjects(&self.clip, &self.decode()))
+        once(&self.subjects, || judge::subjects(&self.clip))
     }
 
     /// A picture of the model's own size after its autoencoder: the best that any denoiser could give.
@@ -291,8 +292,12 @@ impl Lab {
         pictures.pop().ok_or_else(|| Error::internal("picture-missing", "the decoder gave no picture"))
     }
 
+    /// Renders at the model's own size, after its autoencoder, at the judge's.
     fn decode(&self) -> impl Fn(&Scene) -> Result<RgbImage> {
-        |scene| self.through_vae(&render(scene, self.size).image)
+        |scene| {
+            let decoded = self.through_vae(&render(scene, self.size).image)?;
+            Ok(resize(&decoded, judge::SIZE, judge::SIZE, FilterType::CatmullRom))
+        }
     }
 
     /// A render at the size of the model's own pictures.

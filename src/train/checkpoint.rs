@@ -64,7 +64,11 @@ pub fn load<M: Module>(folder: &Path, model: M, optimizer: &mut AdamW) -> Result
     })?;
     let weights = tensors(&from.join("model.safetensors"))?;
     optimizer.restore(progress.updates, tensors(&from.join("optimizer.safetensors"))?, &weights)?;
-    Ok((apply(model, &weights, "")?, progress))
+    let model = apply(model, &weights, "").map_err(|e| {
+        let message = format!("{} is not of this network: {}", from.display(), e.message);
+        Error::weights("checkpoint", message, "start the run again without --resume")
+    })?;
+    Ok((model, progress))
 }
 
 /// Writes `model`'s parameters as one safetensors file.

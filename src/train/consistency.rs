@@ -64,7 +64,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             format!("the encoders or the autoencoder of {} are not the base's", setup.out.display());
         return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
     }
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let [unet_files, guidance_files, scheduler_files] =
         ["unet", "guidance", "scheduler"].map(|folder| Component::new(&base, folder));

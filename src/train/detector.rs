@@ -40,7 +40,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 2e-3 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let scenes = portraits::crowds(setup, config.image_size, setup.pictures.unwrap_or(SCENES), log)?;
     let trained = trained(scenes.len(), HELD_OUT)?;

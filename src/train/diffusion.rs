@@ -95,7 +95,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 5e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let base = setup.base.clone().map(Folder);
     let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));

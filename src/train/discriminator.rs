@@ -49,6 +49,12 @@ impl Discriminator {
         }
     }
 
+    /// The layers' kernels.
+    #[cfg(test)]
+    pub fn weights(&self) -> Vec<Tensor<4>> {
+        self.layers.iter().map(|layer| layer.weight.val()).collect()
+    }
+
     /// Pictures `[n, 3, h, w]` in [-1, 1], of 32 pixels and more; computed in `dtype`.
     pub fn forward(&self, pictures: Tensor<4>, dtype: DType) -> Verdict {
         let mut x = pictures.cast(dtype);

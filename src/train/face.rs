@@ -85,7 +85,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 2e-3 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let size = config.image_size;
     let train_views = portraits::people(setup, split, identities, VIEWS, PICTURE, log)?;

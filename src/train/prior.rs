@@ -53,7 +53,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let encoded = encode_all(setup, &pictures, log)?;

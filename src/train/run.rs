@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
 use super::Backend;
 use super::checkpoint::{self, Progress};
@@ -55,6 +55,13 @@ impl Options {
     /// Whether the run goes on from a checkpoint.
     pub fn goes_on(&self) -> bool {
         self.resume && ["checkpoint", "checkpoint.old"].iter().any(|name| self.folder.join(name).exists())
+    }
+
+    /// The device, recording gradients; the seed decides what random weights it gives.
+    pub fn device(&self) -> Result<Device> {
+        let device = self.backend.device()?;
+        device.seed(self.seed);
+        Ok(device)
     }
 
     /// A run in `folder` with the defaults of every stage.

@@ -5,7 +5,8 @@
 //!
 //! Then the decoder alone ([`Setup::decoder_only`]), against a discriminator as well: what reconstruction leaves blurred are
 //! local details, and the latents, with them a UNet, stay as they are (as in the third phase of Chen et al. 2024, DC-AE, arXiv
-//! 2410.10733, section 3.3). No network that was trained on photographs has a part in it.
+//! 2410.10733, section 3.2, where the decoder's last layers alone learn). No network that was trained on photographs has a part
+//! in it.
 
 use std::path::Path;
 
@@ -39,8 +40,8 @@ const LATENT_NOISE: f64 = 0.1;
 const DECEIT_WEIGHT: f64 = 0.05;
 /// Weight of the distance of its layers' outputs.
 const MATCH_WEIGHT: f64 = 0.5;
-/// Steps in which the discriminator learns before its scores count.
-const DISCRIMINATOR_ALONE: u64 = 200;
+/// Step from which the discriminator's scores count: until then it says nothing yet.
+const DECEIT_FROM: u64 = 200;
 /// Decay of the first moment where two networks learn from each other (usual since Radford et al. 2016, arXiv 1511.06434).
 const ADVERSARIAL_BETA: f32 = 0.5;
 /// Pictures over which the latents' statistics are taken.
@@ -85,7 +86,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         lr: if setup.run.lr == 0.0 { 4e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
-    let device = options.backend.device()?;
+    let device = options.device()?;
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let trained = trained(pictures.len(), HELD_OUT)?;
@@ -119,14 +120,14 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let objective = |model: &Adversaries, step: &Step| {
             let encoded = encode(&model.autoencoder, step);
             let decoded = decode(&model.autoencoder, &encoded);
-            let truth = model.discriminator.forward(encoded.images.clone(), dtype);
-            let theirs = model.discriminator.forward(decoded.clone().detach(), dtype);
-            let ours = model.discriminator.clone().no_grad().forward(decoded.clone(), dtype);
-            let mut loss = reconstruction(decoded, &encoded) + matched(&truth, &ours) * MATCH_WEIGHT;
-            if step.number >= DISCRIMINATOR_ALONE {
-                loss = loss + deceived(&ours) * DECEIT_WEIGHT;
-            }
-            Ok(loss + hinge(&truth, &theirs))
+            let contest = contest(
+                &model.discriminator,
+                encoded.images.clone(),
+                decoded.clone(),
+                step.number >= DECEIT_FROM,
+                dtype,
+            );
+            Ok(reconstruction(decoded, &encoded) + contest)
         };
         let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..options.optimizer };
         let options = Options { optimizer, ..options.clone() };
@@ -168,6 +169,23 @@ struct Encoded {
     noisy: Tensor<4>,
     /// What each pixel weighs, `[n, 1, size, size]`.
     weight: Tensor<4>,
+}
+
+/// What both learn from the other: the decoder from the discriminator's view of its pictures (of their scores only if `deceive`),
+/// the discriminator from pictures that it cannot change. `[n, 3, size, size]` each.
+fn contest(
+    discriminator: &Discriminator,
+    images: Tensor<4>,
+    decoded: Tensor<4>,
+    deceive: bool,
+    dtype: DType,
+) -> Tensor<1> {
+    // First, since it makes the weights where they are not yet: a clone without gradients would make them without, for both.
+    let truth = discriminator.forward(images, dtype);
+    let theirs = discriminator.forward(decoded.clone().detach(), dtype);
+    let ours = discriminator.clone().no_grad().forward(decoded, dtype);
+    let learnt = hinge(&truth, &theirs) + matched(&truth, &ours) * MATCH_WEIGHT;
+    if deceive { learnt + deceived(&ours) * DECEIT_WEIGHT } else { learnt }
 }
 
 /// What each pixel weighs, `[n, 1, size, size]`.
@@ -301,6 +319,26 @@ mod tests {
         let edge = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 8, 8]), &device);
         let loss = |error| reconstruction_loss(error).into_scalar::<f32>();
         assert!(loss(edge) > 1.2 * loss(flat));
+    }
+
+    #[test]
+    fn a_contest_teaches_both_and_deceit_the_decoder_alone() {
+        let device = Device::flex().autodiff();
+        let discriminator = Discriminator::new(&device);
+        let picture = |stream| {
+            let values = crate::train::rng::Rng::new(5, stream).normals(3 * 32 * 32);
+            Tensor::<4>::from_data(TensorData::new(values, [1, 3, 32, 32]), &device)
+        };
+        let gradients = |deceive| {
+            let decoded = picture(1).require_grad();
+            let loss = contest(&discriminator, picture(0), decoded.clone(), deceive, DType::F32);
+            let gradients = loss.backward();
+            let weight = discriminator.weights().remove(0).grad(&gradients).unwrap();
+            [decoded.grad(&gradients).unwrap().into_data(), weight.into_data()]
+        };
+        let ([decoder, own], [deceiving, same]) = (gradients(false), gradients(true));
+        assert_ne!(decoder, deceiving);
+        assert_eq!(own, same);
     }
 
     #[test]

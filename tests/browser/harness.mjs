@@ -12,7 +12,7 @@ import { chromium } from "playwright-core";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
-export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+export const EXECUTABLE = process.env.CHROMIUM || "/usr/bin/chromium";
 
 /** Milliseconds for what a browser is waited for: machines may be slow and busy. */
 export const PATIENCE = 120_000;

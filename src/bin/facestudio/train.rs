@@ -113,8 +113,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Err(Error::input("lr-range", "--lr must be above 0", "leave it out").into());
     }
     if args.minutes.is_some_and(|minutes| !minutes.is_finite() || minutes <= 0.0) {
-        let error =
-            Error::input("minutes-range", "--minutes must be above 0", "leave it out, and give --steps");
+        let error = Error::input(
+            "minutes-range",
+            "--minutes must be a number above 0",
+            "leave it out, and give --steps",
+        );
         return Err(error.into());
     }
     let drops: Vec<f32> = [args.drop_style, args.drop_identity].into_iter().flatten().collect();

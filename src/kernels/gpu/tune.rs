@@ -96,7 +96,12 @@ impl Try {
         loop {
             let start = now();
             self.run(tiles[1], products).await?;
-            if now() - start >= LONG || products == MOST {
+            let took = now() - start;
+            if took >= LONG {
+                products = (products as f64 * LONG / took).ceil() as usize;
+                break;
+            }
+            if products == MOST {
                 break;
             }
             products *= 2;
