@@ -5,7 +5,7 @@
 #   scripts/train-mini.sh [RUNS]     checkpoints, curves and sheets go to RUNS (default runs/); run again to go on
 #
 # FACESTUDIO is the program (default: the release build), BACKEND is cpu, torch or torch-cuda, MINUTES scales every
-# stage (1 is about nine and a half hours in all), PICTURES is how many portraits are rendered; CLIP, prior and UNet see twice as many.
+# stage (1 is about ten hours in all), PICTURES is how many portraits are rendered; CLIP, prior and UNet see twice as many.
 set -euo pipefail
 
 # Tensors are of a few sizes, made and freed at every step: glibc should keep their memory, not give it back each time.
@@ -34,11 +34,11 @@ stage face mini-eval 10
 stage detector mini 12
 stage prior mini 53 --pictures "$((2 * pictures))"
 stage diffusion mini 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
-stage vae mini 20 --base "$model" --decoder-only --pictures "$pictures"
+stage vae mini 45 --base "$model" --decoder-only --lr 3e-4 --batch 8 --pictures "$pictures"
 # The old model goes once the new one is whole.
 shipped=$runs/shipped
 rm -rf "$shipped"
-"$program" quantize --model "$model" --out "$shipped" --dtype q8 --name mini --family mini --model-version 8 \
+"$program" quantize --model "$model" --out "$shipped" --dtype q8 --name mini --family mini --model-version 9 \
   --license "MIT OR Apache-2.0"
 find models/mini -mindepth 1 ! -name README.md -delete
 cp -r "$shipped"/. models/mini
