@@ -66,17 +66,19 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         "Where it is the model's own CLIP, it turns style images into guidance as well, and may overlook what it never \
          learnt to see. Intervals are Wilson's (95 %).",
     ]);
-    let mut rows = vec![(
-        "renders (ceiling)".to_owned(),
-        vec![
-            Cell::Estimate(question.probe_on_renders, Unit::Share),
-            Cell::Estimate(question.words_on_renders, Unit::Share),
-        ],
-    )];
-    rows.push((
-        "renders, after the autoencoder".to_owned(),
-        vec![Cell::Estimate(question.probe_on_decoded, Unit::Share), Cell::Text("–".to_owned())],
-    ));
+    let mut rows = vec![
+        (
+            "renders (ceiling)".to_owned(),
+            vec![
+                Cell::Estimate(question.probe_on_renders, Unit::Share),
+                Cell::Estimate(question.words_on_renders, Unit::Share),
+            ],
+        ),
+        (
+            "renders, after the autoencoder".to_owned(),
+            vec![Cell::Estimate(question.probe_on_decoded, Unit::Share), Cell::Text("–".to_owned())],
+        ),
+    ];
     let mut styles = Vec::new();
     for (key, label, drawing) in cases(options) {
         let drawings: Vec<Drawing> = (0..options.trials).map(|i| drawing(options, i)).collect();

@@ -67,9 +67,9 @@ fn vectors_of_every_width_agree() {
     // 16 columns fill one panel of eight lanes' vectors, and half of one of sixteen's.
     for columns in [1, 16, 17, 33, 1000] {
         #[cfg(target_arch = "x86_64")]
-        let wider = widest == Width::Avx512 && columns <= 16;
+        let narrower = widest == Width::Avx512 && columns <= 16;
         #[cfg(not(target_arch = "x86_64"))]
-        let wider = false;
-        assert_eq!(Width::of(columns) == widest, !wider, "{columns}");
+        let narrower = false;
+        assert_eq!(Width::of(columns) == widest, !narrower, "{columns}");
     }
 }
