@@ -44,6 +44,8 @@ pub struct GenerateRequest {
     pub preview_every: Option<usize>,
     /// Mark the pictures invisibly as generated, see [`image::watermark`](crate::image::watermark).
     pub watermark: bool,
+    /// Write prompt and negative prompt into the files' metadata, among the settings that make a picture again.
+    pub prompt_in_metadata: bool,
 }
 
 /// One person of the picture: one identity, or a mix of several.
@@ -204,6 +206,7 @@ impl Default for GenerateRequest {
             height: None,
             preview_every: None,
             watermark: true,
+            prompt_in_metadata: true,
         }
     }
 }

@@ -44,6 +44,7 @@ struct JsRequest {
     height: Option<usize>,
     preview_every: Option<usize>,
     watermark: Option<bool>,
+    prompt_in_metadata: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +139,7 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         height: js.height,
         preview_every: js.preview_every,
         watermark: js.watermark.unwrap_or(usual.watermark),
+        prompt_in_metadata: js.prompt_in_metadata.unwrap_or(usual.prompt_in_metadata),
     })
 }
 
@@ -252,21 +254,23 @@ pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue
     Ok(object.into())
 }
 
-/// The settings that make this picture again, as JSON.
+/// The settings that make this picture again, as JSON; without the words where the request leaves them out.
 fn settings(picture: &Generated, request: &GenerateRequest) -> String {
-    serde_json::json!({
+    let mut settings = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generated": true,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
         "alpha": request.alpha,
         "seed": picture.seed,
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "sampler": request.sampler,
         "watermark": request.watermark,
-    })
-    .to_string()
+    });
+    if request.prompt_in_metadata {
+        settings["prompt"] = request.prompt.as_str().into();
+        settings["negative_prompt"] = request.negative_prompt.as_str().into();
+    }
+    settings.to_string()
 }
 
 fn count(value: usize) -> JsValue {

@@ -104,6 +104,9 @@ pub struct Job {
     /// Leave out the invisible mark that says that the pictures were generated.
     #[arg(long)]
     no_watermark: bool,
+    /// Leave --prompt and --negative-prompt out of the PNG's metadata; the other settings are written there all the same.
+    #[arg(long)]
+    no_prompt_in_metadata: bool,
     /// Output PNG; with --count, a number is added before the extension.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
@@ -260,6 +263,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         height: size.map(|s| s.1),
         preview_every: None,
         watermark: !args.no_watermark,
+        prompt_in_metadata: !args.no_prompt_in_metadata,
     })
 }
 
@@ -323,14 +327,12 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
     path.with_file_name(format!("{stem}-{i:03}.png"))
 }
 
-/// What made this picture, as JSON: without the photos themselves, or their names.
+/// What made this picture, as JSON: without the photos themselves, or their names, or the words where they are to be left out.
 fn settings(model: &Path, args: &Job, request: &GenerateRequest, seed: u64) -> String {
-    serde_json::json!({
+    let mut settings = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generated": true,
         "model": model.file_name().map(|name| name.to_string_lossy()),
-        "prompt": args.prompt,
-        "negative_prompt": args.negative_prompt,
         "alpha": args.alpha,
         "strength": args.init.as_ref().map(|_| args.strength),
         "seed": seed,
@@ -339,6 +341,10 @@ fn settings(model: &Path, args: &Job, request: &GenerateRequest, seed: u64) -> S
         "sampler": request.sampler,
         "size": args.size,
         "watermark": !args.no_watermark,
-    })
-    .to_string()
+    });
+    if request.prompt_in_metadata {
+        settings["prompt"] = request.prompt.as_str().into();
+        settings["negative_prompt"] = request.negative_prompt.as_str().into();
+    }
+    settings.to_string()
 }
