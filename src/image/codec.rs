@@ -1,5 +1,8 @@
 //! Files to pixels and back: every size is checked before anything is allocated for it.
 
+mod jpeg;
+
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use ::image::error::{ImageError, LimitErrorKind};
@@ -11,6 +14,8 @@ use crate::error::{Error, Result};
 pub const MAX_PIXELS: u64 = 64 << 20;
 /// Most pixels along one side of a picture that is read.
 pub const MAX_SIDE: u32 = 16_384;
+/// Most bytes of a picture's file: the largest picture with four channels of 16 bits as they are, and something beside it.
+pub const MAX_FILE: u64 = MAX_PIXELS * 8 + (1 << 20);
 /// Most bytes that a decoder may hold: the largest picture with four channels of 16 bits, and as much again.
 const MAX_ALLOCATION: u64 = MAX_PIXELS * 8 * 2;
 /// Most bytes of text that is read from a PNG.
@@ -38,16 +43,20 @@ fn decode_dynamic(bytes: &[u8]) -> Result<DynamicImage> {
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_ALLOCATION);
+    let bytes = match ::image::guess_format(bytes).map_err(|_| not_a_picture())? {
+        ImageFormat::Jpeg => return jpeg::decode(bytes),
+        ImageFormat::Png => Cow::Owned(without_ancillary_chunks(bytes)),
+        ImageFormat::WebP if is_cut_off_webp(bytes) => {
+            return Err(damaged("the WebP file ends before its picture does"));
+        }
+        _ => Cow::Borrowed(bytes),
+    };
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| not_a_picture())?;
-    let format = reader.format().ok_or_else(not_a_picture)?;
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(from_image)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    if format == ImageFormat::Jpeg && is_cut_off_jpeg(bytes) {
-        return Err(damaged("the JPEG file ends before its picture does"));
-    }
     let orientation = decoder.orientation().map_err(from_image)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(from_image)?;
     picture.apply_orientation(orientation);
@@ -74,23 +83,42 @@ fn over(picture: &DynamicImage, background: u8) -> RgbImage {
     })
 }
 
-/// Whether a JPEG has no end-of-image marker after its first scan begins. The decoder fills what is missing with
-/// gray instead of failing. A thumbnail's marker lies in a segment before the scan and does not count.
-fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    let mut at = 2;
-    while let Some([0xFF, marker]) = bytes.get(at..at + 2) {
-        match marker {
-            0xFF => at += 1,
-            0x01 | 0xD0..=0xD8 => at += 2,
-            &START_OF_SCAN => return !bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]),
-            _ => match bytes.get(at + 2..at + 4) {
-                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return true,
-            },
+/// Whether a WebP file, or a chunk of it, is shorter than its head says: the decoder takes what is missing of a picture for
+/// zeros, and makes room for all that is claimed.
+fn is_cut_off_webp(bytes: &[u8]) -> bool {
+    let size = |at: usize| {
+        let size = bytes.get(at..at + 4).map(|size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
+        size.map_or(u64::MAX, u64::from)
+    };
+    // Some writers count the last chunk's padding and leave it out.
+    let length = bytes.len() as u64 + 1;
+    let end = size(4).saturating_add(8);
+    let mut at = 12;
+    while at + 8 <= end && end <= length {
+        let size = size(at as usize + 4);
+        at = (at + 8).saturating_add(size).saturating_add(size % 2);
+        if at > length {
+            return true;
         }
     }
-    at >= bytes.len()
+    end > length
+}
+
+/// A PNG with nothing but its picture: colour profiles and texts may inflate to a thousand times their size, and are not
+/// looked at.
+fn without_ancillary_chunks(bytes: &[u8]) -> Vec<u8> {
+    const KEPT: [&[u8]; 6] = [b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"];
+    let (signature, mut rest) = bytes.split_at(bytes.len().min(8));
+    let mut kept = signature.to_vec();
+    while let Some(head) = rest.first_chunk::<8>() {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let (chunk, after) = rest.split_at(length.saturating_add(12).min(rest.len()));
+        if KEPT.contains(&&head[4..]) {
+            kept.extend(chunk);
+        }
+        rest = after;
+    }
+    kept
 }
 
 fn not_a_picture() -> Error {
@@ -113,6 +141,14 @@ fn damaged(message: &str) -> Error {
     Error::input("image-damaged", message, "save or download the picture again")
 }
 
+fn unsupported(what: &str) -> Error {
+    Error::input(
+        "image-format",
+        format!("this kind of picture is not supported: {what}"),
+        "save the picture as PNG, or as JPEG with usual settings",
+    )
+}
+
 fn from_image(error: ImageError) -> Error {
     match error {
         ImageError::Limits(limit) => match limit.kind() {
@@ -121,11 +157,7 @@ fn from_image(error: ImageError) -> Error {
             }
             _ => damaged(&format!("the picture cannot be read: {limit}")),
         },
-        ImageError::Unsupported(what) => Error::input(
-            "image-format",
-            format!("this kind of picture is not supported: {what}"),
-            "save the picture as PNG or JPEG",
-        ),
+        ImageError::Unsupported(what) => unsupported(&what.to_string()),
         other => damaged(&format!("the picture cannot be read: {other}")),
     }
 }
@@ -190,21 +222,30 @@ pub fn read_png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let fail = |e: png::DecodingError| damaged(&format!("the PNG cannot be read: {e}"));
     // A row of the widest picture must fit as well.
     let limits = png::Limits { bytes: MAX_TEXT + MAX_SIDE as usize * 8 };
-    let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits).read_info().map_err(fail)?;
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_ignore_iccp_chunk(true);
+    let reader = decoder.read_info().map_err(fail)?;
     let info = reader.info();
     let mut texts = Vec::new();
+    // All of them together: a file may have a thousand that inflate to the limit.
+    let mut left = MAX_TEXT;
+    let too_long = || damaged(&format!("the texts of the PNG are longer than {} kB", MAX_TEXT >> 10));
     for chunk in &info.uncompressed_latin1_text {
         texts.push((chunk.keyword.clone(), chunk.text.clone()));
     }
     for chunk in &info.compressed_latin1_text {
         let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(MAX_TEXT).map_err(fail)?;
-        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(fail)?));
+        chunk.decompress_text_with_limit(left).map_err(fail)?;
+        let text = chunk.get_text().map_err(fail)?;
+        left = left.checked_sub(text.len()).ok_or_else(too_long)?;
+        texts.push((chunk.keyword.clone(), text));
     }
     for chunk in &info.utf8_text {
         let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(MAX_TEXT).map_err(fail)?;
-        texts.push((chunk.keyword.clone(), chunk.get_text().map_err(fail)?));
+        chunk.decompress_text_with_limit(left).map_err(fail)?;
+        let text = chunk.get_text().map_err(fail)?;
+        left = left.checked_sub(text.len()).ok_or_else(too_long)?;
+        texts.push((chunk.keyword.clone(), text));
     }
     Ok(texts)
 }

@@ -5,6 +5,7 @@
 
 mod align;
 mod arc2face;
+mod codec;
 #[cfg(feature = "train")]
 mod consistency;
 #[cfg(feature = "convert")]

@@ -84,6 +84,97 @@ fn a_cut_off_picture_is_damaged_wherever_it_is_cut() {
     }
 }
 
+/// The place of a JPEG's frame header.
+fn frame_of(jpeg: &[u8]) -> usize {
+    jpeg.windows(2).position(|pair| matches!(pair, [0xFF, 0xC0..=0xC2])).unwrap()
+}
+
+/// A camera that writes no end marker, or that something of its own behind the picture.
+#[test]
+fn a_photo_without_its_end_marker_is_whole_whatever_follows() {
+    let jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let whole = decode(&jpeg).unwrap();
+    let trailers =
+        [&b""[..], b"\0\0trailer", &[0; 500], b"\xFF\xC0\0", b"\xFF\xD8\xFF\xE1\xFF\xFFExif", &[0xFF; 9]];
+    for trailer in trailers {
+        let photo = [&jpeg[..jpeg.len() - 2], trailer].concat();
+        assert_eq!(decode(&photo).unwrap(), whole, "{trailer:?}");
+    }
+    assert_eq!(decode(&[&jpeg[..], b"trailer", &jpeg].concat()).unwrap(), whole);
+}
+
+/// The decoder would fill the rest with gray, an end marker or not.
+#[test]
+fn a_jpeg_with_less_data_than_it_says_is_damaged() {
+    let jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let frame = frame_of(&jpeg);
+    for (width, height) in [(8192_u16, 8192_u16), (48, 40), (56, 32), (48, 8192)] {
+        let mut claims = jpeg.clone();
+        claims[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+        claims[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+        let error = decode(&claims).map(|_| ()).unwrap_err();
+        assert_eq!(error.code, "image-damaged", "{width}×{height}: {error}");
+    }
+    // The last bits are padding, so the last byte may be missing.
+    for end in frame + 20..jpeg.len() - 3 {
+        let cut = [&jpeg[..end], &[0xFF, 0xD9]].concat();
+        assert_eq!(decode(&cut).map(|_| ()).unwrap_err().code, "image-damaged", "cut at {end}");
+    }
+}
+
+#[test]
+fn other_kinds_of_jpeg_are_refused_by_name() {
+    let jpeg = encoded(picture(), ImageFormat::Jpeg);
+    let frame = frame_of(&jpeg);
+    let kinds =
+        [(1, 0xC9, "arithmetic"), (1, 0xCA, "arithmetic"), (1, 0xC3, "lossless"), (1, 0xC5, "hierarchical")];
+    for (at, byte, name) in kinds.into_iter().chain([(4, 12, "12 bits"), (9, 2, "2 components")]) {
+        let mut other = jpeg.clone();
+        other[frame + at] = byte;
+        if byte == 2 {
+            // Two components have a shorter header.
+            other[frame + 3] -= 3;
+            other.drain(frame + 16..frame + 19);
+        }
+        let error = decode(&other).map(|_| ()).unwrap_err();
+        assert!(error.code == "image-format" && error.message.contains(name), "{name}: {error}");
+    }
+}
+
+/// Fewer rows than the head says are not accepted in any format.
+#[test]
+fn a_picture_with_fewer_rows_than_it_says_is_damaged() {
+    for format in FORMATS {
+        let mut bytes = encoded(picture(), format);
+        match format {
+            ImageFormat::Png => {
+                bytes[20..24].copy_from_slice(&4096_u32.to_be_bytes());
+                let crc = crc32(&bytes[12..29]);
+                bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+            }
+            ImageFormat::Jpeg => {
+                let frame = frame_of(&bytes);
+                bytes[frame + 5..frame + 7].copy_from_slice(&4096_u16.to_be_bytes());
+            }
+            ImageFormat::WebP => {
+                // VP8L: 14 bits of width less 1, 14 of height less 1.
+                let place = bytes.windows(4).position(|name| name == b"VP8L").unwrap() + 9;
+                let size: [u8; 4] = bytes[place..place + 4].try_into().unwrap();
+                let size = u32::from_le_bytes(size) & !(0x3FFF << 14) | 4095 << 14;
+                bytes[place..place + 4].copy_from_slice(&size.to_le_bytes());
+            }
+            ImageFormat::Gif => {
+                let image = bytes.windows(5).position(|head| head == [0x2C, 0, 0, 0, 0]).unwrap();
+                bytes[8..10].copy_from_slice(&4096_u16.to_le_bytes());
+                bytes[image + 7..image + 9].copy_from_slice(&4096_u16.to_le_bytes());
+            }
+            _ => bytes[22..26].copy_from_slice(&4096_i32.to_le_bytes()),
+        }
+        let error = decode(&bytes).map(|_| ()).unwrap_err();
+        assert_eq!(error.code, "image-damaged", "{format:?}: {error}");
+    }
+}
+
 #[test]
 fn flipped_bytes_never_panic() {
     for format in FORMATS {
@@ -225,6 +316,26 @@ fn texts_survive_a_png() {
     expected.sort();
     assert_eq!(read, expected);
     assert!(read_png_texts(&encode_png(&picture(), &[]).unwrap()).unwrap().is_empty());
+}
+
+/// A thousand texts that inflate to a megabyte each are a gigabyte.
+#[test]
+fn the_texts_of_a_png_are_bounded_together() {
+    let megabyte = "x".repeat(1 << 20);
+    let with_texts = |count: usize, text: &str| {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+        for _ in 0..count {
+            encoder.add_ztxt_chunk("a".to_owned(), text.to_owned()).unwrap();
+        }
+        encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
+        bytes
+    };
+    assert_eq!(read_png_texts(&with_texts(1, &megabyte)).unwrap()[0].1, megabyte);
+    assert_eq!(read_png_texts(&with_texts(2, &megabyte)).unwrap_err().code, "image-damaged");
+    assert_eq!(read_png_texts(&with_texts(1000, &megabyte[..2000])).unwrap_err().code, "image-damaged");
+    // They are not looked at for the picture.
+    assert_eq!(decode(&with_texts(2, &megabyte)).unwrap().dimensions(), (1, 1));
 }
 
 #[test]
