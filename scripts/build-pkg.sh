@@ -38,6 +38,7 @@ npx esbuild web/face-studio/face-studio.js web/face-studio/session.js --bundle -
 find pkg -name '*.js' -not -path 'pkg/face-studio/*' -not -name sw.js -exec \
   npx esbuild --minify --target=es2022 --outbase=pkg --outdir=pkg --allow-overwrite --log-level=warning {} +
 node scripts/fill-shell.mjs
+npx esbuild --minify --target=es2022 --allow-overwrite --outfile=pkg/sw.js --log-level=warning pkg/sw.js
 for wasm in pkg/wasm*/facestudio_bg.wasm; do
   echo "$wasm: $(($(wc -c <"$wasm") / 1024)) KiB, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"
 done

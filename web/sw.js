@@ -2,7 +2,8 @@
  * The demo page's service worker: keeps the page itself, so that it opens without a network. Models are kept by the
  * engine (see engine/store.js), photos and pictures by nobody.
  *
- * The network comes first, so that the page is never an old one while the server can be reached.
+ * The network comes first, so that the page is never an old one while the server can be reached; a server that stalls or fails is
+ * as good as none.
  */
 
 /** Filled in by scripts/fill-shell.mjs: the release with a digest of its files, and the files' paths. */
@@ -13,6 +14,12 @@ const scope = /** @type {any} */ (self);
 /** Caches of this scope only: another copy of the page on the same origin has its own. */
 const PREFIX = `facestudio-shell ${scope.registration.scope} `;
 const CACHE = PREFIX + SHELL.version;
+
+/** Milliseconds without a byte after which the kept page is opened. */
+const STALL = 3000;
+
+/** Pages and workers that were opened from what is kept: all of theirs comes from there, so that it is of one release. */
+const offline = new Set();
 
 const urls = new Set(SHELL.files.map((path) => new URL(path, scope.registration.scope).href));
 
@@ -40,23 +47,68 @@ scope.addEventListener("fetch", (/** @type {any} */ event) => {
   url.hash = "";
   url.search = "";
   if (event.request.method === "GET" && urls.has(url.href)) {
-    event.respondWith(answer(event.request, url.href));
+    event.respondWith(answer(event, url.href));
   }
 });
 
 /**
- * @param {Request} request
+ * @param {any} event
  * @param {string} url without query and fragment
  */
-async function answer(request, url) {
-  try {
+async function answer({ request, clientId, resultingClientId }, url) {
+  const kept = await caches.match(url, { cacheName: CACHE });
+  if (!kept) {
     return isolated(request, await fetch(request));
-  } catch (unreachable) {
-    const kept = await caches.match(url, { cacheName: CACHE });
-    if (!kept) {
-      throw unreachable;
+  }
+  // A navigation leaves the page that it comes from.
+  const client = request.mode === "navigate" ? "" : clientId;
+  const response = client && offline.has(client) ? null : await whole(request);
+  if (response) {
+    return isolated(request, response);
+  }
+  for (const id of [client, resultingClientId].filter(Boolean)) {
+    offline.add(id);
+  }
+  return isolated(request, kept);
+}
+
+/**
+ * The network's answer once all of it is there; null where it stalls, breaks off, or is a server's failure.
+ * @param {Request} request
+ * @returns {Promise<Response | null>}
+ */
+async function whole(request) {
+  // What stalls is ended: the browser would let the next visit wait for it.
+  const controller = new AbortController();
+  /** @template T @param {Promise<T>} next @returns {Promise<T>} */
+  const alive = async (next) => {
+    const timer = setTimeout(() => controller.abort(), STALL);
+    try {
+      return await next;
+    } finally {
+      clearTimeout(timer);
     }
-    return isolated(request, kept);
+  };
+  try {
+    const response = await alive(fetch(request, { signal: controller.signal }));
+    const { status, statusText, headers, ok, body } = response;
+    if (status >= 500 || status === 408 || status === 429) {
+      controller.abort();
+      return null;
+    }
+    // A redirect is for the browser to follow.
+    if (!ok || !body) {
+      return response;
+    }
+    // Handed on when it is whole: a page that gets half of a script does not open.
+    const parts = [];
+    const reader = body.getReader();
+    for (let part = await alive(reader.read()); !part.done; part = await alive(reader.read())) {
+      parts.push(part.value);
+    }
+    return new Response(new Blob(parts), { status, statusText, headers });
+  } catch {
+    return null;
   }
 }
 
@@ -70,8 +122,8 @@ const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-E
  * @param {Response} response
  */
 function isolated({ destination }, response) {
-  // Pages and workers need them. A redirect is for the browser to follow.
-  if (!["document", "worker"].includes(destination) || response.type !== "basic" || !response.ok) {
+  // Pages and workers need them.
+  if (!["document", "worker"].includes(destination) || !response.ok) {
     return response;
   }
   const headers = new Headers(response.headers);

@@ -16,9 +16,10 @@ const TYPES = /** @type {Record<string, string>} */ ({
 });
 
 /**
- * How an answer fails: after so many bytes, with another status, with a whole file where a part was asked for, or with
- * its last byte changed.
- * @typedef {{ cut?: number, status?: number, ignoreRange?: boolean, flip?: boolean }} Fault
+ * How an answer fails: it breaks off after so many bytes, stalls after so many (before the answer itself where that is `true`), has
+ * another status, another place, another text, is a whole file where a part was asked for, or has its last byte changed.
+ * @typedef {{ cut?: number, stall?: number | true, status?: number, redirect?: string, body?: string, ignoreRange?: boolean,
+ *   flip?: boolean }} Fault
  * @typedef {{ path: string, range: string | undefined, ifRange: string | undefined, status: number, sent: number }} Entry
  */
 
@@ -41,11 +42,23 @@ export async function startFaultyServer(models) {
     const ifRange = /** @type {string | undefined} */ (request.headers["if-range"]);
     const entry = { path, range, ifRange, status: 200, sent: 0 };
     faulty.log.push(entry);
-    const file = path.startsWith("/models/") ? join(models, path.slice(8)) : join(ROOT, "pkg", path);
-    const { cut = Infinity, status, ignoreRange = false, flip = false } = faulty.fault(path) ?? {};
+    const file = path.startsWith("/models/") ? join(models, path.slice(8)) : join(ROOT, "pkg", path === "/" ? "index.html" : path);
+    const { cut = Infinity, stall = Infinity, status, redirect, body, ignoreRange = false, flip = false } = faulty.fault(path) ?? {};
     const head = { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "cache-control": "no-cache" };
     if (path === "/blank.html") {
       response.writeHead(200, { ...head, "content-type": "text/html" }).end("<!doctype html><link rel=\"icon\" href=\"data:,\"><title>blank</title>");
+      return;
+    }
+    if (stall === true) {
+      return;
+    }
+    if (redirect !== undefined) {
+      entry.status = 302;
+      response.writeHead(302, { location: redirect }).end();
+      return;
+    }
+    if (body !== undefined) {
+      response.writeHead(200, head).end(body);
       return;
     }
     if (status || !existsSync(file) || !statSync(file).isFile()) {
@@ -53,21 +66,30 @@ export async function startFaultyServer(models) {
       response.writeHead(entry.status).end();
       return;
     }
-    const { size, mtimeMs } = statSync(file);
-    const tag = `"${size}-${mtimeMs}"`;
+    const { size: all, mtimeMs } = statSync(file);
+    const tag = `"${all}-${mtimeMs}"`;
     const partial = range && !ignoreRange && (!ifRange || ifRange === tag);
-    const start = partial ? Number(/^bytes=(\d+)-$/.exec(range)?.[1]) : 0;
+    // The engine asks for all the rest; the browser's own cache, which completes what broke off, may ask for a part of it.
+    const [, first = "0", last = ""] = (partial && /^bytes=(\d+)-(\d*)$/.exec(range)) || [];
+    const [start, size] = [Number(first), last ? Math.min(all, Number(last) + 1) : all];
     entry.status = partial ? 206 : 200;
     response.writeHead(entry.status, {
       ...head,
       etag: tag,
       "content-length": size - start,
-      ...(partial ? { "content-range": `bytes ${start}-${size - 1}/${size}` } : {}),
+      ...(partial ? { "content-range": `bytes ${start}-${size - 1}/${all}` } : {}),
     });
-    const end = Math.min(size, start + cut);
-    const stream = createReadStream(file, { start, end: Math.max(start, end - 1) });
+    const end = Math.min(size, start + cut, start + stall);
+    if (end === start) {
+      response.flushHeaders();
+      if (end === size) {
+        response.end();
+      }
+      return;
+    }
+    const stream = createReadStream(file, { start, end: end - 1 });
     // What the browser has not read when the connection breaks is lost: it gets a second for that.
-    const breakOff = () => setTimeout(() => response.destroy(), 1000);
+    const breakOff = () => cut <= stall && setTimeout(() => response.destroy(), 1000);
     stream.on("data", (bytes) => {
       const chunk = /** @type {Buffer} */ (bytes);
       entry.sent += chunk.length;

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 
 import { call, draw, request, until } from "./client.mjs";
+import { startFaultyServer } from "./faulty-server.mjs";
 import { ROOT, openPage, startBrowser, startServer, tinyModel } from "./harness.mjs";
 
 /** @type {import("playwright-core").Browser} */
@@ -84,6 +85,55 @@ test("the service worker keeps the page of one release, and neither models nor a
       assert.ok(urls.includes(server.url + path), path);
     }
     assert.deepEqual(urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)), []);
+  } finally {
+    server.stop();
+    await context.close();
+  }
+});
+
+test("a server that stalls or fails is as good as none: the kept page opens, of one release and within seconds", async () => {
+  const server = await startFaultyServer(tinyModel());
+  const { context, page } = await openPage(browser);
+  /** Opens the page while the server fails so, and says how long that took. @param {typeof server.fault} fault */
+  const visit = async (fault) => {
+    server.fault = fault;
+    server.log.length = 0;
+    const began = Date.now();
+    await page.goto(server.url);
+    await page.waitForFunction(() => customElements.get("face-studio"));
+    await page.locator("#style .tile img:not([hidden])").first().waitFor();
+    return Date.now() - began;
+  };
+  try {
+    await page.goto(server.url);
+    await page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+    await visit(() => undefined);
+    const failures = /** @type {[string, ReturnType<typeof server.fault>][]} */ ([
+      ["answers nothing", { stall: true }],
+      ["stops in the middle", { stall: 100 }],
+      ["breaks off", { cut: 100 }],
+      ["answers 500", { status: 500 }],
+      ["answers 503", { status: 503 }],
+      ["is asked too much", { status: 429 }],
+    ]);
+    for (const [name, fault] of failures) {
+      const took = await visit((path) => (path.startsWith("/models/") ? undefined : fault));
+      assert.ok(took < 15_000, `${name}: ${took} ms`);
+      // The first file tells: nothing else of the page is waited for.
+      const others = server.log.filter(({ path }) => !path.startsWith("/models/") && path !== "/sw.js" && path !== "/");
+      assert.deepEqual(others, [], name);
+    }
+    // What fails only later comes from what is kept, too.
+    for (const [name, fault] of failures) {
+      const took = await visit((path) => (path.endsWith("engine/worker.js") ? fault : undefined));
+      assert.ok(took < 15_000, `${name}: ${took} ms`);
+    }
+    // A server that is there again is asked again.
+    await visit(() => undefined);
+    assert.ok(server.log.some(({ path }) => path.endsWith("engine/worker.js")));
+    // A refusal is the server's word.
+    server.fault = (path) => (path === "/" ? { status: 404 } : undefined);
+    await assert.rejects(page.goto(server.url), /HTTP_RESPONSE_CODE_FAILURE/);
   } finally {
     server.stop();
     await context.close();
