@@ -7,8 +7,9 @@ import { test } from "node:test";
 import { chooseBackend } from "../../web/engine/capabilities.js";
 import { checkModel } from "../../web/engine/check.js";
 import { download } from "../../web/engine/download.js";
-import { deviceBytes, largestTensor } from "../../web/engine/manifest.js";
+import { deviceBytes, largestTensor, parseManifest } from "../../web/engine/manifest.js";
 import { FaceStudioError, RELEASE, mismatch, toFailure } from "../../web/engine/protocol.js";
+import { Sink } from "../../web/engine/sink.js";
 import { ROOT } from "./harness.mjs";
 
 /** @param {object} info @returns {any} */
@@ -141,18 +142,17 @@ test("a download waits longer after each failure in a row, and stops when it is 
   globalThis.fetch = failing;
   try {
     const hash = () => ({ update() {}, finish: () => "", free() {} });
-    const sink = /** @type {any} */ ({ size: 0, tag: null, blob: async () => new Blob(), resume: async () => {} });
     const file = { path: "a", bytes: 1, sha256: "b" };
     const url = "http://localhost/a";
     const pauses = [30, 60, 120];
     const { signal } = new AbortController();
-    await assert.rejects(download(url, file, sink, { hash, signal, pauses }), { code: "network", fault: "io" });
+    await assert.rejects(download(url, file, new Sink(null, "b", signal), { hash, signal, pauses }), { code: "network", fault: "io" });
     const waits = times.slice(1).map((time, i) => time - times[i]);
     assert.equal(waits.length, pauses.length);
     waits.forEach((wait, i) => assert.ok(wait >= pauses[i] - 1, `${wait} ms after failure ${i + 1}`));
 
     const stop = new AbortController();
-    const stopped = download(url, file, sink, { hash, signal: stop.signal, pauses: [60_000] });
+    const stopped = download(url, file, new Sink(null, "b", stop.signal), { hash, signal: stop.signal, pauses: [60_000] });
     setTimeout(() => stop.abort("stopped"), 20);
     await assert.rejects(stopped, (reason) => reason === "stopped");
   } finally {
@@ -160,41 +160,48 @@ test("a download waits longer after each failure in a row, and stops when it is 
   }
 });
 
-test("a storage that loses what it took is left, and a server that never gets to the end is given up", async () => {
-  const original = globalThis.fetch;
-  let asked = 0;
-  globalThis.fetch = /** @type {any} */ (async () => {
-    asked += 1;
-    return new Response(new Uint8Array(4));
-  });
-  try {
-    const sink = /** @type {any} */ ({
-      size: 0,
-      tag: null,
-      inMemory: false,
-      blob: async () => new Blob([new Uint8Array(sink.inMemory ? sink.size : sink.size >> 1)]),
-      append: async (/** @type {Uint8Array} */ bytes) => {
-        sink.size += bytes.length;
-      },
-      resume: async () => {},
-      reset: async () => {
-        sink.size = 0;
-      },
-      stayInMemory: () => {
-        sink.inMemory = true;
-      },
-    });
-    const hash = () => ({ update() {}, finish: () => "b", free() {} });
-    const options = { hash, signal: new AbortController().signal, pauses: [1, 1] };
-    assert.equal(await download("http://localhost/a", { path: "a", bytes: 4, sha256: "b" }, sink, options), 8);
-    assert.ok(sink.inMemory);
-    [sink.size, asked] = [0, 0];
-    const longer = { path: "a", bytes: 10, sha256: "b" };
-    await assert.rejects(download("http://localhost/a", longer, sink, options), { code: "network" });
-    // The first brought something new; the others only the same again.
-    assert.equal(asked, 4);
-  } finally {
-    globalThis.fetch = original;
+test("a manifest of any kind is read or refused by name, and never takes the engine along", () => {
+  const sha256 = "a".repeat(64);
+  const file = { path: "unet/a.safetensors", bytes: 1, sha256 };
+  const good = { format: 1, name: "n", version: "1", components: { unet: { files: [file], dtype: "f16" } } };
+  const url = "http://localhost/m/manifest.json";
+  assert.deepEqual(parseManifest(JSON.stringify(good), url), good);
+  const many = Object.fromEntries(Array.from({ length: 200_000 }, (_, i) => [`c${i}`, { files: [] }]));
+  const part = (/** @type {object} */ change) => ({ components: { unet: { ...good.components.unet, ...change } } });
+  const entry = (/** @type {object} */ change) => part({ files: [{ ...file, ...change }] });
+  const bad = /** @type {[string, any][]} */ ([
+    ["manifest", null], ["manifest", []], ["manifest", 5], ["manifest", "x"],
+    ["manifest-format", {}], ["manifest-format", { ...good, format: { toString: 1, valueOf: 1 } }], ["manifest-format", { ...good, format: 2 }],
+    ...[
+      { files: {} }, { files: "x" }, { files: [null] }, { files: [5] }, { files: [[]] },
+      { components: null }, { components: [] }, { components: "x" }, { components: { unet: null } }, { components: { unet: [] } },
+      { components: many }, { files: Array.from({ length: 200_000 }, (_, i) => ({ ...file, path: `f${i}` })) },
+      { name: null }, { name: 5 }, { name: {} }, { name: ["n"] }, { name: "n".repeat(1e6) }, { version: {} }, { version: undefined },
+      part({ files: {} }), part({ files: null }), part({ dtype: {} }), part({ dtype: 16 }), part({ files: [file, file] }),
+      ...[-1, "1", null, 1.5, 1e300, {}].flatMap((number) => [part({ parameters: number }), part({ largest_tensor: number }), part({ large_parameters: number })]),
+      ...["", "/a", "../a", "unet/../../a", "./a", "a//b", "a\\b", "http://x/", "//x/a", "a?b", "a#b", "http://[", "%2e%2e/a", 5, null, ["a"]].map((path) => entry({ path })),
+      ...[-1, 1.5, "1", null, 1e300].map((bytes) => entry({ bytes })),
+      ...["a", sha256.toUpperCase(), [sha256], null, `${sha256}a`].map((hash) => entry({ sha256: hash })),
+    ].map((change) => ["manifest", { ...good, ...change }]),
+  ]);
+  for (const [code, manifest] of bad) {
+    const text = JSON.stringify(manifest);
+    assert.throws(() => parseManifest(text, url), (/** @type {any} */ error) => {
+      assert.deepEqual([error.code, error.fault], [code, "weights"], text.slice(0, 200));
+      assert.ok(error.message.length < 500 && error.remedy !== "", error.message);
+      return true;
+    }, text.slice(0, 200));
+  }
+  for (const text of ["", "{", "[".repeat(200_000), `${'{"components":'.repeat(100_000)}1${"}".repeat(100_000)}`]) {
+    assert.throws(() => parseManifest(text, url), { fault: "weights" });
+  }
+  // What it does not know of is left alone, however deep.
+  const deep = JSON.stringify(good).replace("{", `{"provenance":${"[".repeat(5000)}${"]".repeat(5000)},`);
+  assert.equal(parseManifest(deep, url).name, "n");
+  // Its words are not looked up among JavaScript's own.
+  for (const dtype of ["constructor", "__proto__", "toString"]) {
+    const odd = parseManifest(JSON.stringify({ ...good, ...part({ dtype }) }), url);
+    assert.ok(Number.isFinite(deviceBytes(odd, "webgpu")), dtype);
   }
 });
 

@@ -1,12 +1,14 @@
 /** The page's side of the engine: promises, progress and cancellation over the worker's messages. */
 
+import { backendOf, bytesOf, countOf, folder, optionsOf, precisionOf, requestOf, textOf } from "./arguments.js";
+import { unless } from "./network.js";
 import { Opening } from "./opening.js";
-import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, mismatch } from "./protocol.js";
+import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, failure, mismatch } from "./protocol.js";
 
 /** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
-const HELLO_TIMEOUT = 60_000;
+const HELLO_TIMEOUT = 30_000;
 
 /**
  * A channel that threads can be heard on; null where there can be none, so that the worker starts none either.
@@ -56,6 +58,8 @@ export class EngineClient {
   #last = null;
   /** Cancels the newest picture. @type {AbortController | null} */
   #newest = null;
+  /** Files that storage has no room for: a worker that ends does not take them along. @type {Map<string, Blob>} */
+  #held = new Map();
 
   /** @param {URL} [url] the worker's script; must be of the page's own origin */
   constructor(url = WORKER) {
@@ -67,8 +71,9 @@ export class EngineClient {
    * {@link release} when done.
    * @param {{ model: string | URL, backend?: BackendWish }} wanted
    */
-  static shared({ model, backend = "auto" }) {
-    const key = `${backend} ${folder(model)}`;
+  static shared(wanted) {
+    const { model, backend = "auto" } = optionsOf("shared", wanted);
+    const key = `${backendOf(backend)} ${folder(model)}`;
     const entry = shared.get(key) ?? { client: new EngineClient(), users: 0 };
     entry.users += 1;
     shared.set(key, entry);
@@ -94,8 +99,9 @@ export class EngineClient {
    * nothing but the model's manifest.
    * @param {{ model: string | URL, backend?: BackendWish, signal?: AbortSignal }} options
    */
-  check({ model, backend = "auto", signal }) {
-    return this.#ask({ type: "check", model: folder(model), backend }, undefined, signal);
+  async check(options) {
+    const { model, backend = "auto", signal } = optionsOf("check", options);
+    return this.#ask({ type: "check", model: folder(model), backend: backendOf(backend) }, undefined, signal);
   }
 
   /**
@@ -110,13 +116,14 @@ export class EngineClient {
    * @param {{ model: string | URL, backend?: BackendWish, precision?: PrecisionWish, lean?: boolean,
    *   onProgress?: (progress: Progress) => void, signal?: AbortSignal }} options
    */
-  open({ model, backend = "auto", precision = "auto", lean = false, onProgress, signal }) {
-    const wanted = { model: folder(model), backend, precision, lean };
+  async open(options) {
+    const { model, backend = "auto", precision = "auto", lean = false, onProgress, signal } = optionsOf("open", options);
+    const wanted = { model: folder(model), backend: backendOf(backend), precision: precisionOf(precision), lean };
     if (!this.#opening?.isOf(wanted)) {
       const opening = new Opening(wanted, (progress, cancelled) => {
         // Without this promise the browser may drop the files when space is short; it may also say no.
         void navigator.storage?.persist?.().catch(() => false);
-        return this.#ask({ type: "open", ...wanted }, progress, cancelled);
+        return this.#ask({ type: "open", ...wanted, held: this.#held }, progress, cancelled);
       });
       this.#opening = opening;
       opening.done.then(
@@ -139,7 +146,9 @@ export class EngineClient {
    * @param {GenerateRequest} request
    * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
    */
-  async generate(request, { onProgress, signal } = {}) {
+  async generate(request, options) {
+    const { onProgress, signal } = optionsOf("generate", options);
+    requestOf(request);
     this.#newest?.abort();
     const mine = new AbortController();
     this.#newest = mine;
@@ -165,41 +174,46 @@ export class EngineClient {
    * Decodes a picture to learn its size, or why it is none.
    * @param {Uint8Array} image
    */
-  inspect(image) {
-    return this.#ask({ type: "inspect", image });
+  async inspect(image) {
+    return this.#ask({ type: "inspect", image: bytesOf("the picture", image) });
   }
 
   /**
    * Draws a made-up person as a PNG; the same numbers always give the same picture.
    * @param {{ seed: number, style: string, size: number }} sample
    */
-  render({ seed, style, size }) {
-    return this.#ask({ type: "render", seed, style, size });
+  async render(sample) {
+    const { seed, style, size } = optionsOf("render", sample);
+    return this.#ask({ type: "render", seed: countOf("the seed", seed), style: textOf("the style", style), size: countOf("the size", size) });
   }
 
   /**
    * The faces of a picture, the largest first. Needs an open model, whose detector looks for them.
    * @param {Uint8Array} image
+   * @param {{ signal?: AbortSignal }} [options]
    */
-  faces(image) {
-    return this.#ask({ type: "faces", image });
+  async faces(image, options) {
+    const { signal } = optionsOf("faces", options);
+    return this.#ask({ type: "faces", image: bytesOf("the picture", image) }, undefined, signal);
   }
 
   /**
    * How alike the face in a picture and a person are: the cosine of the open model's identity embeddings, -1 to 1.
    * @param {Uint8Array} picture
    * @param {Person} person
+   * @param {{ signal?: AbortSignal }} [options]
    */
-  similarity(picture, person) {
-    return this.#ask({ type: "similarity", picture, person });
+  async similarity(picture, person, options) {
+    const { signal } = optionsOf("similarity", options);
+    return this.#ask({ type: "similarity", picture: bytesOf("the picture", picture), person }, undefined, signal);
   }
 
   /**
    * A random made-up face for the face maker; the same seed gives the same one.
    * @param {number} seed
    */
-  randomFace(seed) {
-    return this.#ask({ type: "random_face", seed });
+  async randomFace(seed) {
+    return this.#ask({ type: "random_face", seed: countOf("the seed", seed) });
   }
 
   /**
@@ -207,8 +221,8 @@ export class EngineClient {
    * @param {Portrait} portrait
    * @param {number} size in pixels, 16 to 512
    */
-  drawFace(portrait, size) {
-    return this.#ask({ type: "draw_face", portrait, size });
+  async drawFace(portrait, size) {
+    return this.#ask({ type: "draw_face", portrait, size: countOf("the size", size) });
   }
 
   /** The hair colours of the face maker. */
@@ -226,8 +240,10 @@ export class EngineClient {
    * again for each picture, is fetched again when they are missing.
    * @param {string | URL} [model] the model folder
    */
-  forget(model) {
-    return this.#ask({ type: "forget", model: model === undefined ? null : folder(model) });
+  async forget(model) {
+    const base = model === undefined ? null : folder(model);
+    this.#held.clear();
+    return this.#ask({ type: "forget", model: base });
   }
 
   /**
@@ -242,6 +258,7 @@ export class EngineClient {
   /** Ends the worker; pending questions are rejected. */
   close() {
     this.#last = null;
+    this.#held.clear();
     this.#stop({ ...CANCELLED, message: "the engine was closed" });
   }
 
@@ -253,17 +270,21 @@ export class EngineClient {
    * @returns {Promise<Answers[Type]>}
    */
   async #ask(ask, onProgress, signal) {
-    await this.#greet();
-    if (signal?.aborted) {
-      throw new FaceStudioError(CANCELLED);
-    }
-    const target = this.#nextId;
-    const cancel = () => void this.#send({ type: "cancel", target }).catch(() => {});
-    signal?.addEventListener("abort", cancel, { once: true });
+    const leaving = signal ?? undefined;
     try {
-      return await this.#send(ask, onProgress);
-    } finally {
-      signal?.removeEventListener("abort", cancel);
+      await unless(leaving, this.#greet());
+      const target = this.#nextId;
+      const cancel = () => void this.#send({ type: "cancel", target }).catch(() => {});
+      leaving?.addEventListener("abort", cancel, { once: true });
+      try {
+        return await unless(leaving, this.#send(ask, onProgress ?? undefined));
+      } finally {
+        leaving?.removeEventListener("abort", cancel);
+        this.#pending.delete(target);
+      }
+    } catch (thrown) {
+      // Whoever cancels waits no longer: neither for the network nor for a worker that computes.
+      throw leaving?.aborted ? new FaceStudioError(CANCELLED) : thrown;
     }
   }
 
@@ -280,17 +301,23 @@ export class EngineClient {
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, onProgress });
-      worker.postMessage({ ...ask, id });
+      try {
+        worker.postMessage({ ...ask, id });
+        this.#pending.set(id, { resolve, reject, onProgress });
+      } catch (thrown) {
+        // A function, a symbol, bytes that were handed over to someone else: such things cannot reach the worker.
+        const why = thrown instanceof Error ? thrown.message : String(thrown);
+        reject(new FaceStudioError(failure("input", "argument-type", `this cannot be handed over: ${why}`, "use plain objects, texts, numbers and bytes")));
+      }
     });
   }
 
   /** Starts the worker, and speaks to it only once it is known to be of this release. */
   #greet() {
-    this.#greeted ??= (async () => {
+    const greeting = async () => {
       // A thread of the worker that traps calls by this name: the worker itself waits for it, and cannot.
       const name = `facestudio-${Math.random()}`;
-      const worker = new Worker(this.#url, { type: "module", name });
+      const worker = startWorker(this.#url, name);
       this.#worker = worker;
       const alarm = openChannel(name);
       this.#alarm = alarm;
@@ -306,7 +333,8 @@ export class EngineClient {
         this.#stop({ code: "worker-failed", fault: "internal", message, remedy: "reload the page" });
       });
       const timer = setTimeout(() => {
-        this.#stop({ code: "worker-silent", fault: "internal", message: "the worker does not answer", remedy: "reload the page" });
+        const message = `the engine's worker does not answer: its scripts have not come within ${HELLO_TIMEOUT / 1000} s`;
+        this.#stop({ code: "worker-silent", fault: "internal", message, remedy: "check the connection, then try again" });
       }, HELLO_TIMEOUT);
       try {
         const ours = { protocol: PROTOCOL, release: RELEASE };
@@ -322,7 +350,17 @@ export class EngineClient {
       } finally {
         clearTimeout(timer);
       }
-    })();
+    };
+    if (!this.#greeted) {
+      const greeted = greeting();
+      this.#greeted = greeted;
+      // What could not even be started is tried anew.
+      greeted.catch(() => {
+        if (this.#greeted === greeted) {
+          this.#greeted = null;
+        }
+      });
+    }
     return this.#greeted;
   }
 
@@ -330,6 +368,10 @@ export class EngineClient {
   #receive(reply) {
     if (reply.type === "crash") {
       this.#stop(reply.error);
+      return;
+    }
+    if (reply.type === "held") {
+      this.#held.set(reply.sha256, reply.bytes);
       return;
     }
     const pending = this.#pending.get(reply.id);
@@ -363,10 +405,14 @@ export class EngineClient {
 }
 
 /**
- * A model folder's URL, ending in "/".
- * @param {string | URL} model
+ * @param {URL} url
+ * @param {string} name
  */
-function folder(model) {
-  const base = new URL(model, document.baseURI).href;
-  return base.endsWith("/") ? base : `${base}/`;
+function startWorker(url, name) {
+  try {
+    return new Worker(url, { type: "module", name });
+  } catch (thrown) {
+    const why = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new FaceStudioError(failure("internal", "worker-failed", `the engine's worker cannot be started: ${why}`, "serve the package from the page's own origin, and allow workers in its policy"));
+  }
 }

@@ -1,8 +1,11 @@
 /** One file over a network that fails: resumed by range, retried with growing pauses, and never with another hash. */
 
+import { Broken, STALL, STALLS, Stalled, connect, isBusy } from "./network.js";
 import { failure, weights } from "./protocol.js";
+import { Lost } from "./sink.js";
 
 /** @import { FileEntry } from "./manifest.js" */
+/** @import { Connection } from "./network.js" */
 /** @import { Sink } from "./sink.js" */
 
 /** SHA-256 of what arrives in pieces: wasm's, since WebCrypto's wants a file whole. */
@@ -10,9 +13,6 @@ import { failure, weights } from "./protocol.js";
 
 /** Milliseconds between attempts; each attempt that comes further than all before begins anew. */
 export const PAUSES = [250, 500, 1000, 2000, 4000];
-
-/** An attempt that may succeed when it is made again. */
-class Broken extends Error {}
 
 /**
  * Completes `sink` until it holds `file`. What it held before is kept where it is the file's beginning.
@@ -25,105 +25,133 @@ class Broken extends Error {}
  * @param {AbortSignal} options.signal
  * @param {(count: number) => void} [options.report] bytes of the file that are there
  * @param {number[]} [options.pauses]
+ * @param {number} [options.stall] milliseconds without a byte that a connection is given
  * @returns {Promise<number>} bytes that came over the network
  */
-export async function download(url, file, sink, { hash, signal, report = () => {}, pauses = PAUSES }) {
-  let fetched = 0;
-  // Damaged storage, or a file that changed between two parts, is put right by fetching once from the beginning.
-  for (const last of [false, true]) {
-    if (sink.size > file.bytes) {
-      await sink.reset();
-    }
-    const digest = new Running(hash);
-    let lost = false;
-    try {
-      for await (const bytes of chunks((await sink.blob()).stream())) {
-        signal.throwIfAborted();
-        digest.update(bytes);
-      }
-      // A server that knows no ranges and always breaks off brings something each time, and never the end.
-      let [failures, furthest] = [0, sink.size];
-      while (sink.size < file.bytes) {
-        try {
-          await attempt(url, file, sink, digest, signal, (count) => {
-            fetched += count;
-            report(sink.size);
-          });
-        } catch (thrown) {
-          if (!(thrown instanceof Broken)) {
-            throw thrown;
-          }
-          failures = sink.size > furthest ? 0 : failures + 1;
-          furthest = Math.max(furthest, sink.size);
-          if (failures > pauses.length) {
-            throw failure("io", "network", `${url}: ${thrown.message}`, "check the connection, then try again");
-          }
-          await pause(pauses[Math.max(0, failures - 1)] ?? 0, signal);
-        }
-      }
-      if (sink.size === file.bytes && digest.finish() === file.sha256) {
-        // The hash is of what arrived: a storage that has run full may hold less than it took.
-        lost = (await sink.blob()).size !== file.bytes;
-        if (!lost) {
-          await sink.resume(null);
-          return fetched;
-        }
-      }
-    } finally {
+export async function download(url, file, sink, { hash, signal, report = () => {}, pauses = PAUSES, stall = STALL }) {
+  let [fetched, wrong] = [0, false];
+  const digest = new Running(hash);
+  const arrived = (/** @type {number} */ count) => {
+    fetched += count;
+    report(sink.size);
+  };
+  try {
+    for (;;) {
       digest.reset();
-      // What has arrived stays for the next visit.
-      await sink.blob();
+      try {
+        if (sink.size > file.bytes) {
+          await sink.reset();
+        }
+        await sink.read((bytes) => digest.update(bytes));
+        await complete(url, file, sink, digest, { signal, pauses, stall, arrived });
+        await sink.flush();
+      } catch (thrown) {
+        if (thrown instanceof Lost) {
+          // It goes on in memory, from what storage still has.
+          continue;
+        }
+        throw thrown;
+      }
+      const right = sink.size === file.bytes && digest.finish() === file.sha256;
+      if (right && !sink.doubtful) {
+        await sink.resume(null);
+        return fetched;
+      }
+      if (!right) {
+        // Damaged storage, or a file that changed between two parts, is put right by fetching once from the beginning.
+        await sink.reset();
+        if (wrong) {
+          throw weights("file-corrupt", `${file.path} is not what the manifest says`, "reload the page to fetch it again");
+        }
+        wrong = true;
+      }
     }
-    await sink.reset();
-    if (lost) {
-      sink.stayInMemory();
-    }
-    if (last) {
-      break;
-    }
+  } finally {
+    digest.reset();
+    // What has arrived stays for the next visit.
+    await sink.flush().catch(() => {});
   }
-  throw weights("file-corrupt", `${file.path} is not what the manifest says`, "reload the page to fetch it again");
 }
 
 /**
- * Asks for what `sink` lacks and appends what comes.
+ * Asks for what `sink` lacks, again and again while that helps.
  * @param {string} url
  * @param {FileEntry} file
  * @param {Sink} sink
  * @param {Running} digest
- * @param {AbortSignal} signal
- * @param {(count: number) => void} arrived
+ * @param {{ signal: AbortSignal, pauses: number[], stall: number, arrived: (count: number) => void }} options
  */
-async function attempt(url, file, sink, digest, signal, arrived) {
-  const start = sink.size;
-  const response = await ask(url, start, sink.tag, signal);
-  if (start > 0 && response.status !== 206) {
-    // The server does not know ranges, or the file is another by now.
+async function complete(url, file, sink, digest, { signal, pauses, stall, arrived }) {
+  // A server that knows no ranges and always breaks off brings something each time, and never the end.
+  let [failures, stalls, furthest] = [0, 0, sink.size];
+  while (sink.size < file.bytes) {
+    try {
+      await attempt(url, file, sink, digest, { signal, stall, arrived });
+    } catch (thrown) {
+      if (!(thrown instanceof Broken)) {
+        throw thrown;
+      }
+      await sink.flush();
+      const further = sink.size > furthest;
+      furthest = Math.max(furthest, sink.size);
+      failures = further ? 0 : failures + 1;
+      stalls = (further ? 0 : stalls) + Number(thrown instanceof Stalled);
+      if (failures > pauses.length || stalls >= STALLS) {
+        const times = thrown instanceof Stalled ? `, ${stalls} times in a row` : "";
+        throw failure("io", "network", `${url}: ${thrown.message}${times}`, "check the connection, then try again");
+      }
+      await pause(pauses[Math.max(0, failures - 1)] ?? 0, signal);
+    }
+  }
+}
+
+/**
+ * Asks once for what `sink` lacks and appends what comes.
+ * @param {string} url
+ * @param {FileEntry} file
+ * @param {Sink} sink
+ * @param {Running} digest
+ * @param {{ signal: AbortSignal, stall: number, arrived: (count: number) => void }} options
+ */
+async function attempt(url, file, sink, digest, { signal, stall, arrived }) {
+  let connection = await ask(url, sink.size, sink.tag, signal, stall);
+  if (sink.size > 0 && !goesOn(connection.response, sink.size)) {
+    // The server does not know ranges, sends another part, or the file is another by now.
+    if (connection.response.status !== 200) {
+      connection.close();
+      connection = await ask(url, 0, null, signal, stall);
+    }
     await sink.reset();
     digest.reset();
   }
-  const tag = response.headers.get("etag");
+  if (sink.size === 0 && connection.response.status === 206 && !goesOn(connection.response, 0)) {
+    connection.close();
+    throw new Broken("the server sends a part that was not asked for");
+  }
+  const tag = connection.response.headers.get("etag");
   await sink.resume(tag?.startsWith('"') && isOurs(url) ? tag : null);
-  try {
-    for await (const bytes of chunks(/** @type {ReadableStream} */ (response.body))) {
-      signal.throwIfAborted();
-      await sink.append(bytes);
-      digest.update(bytes);
-      arrived(bytes.length);
-      if (sink.size > file.bytes) {
-        break;
-      }
+  for await (const bytes of connection.chunks()) {
+    signal.throwIfAborted();
+    // No more than the manifest says, however much a server sends.
+    const wanted = bytes.subarray(0, file.bytes - sink.size);
+    await sink.append(wanted);
+    digest.update(wanted);
+    arrived(wanted.length);
+    if (sink.size >= file.bytes) {
+      return;
     }
-  } catch (thrown) {
-    // A stream that breaks off rejects with a TypeError, whatever the reason.
-    if (signal.aborted || !(thrown instanceof TypeError)) {
-      throw thrown;
-    }
-    throw new Broken(`it broke off after ${sink.size} of ${file.bytes} bytes`);
   }
-  if (sink.size < file.bytes) {
-    throw new Broken(`it ended after ${sink.size} of ${file.bytes} bytes`);
-  }
+  throw new Broken(`it ended after ${sink.size} of ${file.bytes} bytes`);
+}
+
+/**
+ * Whether a response goes on at a byte. Another origin's server may not let its range be seen: the hash decides then.
+ * @param {Response} response
+ * @param {number} start
+ */
+function goesOn({ status, headers }, start) {
+  const range = headers.get("content-range");
+  return status === 206 && (range === null || Number(/^bytes (\d+)-/.exec(range)?.[1] ?? NaN) === start);
 }
 
 /**
@@ -131,34 +159,23 @@ async function attempt(url, file, sink, digest, signal, arrived) {
  * @param {number} start
  * @param {string | null} tag
  * @param {AbortSignal} signal
+ * @param {number} stall
+ * @returns {Promise<Connection>}
  */
-async function ask(url, start, tag, signal) {
+async function ask(url, start, tag, signal, stall) {
   /** @type {Record<string, string>} */
   const headers = start > 0 ? { range: `bytes=${start}-`, ...(tag ? { "if-range": tag } : {}) } : {};
-  let response;
-  try {
-    // The files are kept by hash already: no second copy in the browser's own cache.
-    response = await fetch(url, { headers, signal, cache: "no-store" });
-  } catch (thrown) {
-    if (signal.aborted) {
-      throw thrown;
-    }
-    throw new Broken("it cannot be reached");
+  // The files are kept by hash already: no second copy in the browser's own cache.
+  const connection = await connect(url, { headers, cache: "no-store" }, { signal, stall });
+  const { status, ok, body } = connection.response;
+  if ((ok && body) || (status === 416 && start > 0)) {
+    return connection;
   }
-  const { status } = response;
-  const begins = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
-  if (start > 0 && (status === 416 || (status === 206 && begins !== undefined && Number(begins) !== start))) {
-    // Another part than what was asked for: without a range, then.
-    await response.body?.cancel();
-    return ask(url, 0, null, signal);
-  }
-  if (status === 408 || status === 429 || status >= 500) {
+  connection.close();
+  if (isBusy(status)) {
     throw new Broken(`the server says ${status}`);
   }
-  if (!response.ok || !response.body) {
-    throw weights("file-missing", `${url}: the server says ${status}`, "serve the whole model folder");
-  }
-  return response;
+  throw weights("file-missing", `${url}: the server says ${status}`, "serve the whole model folder");
 }
 
 /** A hash that can begin anew. */
@@ -190,21 +207,6 @@ class Running {
   }
 }
 
-/**
- * A stream's chunks; leaving the loop cancels it.
- * @param {ReadableStream<Uint8Array>} stream
- */
-async function* chunks(stream) {
-  const reader = stream.getReader();
-  try {
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      yield part.value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
 /** Another origin's server would have to allow `If-Range` first; the hash decides anyway. @param {string} url */
 function isOurs(url) {
   return new URL(url).origin === globalThis.location?.origin;
@@ -214,8 +216,9 @@ function isOurs(url) {
  * @param {number} milliseconds
  * @param {AbortSignal} signal
  */
-function pause(milliseconds, signal) {
+export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
     const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);

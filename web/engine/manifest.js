@@ -1,5 +1,7 @@
 /** `manifest.json`: which files a model has, how large they are, and what they hash to. */
 
+import { isRecord, shown, urlOf } from "./arguments.js";
+import { Broken, STALL, STALLS, Stalled, connect, isBusy, textOf } from "./network.js";
 import { failure, weights } from "./protocol.js";
 
 /**
@@ -34,77 +36,169 @@ const NUMBER = 4;
 const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /** Stored bytes of a number, for manifests that do not count them. */
-const STORED = /** @type {Record<string, number>} */ ({ f32: 4, f16: 2, bf16: 2, q8: 1.0625, q4: 0.5625 });
+const STORED = new Map([["f32", 4], ["f16", 2], ["bf16", 2], ["q8", 1.0625], ["q4", 0.5625]]);
+
+/** Bytes of a number in blocks of 8 bits. */
+const BLOCKS = 1.125;
 
 /** Bytes of a number that is held as it is stored: the scales of blocks take 32 bits each. */
-const HELD = /** @type {Record<string, number>} */ ({ f16: 2, bf16: 2, q8: 1.125, q4: 0.625 });
+const HELD = new Map([["f16", 2], ["bf16", 2], ["q8", BLOCKS], ["q4", 0.625]]);
+
+/** Most bytes of a manifest: thousands of files, and how they were made. */
+const MOST_BYTES = 16 << 20;
+
+/** Most components and files of a model. */
+const MOST_FILES = 10_000;
+
+/** Most letters of a name. */
+const MOST_NAME = 1000;
+
+/** Milliseconds that a server is given where there is a stored manifest to go on with. */
+const PATIENCE = 5_000;
 
 /**
- * The network's manifest; the stored one when the server cannot be reached.
+ * The network's manifest; the stored one when the server cannot be reached, or stalls.
  * @param {string} base URL of the model folder, ending in "/"
  * @param {string | null} stored text of the stored one
  * @param {AbortSignal} [signal]
+ * @param {number} [stall] milliseconds without a byte that a connection is given
  * @returns {Promise<{ manifest: Manifest, text: string, offline: boolean }>}
  */
-export async function readManifest(base, stored, signal) {
+export async function readManifest(base, stored, signal, stall = STALL) {
   const url = new URL("manifest.json", base).href;
-  let response;
-  try {
-    response = await fetch(url, { cache: "no-cache", ...(signal ? { signal } : {}) });
-  } catch (thrown) {
-    if (signal?.aborted) {
-      throw thrown;
+  const kept = ofStored(stored, url);
+  const patience = kept ? Math.min(stall, PATIENCE) : stall;
+  let why = "";
+  for (let stalls = 0; stalls < STALLS; stalls += 1) {
+    try {
+      const connection = await connect(url, { cache: "no-cache" }, { signal, stall: patience });
+      const { ok, status } = connection.response;
+      if (!ok) {
+        connection.close();
+        // A gateway's error says as little about the model as no answer does.
+        if (kept && isBusy(status)) {
+          return kept;
+        }
+        throw weights("model-missing", `no model at ${url}: the server says ${status}`, "check the “model” attribute, or try again later");
+      }
+      const text = await textOf(connection, MOST_BYTES);
+      if (text === null) {
+        throw weights("manifest", `${url} has more than ${MOST_BYTES >> 20} MiB`, REMEDY);
+      }
+      return { manifest: parseManifest(text, url), text, offline: false };
+    } catch (thrown) {
+      if (!(thrown instanceof Broken)) {
+        throw thrown;
+      }
+      if (kept) {
+        return kept;
+      }
+      why = thrown.message;
+      if (!(thrown instanceof Stalled)) {
+        break;
+      }
+    }
+    if (stalls + 1 === STALLS) {
+      throw failure("io", "network", `${url}: ${why}, ${STALLS} times in a row`, "check the connection, then try again");
     }
   }
-  // A gateway's error says as little about the model as no answer does.
-  const reached = response && response.status < 500;
-  if (!reached && stored !== null) {
-    return { manifest: parseManifest(stored, url), text: stored, offline: true };
-  }
-  if (!response?.ok) {
-    const status = response ? `the server says ${response.status}` : "the server cannot be reached";
-    throw weights("model-missing", `no model at ${url}: ${status}`, "check the “model” attribute, or try again later");
-  }
-  let text;
-  try {
-    text = await response.text();
-  } catch (thrown) {
-    if (signal?.aborted) {
-      throw thrown;
-    }
-    throw failure("io", "network", `${url} broke off`, "check the connection, then try again");
-  }
-  return { manifest: parseManifest(text, url), text, offline: false };
+  throw weights("model-missing", `no model at ${url}: ${why}`, "check the “model” attribute and the connection, or try again later");
 }
 
 /**
+ * What is stored, if it is a manifest.
+ * @param {string | null} text
+ * @param {string} url
+ */
+function ofStored(text, url) {
+  try {
+    return text === null ? null : { manifest: parseManifest(text, url), text, offline: true };
+  } catch {
+    return null;
+  }
+}
+
+const REMEDY = "serve the model folder again";
+
+/**
+ * A manifest from anywhere: whatever it holds, what comes out is of the right types and of a bounded size.
  * @param {string} text
  * @param {string} url for messages
  * @returns {Manifest}
  */
-function parseManifest(text, url) {
-  let manifest;
+export function parseManifest(text, url) {
+  const invalid = (/** @type {string} */ why) => weights("manifest", `${url} ${why}`, REMEDY);
+  let found;
   try {
-    manifest = JSON.parse(text);
+    found = JSON.parse(text);
   } catch {
-    throw weights("manifest", `${url} is not JSON`, "serve the model folder again");
+    throw invalid("is not JSON");
   }
-  if (manifest?.format !== FORMAT || typeof manifest.components !== "object") {
-    throw weights("manifest-format", `${url} has format ${manifest?.format}; this release reads ${FORMAT}`, "reload the page");
+  if (!isRecord(found)) {
+    throw invalid(`is ${shown(found)}, not an object`);
   }
-  if (!Object.values(manifest.components).every((part) => Array.isArray(part?.files))) {
-    throw weights("manifest", `${url} has a component without files`, "serve the model folder again");
+  if (found.format !== FORMAT) {
+    throw weights("manifest-format", `${url} has format ${shown(found.format)}; this release reads ${FORMAT}`, "reload the page");
   }
-  for (const { path, bytes, sha256 } of modelFiles(manifest)) {
-    const base = new URL("./", url).href;
-    if (typeof path !== "string" || !new URL(path, base).href.startsWith(base)) {
-      throw weights("manifest", `“${path}” is not a path inside the model`, "serve the model folder again");
-    }
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || !/^[0-9a-f]{64}$/.test(sha256)) {
-      throw weights("manifest", `“${path}” has no valid size or sha256`, "serve the model folder again");
+  const { name, version, files, components } = found;
+  for (const [key, value] of Object.entries({ name, version })) {
+    if (typeof value !== "string" || value.length > MOST_NAME) {
+      throw invalid(`has ${shown(value)} for its ${key}`);
     }
   }
-  return manifest;
+  if (!isRecord(components)) {
+    throw invalid(`has ${shown(components)} for its components`);
+  }
+  const entries = Object.entries(components);
+  const lists = [files ?? [], ...entries.map(([, part]) => (isRecord(part) ? part.files : null))];
+  const at = lists.findIndex((list) => !Array.isArray(list));
+  if (at >= 0) {
+    throw invalid(at === 0 ? `has ${shown(files)} for its files` : `has no list of files for ${shown(entries[at - 1]?.[0])}`);
+  }
+  const count = lists.reduce((sum, list) => sum + list.length, entries.length);
+  if (count > MOST_FILES) {
+    throw invalid(`lists ${count} components and files; at most ${MOST_FILES} are read`);
+  }
+  for (const [key, part] of entries) {
+    const numbers = [part.parameters, part.largest_tensor, part.large_parameters];
+    if (part.dtype !== undefined && typeof part.dtype !== "string") {
+      throw invalid(`has ${shown(part.dtype)} for the dtype of ${shown(key)}`);
+    }
+    if (!numbers.every((value) => value === undefined || isCount(value))) {
+      throw invalid(`has a number of parameters of ${shown(key)} that is none`);
+    }
+  }
+  const folder = new URL("./", url).href;
+  const seen = new Map();
+  for (const file of lists.flat()) {
+    const { path, bytes, sha256 } = isRecord(file) ? file : {};
+    if (typeof path !== "string" || !isInside(path, folder)) {
+      throw invalid(`lists ${shown(path)}, which is not a path inside the model`);
+    }
+    if (!isCount(bytes) || typeof sha256 !== "string" || !/^[0-9a-f]{64}$/.test(sha256)) {
+      throw invalid(`has no valid size or sha256 for ${shown(path)}`);
+    }
+    if (seen.has(path)) {
+      throw invalid(`lists ${shown(path)} twice`);
+    }
+    seen.set(path, sha256);
+  }
+  return /** @type {any} */ (found);
+}
+
+/**
+ * Whether a path names a file below a folder, as itself and not by way of another.
+ * @param {string} path
+ * @param {string} folder
+ */
+function isInside(path, folder) {
+  const plain = !/[\\:?#\0]/.test(path) && path.split("/").every((part) => part !== "" && part !== "." && part !== "..");
+  return plain && (urlOf(path, folder)?.href.startsWith(folder) ?? false);
+}
+
+/** @param {unknown} value */
+function isCount(value) {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 }
 
 /**
@@ -132,14 +226,15 @@ export function modelBytes(manifest) {
 export function deviceBytes(manifest, backend) {
   const parts = Object.entries(manifest.components).map(([name, { files, dtype = "none", parameters, large_parameters = 0 }]) => {
     const stored = files.filter(({ path }) => path.endsWith(".safetensors")).reduce((sum, file) => sum + file.bytes, 0);
-    const each = STORED[dtype] ?? NUMBER;
+    const each = STORED.get(dtype) ?? NUMBER;
     const numbers = parameters || stored / each;
-    if (!COMPACT.some((start) => name.startsWith(start)) || !HELD[dtype]) {
+    const held = HELD.get(dtype);
+    if (!COMPACT.some((start) => name.startsWith(start)) || !held) {
       return numbers * NUMBER;
     }
     // The CPU keeps blocks, of 4 bits as of 8, in large layers, and has no use for f16.
     const blocks = dtype === "q8" || dtype === "q4" ? large_parameters : 0;
-    return backend === "webgpu" ? numbers * HELD[dtype] : blocks * HELD.q8 + (numbers - blocks) * NUMBER;
+    return backend === "webgpu" ? numbers * held : blocks * BLOCKS + (numbers - blocks) * NUMBER;
   });
   return Math.round(parts.reduce((sum, bytes) => sum + bytes, 0));
 }
@@ -150,5 +245,5 @@ export function deviceBytes(manifest, backend) {
  * @param {Manifest} manifest
  */
 export function largestTensor(manifest) {
-  return NUMBER * Math.max(0, ...Object.values(manifest.components).map((part) => part.largest_tensor ?? 0));
+  return NUMBER * Object.values(manifest.components).reduce((most, part) => Math.max(most, part.largest_tensor ?? 0), 0);
 }

@@ -3,6 +3,7 @@
  * that is isolated from other origins can share memory for.
  */
 
+import { Broken, STALL, STALLS, Stalled, connect } from "./network.js";
 import { failure } from "./protocol.js";
 
 /** @import { Notice } from "./protocol.js" */
@@ -45,12 +46,12 @@ export async function loadModule(threads) {
     }
   }
   try {
-    const wasm = await import("../wasm/facestudio.js");
-    await wasm.default();
+    const wasm = await arriving(import("../wasm/facestudio.js"));
+    await wasm.default({ module_or_path: await compiled(new URL("../wasm/facestudio_bg.wasm", import.meta.url)) });
     running.push(wasm);
     return { wasm, threads: 1, notices };
   } catch (thrown) {
-    throw thrown instanceof TypeError
+    throw thrown instanceof TypeError || thrown instanceof Broken
       ? failure("io", "network", `the engine cannot be fetched: ${thrown.message}`, "check the connection, then try again")
       : thrown;
   }
@@ -62,9 +63,8 @@ async function withThreads(threads) {
   // What a thread that traps calls the page with: where it is forbidden, none may be started.
   new BroadcastChannel(name).close();
   const memory = sharedMemory();
-  const threaded = await import("../wasm-threads/facestudio.js");
-  const url = new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url);
-  const module = await WebAssembly.compileStreaming(fetch(url));
+  const threaded = await arriving(import("../wasm-threads/facestudio.js"));
+  const module = await compiled(new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url));
   const init = { module_or_path: module, memory };
   await threaded.default(init);
   try {
@@ -77,6 +77,61 @@ async function withThreads(threads) {
   running.push(threaded);
   threaded.start_threads(threads);
   return threaded;
+}
+
+/**
+ * A script on its way, or a rejection where it does not come.
+ * @template T
+ * @param {Promise<T>} script
+ * @returns {Promise<T>}
+ */
+async function arriving(script) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Stalled(`its script did not come within ${STALL / 1000} s`)), STALL);
+  });
+  try {
+    return await /** @type {Promise<T>} */ (Promise.race([script, silence]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Compiles a module as it arrives; a connection that breaks or stalls is tried again.
+ * @param {URL} url
+ */
+async function compiled(url) {
+  for (let attempts = 1; ; attempts += 1) {
+    try {
+      const { response, chunks } = await connect(url.href, {}, {});
+      if (!response.ok) {
+        throw new Broken(`the server says ${response.status}`);
+      }
+      if (response.headers.get("content-type") !== "application/wasm") {
+        const parts = [];
+        for await (const part of chunks()) {
+          parts.push(part);
+        }
+        return await WebAssembly.compile(await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer());
+      }
+      // The browser compiles its own response, so that it can keep what it compiled; a copy tells whether bytes come.
+      const copy = chunks(response.clone().body ?? undefined);
+      const watched = (async () => {
+        for await (const _ of copy);
+      })();
+      const [module] = await Promise.all([WebAssembly.compileStreaming(response), watched]).catch(async (thrown) => {
+        await watched;
+        throw thrown;
+      });
+      return module;
+    } catch (thrown) {
+      if (!(thrown instanceof Broken) || attempts === STALLS) {
+        throw thrown;
+      }
+    }
+  }
 }
 
 function sharedMemory() {

@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 6;
+export const PROTOCOL = 7;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -160,12 +160,13 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [height]
  * @property {number} [preview_every] steps between previews; none without it
  * @property {boolean} [watermark] mark the pictures invisibly as generated; true if left out
+ * @property {boolean} [prompt_in_metadata] write prompt and negative prompt into the PNG's text chunks; true if left out
  */
 
 /**
  * One finished picture.
  * @typedef {object} Picture
- * @property {Uint8Array} png with the request in its text chunks
+ * @property {Uint8Array} png with the request's settings in its text chunks
  * @property {number | bigint} seed makes this picture alone again
  * @property {number} width
  * @property {number} height
@@ -183,7 +184,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * @typedef {{ type: "hello", protocol: number, release: string }} Hello
- * @typedef {{ type: "open", model: string, backend: BackendWish, precision: PrecisionWish, lean: boolean }} Open
+ * @typedef {{ type: "open", model: string, backend: BackendWish, precision: PrecisionWish, lean: boolean, held: Map<string, Blob> }} Open
+ *   `held` are files that storage had no room for earlier in this visit, by hash
  * @typedef {{ type: "check", model: string, backend: BackendWish }} Check
  * @typedef {{ type: "generate", request: GenerateRequest }} Generate
  * @typedef {{ type: "cancel", target: number }} Cancel stops the task with that id; answers at once
@@ -220,10 +222,13 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
+ * `crash` ends every task: the worker cannot go on. `held` is a file, or a part of one, that storage has no room for: the page keeps
+ * it for the next worker.
  * @typedef {{ type: "progress", id: number, progress: Progress }
  *   | { type: "result", id: number, value: unknown }
  *   | { type: "error", id: number, error: Failure }
- *   | { type: "crash", error: Failure }} Reply `crash` ends every task: the worker cannot go on
+ *   | { type: "held", sha256: string, bytes: Blob }
+ *   | { type: "crash", error: Failure }} Reply
  */
 
 /** How a task ends that was cancelled. @type {Failure} */

@@ -5,6 +5,9 @@
  * That a file is there says nothing: what counts is its hash, and whoever reads one computes it.
  */
 
+import { urlOf } from "./arguments.js";
+import { failure } from "./protocol.js";
+
 /** Folder of all models. */
 const ROOT = "facestudio-models";
 
@@ -26,7 +29,6 @@ export const TAG = ".etag";
  * @property {() => Promise<void>} close
  */
 
-/** The stored files of one model. */
 /**
  * What is used of a FileSystemSyncAccessHandle.
  * @typedef {object} SyncReader
@@ -34,12 +36,18 @@ export const TAG = ".etag";
  * @property {() => void} close
  */
 
+/** The stored files of one model. What else may lie there, such as folders, counts as nothing, and gives way. */
 export class ModelStore {
   #folder;
+  #base;
 
-  /** @param {FileSystemDirectoryHandle} folder */
-  constructor(folder) {
+  /**
+   * @param {FileSystemDirectoryHandle} folder
+   * @param {string} base URL of the model folder
+   */
+  constructor(folder, base) {
     this.#folder = folder;
+    this.#base = base;
   }
 
   /**
@@ -49,8 +57,7 @@ export class ModelStore {
    */
   static async open(base, { create }) {
     try {
-      const root = await openRoot(create);
-      return new ModelStore(await root.getDirectoryHandle(encodeURIComponent(base), { create }));
+      return new ModelStore(await folderIn(await openRoot(create), encodeURIComponent(base), create), base);
     } catch {
       return null;
     }
@@ -66,6 +73,31 @@ export class ModelStore {
   }
 
   /**
+   * Runs `body` while no other tab writes, loads or forgets this model's files. It must not wait for the network: a server
+   * that stalls would hold up every other tab.
+   * @template T
+   * @param {() => Promise<T>} body
+   * @param {AbortSignal} [signal] ends the waiting
+   * @returns {Promise<T>}
+   */
+  alone(body, signal) {
+    return alone(this.#base, body, signal);
+  }
+
+  /**
+   * Runs `body`, which fetches a file, and tells other tabs so; null, at once, where another tab fetches it.
+   * @template T
+   * @param {string} name
+   * @param {() => Promise<T>} body
+   * @returns {Promise<T | null>}
+   */
+  async fetching(name, body) {
+    return navigator.locks
+      ? navigator.locks.request(`${lockOf(this.#base)} ${name}`, { ifAvailable: true }, (lock) => (lock ? body() : null))
+      : body();
+  }
+
+  /**
    * @param {string} name
    * @returns {Promise<File | null>}
    */
@@ -73,7 +105,7 @@ export class ModelStore {
     try {
       return await (await this.#folder.getFileHandle(name)).getFile();
     } catch (thrown) {
-      if (thrown instanceof DOMException && thrown.name === "NotFoundError") {
+      if (isNone(thrown)) {
         return null;
       }
       throw thrown;
@@ -107,6 +139,7 @@ export class ModelStore {
    * @param {string} text
    */
   async putText(name, text) {
+    await this.remove(name);
     const writer = await this.writer(name, 0);
     try {
       await writer.write(new TextEncoder().encode(text));
@@ -116,19 +149,18 @@ export class ModelStore {
   }
 
   /**
-   * Writes a file from `offset` on; what lay behind it is cut off.
+   * Writes into a file from `offset` on.
    * @param {string} name
    * @param {number} offset
    * @returns {Promise<Writer>}
    */
   async writer(name, offset) {
-    const handle = await this.#folder.getFileHandle(name, { create: true });
+    const handle = await this.#create(name);
     if ("createSyncAccessHandle" in handle) {
       return syncWriter(await /** @type {any} */ (handle).createSyncAccessHandle(), offset);
     }
     // Where there are no such handles; what is written becomes visible when it is closed.
     const stream = await /** @type {FileSystemFileHandle} */ (handle).createWritable({ keepExistingData: true });
-    await stream.truncate(offset);
     await stream.seek(offset);
     return {
       write: (bytes) => stream.write(/** @type {BufferSource} */ (bytes)),
@@ -137,8 +169,21 @@ export class ModelStore {
   }
 
   /** @param {string} name */
+  async #create(name) {
+    try {
+      return await this.#folder.getFileHandle(name, { create: true });
+    } catch (thrown) {
+      if (!isNone(thrown)) {
+        throw thrown;
+      }
+      await this.remove(name);
+      return this.#folder.getFileHandle(name, { create: true });
+    }
+  }
+
+  /** @param {string} name */
   async remove(name) {
-    await this.#folder.removeEntry(name).catch(ifThere);
+    await this.#folder.removeEntry(name, { recursive: true }).catch(ifThere);
   }
 
   /**
@@ -148,7 +193,8 @@ export class ModelStore {
   async sizes() {
     const sizes = new Map();
     for await (const handle of /** @type {any} */ (this.#folder).values()) {
-      sizes.set(handle.name, (await handle.getFile()).size);
+      // Another tab may remove one meanwhile.
+      sizes.set(handle.name, handle.kind === "file" ? ((await this.file(handle.name))?.size ?? 0) : 0);
     }
     return sizes;
   }
@@ -161,13 +207,6 @@ export class ModelStore {
  */
 function syncWriter(handle, offset) {
   let at = offset;
-  try {
-    handle.truncate(offset);
-  } catch (thrown) {
-    // A handle left open would lock the file.
-    handle.close();
-    throw thrown;
-  }
   return {
     async write(bytes) {
       const written = handle.write(bytes, { at });
@@ -192,17 +231,54 @@ function syncWriter(handle, offset) {
  */
 export async function storedModels() {
   const models = [];
-  const root = await openRoot(false).catch(() => null);
-  if (root) {
-    for await (const folder of /** @type {any} */ (root).values()) {
-      const store = new ModelStore(folder);
-      const sizes = await store.sizes();
-      const { name = "", version = "" } = parse(await store.text(MANIFEST));
+  for (const { url, folder } of await folders()) {
+    const store = new ModelStore(folder, url);
+    try {
+      const [sizes, { name, version }] = [await store.sizes(), parse(await store.text(MANIFEST))];
       const bytes = [...sizes.values()].reduce((sum, size) => sum + size, 0);
-      models.push({ url: decodeURIComponent(folder.name), name, version, bytes });
+      models.push({ url, name: textOr(name), version: textOr(version), bytes });
+    } catch (thrown) {
+      // Another tab forgets it meanwhile.
+      if (!isNone(thrown)) {
+        throw thrown;
+      }
     }
   }
   return models;
+}
+
+/**
+ * The folders of models; anything else that lies there is nobody's model.
+ * @returns {Promise<{ url: string, folder: FileSystemDirectoryHandle }[]>}
+ */
+async function folders() {
+  const found = [];
+  try {
+    for await (const folder of /** @type {any} */ (await openRoot(false)).values()) {
+      const url = folder.kind === "directory" ? modelOf(folder.name) : null;
+      if (url) {
+        found.push({ url, folder });
+      }
+    }
+  } catch {
+    // No storage, or nothing in it.
+  }
+  return found;
+}
+
+/** @param {string} name of a folder */
+function modelOf(name) {
+  try {
+    const url = decodeURIComponent(name);
+    return urlOf(url) && encodeURIComponent(url) === name ? url : null;
+  } catch {
+    return null;
+  }
+}
+
+/** @param {unknown} value */
+function textOr(value) {
+  return typeof value === "string" ? value : "";
 }
 
 /**
@@ -211,7 +287,7 @@ export async function storedModels() {
  */
 export async function measured() {
   try {
-    return parse(await new ModelStore(await navigator.storage.getDirectory()).text(MEASURED));
+    return parse(await new ModelStore(await navigator.storage.getDirectory(), "").text(MEASURED));
   } catch {
     return {};
   }
@@ -223,7 +299,7 @@ export async function measured() {
  */
 export async function putMeasured(known) {
   try {
-    await new ModelStore(await navigator.storage.getDirectory()).putText(MEASURED, JSON.stringify(known));
+    await new ModelStore(await navigator.storage.getDirectory(), "").putText(MEASURED, JSON.stringify(known));
   } catch {
     // No storage, or another tab writes: it is measured again at the next visit.
   }
@@ -243,41 +319,76 @@ function parse(text) {
 
 /**
  * Removes one model's files, or all that is kept.
- * @param {string} [base]
+ * @param {string | undefined} base
+ * @param {AbortSignal} signal
  */
-export async function forgetModels(base) {
-  const remove = async () => {
-    if (base) {
-      await (await openRoot(false)).removeEntry(encodeURIComponent(base), { recursive: true });
-      return;
-    }
-    const holder = await navigator.storage.getDirectory();
-    await holder.removeEntry(MEASURED).catch(ifThere);
-    await holder.removeEntry(ROOT, { recursive: true });
+export async function forgetModels(base, signal) {
+  const remove = async (/** @type {string} */ url) => {
+    const root = await openRoot(false);
+    await root.removeEntry(encodeURIComponent(url), { recursive: true });
   };
-  await remove().catch(ifThere);
+  for (const url of base ? [base] : (await folders()).map((folder) => folder.url)) {
+    await alone(url, () => remove(url).catch(ifThere), signal);
+  }
+  if (!base) {
+    const holder = await navigator.storage?.getDirectory().catch(() => null);
+    await holder?.removeEntry(MEASURED, { recursive: true }).catch(ifThere);
+    await holder?.removeEntry(ROOT, { recursive: true }).catch(ifThere);
+  }
+}
+
+/** @param {string} base */
+function lockOf(base) {
+  return `${ROOT} ${base}`;
 }
 
 /**
- * Runs `body` while no other tab fetches, loads or forgets models: half-written files are nobody else's.
+ * Runs `body` while no other tab does so with the same model.
  * @template T
- * @param {AbortSignal} signal
+ * @param {string} base
  * @param {() => Promise<T>} body
+ * @param {AbortSignal} [signal]
  * @returns {Promise<T>}
  */
-export function alone(signal, body) {
-  return navigator.locks ? navigator.locks.request(ROOT, { signal }, body) : body();
+function alone(base, body, signal) {
+  return navigator.locks ? navigator.locks.request(lockOf(base), signal ? { signal } : {}, body) : body();
 }
 
 /** @param {boolean} create */
 async function openRoot(create) {
-  return (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT, { create });
+  return folderIn(await navigator.storage.getDirectory(), ROOT, create);
+}
+
+/**
+ * A folder; a file of its name gives way to it.
+ * @param {FileSystemDirectoryHandle} holder
+ * @param {string} name
+ * @param {boolean} create
+ */
+async function folderIn(holder, name, create) {
+  try {
+    return await holder.getDirectoryHandle(name, { create });
+  } catch (thrown) {
+    if (!create || !(thrown instanceof DOMException && thrown.name === "TypeMismatchError")) {
+      throw thrown;
+    }
+    await holder.removeEntry(name);
+    return holder.getDirectoryHandle(name, { create });
+  }
+}
+
+/** Whether there is no such file: nothing, or a folder. @param {unknown} thrown */
+function isNone(thrown) {
+  return thrown instanceof DOMException && (thrown.name === "NotFoundError" || thrown.name === "TypeMismatchError");
 }
 
 /** @param {unknown} thrown */
 function ifThere(thrown) {
+  if (thrown instanceof DOMException && thrown.name === "NoModificationAllowedError") {
+    throw failure("io", "storage-busy", "another tab uses the stored files", "close the other tabs of this page, then try again");
+  }
   // Without storage (a TypeError, a SecurityError) there is nothing to remove either.
-  if (thrown instanceof DOMException && thrown.name !== "NotFoundError" && thrown.name !== "SecurityError") {
+  if (thrown instanceof DOMException && !isNone(thrown) && thrown.name !== "SecurityError") {
     throw thrown;
   }
 }

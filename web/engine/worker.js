@@ -6,8 +6,9 @@ import { lossOrNone, watchDevices } from "./device.js";
 import { largestTensor, modelBytes, modelFiles, readManifest } from "./manifest.js";
 import { readModel, settle } from "./model.js";
 import { loadModule, running } from "./module.js";
+import { unless } from "./network.js";
 import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
-import { MANIFEST, ModelStore, alone, forgetModels, storedModels } from "./store.js";
+import { MANIFEST, ModelStore, forgetModels, storedModels } from "./store.js";
 import { outOfMemory, trapped as lastWords } from "./trap.js";
 import { tune } from "./tuning.js";
 
@@ -82,7 +83,7 @@ const tasks = {
     const store = await ModelStore.open(model, { create: false });
     const stored = (await store?.text(MANIFEST)) ?? null;
     const { manifest } = await readManifest(model, stored, signal);
-    const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
+    const choice = await unless(signal, chooseBackend(backend, gpu(), largestTensor(manifest)));
     // Where nothing is stored yet, only trying tells whether anything could be.
     const possible = store ?? (await ModelStore.possible());
     const { quota = 0, usage = 0 } = (await navigator.storage?.estimate().catch(() => null)) ?? {};
@@ -96,9 +97,7 @@ const tasks = {
     });
   },
 
-  async open(wanted, report, signal) {
-    return alone(signal, () => open(wanted, report, signal));
-  },
+  open,
 
   async generate({ request }, report, signal) {
     const opened = loaded();
@@ -108,12 +107,12 @@ const tasks = {
     return made.finally(() => signal.removeEventListener("abort", cancel));
   },
 
-  async faces({ image }) {
-    return loaded().faces(image);
+  async faces({ image }, _report, signal) {
+    return unless(signal, loaded().faces(image));
   },
 
   async similarity({ picture, person }, _report, signal) {
-    return (await whole(signal)).similarity(picture, person);
+    return unless(signal, (await whole(signal)).similarity(picture, person));
   },
 
   async cancel({ target }) {
@@ -147,7 +146,7 @@ const tasks = {
   },
 
   async forget({ model }, _report, signal) {
-    await alone(signal, () => forgetModels(model ?? undefined));
+    await forgetModels(model ?? undefined, signal);
     return null;
   },
 };
@@ -171,7 +170,7 @@ async function whole(signal) {
     return opened;
   }
   try {
-    await alone(signal, () => from.reading(() => opened.load_encoders()));
+    await from.reading(() => opened.load_encoders(), signal);
   } catch (thrown) {
     // Files that are gone: the next picture's worker fetches them. After a trap the worker ends anyway.
     if (!signal.aborted && !(thrown instanceof WebAssembly.RuntimeError)) {
@@ -187,19 +186,19 @@ async function whole(signal) {
 
 /**
  * Fetches a model and puts it onto a device; the model that was open before stays until then.
- * @param {Wanted} wanted
+ * @param {Wanted & { held: Map<string, Blob> }} wanted
  * @param {Report} report
  * @param {AbortSignal} signal
  */
-async function open({ model, backend, precision, lean }, report, signal) {
+async function open({ model, backend, precision, lean, held }, report, signal) {
   const store = await ModelStore.open(model, { create: true });
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
-  const choice = await chooseBackend(backend, gpu(), largestTensor(manifest));
+  const choice = await unless(signal, chooseBackend(backend, gpu(), largestTensor(manifest)));
   report({ phase: "engine", step: 0, steps: 1 });
-  const { wasm, device: next, notices: started } = await openDevice(choice);
+  const { wasm, device: next, notices: started } = await deviceUnless(signal, choice);
   try {
     if (choice.backend === "webgpu") {
-      await tune(next, choice.adapter);
+      await unless(signal, tune(next, choice.adapter));
     }
     report({ phase: "engine", step: 1, steps: 1 });
     next.check_precision(precision);
@@ -207,18 +206,18 @@ async function open({ model, backend, precision, lean }, report, signal) {
       hash: () => new wasm.Sha256(),
       signal,
       report: (step, steps) => report({ phase: "fetch", step, steps }),
+      held,
+      hold: (sha256, bytes) => post({ type: "held", sha256, bytes }),
     });
     engine?.free();
     engine = null;
     source = null;
     const from = new ModelSource(files, manifest, store);
-    await load(next, from, lean, precision, report);
+    await load(next, from, lean, precision, report, signal);
     // While it loaded no message could arrive.
     await turn();
     signal.throwIfAborted();
-    if (store) {
-      await settle(store, manifest, text);
-    }
+    await store?.alone(() => settle(store, manifest, text), signal);
     engine = next;
     source = next.keeps_encoders() ? null : from;
     const { name, version } = manifest;
@@ -279,8 +278,14 @@ class ModelSource {
   /**
    * Calls `task`, which reads, with the stored files open: between two such tasks other tabs may replace or remove them.
    * @param {() => void} task
+   * @param {AbortSignal} signal
    */
-  async reading(task) {
+  async reading(task, signal) {
+    await (this.#store ? this.#store.alone(() => this.#reading(task), signal) : this.#reading(task));
+  }
+
+  /** @param {() => void} task */
+  async #reading(task) {
     try {
       for (const { path, sha256 } of modelFiles(this.#manifest)) {
         // What storage had no room for is a plain Blob.
@@ -319,12 +324,13 @@ class ModelSource {
  * @param {boolean} lean
  * @param {import("./protocol.js").PrecisionWish} precision
  * @param {Report} report
+ * @param {AbortSignal} signal
  */
-async function load(device, from, lean, precision, report) {
+async function load(device, from, lean, precision, report, signal) {
   const steps = from.paths.length;
   const seen = new Set();
   report({ phase: "load", step: 0, steps });
-  await from.reading(() =>
+  const task = () =>
     device.load(
       from.paths,
       from.sizes,
@@ -337,8 +343,8 @@ async function load(device, from, lean, precision, report) {
       },
       lean,
       precision,
-    ),
-  );
+    );
+  await from.reading(task, signal);
   report({ phase: "load", step: steps, steps });
 }
 
@@ -358,6 +364,21 @@ async function openDevice(choice) {
     choice.threads = threadsFor("cpu");
     choice.reason = `WebGPU did not start (${toFailure(thrown).message})`;
     return deviceOf(choice);
+  }
+}
+
+/**
+ * {@link openDevice}, which is waited for no longer once the signal is aborted: what comes then is let go of.
+ * @param {AbortSignal} signal
+ * @param {Choice} choice
+ */
+async function deviceUnless(signal, choice) {
+  const opening = openDevice(choice);
+  try {
+    return await unless(signal, opening);
+  } catch (thrown) {
+    opening.then(({ device }) => device.free(), () => {});
+    throw thrown;
   }
 }
 

@@ -26,6 +26,7 @@
  * `-radius`, `-font`; their defaults are in `styles.js`.
  */
 
+import { urlOf } from "../engine/arguments.js";
 import { FaceStudioError } from "../engine/protocol.js";
 import { chooseLanguage } from "./messages.js";
 import { pictureFiles } from "./pictures.js";
@@ -52,7 +53,8 @@ export class FaceStudioElement extends HTMLElement {
       return;
     }
     this.#root.adoptedStyleSheets = [styles, panelStyles];
-    this.#session = new FaceStudio({ model: this.model, backend: this.backend });
+    // As they are written: what is no URL and no backend is told of by name.
+    this.#session = new FaceStudio({ model: this.model, backend: /** @type {any} */ (this.getAttribute("backend") ?? "auto") });
     this.#studio = new Studio(this.#root, this.#session, {
       lang: this.#language(),
       emit: (type, detail) => this.#emit(type, detail),
@@ -85,11 +87,12 @@ export class FaceStudioElement extends HTMLElement {
   }
 
   /**
-   * The model folder's URL.
+   * The model folder's URL; what is no URL, as it is written.
    * @returns {string}
    */
   get model() {
-    return new URL(this.getAttribute("model") ?? DEFAULT_MODEL, document.baseURI).href;
+    const model = this.getAttribute("model") ?? DEFAULT_MODEL;
+    return urlOf(model, document.baseURI)?.href ?? model;
   }
 
   // React sets properties where there are any. A model or backend that is set later counts when the element is
@@ -114,7 +117,7 @@ export class FaceStudioElement extends HTMLElement {
    * Opens the model, once. Called by the first picture, or at once with the attribute `preload`.
    * @returns {Promise<Opened>}
    */
-  load() {
+  async load() {
     return this.#running().load();
   }
 
@@ -124,11 +127,11 @@ export class FaceStudioElement extends HTMLElement {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Picture[]>}
    */
-  generate(request, options) {
+  async generate(request, options) {
     return this.#running().generate(request, options);
   }
 
-  /** Stops the pictures that are being made. */
+  /** Stops everything that is under way: pictures, and the opening of the model. */
   cancel() {
     this.#session?.cancel();
   }

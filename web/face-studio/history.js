@@ -1,4 +1,9 @@
-/** Pictures and their settings in the browser's IndexedDB, only where the user switched it on. Never photos. */
+/**
+ * Pictures and their settings in the browser's IndexedDB, only where the user switched it on. Never the photos that were chosen; but
+ * a picture that was drawn over a photo shows what was held of it.
+ */
+
+import { settingsFrom } from "./settings.js";
 
 /** @import { Settings } from "./settings.js" */
 
@@ -24,10 +29,16 @@ export function keepsHistory() {
  * @param {boolean} on switching off deletes what was kept
  */
 export async function switchHistory(on) {
-  if (on) {
-    localStorage.setItem(SWITCH, "on");
-  } else {
-    localStorage.removeItem(SWITCH);
+  try {
+    if (on) {
+      localStorage.setItem(SWITCH, "on");
+    } else {
+      localStorage.removeItem(SWITCH);
+    }
+  } catch (error) {
+    throw unavailable(error);
+  }
+  if (!on) {
     await clearHistory();
   }
 }
@@ -50,9 +61,39 @@ export async function keep(png, settings) {
   });
 }
 
-/** @returns {Promise<Kept[]>} the oldest first */
+/**
+ * What was kept, the oldest first, and how many records had no picture any more: those are deleted.
+ * @returns {Promise<{ kept: Kept[], dropped: number }>}
+ */
 export async function readHistory() {
-  return keepsHistory() ? withStore("readonly", (store) => done(store.getAll())) : [];
+  if (!keepsHistory()) {
+    return { kept: [], dropped: 0 };
+  }
+  return withStore("readwrite", async (store) => {
+    const [keys, records] = await Promise.all([done(store.getAllKeys()), done(store.getAll())]);
+    /** @type {Kept[]} */
+    const kept = [];
+    let dropped = 0;
+    for (const [i, key] of keys.entries()) {
+      const { time, png, settings } = Object(records[i]);
+      if (typeof key === "number" && png instanceof Uint8Array && png.length > 0) {
+        kept.push({ id: key, time: Number(time) || 0, png, settings: settingsFrom(settings) });
+      } else {
+        await done(store.delete(key));
+        dropped += 1;
+      }
+    }
+    return { kept, dropped };
+  });
+}
+
+/**
+ * What to say of records without a picture.
+ * @param {number} count
+ */
+export function damaged(count) {
+  const message = `${count} kept ${count === 1 ? "picture" : "pictures"} could not be read, and ${count === 1 ? "was" : "were"} deleted`;
+  return { code: "history-damaged", fault: "io", message, remedy: "the other pictures are unharmed" };
 }
 
 /** @param {number} id */
@@ -83,13 +124,18 @@ async function withStore(mode, use) {
       database.close();
     }
   } catch (error) {
-    throw {
-      code: "history-unavailable",
-      fault: "io",
-      message: `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-      remedy: "free some disk space or leave private mode, or switch the history off; the picture itself is not lost",
-    };
+    throw unavailable(error);
   }
+}
+
+/** @param {unknown} error */
+function unavailable(error) {
+  return {
+    code: "history-unavailable",
+    fault: "io",
+    message: `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`,
+    remedy: "free some disk space or leave private mode, or switch the history off; the picture itself is not lost",
+  };
 }
 
 /**

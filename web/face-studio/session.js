@@ -8,6 +8,7 @@
  * ```
  */
 
+import { backendOf, bytesOf, folder, optionsOf, requestOf } from "../engine/arguments.js";
 import { EngineClient } from "../engine/client.js";
 import { CANCELLED, FaceStudioError, toFailure } from "../engine/protocol.js";
 import { TimeLeft } from "./time-left.js";
@@ -37,21 +38,37 @@ export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
 export class FaceStudio {
   /** Studios on one page that want one model share an engine, and with it the model's memory. */
   #engine;
-  /** @type {Promise<Opened> | null} */
-  #opening = null;
+  /** How many wait for the model. */
+  #waiting = 0;
   /** What the open model is; null while there is none. @type {Opened | null} */
   opened = null;
   /** @type {AbortController | null} */
   #task = null;
+  /** Ends everything that is under way. */
+  #end = new AbortController();
   #closed = false;
-  #model;
-  #backend;
+  /** @type {string} */
+  #model = "";
+  /** @type {BackendWish} */
+  #backend = "auto";
+  /** Why no model can be opened: what was asked for is none. @type {unknown} */
+  #unusable = null;
 
-  /** @param {FaceStudioOptions} [options] */
-  constructor({ model = DEFAULT_MODEL, backend = "auto" } = {}) {
-    this.#model = new URL(model, document.baseURI).href;
-    this.#backend = backend;
-    this.#engine = EngineClient.shared({ model: this.#model, backend });
+  /**
+   * What cannot be used of the options is told of when the model is wanted; what needs no model works all the same.
+   * @param {FaceStudioOptions} [options]
+   */
+  constructor(options) {
+    try {
+      const { model = DEFAULT_MODEL, backend = "auto" } = optionsOf("FaceStudio", options);
+      this.#model = String(model);
+      this.#model = folder(model);
+      this.#backend = backendOf(backend);
+      this.#engine = EngineClient.shared({ model: this.#model, backend: this.#backend });
+    } catch (thrown) {
+      this.#unusable = thrown;
+      this.#engine = new EngineClient();
+    }
   }
 
   /** The model folder's URL. */
@@ -69,7 +86,7 @@ export class FaceStudio {
 
   /** Whether a model is open or being opened. */
   get loading() {
-    return this.#opening !== null;
+    return this.opened !== null || this.#waiting > 0;
   }
 
   /** Whether a picture is being made. */
@@ -78,14 +95,30 @@ export class FaceStudio {
   }
 
   /**
-   * Opens the model where it is not open: fetches it, or reads it from the browser's storage.
+   * Opens the model where it is not open: fetches it, or reads it from the browser's storage. Aborting `signal`, or
+   * {@link cancel}, ends that, unless somebody else waits for the model; what was fetched is kept.
    * @param {TaskOptions} [options]
    * @returns {Promise<Opened>}
    */
-  load({ onProgress } = {}) {
-    // The engine knows what is open: a crash may have closed it.
-    this.#opening = this.#open(onProgress);
-    return this.#opening;
+  async load(options) {
+    const { signal, onProgress } = optionsOf("load", options);
+    this.#refuse();
+    const linked = link(signal, this.#end.signal);
+    this.#waiting += 1;
+    try {
+      const report = onProgress && timed(1, onProgress);
+      // The engine knows what is open: a crash may have closed it.
+      this.opened = await this.#engine.open({ model: this.#model, backend: this.#backend, onProgress: report, signal: linked.signal });
+      return this.opened;
+    } catch (error) {
+      if (!linked.signal.aborted) {
+        this.#lost();
+      }
+      throw error;
+    } finally {
+      this.#waiting -= 1;
+      linked.free();
+    }
   }
 
   /**
@@ -96,29 +129,31 @@ export class FaceStudio {
    * @param {TaskOptions} [options]
    * @returns {Promise<Picture[]>}
    */
-  async generate(request, { signal, onProgress } = {}) {
+  async generate(request, options) {
+    const { signal, onProgress } = optionsOf("generate", options);
+    if (typeof request !== "function") {
+      requestOf(request);
+    }
+    this.#refuse();
     this.#task?.abort();
     const task = new AbortController();
     this.#task = task;
-    const abort = () => task.abort();
-    signal?.addEventListener("abort", abort, { once: true });
-    /** Who was cancelled hears no more, though opening goes on. @param {TimedProgress} progress */
+    const linked = link(signal, task.signal);
+    /** Who was cancelled hears no more, though opening may go on for others. @param {TimedProgress} progress */
     const report = (progress) => {
-      if (!task.signal.aborted) {
+      if (!linked.signal.aborted) {
         onProgress?.(progress);
       }
     };
     try {
-      signal?.throwIfAborted();
-      // Opening goes on: the next picture will want the model too.
-      const opened = await unless(task.signal, this.load({ onProgress: report }));
-      const asked = typeof request === "function" ? request(opened) : request;
+      const opened = await this.load({ onProgress: report, signal: linked.signal });
+      const asked = requestOf(typeof request === "function" ? request(opened) : request);
       return await this.#engine.generate(asked, {
-        signal: task.signal,
-        onProgress: timed(asked.count ?? 1, report),
+        signal: linked.signal,
+        onProgress: timed(countOf(asked), report),
       });
     } catch (error) {
-      if (task.signal.aborted || signal?.aborted) {
+      if (linked.signal.aborted) {
         throw new FaceStudioError(CANCELLED);
       }
       if (toFailure(error).fault === "internal") {
@@ -127,28 +162,30 @@ export class FaceStudio {
       }
       throw error;
     } finally {
-      signal?.removeEventListener("abort", abort);
+      linked.free();
       if (this.#task === task) {
         this.#task = null;
       }
     }
   }
 
-  /** Stops the pictures that are being made. */
+  /** Stops everything that is under way: pictures, and the opening of the model. */
   cancel() {
     this.#task?.abort();
+    this.#end.abort();
+    this.#end = new AbortController();
   }
 
   /** Frees the model and its memory; the next picture opens it again. */
   unload() {
-    this.#task?.abort();
+    this.cancel();
     this.#lost();
     void this.#engine.unload();
   }
 
   /** Ends the studio: its engine too, unless others share it. */
   close() {
-    this.#task?.abort();
+    this.cancel();
     this.#lost();
     if (!this.#closed) {
       this.#closed = true;
@@ -158,11 +195,13 @@ export class FaceStudio {
 
   /**
    * What opening the model would mean: what would run, how much would be fetched, what stands in the way.
+   * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Checked>}
    */
-  async check() {
-    this.#refuseIfClosed();
-    return this.#engine.check({ model: this.#model, backend: this.#backend });
+  async check(options) {
+    const { signal } = optionsOf("check", options);
+    this.#refuse();
+    return this.#engine.check({ model: this.#model, backend: this.#backend, ...(signal ? { signal } : {}) });
   }
 
   /**
@@ -171,18 +210,34 @@ export class FaceStudio {
    * @param {TaskOptions} [options]
    */
   async faces(image, options) {
-    await this.load(options);
-    return this.#engine.faces(image);
+    bytesOf("the picture", image);
+    return this.#withModel(options, (signal) => this.#engine.faces(image, { signal }));
   }
 
   /**
    * How alike the face in a picture and a person are: the cosine of the model's identity embeddings, -1 to 1.
    * @param {Uint8Array} picture
    * @param {Person} person
+   * @param {TaskOptions} [options]
    */
-  async similarity(picture, person) {
-    await this.load();
-    return this.#engine.similarity(picture, person);
+  async similarity(picture, person, options) {
+    bytesOf("the picture", picture);
+    return this.#withModel(options, (signal) => this.#engine.similarity(picture, person, { signal }));
+  }
+
+  /**
+   * @template T
+   * @param {TaskOptions | undefined} options
+   * @param {(signal: AbortSignal) => Promise<T>} use
+   */
+  async #withModel(options, use) {
+    const linked = link(optionsOf("what is asked", options).signal, this.#end.signal);
+    try {
+      await this.load({ ...options, signal: linked.signal });
+      return await use(linked.signal);
+    } finally {
+      linked.free();
+    }
   }
 
   /**
@@ -236,45 +291,45 @@ export class FaceStudio {
     return this.#engine.forget();
   }
 
-  /** @param {((progress: TimedProgress) => void) | undefined} onProgress */
-  async #open(onProgress) {
-    try {
-      this.#refuseIfClosed();
-      const report = onProgress && timed(1, onProgress);
-      this.opened = await this.#engine.open({ model: this.#model, backend: this.#backend, onProgress: report });
-      return this.opened;
-    } catch (error) {
-      this.#lost();
-      throw error;
-    }
-  }
-
-  /** A closed studio would start a worker that nobody ends. */
-  #refuseIfClosed() {
+  /** A closed studio would start a worker that nobody ends, and one without a model has nothing to open. */
+  #refuse() {
     if (this.#closed) {
       throw new FaceStudioError({ ...CANCELLED, message: "the studio was closed" });
+    }
+    if (this.#unusable) {
+      throw this.#unusable;
     }
   }
 
   /** There is no model any more. */
   #lost() {
-    this.#opening = null;
     this.opened = null;
   }
 }
 
 /**
- * What a promise brings, or a rejection as soon as the signal is aborted.
- * @template T
- * @param {AbortSignal} signal
- * @param {Promise<T>} promise
- * @returns {Promise<T>}
+ * Pictures of a request that the engine has not looked at yet.
+ * @param {GenerateRequest} request
  */
-function unless(signal, promise) {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
-  });
+export function countOf({ count = 1 }) {
+  return typeof count === "number" ? count : 1;
+}
+
+/**
+ * A signal that is aborted when one of others is, until it is freed.
+ * @param {(AbortSignal | null | undefined)[]} signals
+ */
+function link(...signals) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  for (const signal of signals) {
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) {
+      abort();
+    }
+  }
+  const free = () => signals.forEach((signal) => signal?.removeEventListener("abort", abort));
+  return { signal: controller.signal, free };
 }
 
 /**

@@ -2,6 +2,9 @@
 
 /** @import { Abilities, GenerateRequest, Picture } from "../engine/protocol.js" */
 
+/** The samplers of a request. */
+export const SAMPLERS = /** @type {const} */ (["euler_ancestral", "euler", "ddim", "dpmpp2m", "lcm"]);
+
 /**
  * The settings that make a picture again from the same people and style picture.
  * @typedef {object} Settings
@@ -37,7 +40,32 @@ export function settingsOf(request, picture, abilities) {
     sampler: request.sampler ?? abilities.sampler,
     width: picture.width,
     height: picture.height,
-    people: request.people.length,
+    people: request.people?.length ?? 0,
     styled,
+  };
+}
+
+/**
+ * Settings as they were kept, whatever has become of them: what is of another type counts as left out.
+ * @param {unknown} kept
+ * @returns {Settings}
+ */
+export function settingsFrom(kept) {
+  const record = /** @type {Record<string, unknown>} */ (Object(kept));
+  const text = (/** @type {keyof Settings} */ key) => (typeof record[key] === "string" ? record[key] : "");
+  const number = (/** @type {keyof Settings} */ key, /** @type {number} */ otherwise) =>
+    typeof record[key] === "number" && Number.isFinite(record[key]) ? record[key] : otherwise;
+  return {
+    prompt: text("prompt"),
+    negative_prompt: text("negative_prompt"),
+    alpha: number("alpha", 0),
+    seed: number("seed", 0),
+    steps: number("steps", 25),
+    guidance_scale: number("guidance_scale", 3),
+    sampler: SAMPLERS.find((name) => name === record.sampler) ?? SAMPLERS[0],
+    width: number("width", 0),
+    height: number("height", 0),
+    people: number("people", 0),
+    styled: record.styled === true,
   };
 }

@@ -1,5 +1,6 @@
 /** The interface: puts the panels together, asks the session for pictures, and shows what comes. */
 
+import { optionsOf, requestOf } from "../engine/arguments.js";
 import { FaceStudioError, toFailure } from "../engine/protocol.js";
 import { Advanced } from "./advanced.js";
 import { Builder } from "./builder.js";
@@ -7,13 +8,13 @@ import { Consent } from "./consent.js";
 import { Device } from "./device.js";
 import { FaceMaker } from "./face-maker.js";
 import { Gallery } from "./gallery.js";
-import { dropKept, keep, readHistory } from "./history.js";
+import { damaged, dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
 import { rounded } from "./messages.js";
 import { People } from "./people.js";
 import { fromPerson } from "./person.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
-import { DEFAULT_MODEL } from "./session.js";
+import { DEFAULT_MODEL, countOf } from "./session.js";
 import { settingsOf } from "./settings.js";
 import { Stage } from "./stage.js";
 import { StartPicture } from "./start-picture.js";
@@ -135,8 +136,10 @@ export class Studio {
       this.#fail(error);
     }
     try {
-      for (const { id, png, settings } of await readHistory()) {
-        this.#gallery.add([{ png, settings, kept: id }]);
+      const { kept, dropped } = await readHistory();
+      kept.forEach(({ id, png, settings }) => this.#gallery.add([{ png, settings, kept: id }]));
+      if (dropped > 0) {
+        this.#fail(damaged(dropped));
       }
     } catch (error) {
       this.#fail(error);
@@ -150,7 +153,9 @@ export class Studio {
       }
     } catch (error) {
       this.#fail(error);
-      this.#builder.say(this.#badge, { text: "engine.not_ready" });
+      if (toFailure(error).fault !== "cancelled") {
+        this.#builder.say(this.#badge, { text: "engine.not_ready" });
+      }
     }
   }
 
@@ -163,12 +168,15 @@ export class Studio {
     if (known) {
       return known;
     }
+    // What takes long can be cancelled, even where no picture is made.
+    this.#cancel.hidden = false;
     try {
       const opened = await this.#session.load({ onProgress: (progress) => this.#progress(progress, 1) });
       this.#tell(opened);
       return opened;
     } finally {
       if (!this.#session.busy) {
+        this.#cancel.hidden = true;
         this.#stage.setBusy(false);
       }
     }
@@ -180,8 +188,10 @@ export class Studio {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Picture[]>}
    */
-  generate(request, { signal } = {}) {
-    return this.#draw(() => request, signal);
+  async generate(request, options) {
+    const { signal } = optionsOf("generate", options);
+    const asked = requestOf(request);
+    return this.#draw(() => asked, signal);
   }
 
   /** Takes pasted photos. @param {File[]} files */
@@ -295,7 +305,7 @@ export class Studio {
     try {
       const pictures = await this.#session.generate((opened) => (request = ask(opened)), {
         signal,
-        onProgress: (progress) => this.#progress(progress, request.count ?? 1),
+        onProgress: (progress) => this.#progress(progress, countOf(request)),
       });
       this.#emit("facestudio-result", pictures);
       return { request, pictures };
@@ -317,7 +327,7 @@ export class Studio {
    * @returns {Result}
    */
   #result(request, picture) {
-    const references = request.people.map(({ identities }) => identities[0]?.photos[0]);
+    const references = (request.people ?? []).map(({ identities }) => identities[0]?.photos[0]);
     const { opened } = this.#session;
     if (!opened) {
       throw new Error("a picture without a model");

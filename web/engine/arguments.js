@@ -1,0 +1,175 @@
+/** What a page hands over, checked before anything is done with it. */
+
+import { FaceStudioError, failure } from "./protocol.js";
+
+/** @import { BackendWish, GenerateRequest, PrecisionWish } from "./protocol.js" */
+
+/** The largest seed and the like that the face maker takes. */
+const MOST = 2 ** 32 - 1;
+
+/**
+ * A value for a message: short, and never an error itself.
+ * @param {unknown} value
+ * @returns {string}
+ */
+export function shown(value) {
+  if (typeof value === "string") {
+    return `“${value.length > 80 ? `${value.slice(0, 80)}…` : value}”`;
+  }
+  if (value === null || ["undefined", "number", "boolean", "bigint"].includes(typeof value)) {
+    return String(value);
+  }
+  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/**
+ * @param {string} url
+ * @param {string} [base]
+ * @returns {URL | null} null where it is none
+ */
+export function urlOf(url, base) {
+  try {
+    return new URL(url, base);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is Record<string, any>}
+ */
+export function isRecord(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * @param {string} what
+ * @param {unknown} value
+ * @param {string} wanted
+ */
+function refuse(what, value, wanted) {
+  return new FaceStudioError(failure("input", "argument-type", `${what} is ${shown(value)}, not ${wanted}`, "the types are in engine/protocol.js and engine/client.js"));
+}
+
+/**
+ * The options of a method, none of which may be of another type than is said; those that are not told of here are left to others.
+ * @template {object} T
+ * @param {string} method
+ * @param {T | undefined} options
+ * @returns {T}
+ */
+export function optionsOf(method, options) {
+  if (options === undefined) {
+    return /** @type {T} */ ({});
+  }
+  if (!isRecord(options)) {
+    throw refuse(`what ${method} is given`, options, "an object");
+  }
+  const { signal, onProgress, lean } = /** @type {Record<string, any>} */ (options);
+  if (signal !== undefined && signal !== null && !(typeof signal.aborted === "boolean" && typeof signal.addEventListener === "function")) {
+    throw refuse(`the signal of ${method}`, signal, "an AbortSignal");
+  }
+  if (onProgress !== undefined && onProgress !== null && typeof onProgress !== "function") {
+    throw refuse(`onProgress of ${method}`, onProgress, "a function");
+  }
+  if (lean !== undefined && typeof lean !== "boolean") {
+    throw refuse(`lean of ${method}`, lean, "true or false");
+  }
+  return options;
+}
+
+/**
+ * A model folder's URL, ending in "/"; without query and fragment, which a folder's files cannot share.
+ * @param {unknown} model
+ * @returns {string}
+ */
+export function folder(model) {
+  const url = typeof model === "string" || model instanceof URL ? urlOf(String(model), document.baseURI) : null;
+  // A `data:` or `mailto:` URL has no files beside it.
+  if (!url || !urlOf("manifest.json", url.href)) {
+    throw wrongModel(model);
+  }
+  url.search = "";
+  url.hash = "";
+  url.pathname += url.pathname.endsWith("/") ? "" : "/";
+  return url.href;
+}
+
+/** @param {unknown} model */
+function wrongModel(model) {
+  const value = model instanceof URL ? model.href : model;
+  return new FaceStudioError(failure("input", "model-url", `the model is ${shown(value)}, which is no URL of a folder`, "give the URL of a model folder, such as “models/mini/”"));
+}
+
+/**
+ * @param {unknown} backend
+ * @returns {BackendWish}
+ */
+export function backendOf(backend) {
+  if (backend !== "auto" && backend !== "webgpu" && backend !== "cpu") {
+    throw new FaceStudioError(failure("input", "backend-unknown", `there is no backend ${shown(backend)}`, "use “auto”, “webgpu” or “cpu”"));
+  }
+  return backend;
+}
+
+/**
+ * @param {unknown} precision
+ * @returns {PrecisionWish}
+ */
+export function precisionOf(precision) {
+  if (precision !== "auto" && precision !== "f16" && precision !== "f32") {
+    throw new FaceStudioError(failure("input", "precision-name", `there is no precision ${shown(precision)}`, "use “auto”, “f16” or “f32”"));
+  }
+  return precision;
+}
+
+/**
+ * A request as far as a page can look at it; the engine checks what is in it.
+ * @param {unknown} request
+ * @returns {GenerateRequest}
+ */
+export function requestOf(request) {
+  if (!isRecord(request)) {
+    throw new FaceStudioError(failure("input", "request-format", `the request is ${shown(request)}, not an object`, "see `GenerateRequest` in engine/protocol.js"));
+  }
+  return /** @type {any} */ (request);
+}
+
+/**
+ * @param {string} what
+ * @param {unknown} bytes
+ * @returns {Uint8Array}
+ */
+export function bytesOf(what, bytes) {
+  if (bytes instanceof ArrayBuffer) {
+    return new Uint8Array(bytes);
+  }
+  // One of another window is none of this window's `Uint8Array`.
+  if (!ArrayBuffer.isView(bytes) || Object.prototype.toString.call(bytes) !== "[object Uint8Array]") {
+    throw refuse(what, bytes, "the bytes of a picture's file as a Uint8Array");
+  }
+  return /** @type {Uint8Array} */ (bytes);
+}
+
+/**
+ * @param {string} what
+ * @param {unknown} value
+ */
+export function countOf(what, value) {
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > MOST) {
+    throw refuse(what, value, `a whole number from 0 to ${MOST}`);
+  }
+  return value;
+}
+
+/**
+ * @param {string} what
+ * @param {unknown} value
+ */
+export function textOf(what, value) {
+  if (typeof value !== "string") {
+    throw refuse(what, value, "a text");
+  }
+  return value;
+}
