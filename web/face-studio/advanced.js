@@ -1,11 +1,11 @@
 /** The advanced panel: numbers of the sampler, seed, size, how many pictures, words to move away from. */
 
 import { drawing } from "./dialog.js";
+import { SAMPLERS } from "./settings.js";
+import { UNWATCHED } from "./words.js";
 
 /** @import { Abilities, GenerateRequest } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
-
-const SAMPLERS = /** @type {const} */ (["euler_ancestral", "euler", "ddim", "dpmpp2m", "lcm"]);
 
 /** Shapes that are offered: name, and width and height over the model's own. */
 const SHAPES = /** @type {const} */ ([
@@ -15,7 +15,7 @@ const SHAPES = /** @type {const} */ ([
 ]);
 
 /** The settings of this panel, as in a request. */
-/** @typedef {Pick<GenerateRequest, "steps" | "guidance_scale" | "sampler" | "width" | "height" | "count" | "negative_prompt" | "seed">} Numbers */
+/** @typedef {Pick<GenerateRequest, "steps" | "guidance_scale" | "sampler" | "width" | "height" | "count" | "negative_prompt" | "seed" | "prompt_in_metadata">} Numbers */
 
 export class Advanced {
   /** @type {HTMLDetailsElement} */
@@ -29,6 +29,7 @@ export class Advanced {
   #shape;
   #count;
   #negative;
+  #words;
   /** @type {Abilities | null} */
   #abilities = null;
   /** Controls of the sampling whose value is somebody's choice, not the model's. @type {Set<Element>} */
@@ -51,7 +52,8 @@ export class Advanced {
       this.#lock.checked = true;
     });
     this.#shape = h("select", { id: "shape" });
-    this.#negative = h("input", { id: "negative", type: "text", maxLength: 500 });
+    this.#negative = h("input", { id: "negative", type: "text", maxLength: 500, ...UNWATCHED });
+    this.#words = h("input", { id: "words-in-file", type: "checkbox", checked: true });
     const roll = () => this.roll();
     this.roll();
     this.node = h(
@@ -80,6 +82,8 @@ export class Advanced {
         this.#guidance.row,
         h("div", {}, h("label", { class: "label", htmlFor: "sampler", text: "advanced.sampler" }), this.#sampler),
         h("div", {}, h("label", { class: "label", htmlFor: "negative", text: "advanced.negative" }), this.#negative),
+        h("label", { class: "check", htmlFor: "words-in-file" }, this.#words, h("span", { text: "advanced.words_in_file" })),
+        h("p", { class: "hint", text: "advanced.words_in_file_hint" }),
       ),
     );
     this.#buildShapes();
@@ -124,6 +128,7 @@ export class Advanced {
       seed: Number.isSafeInteger(seed) && seed >= 0 ? seed : 0,
       count: this.#count.input.valueAsNumber,
       ...(negative ? { negative_prompt: negative } : {}),
+      ...(this.#words.checked ? {} : { prompt_in_metadata: false }),
       ...(width && height ? { width, height } : {}),
     };
   }

@@ -3,6 +3,10 @@
 import { openDialog } from "./dialog.js";
 
 /** @import { Builder } from "./builder.js" */
+/** @import { Key } from "./messages.js" */
+
+/** @type {Key[]} */
+const LINES = ["consent.local", "consent.parts", "consent.marked", "consent.words", "consent.honest"];
 
 export class Consent {
   #builder;
@@ -34,7 +38,7 @@ export class Consent {
         this.#root,
         { title: "consent.title", className: "narrow", closed: () => resolve(this.#given) },
         h("p", { text: "consent.agree" }),
-        h("ul", {}, h("li", { text: "consent.local" }), h("li", { text: "consent.marked" }), h("li", { text: "consent.honest" })),
+        h("ul", {}, ...LINES.map((text) => h("li", { text }))),
         h(
           "div",
           { class: "dialog-actions" },

@@ -3,6 +3,15 @@
 /** @import { Builder } from "./builder.js" */
 /** @import { Key } from "./messages.js" */
 
+/**
+ * A field whose words are nobody else's: the browser neither keeps them, nor sends them to a spelling or writing service.
+ */
+export const UNWATCHED = /** @type {const} */ ({
+  autocomplete: "off",
+  spellcheck: false,
+  attributes: { autocorrect: "off", writingsuggestions: "false" },
+});
+
 /** @type {Key[]} */
 const EXAMPLES = ["words.example_1", "words.example_2", "words.example_3"];
 
@@ -24,7 +33,7 @@ export class Words {
     this.#builder = builder;
     this.#change = change;
     const h = builder.h.bind(builder);
-    this.#prompt = h("textarea", { id: "prompt", name: "prompt", maxLength: 500, rows: 2, placeholder: "words.placeholder" });
+    this.#prompt = h("textarea", { id: "prompt", name: "prompt", maxLength: 500, rows: 2, placeholder: "words.placeholder", ...UNWATCHED });
     this.#prompt.addEventListener("input", () => this.#changed());
     const examples = EXAMPLES.map((key) => {
       const use = () => {
