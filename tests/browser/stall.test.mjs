@@ -75,6 +75,19 @@ describe("a model's server that stalls", () => {
     await context.close();
   });
 
+  test("is asked once by two tabs that open one model at the same time", async () => {
+    const { context, page, call } = await openClient(browser, server.url);
+    const other = await context.newPage();
+    await attach(other, server.url);
+    server.log.length = 0;
+    const opened = await Promise.all([call(open), callIn(other, open)]);
+    assert.deepEqual(opened.map(({ error }) => error), [undefined, undefined]);
+    const files = server.log.filter(({ path }) => path.endsWith(".safetensors")).map(({ path }) => path);
+    assert.deepEqual(files, [...new Set(files)]);
+    assert.equal((await callIn(page, (client) => client.stored())).value.models.length, 1);
+    await context.close();
+  });
+
   test("is left at once by whoever cancels, and asked anew for the next picture", async () => {
     for (const stalls of [["/models/mini/manifest.json", true], [BIG, true], [BIG, 1000], ["/wasm/facestudio_bg.wasm", true], ["/wasm/facestudio_bg.wasm", 4], ["/wasm/facestudio.js", true], ["/engine/worker.js", true]]) {
       const [path, stall] = /** @type {[string, true | number]} */ (stalls);

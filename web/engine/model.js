@@ -132,19 +132,19 @@ function notices({ bytes, failed }, total, store) {
  */
 export async function settle(store, manifest, text) {
   const kept = new Set([MANIFEST, ...modelFiles(manifest).map((file) => file.sha256)]);
-  for (const name of (await store.sizes()).keys()) {
-    if (!kept.has(name)) {
-      // One that another tab holds is dropped at the next visit.
-      await store.remove(name).catch(() => {});
-    }
-  }
   try {
+    for (const name of (await store.sizes()).keys()) {
+      if (!kept.has(name)) {
+        // One that another tab holds is dropped at the next visit.
+        await store.remove(name).catch(() => {});
+      }
+    }
     await store.putText(MANIFEST, text);
   } catch (thrown) {
     // A full storage holds too few of the files anyway, and one that fails has been told of.
     if (!(thrown instanceof DOMException)) {
       throw thrown;
     }
-    await store.remove(MANIFEST);
+    await store.remove(MANIFEST).catch(() => {});
   }
 }

@@ -58,7 +58,16 @@ export class Sink {
    */
   static async open(store, name, signal, held = new Blob()) {
     const sink = new Sink(store, name, signal);
-    const file = await store?.file(name);
+    let file;
+    try {
+      file = await store?.file(name);
+    } catch (thrown) {
+      ofStorage(thrown);
+      sink.#store = null;
+      sink.#kept = held;
+      sink.why = "failed";
+      return sink;
+    }
     if (held.size > (file?.size ?? 0)) {
       sink.#store = null;
       sink.#kept = held;

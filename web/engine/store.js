@@ -128,9 +128,16 @@ export class ModelStore {
     }
   }
 
-  /** @param {string} name */
+  /** A small file; null where it cannot be read, as while another tab replaces it. @param {string} name */
   async text(name) {
-    return (await (await this.file(name))?.text()) ?? null;
+    try {
+      return (await (await this.file(name))?.text()) ?? null;
+    } catch (thrown) {
+      if (thrown instanceof DOMException) {
+        return null;
+      }
+      throw thrown;
+    }
   }
 
   /**
@@ -238,8 +245,8 @@ export async function storedModels() {
       const bytes = [...sizes.values()].reduce((sum, size) => sum + size, 0);
       models.push({ url, name: textOr(name), version: textOr(version), bytes });
     } catch (thrown) {
-      // Another tab forgets it meanwhile.
-      if (!isNone(thrown)) {
+      // Another tab forgets or replaces it meanwhile.
+      if (!(thrown instanceof DOMException)) {
         throw thrown;
       }
     }
