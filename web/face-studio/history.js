@@ -3,11 +3,9 @@
  * a picture that was drawn over a photo shows what was held of it.
  */
 
-import { settingsFrom } from "./settings.js";
-
 /** @import { Settings } from "./settings.js" */
 
-/** @typedef {{ id: number, time: number, png: Uint8Array, settings: Settings }} Kept */
+/** What was kept; its settings may have become anything. @typedef {{ id: number, png: Uint8Array, settings: unknown }} Kept */
 
 const DATABASE = "facestudio";
 const STORE = "pictures";
@@ -62,22 +60,23 @@ export async function keep(png, settings) {
 }
 
 /**
- * What was kept, the oldest first, and how many records had no picture any more: those are deleted.
- * @returns {Promise<{ kept: Kept[], dropped: number }>}
+ * What was kept, the oldest first. Records that have no picture any more are deleted.
+ * @param {(error: unknown) => void} [fail] is told of them
+ * @returns {Promise<Kept[]>}
  */
-export async function readHistory() {
+export async function readHistory(fail) {
   if (!keepsHistory()) {
-    return { kept: [], dropped: 0 };
+    return [];
   }
-  return withStore("readwrite", async (store) => {
+  const { kept, dropped } = await withStore("readwrite", async (store) => {
     const [keys, records] = await Promise.all([done(store.getAllKeys()), done(store.getAll())]);
     /** @type {Kept[]} */
     const kept = [];
     let dropped = 0;
     for (const [i, key] of keys.entries()) {
-      const { time, png, settings } = Object(records[i]);
+      const { png, settings } = Object(records[i]);
       if (typeof key === "number" && png instanceof Uint8Array && png.length > 0) {
-        kept.push({ id: key, time: Number(time) || 0, png, settings: settingsFrom(settings) });
+        kept.push({ id: key, png, settings });
       } else {
         await done(store.delete(key));
         dropped += 1;
@@ -85,15 +84,10 @@ export async function readHistory() {
     }
     return { kept, dropped };
   });
-}
-
-/**
- * What to say of records without a picture.
- * @param {number} count
- */
-export function damaged(count) {
-  const message = `${count} kept ${count === 1 ? "picture" : "pictures"} could not be read, and ${count === 1 ? "was" : "were"} deleted`;
-  return { code: "history-damaged", fault: "io", message, remedy: "the other pictures are unharmed" };
+  if (dropped > 0) {
+    fail?.({ code: "history-damaged", fault: "io", message: `kept pictures that could not be read: ${dropped}; they were deleted`, remedy: "the others are unharmed" });
+  }
+  return kept;
 }
 
 /** @param {number} id */

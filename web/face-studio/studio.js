@@ -8,14 +8,14 @@ import { Consent } from "./consent.js";
 import { Device } from "./device.js";
 import { FaceMaker } from "./face-maker.js";
 import { Gallery } from "./gallery.js";
-import { damaged, dropKept, keep, readHistory } from "./history.js";
+import { dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
 import { rounded } from "./messages.js";
 import { People } from "./people.js";
 import { fromPerson } from "./person.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
 import { DEFAULT_MODEL, countOf } from "./session.js";
-import { settingsOf } from "./settings.js";
+import { settingsFrom, settingsOf } from "./settings.js";
 import { Stage } from "./stage.js";
 import { StartPicture } from "./start-picture.js";
 import { alphaStrip, mixStrip } from "./strips.js";
@@ -136,10 +136,8 @@ export class Studio {
       this.#fail(error);
     }
     try {
-      const { kept, dropped } = await readHistory();
-      kept.forEach(({ id, png, settings }) => this.#gallery.add([{ png, settings, kept: id }]));
-      if (dropped > 0) {
-        this.#fail(damaged(dropped));
+      for (const { id, png, settings } of await readHistory((error) => this.#fail(error))) {
+        this.#gallery.add([{ png, settings: settingsFrom(settings), kept: id }]);
       }
     } catch (error) {
       this.#fail(error);
