@@ -60,6 +60,8 @@ export class EngineClient {
   #newest = null;
   /** Files that storage has no room for: a worker that ends does not take them along. @type {Map<string, Blob>} */
   #held = new Map();
+  /** The model that they are of. @type {string | null} */
+  #holder = null;
 
   /** @param {URL} [url] the worker's script; must be of the page's own origin */
   constructor(url = WORKER) {
@@ -120,6 +122,10 @@ export class EngineClient {
     const { model, backend = "auto", precision = "auto", lean = false, onProgress, signal } = optionsOf("open", options);
     const wanted = { model: folder(model), backend: backendOf(backend), precision: precisionOf(precision), lean };
     if (!this.#opening?.isOf(wanted)) {
+      if (wanted.model !== this.#holder) {
+        this.#held.clear();
+      }
+      this.#holder = wanted.model;
       const opening = new Opening(wanted, (progress, cancelled) => {
         // Without this promise the browser may drop the files when space is short; it may also say no.
         void navigator.storage?.persist?.().catch(() => false);
