@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use serde::de::DeserializeOwned;
 
 use super::files::Files;
+use super::names::{WeightName, missing_piece, preferred};
 use super::safetensors::SafetensorsHeader;
-use super::shards;
 use super::tensors::{TensorSource, missing};
 use crate::error::{Error, Result};
 use crate::kernels::Blocks;
@@ -75,28 +75,26 @@ impl<'a> Component<'a> {
     }
 
     fn shards(&self) -> Result<Vec<Shard>> {
-        let names = weight_files(self.files.list(&self.folder)?);
+        let listed = self.files.list(&self.folder)?;
+        let names = weight_files(&listed);
         let folder = if self.folder.is_empty() { "the folder" } else { &self.folder };
-        if names.is_empty() {
+        let Some(first) = names.first() else {
             return Err(Error::weights(
                 "weights-missing",
                 format!("no .safetensors file in {folder}"),
                 "convert the checkpoint with `facestudio convert`, or point to the folder that holds it",
             ));
-        }
-        for name in &names {
-            if let Some(absent) = shards::siblings(name).into_iter().find(|sibling| !names.contains(sibling))
-            {
-                return Err(Error::weights(
-                    "weights-missing",
-                    format!("{} is there, but {absent} is not", self.path(name)),
-                    "fetch or convert the model again",
-                ));
-            }
+        };
+        if let Some(absent) = missing_piece(&names) {
+            return Err(Error::weights(
+                "weights-missing",
+                format!("{} is there, but {absent} is not", self.path(first.name)),
+                "fetch or convert the model again",
+            ));
         }
         let mut shards: Vec<Shard> = Vec::with_capacity(names.len());
-        for name in names {
-            let path = self.path(&name);
+        for WeightName { name, .. } in names {
+            let path = self.path(name);
             let part = |range| self.files.read_range(&path, range);
             let header =
                 SafetensorsHeader::read(self.files.size(&path)?, part).map_err(|e| e.context(&path))?;
@@ -114,13 +112,12 @@ impl<'a> Component<'a> {
     }
 }
 
-/// The `.safetensors` files among `names`, without variants `stem.variant.safetensors` of a file that is there.
-fn weight_files(names: Vec<String>) -> Vec<String> {
-    let stems: Vec<String> =
-        names.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect();
-    let variant =
-        |stem: &String| stem.rsplit_once('.').is_some_and(|(base, _)| stems.iter().any(|s| s == base));
-    stems.iter().filter(|stem| !variant(stem)).map(|stem| format!("{stem}.safetensors")).collect()
+/// The `.safetensors` files among `names`, without variants of a file that is there.
+fn weight_files(names: &[String]) -> Vec<WeightName<'_>> {
+    let files = names.iter().filter_map(|name| WeightName::parse(name));
+    let mut files: Vec<_> = files.filter(|file| file.ending == "safetensors" && !file.index).collect();
+    files.sort_by_key(|file| file.stem);
+    files.chunk_by(|a, b| a.stem == b.stem).flat_map(preferred).collect()
 }
 
 struct Shard {

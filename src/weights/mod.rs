@@ -1,9 +1,11 @@
 //! Tensors by name: where they come from, and how they get into a module. Knows no architecture.
 
 mod component;
+mod decode;
 mod files;
 mod manifest;
 mod module;
+mod names;
 mod quantize;
 mod safetensors;
 mod shards;
@@ -18,11 +20,13 @@ pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream,
 #[cfg(feature = "train")]
 pub(crate) use module::is_named;
 pub use module::{apply, collect};
+#[cfg(feature = "convert")]
+pub(crate) use names::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
 pub use quantize::{Quantization, encode};
 
 pub use crate::kernels::Blocks;
 #[cfg(feature = "convert")]
-pub(crate) use safetensors::decode;
+pub(crate) use decode::decode;
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
 pub use stream::{Views, write_tensors};

@@ -16,7 +16,7 @@ use ::safetensors::Dtype;
 use half::f16;
 use serde::{Deserialize, Serialize};
 
-use super::tensors::Tensors;
+use super::tensors::{Tensors, check_finite};
 use crate::error::{Error, Result};
 use crate::kernels::BLOCK;
 
@@ -135,13 +135,7 @@ pub(super) fn store(
     if quantization == Quantization::None {
         return Ok(vec![float(name, shape, values, false)]);
     }
-    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-        return Err(Error::weights(
-            "not-finite",
-            format!("tensor '{name}' holds {} at position {at}", values[at]),
-            "the checkpoint is damaged or its training diverged: use another",
-        ));
-    }
+    check_finite(name, values)?;
     if quantization == Quantization::F16 || shape.len() < 2 || values.len() < SMALLEST {
         return Ok(vec![float(name, shape, values, fits_f16(values))]);
     }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use ::safetensors::Dtype;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::decode::decode;
 use super::quantize;
 use super::tensors::{TensorSource, Tensors, missing};
 use crate::error::{Error, Result};
@@ -17,6 +18,10 @@ use crate::kernels::Blocks;
 const MAX_HEADER: u64 = 100_000_000;
 /// The header's length comes first, as a little-endian u64.
 const LENGTH: u64 = 8;
+/// What other programs call the scales beside a quantised weight: bitsandbytes (8 and 4 bits), ComfyUI's scaled FP8, and
+/// compressed-tensors.
+const OTHER_SCALES: [&str; 6] =
+    [".SCB", ".absmax", ".quant_map", ".scale_weight", ".weight_scale", ".weight_scale_inv"];
 
 struct Entry {
     dtype: Dtype,
@@ -39,6 +44,14 @@ pub struct SafetensorsHeader {
 }
 
 impl SafetensorsHeader {
+    /// Whether a file of `size` bytes may be one by its first nine or more: its header's length, and the JSON after it. What
+    /// other formats begin with would be an impossible length.
+    pub fn begins(start: &[u8], size: u64) -> bool {
+        let Some((length, rest)) = start.split_first_chunk() else { return false };
+        let possible = u64::from_le_bytes(*length) <= MAX_HEADER.min(size.saturating_sub(LENGTH));
+        possible && rest.first().is_some_and(|first| *first == b'{' || first.is_ascii_whitespace())
+    }
+
     /// Reads the head of a file of `size` bytes; `part` gives the bytes of a range.
     ///
     /// Fails on a truncated file, a header longer than 100 MB or than the file, a name given twice, overlapping or
@@ -91,6 +104,7 @@ impl SafetensorsHeader {
         mut part: impl FnMut(Range<u64>) -> Result<Cow<'a, [u8]>>,
     ) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
+        self.refuse_scaled(name, entry)?;
         let mut bytes = |entry: &Entry| part(entry.range.start as u64..entry.range.end as u64);
         let stored = bytes(entry)?;
         let values = if entry.packed {
@@ -104,6 +118,27 @@ impl SafetensorsHeader {
                 let scales = decode(name, scale.dtype, &bytes(scale)?)?;
                 Ok(quantize::dequantize(values, &entry.shape, &scales))
             }
+        }
+    }
+
+    /// Fails where a tensor's numbers are not its values: another program has quantised it, and keeps what they are to be
+    /// multiplied with beside it.
+    fn refuse_scaled(&self, name: &str, entry: &Entry) -> Result<()> {
+        if self.scales.contains_key(name)
+            || !matches!(entry.dtype, Dtype::I8 | Dtype::U8 | Dtype::F8_E4M3 | Dtype::F8_E5M2)
+        {
+            return Ok(());
+        }
+        let layer = name.strip_suffix(".weight").unwrap_or(name);
+        let mut beside =
+            OTHER_SCALES.iter().flat_map(|suffix| [layer, name].map(|name| format!("{name}{suffix}")));
+        match beside.find(|scale| self.entries.contains_key(scale)) {
+            None => Ok(()),
+            Some(scale) => Err(Error::weights(
+                "quantization-scheme",
+                format!("tensor '{name}' is quantised by another program, with scales in '{scale}'"),
+                "use the model as it was before, in f32, f16 or bf16: facestudio quantises it itself",
+            )),
         }
     }
 
@@ -168,31 +203,6 @@ impl TensorSource for SafetensorsFile {
     }
 }
 
-/// The numbers of tensor `name`, little-endian, as f32.
-pub(crate) fn decode(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
-    Ok(match dtype {
-        Dtype::F32 => numbers(bytes, f32::from_le_bytes),
-        Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => numbers(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f32),
-        Dtype::I32 => numbers(bytes, |b| i32::from_le_bytes(b) as f32),
-        Dtype::I8 => numbers(bytes, |b: [u8; 1]| i8::from_le_bytes(b) as f32),
-        Dtype::U8 | Dtype::BOOL => bytes.iter().map(|b| *b as f32).collect(),
-        other => {
-            return Err(Error::weights(
-                "dtype",
-                format!("tensor '{name}' has type {other:?}, which is not supported"),
-                "convert it to F32, F16 or BF16",
-            ));
-        }
-    })
-}
-
-fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-}
-
 fn damaged(reason: impl fmt::Display) -> Error {
     Error::weights(
         "safetensors",
@@ -235,7 +245,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut header = Parsed::default();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                header.metadata = map.next_value()?;
+                // Some writers have nothing to say, and say so.
+                header.metadata = map.next_value::<Option<_>>()?.unwrap_or_default();
             } else if header.tensors.insert(name.clone(), map.next_value()?).is_some() {
                 return Err(A::Error::custom(format!("tensor '{name}' is given twice")));
             }
@@ -368,6 +379,51 @@ mod tests {
         }
     }
 
+    /// What the format's own library reads: no metadata by that word, white space around the header, tensors without numbers.
+    #[test]
+    fn a_header_may_say_that_it_says_nothing() {
+        let header = r#"  {"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"note":1},
+                         "none":{"dtype":"F32","shape":[0],"data_offsets":[8,8]},
+                         "sides":{"dtype":"F16","shape":[3,0],"data_offsets":[0,0]}}   "#;
+        let good = SafetensorsFile::new(file(header, 8)).unwrap();
+        assert_eq!(good.names(), ["a", "none", "sides"]);
+        assert!(good.header().metadata().is_empty());
+        assert_eq!((good.read("none").unwrap(), good.shape("sides")), (vec![], Some(vec![3, 0])));
+    }
+
+    #[test]
+    fn a_header_of_any_length_begins_a_file() {
+        for length in [640u64, 640 + (1 << 16), 896, 0x0403_4b50] {
+            let mut start = length.to_le_bytes().to_vec();
+            start.push(b'{');
+            assert!(SafetensorsHeader::begins(&start, length + 8), "{length}");
+            assert!(!SafetensorsHeader::begins(&start, length + 7), "{length}: longer than the file");
+        }
+        for other in
+            [&b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j"[..], b"PK\x03\x04\0\0\x08\x08\0\0", b"\x80\x02", b""]
+        {
+            assert!(!SafetensorsHeader::begins(other, 1 << 30), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn weights_with_another_programs_scales_are_refused() {
+        for (dtype, scale) in [
+            ("I8", "l.SCB"),
+            ("U8", "l.weight.absmax"),
+            ("F8_E4M3", "l.scale_weight"),
+            ("F8_E5M2", "l.weight_scale"),
+        ] {
+            let header = format!(
+                r#"{{"l.weight":{{"dtype":"{dtype}","shape":[4],"data_offsets":[0,4]}},
+                     "{scale}":{{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}}}"#
+            );
+            let error = SafetensorsFile::new(file(&header, 8)).unwrap().read("l.weight").unwrap_err();
+            assert_eq!(error.code, "quantization-scheme", "{scale}");
+            assert!(error.message.contains(scale), "{error}");
+        }
+    }
+
     #[test]
     fn bytes_after_the_data_are_refused() {
         assert_eq!(code(file(GOOD, 13)), "safetensors");
@@ -436,14 +492,6 @@ mod tests {
         let quote = bytes.iter().position(|b| *b == b'a').unwrap();
         bytes[quote] = 0xff;
         assert_eq!(code(bytes), "safetensors");
-    }
-
-    #[test]
-    fn types_without_a_meaning_as_f32_are_named() {
-        let header = r#"{"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}}"#;
-        let error = SafetensorsFile::new(file(header, 8)).unwrap().read("a").unwrap_err();
-        assert_eq!(error.code, "dtype");
-        assert!(error.message.contains("'a'"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::quantize::{self, Quantization};
-use super::tensors::{TensorSource, Tensors};
+use super::tensors::{TensorSource, Tensors, check_finite};
 use crate::error::Result;
 
 /// Largest shard in bytes: what a browser comfortably fetches, hashes and stores as one piece.
@@ -11,6 +11,8 @@ pub const MAX_SHARD: usize = 64 << 20;
 
 /// Encodes tensors as safetensors files of at most `max_bytes` (one tensor alone may exceed it), in order of name:
 /// `model.safetensors`, or `model-00001-of-0000N.safetensors` and so on.
+///
+/// Fails with `not-finite` on a tensor that holds a NaN or an infinity, however it is to be stored.
 ///
 /// One shard's tensors are read, encoded and given to `write` at a time: no more than that is in memory.
 pub fn write_shards(
@@ -42,6 +44,7 @@ pub fn write_shards(
         for name in part {
             let shape = source.shape(&name).unwrap_or_default();
             let values = source.read(&name)?;
+            check_finite(&name, &values)?;
             tensors.0.insert(name, (shape, values));
         }
         let name =
@@ -87,18 +90,6 @@ fn stored_bytes(shape: &[usize], count: usize, quantization: Quantization) -> us
 
 fn shard_name(stem: &str, index: usize, count: usize) -> String {
     format!("{stem}-{index:05}-of-{count:05}.safetensors")
-}
-
-/// All shards of the set that a file named `stem-00001-of-00003.safetensors` belongs to; none for other names.
-pub(super) fn siblings(name: &str) -> Vec<String> {
-    let parse = || {
-        let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
-        let (stem, index) = rest.rsplit_once('-')?;
-        let number = |s: &str| (s.len() == 5).then(|| s.parse::<usize>().ok()).flatten();
-        number(index)?;
-        Some((stem, number(count)?))
-    };
-    parse().map_or(Vec::new(), |(stem, count)| (1..=count).map(|i| shard_name(stem, i, count)).collect())
 }
 
 #[cfg(test)]
@@ -201,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_refused_however_it_is_stored() {
+        for bad in [f32::NAN, f32::NEG_INFINITY] {
+            let mut tensors = tensors();
+            tensors.0.get_mut("layer03.weight").unwrap().1[7] = bad;
+            for quantization in [Quantization::None, Quantization::F16, Quantization::Q8, Quantization::Q4] {
+                let error = encode_shards(&tensors, quantization, MAX_SHARD).unwrap_err();
+                assert_eq!(error.code, "not-finite", "{quantization:?}");
+                assert!(error.message.contains("'layer03.weight'") && error.message.contains('7'), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_missing_shard_is_named() {
         let mut shards = encode_shards(&tensors(), Quantization::F16, 20_000).unwrap();
         let (gone, _) = shards.remove(1);
@@ -222,6 +226,26 @@ mod tests {
         assert_eq!(Component::new(&both, "unet").tensors().unwrap().names().len(), 20);
         let only = folder(&["model.fp16"]);
         assert_eq!(Component::new(&only, "unet").tensors().unwrap().names().len(), 20);
+        let pieces = ["model-00001-of-00002", "model-00002-of-00002"].map(|piece| {
+            // Another cut than the variant's.
+            let half = tensors().0.into_iter().enumerate();
+            let half = half.filter(|(i, _)| (i % 2 == 0) == piece.starts_with("model-00001"));
+            let half = Tensors(half.map(|(_, tensor)| tensor).collect());
+            (
+                format!("unet/{piece}.safetensors"),
+                encode_shards(&half, Quantization::None, MAX_SHARD).unwrap()[0].1.clone(),
+            )
+        });
+        let mut cut = folder(&["model.fp16"]);
+        cut.0.extend(pieces.clone());
+        assert_eq!(Component::new(&cut, "unet").tensors().unwrap().names().len(), 20);
+        for (of_variant, absent) in [
+            ("model.fp16-00001-of-00002", "model.fp16-00002-of-00002"),
+            ("model-00001-of-00002.fp16", "model-00002-of-00002.fp16"),
+        ] {
+            let error = Component::new(&folder(&[of_variant]), "unet").tensors().err().unwrap();
+            assert!(error.code == "weights-missing" && error.message.contains(absent), "{error}");
+        }
         let twice = folder(&["model", "copy"]);
         assert_eq!(Component::new(&twice, "unet").tensors().err().unwrap().code, "tensor-duplicate");
     }

@@ -95,3 +95,15 @@ pub(super) fn missing(name: &str) -> Error {
         "check that the file belongs to this model",
     )
 }
+
+/// Fails with `not-finite` where a weight is an infinity or not a number: whatever is computed with it would be, too, or hide it.
+pub(crate) fn check_finite(name: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::weights(
+            "not-finite",
+            format!("tensor '{name}' holds {} at position {at}", values[at]),
+            "the checkpoint is damaged or its training diverged: use another",
+        )),
+    }
+}

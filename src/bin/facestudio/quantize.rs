@@ -107,7 +107,7 @@ fn copy_files(source: &Folder, folder: &str, out: &NewFolder) -> Result<()> {
     let wanted = names
         .iter()
         .filter(|name| !is_weights(name) && *name != Manifest::NAME && !name.starts_with('.'))
-        .filter(|name| !name.ends_with(".safetensors.index.json"));
+        .filter(|name| !is_index(name));
     for name in wanted {
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         out.write(&path, &source.read(&path)?)?;
@@ -123,6 +123,11 @@ fn quantize(source: &Folder, folder: &str, quantization: Quantization, out: &New
     let write = |name: &str, bytes: &[u8]| out.write(&format!("{folder}/{name}"), bytes);
     write_shards(tensors.as_ref(), quantization, &BTreeMap::new(), MAX_SHARD, write)
         .map_err(|e| e.context(folder))
+}
+
+/// Also a variant's: `model.safetensors.index.fp16.json`.
+fn is_index(name: &str) -> bool {
+    name.contains(".safetensors.") && name.ends_with(".json") && name.contains(".index")
 }
 
 fn is_weights(name: &str) -> bool {
