@@ -63,7 +63,8 @@ fuzz_target!(|text: &str| {
     let config = serde_json::json!({ "model_type": "detr", "id2label": { "1": "person" } });
     read(segmenter::detr(&source, &config, &Default::default()));
     for tower in [Tower::Text, Tower::Vision] {
-        read(clip::transformers(&source, &Default::default(), tower));
+        read(clip::transformers(&source, Some(&Default::default()), tower, "gelu"));
+        read(clip::transformers(&source, None, tower, "gelu"));
     }
     let adapter = Adapter { path: Default::default(), role: Role::Identity, scale: 1.0, block_scales: Default::default() };
     for version in [None, Some(FaceIdPlus::V1), Some(FaceIdPlus::V2)] {

@@ -9,6 +9,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::folder::weight_files;
 use super::onnx::Graph;
 use super::pickle::{self, View};
 use crate::error::{Error, Result};
@@ -16,11 +17,8 @@ use crate::weights::{SafetensorsHeader, TensorSource, decode};
 
 /// Longest pickle that is read; those of large checkpoints have a few megabytes.
 const MOST_PICKLE: u64 = 64 << 20;
-/// Longest index of a checkpoint in pieces.
-const MOST_INDEX: u64 = 64 << 20;
-
-/// What diffusers and transformers call their files of weights.
-const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
+/// What PyTorch puts around a module, and before all of its tensors' names: `DataParallel` and its kin, `torch.compile`.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
 /// Tensors of one or several files.
 pub struct Checkpoint(Vec<Piece>);
@@ -29,6 +27,8 @@ struct Piece {
     path: PathBuf,
     /// What comes before its tensors' own names.
     prefix: &'static str,
+    /// What the file has before all of its tensors' names, and nobody asks for.
+    wrapper: String,
     file: RefCell<File>,
     content: Content,
 }
@@ -44,8 +44,8 @@ enum Content {
 }
 
 impl Checkpoint {
-    /// Opens a file, or the weights of a folder in diffusers' or transformers' layout: one file, or pieces with an index.
-    /// Safetensors are preferred to PyTorch's files, and the usual names to all others.
+    /// Opens a file, whose content tells what it is, or the weights of a folder in diffusers' or transformers' layout: one
+    /// file, or pieces.
     pub fn open(path: &Path) -> Result<Self> {
         let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
         Self::of(files.into_iter().map(|file| Piece::open(file, "")).collect::<Result<_>>()?)
@@ -95,6 +95,14 @@ impl Checkpoint {
         })
     }
 
+    /// What the header of a safetensors file says under a key.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|piece| match &piece.content {
+            Content::Safetensors(header) => header.metadata().get(key).map(String::as_str),
+            _ => None,
+        })
+    }
+
     fn piece(&self, name: &str) -> Option<&Piece> {
         self.0.iter().find(|piece| piece.shape(name).is_some())
     }
@@ -123,92 +131,42 @@ impl TensorSource for Checkpoint {
     }
 }
 
-/// The files that hold a folder's weights.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e: &std::io::Error| Error::io(folder.display(), e);
-    let entries = std::fs::read_dir(folder).map_err(|e| failed(&e))?;
-    let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()));
-    let names: BTreeSet<String> = names.collect::<std::io::Result<_>>().map_err(|e| failed(&e))?;
-    for ending in [".safetensors", ".bin"] {
-        for stem in STEMS {
-            let index = format!("{stem}{ending}.index.json");
-            if names.contains(&index) {
-                return indexed(folder, &index);
-            }
-            let file = format!("{stem}{ending}");
-            if names.contains(&file) {
-                return Ok(vec![folder.join(file)]);
-            }
-        }
-        let others: Vec<&String> = names.iter().filter(|name| name.ends_with(ending)).collect();
-        match others[..] {
-            [] => {}
-            [one] => return Ok(vec![folder.join(one)]),
-            [first, second, ..] => {
-                return Err(Error::weights(
-                    "weights-ambiguous",
-                    format!("{} holds {first}, {second}", folder.display()),
-                    "keep the one to be converted, or name it instead of the folder",
-                ));
-            }
-        }
-    }
-    Err(Error::weights(
-        "weights-missing",
-        format!("{} holds neither .safetensors nor .bin files", folder.display()),
-        "point to the file, or to the folder that holds it",
-    ))
-}
-
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// The files that an index names: Hugging Face's `weight_map`, from tensors to files.
-fn indexed(folder: &Path, index: &str) -> Result<Vec<PathBuf>> {
-    let path = folder.join(index);
-    let invalid = |reason: String| {
-        Error::weights("weights-index", format!("{}: {reason}", path.display()), "fetch the checkpoint again")
-    };
-    let file = File::open(&path).map_err(|e| Error::io(path.display(), &e))?;
-    let index: Index =
-        serde_json::from_reader(BufReader::new(file.take(MOST_INDEX))).map_err(|e| invalid(e.to_string()))?;
-    let files: BTreeSet<String> = index.weight_map.into_values().collect();
-    if let Some(outside) = files.iter().find(|name| name.contains(['/', '\\', ':']) || name.starts_with('.'))
-    {
-        return Err(invalid(format!("'{outside}' is no file beside it")));
-    }
-    Ok(files.into_iter().map(|name| folder.join(name)).collect())
-}
-
 impl Piece {
     fn open(path: PathBuf, prefix: &'static str) -> Result<Self> {
         let open = || -> Result<(File, Content)> {
             let failed = |e: &std::io::Error| Error::io(path.display(), e);
             let mut file = File::open(&path).map_err(|e| failed(&e))?;
             let size = file.metadata().map_err(|e| failed(&e))?.len();
-            let mut start = [0; 4];
-            file.read_exact(&mut start).map_err(|e| failed(&e))?;
+            let mut start = Vec::new();
+            file.by_ref().take(16).read_to_end(&mut start).map_err(|e| failed(&e))?;
             let onnx = path.extension().is_some_and(|extension| extension == "onnx");
-            let content = if onnx {
+            let content = if SafetensorsHeader::begins(&start, size) {
+                Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
+            } else if onnx {
                 // Its lengths lie between the tensors: it is read once whole, then tensor by tensor.
                 Content::Onnx(Graph::read(&part(&mut file, 0..size)?)?)
-            } else if start == *b"PK\x03\x04" {
+            } else if start.starts_with(b"PK\x03\x04") {
                 torch(&mut file, size)?
-            } else if start.starts_with(b"\x80\x02") {
-                return Err(Error::weights(
-                    "pickle",
-                    "a file of PyTorch before version 1.6, which is one long pickle",
-                    "load it in PyTorch and save it again, or convert it to safetensors",
-                ));
             } else {
+                refuse_others(&start)?;
                 Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
             };
             Ok((file, content))
         };
         let (file, content) = open().map_err(|e| e.context(path.display()))?;
-        Ok(Self { path, prefix, file: file.into(), content })
+        let mut piece = Self { path, prefix: "", wrapper: String::new(), file: file.into(), content };
+        // The operators of an ONNX file ask for its tensors by their whole names.
+        if !matches!(piece.content, Content::Onnx(_)) {
+            while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| piece.all_begin_with(wrapper)) {
+                piece.wrapper.push_str(wrapper);
+            }
+        }
+        Ok(Self { prefix, ..piece })
+    }
+
+    fn all_begin_with(&self, wrapper: &str) -> bool {
+        let names = self.names();
+        !names.is_empty() && names.iter().all(|name| name.starts_with(wrapper))
     }
 
     fn names(&self) -> Vec<String> {
@@ -217,12 +175,17 @@ impl Piece {
             Content::Torch { views, .. } => views.keys().cloned().collect(),
             Content::Onnx(graph) => graph.initializers.keys().cloned().collect(),
         };
-        names.iter_mut().for_each(|name| name.insert_str(0, self.prefix));
+        names.iter_mut().for_each(|name| name.replace_range(..self.wrapper.len(), self.prefix));
         names
     }
 
+    /// A tensor's name in the file.
+    fn own_name(&self, name: &str) -> Option<String> {
+        Some(format!("{}{}", self.wrapper, name.strip_prefix(self.prefix)?))
+    }
+
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let name = name.strip_prefix(self.prefix)?;
+        let name = &self.own_name(name)?;
         match &self.content {
             Content::Safetensors(header) => header.shape(name),
             Content::Torch { views, .. } => views.get(name).map(|view| view.shape.clone()),
@@ -232,7 +195,7 @@ impl Piece {
 
     /// A tensor that there is.
     fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let name = name.strip_prefix(self.prefix).unwrap_or(name);
+        let name = &self.own_name(name).unwrap_or_else(|| name.to_owned());
         let mut file = self.file.borrow_mut();
         match &self.content {
             Content::Safetensors(header) => {
@@ -247,6 +210,31 @@ impl Piece {
                 let tensor = &graph.initializers[name];
                 decode(name, tensor.dtype, &part(&mut file, tensor.range.clone())?)
             }
+        }
+    }
+}
+
+/// Fails where the first bytes are of a format that is known, and not read.
+fn refuse_others(start: &[u8]) -> Result<()> {
+    const OTHERS: [(&[u8], &str, &str); 5] = [
+        (b"GGUF", "a GGUF file", "use the model as safetensors"),
+        (b"\x89HDF", "an HDF5 file of Keras", "use the model as safetensors, or PyTorch's file"),
+        (b"version https://", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
+        (b"<!DOCTYPE", "a web page", "fetch the file itself: its link says 'download' or 'resolve'"),
+        (b"<!doctype", "a web page", "fetch the file itself: its link says 'download' or 'resolve'"),
+    ];
+    // A pickle's protocol stands second.
+    if let [0x80, 2..=5, ..] = start {
+        return Err(Error::weights(
+            "pickle",
+            "a file of PyTorch before version 1.6, or of another program: one long pickle",
+            "load it in PyTorch and save it again, or convert it to safetensors",
+        ));
+    }
+    match OTHERS.iter().find(|(begin, ..)| start.starts_with(begin)) {
+        None => Ok(()),
+        Some((_, what, remedy)) => {
+            Err(Error::weights("checkpoint-layout", format!("not a checkpoint but {what}"), *remedy))
         }
     }
 }
@@ -277,7 +265,7 @@ fn torch(file: &mut File, size: u64) -> Result<Content> {
         let mut entry = archive.by_index_raw(i).map_err(|e| invalid(e.to_string()))?;
         let name = entry.name().split_once('/').map_or("", |(_, rest)| rest).to_owned();
         let key = name.strip_prefix("data/");
-        if key.is_none() && name != "data.pkl" {
+        if key.is_none() && !["data.pkl", "byteorder"].contains(&name.as_str()) {
             continue;
         }
         if entry.compression() != zip::CompressionMethod::Stored {
@@ -291,11 +279,17 @@ fn torch(file: &mut File, size: u64) -> Result<Content> {
             continue;
         }
         if entry.size() > MOST_PICKLE {
-            return Err(invalid(format!("its pickle has {} bytes", entry.size())));
+            return Err(invalid(format!("{name} has {} bytes", entry.size())));
         }
         let mut bytes = Vec::new();
         entry.by_ref().take(MOST_PICKLE).read_to_end(&mut bytes).map_err(|e| invalid(e.to_string()))?;
-        pickle = Some(bytes);
+        match name.as_str() {
+            "byteorder" if bytes == b"big" => {
+                return Err(invalid("its numbers are big-endian".to_owned()));
+            }
+            "byteorder" => {}
+            _ => pickle = Some(bytes),
+        }
     }
     let pickle = pickle.ok_or_else(|| invalid("it has no data.pkl".to_owned()))?;
     Ok(Content::Torch { views: pickle::tensors(&pickle)?, storages })

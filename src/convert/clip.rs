@@ -1,16 +1,18 @@
-//! CLIP in its several layouts, as the text and vision encoders of transformers: transformers' own two-tower model, and
+//! CLIP in its several layouts, as the text and vision encoders of transformers: transformers' own, of two towers or one, and
 //! OpenAI's (Radford et al. 2021), which open_clip shares.
 
 use serde_json::{Value, json};
 
 use super::layout::{Layout, count, side, unknown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::TensorSource;
 
 /// Heads of every text tower and of OpenAI's vision towers have 64 channels.
 const HEAD_CHANNELS: usize = 64;
 /// open_clip's large vision towers have 16 heads, of 80, 88 and 104 channels (`ViT-H-14`, `ViT-g-14`, `ViT-bigG-14`).
 const WIDTHS_OF_16_HEADS: [usize; 3] = [1280, 1408, 1664];
+/// The parts of a tower in transformers' names: of a text tower, of a vision transformer, of both.
+const PARTS: [&str; 5] = ["embeddings.", "encoder.", "final_layer_norm.", "pre_layrnorm.", "post_layernorm."];
 /// What OpenAI's archives hold beside weights: sizes, and the causal mask.
 const NO_WEIGHTS: [&str; 6] =
     ["logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"];
@@ -25,10 +27,19 @@ pub enum Tower {
 }
 
 impl Tower {
-    fn prefixes(self) -> [&'static str; 2] {
+    /// What transformers calls the tower in a model that has more than it, and its projection.
+    fn names(self) -> [&'static str; 2] {
         match self {
             Self::Text => ["text_model.", "text_projection."],
             Self::Vision => ["vision_model.", "visual_projection."],
+        }
+    }
+
+    /// A tensor that the tower always has.
+    fn first(self) -> &'static str {
+        match self {
+            Self::Text => "embeddings.token_embedding.weight",
+            Self::Vision => "embeddings.patch_embedding.weight",
         }
     }
 
@@ -46,48 +57,93 @@ impl Tower {
             Self::Vision => "vision_config",
         }
     }
+
+    /// What stands before the tower's tensors below `prefix`; `None` where they have other names. transformers 5 leaves out the
+    /// model's name where it saves `CLIPTextModel` or `CLIPVisionModel`, and so do some programs' single files.
+    fn inner(self, source: &dyn TensorSource, prefix: &str) -> Option<&'static str> {
+        let there = |inner: &&str| source.shape(&format!("{prefix}{inner}{}", self.first())).is_some();
+        [self.names()[0], ""].into_iter().find(there)
+    }
 }
 
-/// One tower of transformers' layout: of a model of that tower alone, or of `CLIPModel` with both.
+/// Whether a tower is there in transformers' layout.
+pub fn is_transformers(source: &dyn TensorSource, tower: Tower) -> bool {
+    tower.inner(source, "").is_some()
+}
+
+/// One tower of transformers' layout: of a model of that tower alone, or of `CLIPModel` with both. Without a config its sizes
+/// are told by the tensors, and its activation is `act`.
+///
+/// Fails with `checkpoint-layout` on other layouts, and on a vision tower without its projection.
 pub fn transformers<'a>(
     source: &'a dyn TensorSource,
-    config: &Value,
+    config: Option<&Value>,
     tower: Tower,
+    act: &str,
 ) -> Result<(Value, Layout<'a>)> {
-    let mut layout = Layout::new(source);
-    for name in source.names() {
-        // Old versions stored the positions 0, 1, 2 and so on.
-        let wanted = tower.prefixes().iter().any(|prefix| name.starts_with(prefix));
-        if wanted && !name.ends_with("position_ids") {
-            layout.keep(&name, name.clone())?;
+    let layout = tower_below(source, "", tower)?;
+    let projects = layout.shape(&format!("{}weight", tower.names()[1])).is_some();
+    if tower == Tower::Vision && !projects {
+        return Err(Error::weights(
+            "checkpoint-layout",
+            "the vision encoder has no visual_projection: it was saved without what makes image_embeds",
+            "save it as CLIPVisionModelWithProjection, or take the whole CLIP",
+        ));
+    }
+    let Some(config) = config else {
+        let config = match tower {
+            Tower::Text => text_sizes(&layout, act)?,
+            Tower::Vision => vision_sizes(&layout, act)?,
+        };
+        return Ok((config, layout));
+    };
+    let mut own = config.get(tower.config_key()).unwrap_or(config).clone();
+    if let Value::Object(own) = &mut own {
+        let nested = config.get(tower.config_key()).and(config.get("projection_dim"));
+        own.extend(nested.map(|width| ("projection_dim".to_owned(), width.clone())));
+        let says = own.get("architectures").is_some_and(Value::is_array);
+        // The class says whether there is a projection: where it is not said, the tensors do.
+        if tower == Tower::Text && !projects {
+            own.insert("architectures".to_owned(), json!(["CLIPTextModel"]));
+        } else if nested.is_some() || !says {
+            own.insert("architectures".to_owned(), json!([tower.class()]));
         }
-    }
-    if layout.names().is_empty() {
-        return Err(unknown(source.names().first().map_or("", String::as_str), "CLIP of transformers"));
-    }
-    let Some(own) = config.get(tower.config_key()) else { return Ok((config.clone(), layout)) };
-    let mut own = own.clone();
-    if let (Value::Object(own), Some(width)) = (&mut own, config.get("projection_dim")) {
-        own.insert("projection_dim".to_owned(), width.clone());
-        own.insert("architectures".to_owned(), json!([tower.class()]));
     }
     Ok((own, layout))
 }
 
 /// A text encoder of transformers' layout without its config, as in Stable Diffusion 1's single files.
 pub fn text_without_config<'a>(source: &'a dyn TensorSource, prefix: &str) -> Result<(Value, Layout<'a>)> {
+    let layout = tower_below(source, prefix, Tower::Text)?;
+    Ok((text_sizes(&layout, "quick_gelu")?, layout))
+}
+
+/// A tower's tensors below `prefix` under the names of transformers 4, which are ours.
+fn tower_below<'a>(source: &'a dyn TensorSource, prefix: &str, tower: Tower) -> Result<Layout<'a>> {
+    let [model, projection] = tower.names();
+    let inner = tower.inner(source, prefix).ok_or_else(|| {
+        let first = source.names().into_iter().find(|name| name.starts_with(prefix));
+        unknown(&first.unwrap_or_default(), "CLIP of transformers")
+    })?;
     let mut layout = Layout::new(source);
     for name in source.names() {
-        let Some(inner) = name.strip_prefix(prefix).filter(|n| !n.ends_with("position_ids")) else {
-            continue;
-        };
-        // Some programs leave out the name of the model in the model.
-        let inner = inner.strip_prefix("text_model.").unwrap_or(inner);
-        layout.keep(&name, format!("text_model.{inner}"))?;
+        let Some(own) = name.strip_prefix(prefix) else { continue };
+        let rest = own.strip_prefix(inner).filter(|rest| PARTS.iter().any(|part| rest.starts_with(part)));
+        // Old versions stored the positions 0, 1, 2 and so on.
+        match rest {
+            Some(rest) if !rest.ends_with("position_ids") => layout.keep(&name, format!("{model}{rest}"))?,
+            None if own.starts_with(projection) => layout.keep(&name, own)?,
+            _ => {}
+        }
     }
-    let of = |name: &str, axis| side(&layout, &format!("text_model.{name}"), axis);
-    let layers = count(&layout, |i| format!("text_model.encoder.layers.{i}.layer_norm1.weight"));
-    let config = text_config(
+    Ok(layout)
+}
+
+/// The config of a text tower in our names, told by its tensors.
+fn text_sizes(layout: &Layout, act: &str) -> Result<Value> {
+    let of = |name: &str, axis| side(layout, &format!("text_model.{name}"), axis);
+    let layers = count(layout, |i| format!("text_model.encoder.layers.{i}.layer_norm1.weight"));
+    let mut config = text_config(
         [
             of("embeddings.token_embedding.weight", 0)?,
             of("embeddings.position_embedding.weight", 0)?,
@@ -95,9 +151,29 @@ pub fn text_without_config<'a>(source: &'a dyn TensorSource, prefix: &str) -> Re
             of("encoder.layers.0.mlp.fc1.weight", 0)?,
             layers,
         ],
-        "quick_gelu",
+        act,
     );
-    Ok((config, layout))
+    if let Some([width, _]) = layout.shape("text_projection.weight").as_deref() {
+        config["projection_dim"] = (*width).into();
+        config["architectures"] = json!([Tower::Text.class()]);
+    }
+    Ok(config)
+}
+
+/// The config of a vision transformer in our names, told by its tensors.
+fn vision_sizes(layout: &Layout, act: &str) -> Result<Value> {
+    let of = |name: &str, axis| side(layout, &format!("vision_model.{name}"), axis);
+    let (width, patch) =
+        (of("embeddings.patch_embedding.weight", 0)?, of("embeddings.patch_embedding.weight", 2)?);
+    let grid = (of("embeddings.position_embedding.weight", 0)?.saturating_sub(1)).isqrt();
+    let heads = if WIDTHS_OF_16_HEADS.contains(&width) { 16 } else { (width / HEAD_CHANNELS).max(1) };
+    Ok(json!({
+        "model_type": "clip_vision_model", "hidden_size": width, "patch_size": patch,
+        "image_size": grid.saturating_mul(patch), "intermediate_size": of("encoder.layers.0.mlp.fc1.weight", 0)?,
+        "num_hidden_layers": count(layout, |i| format!("vision_model.encoder.layers.{i}.layer_norm1.weight")),
+        "num_attention_heads": heads, "hidden_act": act, "layer_norm_eps": 1e-5,
+        "projection_dim": side(layout, "visual_projection.weight", 0)?,
+    }))
 }
 
 fn text_config([vocabulary, positions, width, inner, layers]: [usize; 5], act: &str) -> Value {
@@ -213,17 +289,7 @@ fn vit<'a>(source: &'a dyn TensorSource, act: &str) -> Result<(Value, Layout<'a>
             _ => block(&mut layout, &name, inner, "vision_model")?,
         }
     }
-    let of = |name: &str, axis| side(source, &format!("visual.{name}"), axis);
-    let (width, patch) = (of("conv1.weight", 0)?, of("conv1.weight", 2)?);
-    let grid = (of("positional_embedding", 0)?.saturating_sub(1)).isqrt();
-    let heads = if WIDTHS_OF_16_HEADS.contains(&width) { 16 } else { (width / HEAD_CHANNELS).max(1) };
-    let config = json!({
-        "model_type": "clip_vision_model", "hidden_size": width, "patch_size": patch, "image_size": grid * patch,
-        "intermediate_size": of("transformer.resblocks.0.mlp.c_fc.weight", 0)?,
-        "num_hidden_layers": count_blocks(source, "visual."),
-        "num_attention_heads": heads, "hidden_act": act, "layer_norm_eps": 1e-5,
-        "projection_dim": of("proj", 1)?,
-    });
+    let config = vision_sizes(&layout, act)?;
     Ok((config, layout))
 }
 

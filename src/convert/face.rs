@@ -40,10 +40,8 @@ pub fn iresnet(checkpoint: &Checkpoint) -> Result<(Value, Layout<'_>)> {
 fn named(source: &dyn TensorSource) -> Result<Layout<'_>> {
     let mut layout = Layout::new(source);
     for name in source.names() {
-        // Trained on several GPUs.
-        let to = name.strip_prefix("module.").unwrap_or(&name);
-        if !to.ends_with("num_batches_tracked") {
-            layout.keep(&name, to)?;
+        if !name.ends_with("num_batches_tracked") {
+            layout.keep(&name, name.clone())?;
         }
     }
     Ok(layout)

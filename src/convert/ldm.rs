@@ -7,18 +7,22 @@
 
 use serde_json::{Value, json};
 
+use super::declared::is_mark;
 use super::layout::{Layout, count, shape, side, unknown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::TensorSource;
 
-/// Where the three networks lie in a checkpoint.
-pub const UNET: &str = "model.diffusion_model.";
-/// See [`UNET`]; autoencoders that are published alone have no prefix.
+/// Where a UNet lies in a checkpoint; those that are published alone may have a shorter prefix, or none.
+const UNET: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", ""];
+/// Where the autoencoder lies; those that are published alone have no prefix.
 const VAE: &str = "first_stage_model.";
 /// `v1`'s text encoder: transformers' own layout, one prefix more.
 pub const TEXT_V1: &str = "cond_stage_model.transformer.";
 /// `v2`'s text encoder: open_clip's layout.
 pub const TEXT_V2: &str = "cond_stage_model.model.";
+
+/// Stable Diffusion XL's text encoders.
+const SDXL: &str = "conditioner.embedders.";
 
 /// `num_heads` of `v1-inference.yaml`.
 const V1_HEADS: usize = 8;
@@ -29,7 +33,45 @@ const SCALING_FACTOR: f64 = 0.18215;
 
 /// Whether a checkpoint has this layout.
 pub fn is_ldm(source: &dyn TensorSource) -> bool {
-    source.shape(&format!("{UNET}input_blocks.0.0.weight")).is_some()
+    unet_prefix(source).is_some()
+}
+
+/// What stands before the UNet's tensors; `None` where there is none.
+pub fn unet_prefix(source: &dyn TensorSource) -> Option<&'static str> {
+    UNET.into_iter().find(|prefix| source.shape(&format!("{prefix}input_blocks.0.0.weight")).is_some())
+}
+
+/// Fails with `checkpoint-layout`, naming it, on a model of this layout that is no Stable Diffusion 1 or 2.
+fn refuse_others(source: &dyn TensorSource, prefix: &str) -> Result<()> {
+    let has = |name: &str| source.shape(&format!("{prefix}{name}")).is_some();
+    let deep = |name: &String| name.starts_with(prefix) && name.contains(".transformer_blocks.1.");
+    let sides = [("input_blocks.0.0.weight", 1), ("out.2.weight", 0)];
+    let [takes, gives] = sides.map(|(name, axis)| side(source, &format!("{prefix}{name}"), axis));
+    let (takes, gives) = (takes?, gives?);
+    let what = if source.names().iter().any(|name| name.starts_with(SDXL)) {
+        "it is a Stable Diffusion XL".to_owned()
+    } else if has("label_emb.0.0.weight") || has("label_emb.weight") {
+        "its UNet is told more than a text, as those of Stable Diffusion XL, unCLIP and upscalers are"
+            .to_owned()
+    } else if takes != gives {
+        let kind = match takes {
+            9 => ", as those for inpainting are",
+            8 => ", as InstructPix2Pix's is",
+            7 => ", as upscalers' are",
+            5 => ", as those that are told depths are",
+            _ => "",
+        };
+        format!("its UNet takes {takes} channels and gives {gives}{kind}")
+    } else if source.names().iter().any(deep) {
+        "its UNet has several blocks in a transformer".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::weights(
+        "checkpoint-layout",
+        what,
+        "use a plain Stable Diffusion 1 or 2: it draws and inpaints",
+    ))
 }
 
 /// What stands at an index of `input_blocks`.
@@ -41,8 +83,13 @@ enum Input {
 
 /// The denoiser's config and tensors.
 pub fn unet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
-    let has = |name: &str| source.shape(&format!("{UNET}{name}")).is_some();
-    let of = |name: &str, axis| side(source, &format!("{UNET}{name}"), axis);
+    let prefix = unet_prefix(source).ok_or_else(|| {
+        let first = source.names().into_iter().find(|name| !is_mark(name));
+        unknown(&first.unwrap_or_default(), "UNet")
+    })?;
+    refuse_others(source, prefix)?;
+    let has = |name: &str| source.shape(&format!("{prefix}{name}")).is_some();
+    let of = |name: &str, axis| side(source, &format!("{prefix}{name}"), axis);
     let mut inputs = vec![Input::Stem];
     let (mut channels, mut layers, mut attention) = (vec![0], vec![0], vec![false]);
     loop {
@@ -63,17 +110,17 @@ pub fn unet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     }
     let per_level = layers[0];
     if per_level == 0 || layers.iter().any(|n| *n != per_level) {
-        return Err(unknown(&format!("{UNET}input_blocks"), "UNet: its levels differ in layers"));
+        return Err(unknown(&format!("{prefix}input_blocks"), "UNet: its levels differ in layers"));
     }
     let mut layout = Layout::new(source);
     for name in source.names() {
-        if let Some(inner) = name.strip_prefix(UNET) {
+        if let Some(inner) = name.strip_prefix(prefix).filter(|inner| !is_mark(inner)) {
             let to = unet_name(inner, &inputs, per_level).ok_or_else(|| unknown(&name, "UNet"))?;
             layout.keep(&name, to)?;
         }
     }
     let attn = "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
-    let linear = shape(source, &format!("{UNET}middle_block.1.proj_in.weight"))?.len() == 2;
+    let linear = shape(source, &format!("{prefix}middle_block.1.proj_in.weight"))?.len() == 2;
     let heads: Value = if linear {
         channels.iter().map(|c| (c / V2_HEAD_CHANNELS).max(1)).collect()
     } else {
@@ -168,6 +215,14 @@ fn resnet(name: &str) -> Option<String> {
 
 /// The autoencoder's config and tensors.
 pub fn vae(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
+    // The same tensors, for latents of another scale.
+    if source.names().iter().any(|name| name.starts_with(SDXL)) {
+        return Err(Error::weights(
+            "checkpoint-layout",
+            "it is the autoencoder of a Stable Diffusion XL",
+            "use a plain Stable Diffusion 1 or 2, or its autoencoder alone",
+        ));
+    }
     let alone = source.shape("encoder.conv_in.weight").is_some();
     let prefix = if alone { "" } else { VAE };
     let block =
@@ -178,7 +233,7 @@ pub fn vae(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
     for name in source.names() {
         let Some(inner) = name.strip_prefix(prefix) else { continue };
         // Training left its discriminator and its averaged weights in some checkpoints.
-        if inner.starts_with("loss.") || inner.starts_with("model_ema.") {
+        if inner.starts_with("loss.") || inner.starts_with("model_ema.") || is_mark(inner) {
             continue;
         }
         let to = vae_name(inner, levels).ok_or_else(|| unknown(&name, "autoencoder"))?;

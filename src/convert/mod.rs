@@ -10,8 +10,11 @@
 
 pub mod checkpoint;
 pub mod clip;
+mod component;
+pub mod declared;
 pub mod detector;
 pub mod face;
+mod folder;
 pub mod ip_adapter;
 pub mod layout;
 pub mod ldm;
@@ -38,7 +41,8 @@ use crate::weights::{
 };
 
 use checkpoint::Checkpoint;
-use clip::{Layers, Tower};
+use component::{described_in, open, read};
+use declared::Declared;
 use ip_adapter::{Adapter, FaceIdPlus};
 use layout::Layout;
 use lora::{Lora, Merged};
@@ -116,8 +120,8 @@ pub struct Plan {
     pub loras: Vec<(PathBuf, f32)>,
     /// Activation of CLIPs whose file does not say: OpenAI's is `quick_gelu`, open_clip's `gelu`.
     pub clip_act: String,
-    /// `epsilon` or `v_prediction`, of single files, which do not say.
-    pub prediction_type: String,
+    /// diffusers' `prediction_type`, in the place of what the checkpoint says.
+    pub prediction_type: Option<&'static str>,
     /// How pictures are sampled, where the base does not say or says otherwise.
     pub sampling: Sampling,
     /// How weights are stored.
@@ -138,7 +142,7 @@ impl Default for Plan {
             tokenizer: None,
             loras: Vec::new(),
             clip_act: "quick_gelu".to_owned(),
-            prediction_type: "epsilon".to_owned(),
+            prediction_type: None,
             sampling: Sampling::default(),
             quantization: Quantization::F16,
             card: ModelCard::default(),
@@ -184,8 +188,14 @@ pub fn convert(
         let mut unused: Vec<BTreeSet<String>> =
             loras.iter().map(|(source, _)| source.names().into_iter().collect()).collect();
         let mut converted = Vec::new();
+        let mut declared = None;
         for (folder, slot, path) in components(plan)? {
             let checkpoint = open(slot, &path)?;
+            if slot == Slot::Unet {
+                let folder = described_in(slot, &path, &checkpoint);
+                let says = Declared::read(&checkpoint, &path, folder, plan.prediction_type);
+                declared = Some(says.map_err(|e| e.context(path.display()))?);
+            }
             let (config, layout) = read(slot, &path, &checkpoint, plan)?;
             let mut updates: Vec<Lora> =
                 loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
@@ -242,7 +252,7 @@ pub fn convert(
             // The text and the word are the encoder's own defaults.
             out.write("arc2face/config.json", &pretty(&json!({ "model_type": "arc2face" }))?)?;
         }
-        scheduler::write(plan, out)?;
+        scheduler::write(plan, declared.as_ref(), out)?;
         let mut card = plan.card.clone();
         card.provenance.insert("conversion".to_owned(), provenance(plan, &reports));
         out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
@@ -315,92 +325,6 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
         ));
     }
     Ok(found)
-}
-
-/// A component's checkpoint.
-fn open(slot: Slot, path: &Path) -> Result<Checkpoint> {
-    // diffusers' folder has a config.
-    if slot == Slot::TinyVae
-        && !path.join("config.json").exists()
-        && let Some(taesd) = Checkpoint::open_parts(path, &tiny::PARTS)?
-    {
-        return Ok(taesd);
-    }
-    Checkpoint::open(path)
-}
-
-/// The config and the tensors of a component, under our names.
-fn read<'a>(slot: Slot, path: &Path, checkpoint: &'a Checkpoint, plan: &Plan) -> Result<(Value, Layout<'a>)> {
-    let act = plan.clip_act.as_str();
-    let read = || {
-        if let Slot::IpAdapter(i) = slot
-            && let Some(adapter) = plan.adapters.get(i)
-        {
-            return ip_adapter::ip_adapter(checkpoint, adapter, plan.face_id_plus);
-        }
-        if checkpoint.is_of_parts() {
-            return tiny::taesd(checkpoint);
-        }
-        if path.is_dir() {
-            let config = json_file(path, "config.json")?;
-            return match slot {
-                Slot::TextEncoder => clip::transformers(checkpoint, &config, Tower::Text),
-                Slot::VisionEncoder if config["model_type"] != "clip_resnet" => {
-                    clip::transformers(checkpoint, &config, Tower::Vision)
-                }
-                Slot::Segmenter if config["person_label"].is_null() => {
-                    let name = "preprocessor_config.json";
-                    let beside = path.join(name).exists();
-                    let preprocessor = if beside { json_file(path, name)? } else { Value::Null };
-                    segmenter::detr(checkpoint, &config, &preprocessor)
-                }
-                _ => Ok((config, whole(checkpoint)?)),
-            };
-        }
-        match slot {
-            Slot::Unet => ldm::unet(checkpoint),
-            Slot::Vae => ldm::vae(checkpoint),
-            Slot::TextEncoder if ldm::is_ldm(checkpoint) => {
-                let v2 = format!("{}ln_final.weight", ldm::TEXT_V2);
-                if checkpoint.shape(&v2).is_some() {
-                    let layers = Layers::penultimate(checkpoint, ldm::TEXT_V2);
-                    clip::openai_text(checkpoint, ldm::TEXT_V2, "gelu", layers)
-                } else {
-                    clip::text_without_config(checkpoint, ldm::TEXT_V1)
-                }
-            }
-            Slot::TextEncoder => clip::openai_text(checkpoint, "", act, Layers::All),
-            Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
-            Slot::FaceEncoder => face::iresnet(checkpoint),
-            Slot::Detector if let Some(graph) = checkpoint.graph() => detector::yunet(checkpoint, graph),
-            Slot::TinyVae | Slot::Detector | Slot::Segmenter | Slot::Prior | Slot::IpAdapter(_) => {
-                Err(Error::input(
-                    "convert-config",
-                    format!("{} needs its config.json", slot.folder()),
-                    "give the folder that holds it beside the weights",
-                ))
-            }
-        }
-    };
-    let (config, layout) = read().map_err(|e| e.context(path.display()))?;
-    if layout.names().is_empty() {
-        return Err(Error::weights(
-            "checkpoint-layout",
-            format!("{} holds nothing of {}", path.display(), slot.folder()),
-            "check what kind of checkpoint it is: docs/weights.md lists those that can be converted",
-        ));
-    }
-    Ok((config, layout))
-}
-
-fn whole(checkpoint: &Checkpoint) -> Result<Layout<'_>> {
-    let mut layout = Layout::new(checkpoint);
-    for name in checkpoint.names() {
-        if !name.ends_with("num_batches_tracked") {
-            layout.keep(&name, name.clone())?;
-        }
-    }
-    Ok(layout)
 }
 
 /// A source that tells what is read of it.

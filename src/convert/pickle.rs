@@ -22,6 +22,9 @@ const MOST_DEPTH: usize = 16;
 /// Under this name TorchScript keeps a module's class; its attributes are tensors and further modules.
 const SCRIPTED: &str = "__torch__.";
 
+/// Where trainers keep the state dict in a larger one: Lightning and open_clip, many others, PyTorch's own tutorials, DeepSpeed.
+const TRAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
+
 /// The element type of PyTorch's storage classes.
 fn element_of(storage: &str) -> Option<Dtype> {
     Some(match storage {
@@ -31,6 +34,8 @@ fn element_of(storage: &str) -> Option<Dtype> {
         "DoubleStorage" => Dtype::F64,
         "LongStorage" => Dtype::I64,
         "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
         "ByteStorage" => Dtype::U8,
         "BoolStorage" => Dtype::BOOL,
         _ => return None,
@@ -69,8 +74,7 @@ enum Value {
     Opaque,
 }
 
-/// The tensors of a pickled state dict by name. A dictionary under `state_dict` or `model` is taken in place of the whole, as
-/// trainers write them.
+/// The tensors of a pickled state dict by name. A dictionary under one of [`TRAINERS`]' keys is taken in place of the whole.
 ///
 /// Fails with `pickle` on anything that is no such pickle.
 pub fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, View>> {
@@ -92,7 +96,7 @@ pub fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, View>> {
             .find(|(key, _)| matches!(&machine.values[*key], Value::Text(text) if text == wanted))?;
         matches!(machine.values[*value], Value::Dict(_)).then_some(*value)
     };
-    let root = named("state_dict").or_else(|| named("model")).unwrap_or(root);
+    let root = TRAINERS.iter().find_map(|key| named(key)).unwrap_or(root);
     let mut found = BTreeMap::new();
     machine.collect(root, "", 0, &mut 0, &mut found)?;
     if found.is_empty() {

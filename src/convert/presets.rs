@@ -260,7 +260,7 @@ impl Preset {
             tokenizer: None,
             loras,
             clip_act: "quick_gelu".to_owned(),
-            prediction_type: "epsilon".to_owned(),
+            prediction_type: None,
             sampling: self.sampling,
             quantization,
             card: ModelCard {

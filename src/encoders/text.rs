@@ -178,9 +178,10 @@ impl TextEncoder {
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
         let encoder = TextConfig::read(component)?.init_with_table(device, &table_device(device))?;
         let source = component.tensors()?;
-        if encoder.text_projection.is_none() && source.shape("final_layer_norm.weight").is_some() {
+        let has = |name: &str| source.shape(name).is_some();
+        if has("final_layer_norm.weight") && !has("text_projection.weight") {
             let text_model = weights::apply(encoder.text_model, source.as_ref(), "")?;
-            return Ok(Self { text_model, ..encoder });
+            return Ok(Self { text_model, text_projection: None, ..encoder });
         }
         weights::apply(encoder, source.as_ref(), "")
     }

@@ -74,7 +74,7 @@ fn assert_described(files: &Folder, expected: &Value) {
 fn a_stable_diffusion_2_becomes_what_diffusers_makes_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sd2");
-    let of_768 = Plan { prediction_type: "v_prediction".to_owned(), ..plan(Some("sd2.safetensors"), &[]) };
+    let of_768 = Plan { prediction_type: Some("v_prediction"), ..plan(Some("sd2.safetensors"), &[]) };
     run(&of_768, &out).unwrap();
     assert_described(&Folder(out.clone()), &json_file(&path("sd2.json")));
     let unet = json_file(&out.join("unet/config.json"));

@@ -10,8 +10,12 @@ mod codec;
 mod consistency;
 #[cfg(feature = "convert")]
 mod convert;
+#[cfg(feature = "convert")]
+mod declared;
 mod face;
 mod ip_adapter;
+#[cfg(feature = "convert")]
+mod layouts;
 mod preprocess;
 mod prior;
 mod sampling;

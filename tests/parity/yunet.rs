@@ -82,7 +82,7 @@ fn an_exported_detector_finds_the_same_faces() {
             tokenizer: None,
             loras: Vec::new(),
             clip_act: "quick_gelu".to_owned(),
-            prediction_type: "epsilon".to_owned(),
+            prediction_type: None,
             quantization: Quantization::None,
             sampling: Sampling::default(),
             card: ModelCard { name: "converted".to_owned(), ..ModelCard::default() },

@@ -76,9 +76,9 @@ pub struct Args {
     /// Activation of CLIP files that do not say: quick_gelu for OpenAI's, gelu for open_clip's own.
     #[arg(long, default_value = "quick_gelu", value_parser = ["quick_gelu", "gelu"])]
     clip_act: String,
-    /// What the UNet of a single file predicts: v_prediction for Stable Diffusion 2 at 768 pixels.
-    #[arg(long, default_value = "epsilon", value_parser = ["epsilon", "v_prediction"])]
-    prediction_type: String,
+    /// What the UNet predicts, in the place of what its checkpoint says; epsilon where neither says.
+    #[arg(long, value_enum)]
+    prediction_type: Option<PredictionType>,
     /// The sampler that the model is made for, in place of the base's: distilled ones need theirs.
     #[arg(long, value_enum)]
     sampler: Option<SamplerName>,
@@ -109,6 +109,15 @@ pub struct Args {
     /// Its licence, an SPDX expression: that of the checkpoints.
     #[arg(long, default_value = "unknown")]
     license: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum PredictionType {
+    /// The noise.
+    Epsilon,
+    /// The velocity.
+    VPrediction,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -191,7 +200,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         tokenizer: args.tokenizer,
         loras: args.lora.iter().map(|lora| scaled(lora)).collect::<Result<_>>()?,
         clip_act: args.clip_act,
-        prediction_type: args.prediction_type,
+        prediction_type: args.prediction_type.map(|of| match of {
+            PredictionType::Epsilon => "epsilon",
+            PredictionType::VPrediction => "v_prediction",
+        }),
         sampling: Sampling {
             sampler: args.sampler.map(Sampler::from),
             timestep_spacing: args.timestep_spacing.map(|spacing| match spacing {
