@@ -31,10 +31,17 @@ cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/
   README.md LICENSE-MIT LICENSE-APACHE pkg/
 # TypeScript's declarations come from the JSDoc.
 npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
-# The interface in one file: half the bytes of its parts. The engine's scripts stay apart, because its worker and its wasm are
-# found beside them.
+# The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
 npx esbuild web/face-studio/face-studio.js web/face-studio/session.js --bundle --splitting '--external:../engine/*' \
   --format=esm --minify --target=es2022 --outdir=pkg/face-studio --log-level=warning
+# Each side of the engine is one file too, but for what both read, and for the storage, which tests take away from the worker.
+apart=(arguments protocol store)
+npx esbuild web/engine/client.js web/engine/worker.js --bundle '--external:../wasm/*' '--external:../wasm-threads/*' \
+  $(printf -- '--external:./%s.js ' "${apart[@]}") --format=esm --minify --target=es2022 --outdir=pkg/engine \
+  --allow-overwrite --log-level=warning
+for script in pkg/engine/*.js; do
+  case " client worker thread ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
+done
 find pkg -name '*.js' -not -path 'pkg/face-studio/*' -not -name sw.js -exec \
   npx esbuild --minify --target=es2022 --outbase=pkg --outdir=pkg --allow-overwrite --log-level=warning {} +
 node scripts/fill-shell.mjs
