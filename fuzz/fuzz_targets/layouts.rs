@@ -3,10 +3,11 @@
 #![no_main]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use facestudio::convert::clip::{self, Layers, Tower};
 use facestudio::convert::ip_adapter::{self, Adapter, FaceIdPlus, Role};
-use facestudio::convert::lora::{self, Lora, Merged};
+use facestudio::convert::lora::{Config, Lora, Merged, Network};
 use facestudio::convert::layout::Layout;
 use facestudio::convert::{ldm, segmenter, tiny};
 use facestudio::error::{Error, Result};
@@ -71,8 +72,13 @@ fuzz_target!(|text: &str| {
         read(ip_adapter::ip_adapter(&source, &adapter, version));
     }
     let _ = ip_adapter::lora(&source, &source);
-    for network in [lora::UNET, lora::TEXT] {
-        let Ok(merged) = Merged::new(&source, network, &[Lora { source: &source, scale: 0.5 }]) else { continue };
+    let is_update = |name: &String| name.contains("lora") || name.ends_with(".alpha");
+    let (updates, model) = source.0.into_iter().partition(|(name, _)| is_update(name));
+    let (updates, model) = (Names(updates), Names(model));
+    let config = Config::parse(text.lines().next().unwrap_or_default()).unwrap_or_default();
+    let Ok(lora) = Lora::new(Path::new("lora"), &updates, &config, 0.5) else { return };
+    for network in Network::ALL {
+        let Ok(merged) = Merged::new(&model, network, &[&lora]) else { continue };
         for name in merged.names() {
             merged.shape(&name);
             let _ = merged.read(&name);

@@ -201,16 +201,101 @@ fn indexed(name: &str) -> Option<(usize, usize, &str)> {
     Some((index.parse().ok()?, part.parse().ok()?, rest))
 }
 
+/// What the layers of a residual block are called: by the original code, and by diffusers.
+const RESNET: [(&str, &str); 6] = [
+    ("in_layers.0.", "norm1."),
+    ("in_layers.2.", "conv1."),
+    ("emb_layers.1.", "time_emb_proj."),
+    ("out_layers.0.", "norm2."),
+    ("out_layers.3.", "conv2."),
+    ("skip_connection.", "conv_shortcut."),
+];
+
 fn resnet(name: &str) -> Option<String> {
-    const NAMES: [(&str, &str); 6] = [
-        ("in_layers.0.", "norm1."),
-        ("in_layers.2.", "conv1."),
-        ("emb_layers.1.", "time_emb_proj."),
-        ("out_layers.0.", "norm2."),
-        ("out_layers.3.", "conv2."),
-        ("skip_connection.", "conv_shortcut."),
-    ];
-    NAMES.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)))
+    RESNET.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)))
+}
+
+/// Where the levels of a UNet in diffusers' names lie in the original code's.
+pub struct Blocks {
+    /// The first of `input_blocks` of each level, and one more.
+    inputs: Vec<usize>,
+    /// Likewise of `output_blocks`.
+    outputs: Vec<usize>,
+    /// The place of each level's upsampler in its block: after the attention, or in its place.
+    upsamplers: Vec<usize>,
+}
+
+impl Blocks {
+    /// Those of `unet`.
+    pub fn of(unet: &dyn TensorSource) -> Self {
+        let has = |name: String| usize::from(unet.shape(&name).is_some());
+        let layers = |block: &str, level: usize| {
+            count(unet, |layer| format!("{block}.{level}.resnets.{layer}.conv1.weight"))
+        };
+        let (mut inputs, mut outputs, mut upsamplers) = (vec![1], vec![0], Vec::new());
+        for level in (0..).take_while(|level| layers("down_blocks", *level) > 0) {
+            let downsampler = has(format!("down_blocks.{level}.downsamplers.0.conv.weight"));
+            inputs.push(inputs[level] + layers("down_blocks", level) + downsampler);
+        }
+        for level in (0..).take_while(|level| layers("up_blocks", *level) > 0) {
+            outputs.push(outputs[level] + layers("up_blocks", level));
+            upsamplers.push(1 + has(format!("up_blocks.{level}.attentions.0.proj_in.weight")));
+        }
+        Self { inputs, outputs, upsamplers }
+    }
+
+    /// What the original code calls the module at `path`: the other direction of [`unet`].
+    pub fn original(&self, path: &str) -> Option<String> {
+        let single = match path {
+            "conv_in" => "input_blocks.0.0",
+            "time_embedding.linear_1" => "time_embed.0",
+            "time_embedding.linear_2" => "time_embed.2",
+            "conv_norm_out" => "out.0",
+            "conv_out" => "out.2",
+            _ => return self.original_of_block(path),
+        };
+        Some(single.to_owned())
+    }
+
+    fn original_of_block(&self, path: &str) -> Option<String> {
+        let (block, rest) = path.split_once('.')?;
+        let (level, rest) = match block {
+            "mid_block" => (0, rest),
+            _ => {
+                let (level, rest) = rest.split_once('.')?;
+                (level.parse().ok()?, rest)
+            }
+        };
+        let (kind, index, rest) = {
+            let (kind, rest) = rest.split_once('.')?;
+            let (index, rest) = rest.split_once('.')?;
+            (kind, index.parse::<usize>().ok()?, rest)
+        };
+        let layer = || {
+            let rest = format!("{rest}.");
+            let name =
+                RESNET.iter().find_map(|(to, from)| Some(format!("{to}{}", rest.strip_prefix(from)?)))?;
+            Some(name.trim_end_matches('.').to_owned())
+        };
+        let at = |starts: &[usize]| starts.get(level)?.checked_add(index);
+        let last = |starts: &[usize]| starts.get(level.checked_add(1)?)?.checked_sub(1);
+        Some(match (block, kind) {
+            // Residual blocks and transformers take turns.
+            ("mid_block", "resnets") => format!("middle_block.{}.{}", index.checked_mul(2)?, layer()?),
+            ("mid_block", "attentions") => {
+                format!("middle_block.{}.{rest}", index.checked_mul(2)?.checked_add(1)?)
+            }
+            ("down_blocks", "resnets") => format!("input_blocks.{}.0.{}", at(&self.inputs)?, layer()?),
+            ("down_blocks", "attentions") => format!("input_blocks.{}.1.{rest}", at(&self.inputs)?),
+            ("down_blocks", "downsamplers") => format!("input_blocks.{}.0.op", last(&self.inputs)?),
+            ("up_blocks", "resnets") => format!("output_blocks.{}.0.{}", at(&self.outputs)?, layer()?),
+            ("up_blocks", "attentions") => format!("output_blocks.{}.1.{rest}", at(&self.outputs)?),
+            ("up_blocks", "upsamplers") => {
+                format!("output_blocks.{}.{}.conv", last(&self.outputs)?, self.upsamplers.get(level)?)
+            }
+            _ => return None,
+        })
+    }
 }
 
 /// The autoencoder's config and tensors.

@@ -1,155 +1,211 @@
-//! Low-rank updates (Hu et al. 2021) merged into the weights they were trained for: `W + scale · (alpha / rank) · up · down`.
+//! Low-rank updates (Hu et al. 2021) merged into the weights they were trained for: `W + scale · factor · up · down`, where the
+//! factor is `alpha / rank` or what the file's settings make of them.
+//!
+//! kohya's header says `ss_network_alpha` too. It is not read, as by kohya's own programs: the tensors `alpha` say it, and a file
+//! without them has the factor 1.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod config;
+mod modules;
+mod names;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use config::Config;
+pub use names::Network;
+
+use super::checkpoint::Checkpoint;
+use super::small_file;
 use crate::error::{Error, Result};
 use crate::weights::TensorSource;
+use modules::Modules;
+use names::{Layer, layers, mismatch};
 
-/// One network's name in the key styles of LoRA files.
-#[derive(Debug, Clone, Copy)]
-pub struct Network {
-    /// kohya's prefix.
-    pub kohya: &'static str,
-    /// diffusers' prefix.
-    pub diffusers: &'static str,
+/// What diffusers and peft call their files, in the order in which they are looked for.
+const FILES: [&str; 4] = [
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.bin",
+];
+/// peft's settings, beside its file.
+const SETTINGS: &str = "adapter_config.json";
+/// How far a factor may be off that is stored as bf16.
+const ROUNDING: f64 = 1e-2;
+/// How names of tensors begin in peft's files.
+const PEFT: &str = "base_model.model.";
+
+/// Opens a LoRA's file, or the one in a folder of diffusers or peft, with its settings: those in its header, or in peft's
+/// file beside it.
+pub fn open(path: &Path) -> Result<(Checkpoint, Config)> {
+    let inside = FILES.iter().map(|name| path.join(name)).find(|file| file.is_file());
+    let file: PathBuf = inside.unwrap_or_else(|| path.to_owned());
+    let checkpoint = Checkpoint::open(&file)?;
+    if let Some(settings) = checkpoint.metadata(config::HEADER) {
+        let config = Config::parse(settings).map_err(|e| e.context(file.display()))?;
+        return Ok((checkpoint, config));
+    }
+    let folder = if file.is_dir() { Some(&*file) } else { file.parent() };
+    let beside = folder.map(|folder| folder.join(SETTINGS)).filter(|beside| beside.is_file());
+    let is_peft = file.file_stem().is_some_and(|stem| stem == "adapter_model")
+        || checkpoint.names().iter().any(|name| name.starts_with(PEFT));
+    let Some(beside) = beside.filter(|_| is_peft) else { return Ok((checkpoint, Config::default())) };
+    let config = String::from_utf8(small_file(&beside)?)
+        .map_err(|_| Error::weights("lora-config", "it is no text", "use the file as peft saved it"))
+        .and_then(|settings| Config::parse(&settings));
+    Ok((checkpoint, config.map_err(|e| e.context(beside.display()))?))
 }
 
-/// The denoiser.
-pub const UNET: Network = Network { kohya: "lora_unet_", diffusers: "unet." };
-/// The text encoder.
-pub const TEXT: Network = Network { kohya: "lora_te_", diffusers: "text_encoder." };
-
-/// A file of updates, and how much of them is taken.
+/// A file's updates, and how much of them is taken.
 pub struct Lora<'a> {
-    /// The file's tensors.
-    pub source: &'a dyn TensorSource,
-    /// 1 takes it as it was trained.
-    pub scale: f32,
+    path: &'a Path,
+    source: &'a dyn TensorSource,
+    config: &'a Config,
+    scale: f32,
+    layers: Vec<Layer>,
 }
 
-struct Update<'a> {
-    source: &'a dyn TensorSource,
-    keys: Keys,
-    factor: f32,
+impl<'a> Lora<'a> {
+    /// The updates of `source`, the tensors of the file at `path`: `scale` of them (1 takes them as they were trained), with
+    /// the settings of `config`.
+    ///
+    /// Fails with `lora-kind` or `lora-mismatch` if there is a tensor that is not understood.
+    pub fn new(path: &'a Path, source: &'a dyn TensorSource, config: &'a Config, scale: f32) -> Result<Self> {
+        let layers = layers(&source.names()).map_err(|e| e.context(path.display()))?;
+        Ok(Self { path, source, config, scale, layers })
+    }
+
+    /// Fails with `lora-mismatch` if it has nothing for any of the networks that were converted.
+    pub fn refuse_idle(&self, networks: &[Network]) -> Result<()> {
+        if self.layers.iter().any(|layer| networks.contains(&layer.network)) {
+            return Ok(());
+        }
+        let of = self.layers.first().map_or("no network", |layer| layer.network.name());
+        let message =
+            format!("{} has updates of {of} alone, which is not converted with it", self.path.display());
+        Err(Error::weights(
+            "lora-mismatch",
+            message,
+            "convert that network with it: --base, --unet or --text-encoder",
+        ))
+    }
+}
+
+/// One addition to a tensor.
+enum Update<'a> {
+    Product { source: &'a dyn TensorSource, down: String, up: String, rank: usize, factor: f32 },
+    Sum { source: &'a dyn TensorSource, bias: String, factor: f32 },
 }
 
 /// A network's weights with updates merged in as they are read.
 pub struct Merged<'a> {
     inner: &'a dyn TensorSource,
     updates: BTreeMap<String, Vec<Update<'a>>>,
+    layers: usize,
 }
 
 impl<'a> Merged<'a> {
     /// `inner` with what `loras` say about `network`.
-    pub fn new(inner: &'a dyn TensorSource, network: Network, loras: &[Lora<'a>]) -> Result<Self> {
-        let mut updates: BTreeMap<String, Vec<Update>> = BTreeMap::new();
+    ///
+    /// Fails with `lora-mismatch` for an update of a layer that `inner` lacks or that has other sides: merging the rest would
+    /// give a model that nobody trained. Fails with `lora-config` if a file says two things of an update's strength.
+    pub fn new(inner: &'a dyn TensorSource, network: Network, loras: &[&Lora<'a>]) -> Result<Self> {
+        let mut merged = Self { inner, updates: BTreeMap::new(), layers: 0 };
+        let modules = Modules::new(inner, network);
         for lora in loras {
-            for name in inner.names() {
-                let Some(path) = name.strip_suffix(".weight") else { continue };
-                let Some(keys) = keys(path, network, lora.source) else { continue };
-                check(inner, &name, lora.source, &keys)?;
-                let rank =
-                    lora.source.shape(&keys.down).and_then(|shape| shape.first().copied()).unwrap_or(0);
-                let alpha = match &keys.alpha {
-                    Some(alpha) => lora.source.read(alpha)?.first().copied().unwrap_or(rank as f32),
-                    None => rank as f32,
-                };
-                let factor = lora.scale * alpha / rank.max(1) as f32;
-                updates.entry(name).or_default().push(Update { source: lora.source, keys, factor });
+            merged.add_all(lora, network, &modules).map_err(|e| e.context(lora.path.display()))?;
+        }
+        Ok(merged)
+    }
+
+    fn add_all(&mut self, lora: &Lora<'a>, network: Network, modules: &Modules) -> Result<()> {
+        let (mut lost, mut met) = (Vec::new(), BTreeMap::new());
+        for layer in lora.layers.iter().filter(|layer| layer.network == network) {
+            let Some(module) = modules.find(&layer.module) else {
+                lost.push(&layer.down);
+                continue;
+            };
+            if let Some(other) = met.insert(module, &layer.down) {
+                return Err(mismatch(format!("'{other}' and '{}' both update '{module}'", layer.down)));
+            }
+            self.add(lora, layer, module)?;
+        }
+        match lost.first() {
+            None => Ok(()),
+            Some(first) => {
+                let (count, network) = (lost.len(), network.name());
+                Err(mismatch(format!("{count} updates have no place in the {network}, '{first}' among them")))
             }
         }
-        Ok(Self { inner, updates })
     }
 
-    /// How many updates found their weight.
+    /// Adds a layer's update for the module that `inner` calls `module`.
+    fn add(&mut self, lora: &Lora<'a>, layer: &Layer, module: &str) -> Result<()> {
+        let (source, weight) = (lora.source, format!("{module}.weight"));
+        let rank = rank(self.inner, &weight, source, layer)?;
+        let factor = factor(lora, layer, module, rank)?;
+        if let Some(bias) = &layer.bias {
+            let name = format!("{module}.bias");
+            let (ours, theirs) = (self.inner.shape(&name), source.shape(bias));
+            if ours != theirs {
+                return Err(mismatch(format!("'{bias}' {theirs:?} does not fit the bias {ours:?}")));
+            }
+            let sum = Update::Sum { source, bias: bias.clone(), factor };
+            self.updates.entry(name).or_default().push(sum);
+        }
+        let (down, up) = (layer.down.clone(), layer.up.clone());
+        self.updates.entry(weight).or_default().push(Update::Product { source, down, up, rank, factor });
+        self.layers += 1;
+        Ok(())
+    }
+
+    /// How many updates there are, over all layers.
     pub fn count(&self) -> usize {
-        self.updates.values().map(Vec::len).sum()
-    }
-
-    /// The tensors of a LoRA file that are used.
-    pub fn used<'b>(&'b self, source: &'b dyn TensorSource) -> impl Iterator<Item = &'b str> {
-        let of_source = move |update: &&Update| std::ptr::addr_eq(update.source, source);
-        self.updates.values().flatten().filter(of_source).flat_map(|update| {
-            let Keys { down, up, alpha } = &update.keys;
-            [Some(down), Some(up), alpha.as_ref()].into_iter().flatten().map(String::as_str)
-        })
+        self.layers
     }
 }
 
-/// Fails if a LoRA file held something for one of the networks that were converted, and it was not merged: an update of a
-/// layer that the network lacks, or of a kind that is no plain low-rank one (DoRA, LoHa, LoKr). Merging the rest would
-/// give a model that nobody trained.
-pub fn refuse_unused(unused: &BTreeSet<String>, networks: &[Network]) -> Result<()> {
-    let concerns = |name: &&String| {
-        let other = [UNET, TEXT].iter().find(|n| name.starts_with(n.kohya) || name.starts_with(n.diffusers));
-        // What belongs to no network is not known to be harmless.
-        other.is_none_or(|network| networks.iter().any(|n| n.kohya == network.kohya))
-    };
-    let left: Vec<&String> = unused.iter().filter(concerns).collect();
-    match left.first() {
-        None => Ok(()),
-        Some(first) => Err(Error::weights(
-            "lora-mismatch",
-            format!("{} tensors have no place in the model, '{first}' among them", left.len()),
-            "use a plain LoRA of the same base, in the key style of kohya or diffusers",
-        )),
+/// What a layer's `up · down` is multiplied with.
+fn factor(lora: &Lora, layer: &Layer, module: &str, rank: usize) -> Result<f32> {
+    let invalid =
+        |message: String| Error::weights("lora-config", message, "use the file as its trainer saved it");
+    let said = lora.config.factor(layer.network, module, rank)?;
+    let mut by_tensor = None;
+    if let Some(name) = &layer.alpha {
+        let single = lora.source.shape(name).is_some_and(|shape| shape.iter().all(|side| *side == 1));
+        let alpha = if single { lora.source.read(name)?.first().copied() } else { None };
+        let alpha = alpha.filter(|alpha| alpha.is_finite());
+        let alpha = alpha.ok_or_else(|| invalid(format!("'{name}' is no number")))?;
+        by_tensor = Some(f64::from(alpha) / rank as f64);
     }
-}
-
-struct Keys {
-    down: String,
-    up: String,
-    alpha: Option<String>,
-}
-
-/// Where a LoRA file keeps the update of the layer at `path`, in the first of the key styles that it has.
-fn keys(path: &str, network: Network, source: &dyn TensorSource) -> Option<Keys> {
-    let kohya = format!("{}{}", network.kohya, path.replace('.', "_"));
-    let plain = format!("{}{path}", network.diffusers);
-    // diffusers before 0.26 kept attention's updates in processors: `attn1.processor.to_q_lora`.
-    let processor = path.rsplit_once(".to_").map(|(attention, layer)| {
-        format!("{}{attention}.processor.to_{}_lora", network.diffusers, layer.trim_end_matches(".0"))
-    });
-    let styles = [
-        Some((
-            format!("{kohya}.lora_down.weight"),
-            format!("{kohya}.lora_up.weight"),
-            format!("{kohya}.alpha"),
-        )),
-        Some((format!("{plain}.lora_A.weight"), format!("{plain}.lora_B.weight"), format!("{plain}.alpha"))),
-        Some((
-            format!("{plain}.lora.down.weight"),
-            format!("{plain}.lora.up.weight"),
-            format!("{plain}.alpha"),
-        )),
-        processor.map(|p| (format!("{p}.down.weight"), format!("{p}.up.weight"), format!("{p}.alpha"))),
-    ];
-    let has = |name: &str| source.shape(name).is_some();
-    styles.into_iter().flatten().find(|(down, up, _)| has(down) && has(up)).map(|(down, up, alpha)| Keys {
-        down,
-        up,
-        alpha: Some(alpha).filter(|alpha| has(alpha)),
-    })
-}
-
-/// `down` is `[rank, in, …]`, `up` is `[out, rank, 1, 1]` or `[out, rank]`.
-fn check(inner: &dyn TensorSource, name: &str, source: &dyn TensorSource, keys: &Keys) -> Result<()> {
-    let weight = inner.shape(name).unwrap_or_default();
-    let (down, up) =
-        (source.shape(&keys.down).unwrap_or_default(), source.shape(&keys.up).unwrap_or_default());
-    let rest = |shape: &[usize]| shape.iter().skip(1).product::<usize>();
-    let fits = !down.is_empty()
-        && up.first() == weight.first()
-        && rest(&up) == down[0]
-        && rest(&down) == rest(&weight);
-    if fits {
-        return Ok(());
+    if let (Some(said), Some(tensor), Some(name)) = (said, by_tensor, &layer.alpha)
+        && (said - tensor).abs() > ROUNDING * tensor.abs()
+    {
+        return Err(invalid(format!("'{name}' gives its update the factor {tensor}, the header {said}")));
     }
-    Err(Error::weights(
-        "lora-mismatch",
-        format!("the update {down:?}, {up:?} of '{name}' does not fit its weight {weight:?}"),
-        "use a LoRA that was trained for this model",
-    ))
+    Ok(lora.scale * by_tensor.or(said).unwrap_or(1.0) as f32)
+}
+
+/// The rank of an update: `down` is `[rank, in, …]` as the weight, `up` is `[out, rank]`. Sides of 1 may follow each.
+fn rank(inner: &dyn TensorSource, name: &str, source: &dyn TensorSource, layer: &Layer) -> Result<usize> {
+    fn sides(shape: &[usize]) -> &[usize] {
+        let ones = shape.iter().rev().take_while(|side| **side == 1).count();
+        &shape[..shape.len() - ones]
+    }
+    let shape = |source: &dyn TensorSource, name: &str| source.shape(name).unwrap_or_default();
+    let (weight, down, up) = (shape(inner, name), shape(source, &layer.down), shape(source, &layer.up));
+    if let (&[out, ref inputs @ ..], &[rank, ref ours @ ..], &[rows, columns, ref rest @ ..]) =
+        (&*weight, &*down, &*up)
+        && (rank, out, sides(inputs)) == (columns, rows, sides(ours))
+        && sides(rest).is_empty()
+        && rank > 0
+    {
+        return Ok(rank);
+    }
+    Err(mismatch(format!(
+        "the update '{}' {down:?}, '{}' {up:?} of '{name}' does not fit its weight {weight:?}",
+        layer.down, layer.up
+    )))
 }
 
 impl TensorSource for Merged<'_> {
@@ -164,14 +220,20 @@ impl TensorSource for Merged<'_> {
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let mut weight = self.inner.read(name)?;
         for update in self.updates.get(name).into_iter().flatten() {
-            let (down, up) = (update.source.read(&update.keys.down)?, update.source.read(&update.keys.up)?);
-            let rank =
-                update.source.shape(&update.keys.down).and_then(|shape| shape.first().copied()).unwrap_or(1);
-            let width = down.len() / rank.max(1);
-            for (row, up) in weight.chunks_mut(width.max(1)).zip(up.chunks(rank.max(1))) {
-                for (down, up) in down.chunks(width.max(1)).zip(up) {
-                    let factor = update.factor * up;
-                    row.iter_mut().zip(down).for_each(|(weight, down)| *weight += factor * down);
+            match update {
+                Update::Sum { source, bias, factor } => {
+                    let bias = source.read(bias)?;
+                    weight.iter_mut().zip(bias).for_each(|(weight, bias)| *weight += factor * bias);
+                }
+                Update::Product { source, down, up, rank, factor } => {
+                    let (down, up) = (source.read(down)?, source.read(up)?);
+                    let width = (down.len() / rank).max(1);
+                    for (row, up) in weight.chunks_mut(width).zip(up.chunks(*rank)) {
+                        for (down, up) in down.chunks(width).zip(up) {
+                            let factor = factor * up;
+                            row.iter_mut().zip(down).for_each(|(weight, down)| *weight += factor * down);
+                        }
+                    }
                 }
             }
         }
@@ -180,83 +242,4 @@ impl TensorSource for Merged<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::weights::Tensors;
-
-    fn tensors(all: &[(&str, &[usize], &[f32])]) -> Tensors {
-        Tensors(
-            all.iter()
-                .map(|(name, shape, values)| ((*name).to_owned(), (shape.to_vec(), values.to_vec())))
-                .collect(),
-        )
-    }
-
-    const PATH: &str = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
-
-    #[test]
-    fn every_key_style_gives_the_same_merged_weight() {
-        let inner = tensors(&[(&format!("{PATH}.weight"), &[2, 3], &[0.0; 6])]);
-        let kohya = format!("lora_unet_{}", PATH.replace('.', "_"));
-        let attention = PATH.strip_suffix(".to_q").unwrap();
-        let styles = [
-            (
-                format!("{kohya}.lora_down.weight"),
-                format!("{kohya}.lora_up.weight"),
-                format!("{kohya}.alpha"),
-            ),
-            (
-                format!("unet.{PATH}.lora_A.weight"),
-                format!("unet.{PATH}.lora_B.weight"),
-                format!("unet.{PATH}.alpha"),
-            ),
-            (
-                format!("unet.{attention}.processor.to_q_lora.down.weight"),
-                format!("unet.{attention}.processor.to_q_lora.up.weight"),
-                format!("unet.{attention}.processor.to_q_lora.alpha"),
-            ),
-        ];
-        for (down, up, alpha) in styles {
-            let lora = tensors(&[
-                (&down, &[1, 3], &[1.0, 2.0, 3.0]),
-                (&up, &[2, 1], &[1.0, -1.0]),
-                (&alpha, &[], &[0.5]),
-            ]);
-            let merged = Merged::new(&inner, UNET, &[Lora { source: &lora, scale: 2.0 }]).unwrap();
-            assert_eq!(merged.count(), 1, "{down}");
-            let left: BTreeSet<String> = lora.names().into_iter().collect();
-            let left = &left - &merged.used(&lora).map(str::to_owned).collect();
-            refuse_unused(&left, &[UNET]).unwrap();
-            let weight = merged.read(&format!("{PATH}.weight")).unwrap();
-            assert_eq!(weight, [1.0, 2.0, 3.0, -1.0, -2.0, -3.0], "{down}");
-        }
-    }
-
-    #[test]
-    fn an_update_of_another_model_is_refused() {
-        let inner = tensors(&[(&format!("{PATH}.weight"), &[2, 4], &[0.0; 8])]);
-        let lora = tensors(&[
-            (&format!("unet.{PATH}.lora_A.weight"), &[1, 3], &[1.0, 2.0, 3.0]),
-            (&format!("unet.{PATH}.lora_B.weight"), &[2, 1], &[1.0, -1.0]),
-        ]);
-        let error = Merged::new(&inner, UNET, &[Lora { source: &lora, scale: 1.0 }]).err().unwrap();
-        assert_eq!(error.code, "lora-mismatch");
-    }
-
-    #[test]
-    fn what_a_converted_network_has_no_place_for_is_refused_and_another_networks_is_not() {
-        let left = |name: &str| BTreeSet::from([name.to_owned()]);
-        for name in [
-            "lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight",
-            "unet.down_blocks.0.attentions.0.proj_in.lora_magnitude_vector",
-            "lora_unet_conv_in.hada_w1_a",
-            "something.else",
-        ] {
-            assert_eq!(refuse_unused(&left(name), &[UNET]).unwrap_err().code, "lora-mismatch", "{name}");
-        }
-        refuse_unused(&left("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"), &[UNET]).unwrap();
-        assert!(
-            refuse_unused(&left("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"), &[UNET, TEXT]).is_err()
-        );
-    }
-}
+mod tests;

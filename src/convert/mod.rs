@@ -27,7 +27,7 @@ pub mod segmenter;
 pub mod tiny;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,8 +94,8 @@ impl Slot {
 
     fn lora(self) -> Option<lora::Network> {
         match self {
-            Self::Unet => Some(lora::UNET),
-            Self::TextEncoder => Some(lora::TEXT),
+            Self::Unet => Some(lora::Network::Unet),
+            Self::TextEncoder => Some(lora::Network::Text),
             _ => None,
         }
     }
@@ -116,7 +116,7 @@ pub struct Plan {
     pub face_id_plus: Option<FaceIdPlus>,
     /// A folder with `vocab.json` and `merges.txt`, where the base has none.
     pub tokenizer: Option<PathBuf>,
-    /// Updates to merge, and how much of each.
+    /// LoRAs to merge, files or folders, and how much of each.
     pub loras: Vec<(PathBuf, f32)>,
     /// Activation of CLIPs whose file does not say: OpenAI's is `quick_gelu`, open_clip's `gelu`.
     pub clip_act: String,
@@ -176,20 +176,21 @@ pub fn convert(
     stop: &AtomicBool,
     watch: &dyn Fn(&str, &str),
 ) -> Result<Vec<ComponentReport>> {
-    let loras = plan
-        .loras
-        .iter()
-        .map(|(path, scale)| Ok((Checkpoint::open(path)?, *scale)))
+    let opened = plan.loras.iter().map(|(path, _)| lora::open(path)).collect::<Result<Vec<_>>>()?;
+    let loras = plan.loras.iter().zip(&opened);
+    let loras = loras
+        .map(|((path, scale), (source, config))| Lora::new(path, source, config, *scale))
         .collect::<Result<Vec<_>>>()?;
     let adapters =
         plan.adapters.iter().map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
     let mut reports = Vec::new();
     write_folder(out, |out| {
-        let mut unused: Vec<BTreeSet<String>> =
-            loras.iter().map(|(source, _)| source.names().into_iter().collect()).collect();
-        let mut converted = Vec::new();
-        let mut declared = None;
-        for (folder, slot, path) in components(plan)? {
+        let (mut converted, mut declared) = (Vec::new(), None);
+        let plain = lora::Config::default();
+        let components = components(plan)?;
+        let networks: Vec<_> = components.iter().filter_map(|(_, slot, _)| slot.lora()).collect();
+        loras.iter().try_for_each(|lora| lora.refuse_idle(&networks))?;
+        for (folder, slot, path) in components {
             let checkpoint = open(slot, &path)?;
             if slot == Slot::Unet {
                 let folder = described_in(slot, &path, &checkpoint);
@@ -197,25 +198,17 @@ pub fn convert(
                 declared = Some(says.map_err(|e| e.context(path.display()))?);
             }
             let (config, layout) = read(slot, &path, &checkpoint, plan)?;
-            let mut updates: Vec<Lora> =
-                loras.iter().map(|(source, scale)| Lora { source, scale: *scale }).collect();
             let of_adapters =
                 if slot == Slot::Unet { adapter_loras(plan, &adapters, &layout)? } else { Vec::new() };
             // FaceID is trained with its LoRA whole (`lora_scale`, 1 upstream).
-            updates.extend(of_adapters.iter().map(|source| Lora { source, scale: 1.0 }));
+            let of_adapters = of_adapters
+                .iter()
+                .map(|(path, source)| Lora::new(path, source, &plain, 1.0))
+                .collect::<Result<Vec<_>>>()?;
+            let updates: Vec<&Lora> = loras.iter().chain(&of_adapters).collect();
             converted.push(slot);
             let merged = slot.lora().map(|network| Merged::new(&layout, network, &updates)).transpose()?;
             let found = merged.as_ref().map_or(0, Merged::count);
-            for (source, merged) in of_adapters.iter().zip(merged.iter().cycle()) {
-                let mut unused: BTreeSet<String> = source.names().into_iter().collect();
-                unused.retain(|name| !merged.used(source).any(|used| used == name));
-                lora::refuse_unused(&unused, &[lora::UNET])?;
-            }
-            for (unused, lora) in unused.iter_mut().zip(&updates) {
-                for name in merged.iter().flat_map(|merged| merged.used(lora.source)) {
-                    unused.remove(name);
-                }
-            }
             let source: &dyn TensorSource = merged.as_ref().map_or(&layout, |merged| merged);
             let watched = Watched { source, stop, watch, component: &folder };
             let mut report = ComponentReport {
@@ -240,10 +233,6 @@ pub fn convert(
             }
             reports.push(report);
         }
-        for ((path, _), unused) in plan.loras.iter().zip(&unused) {
-            lora::refuse_unused(unused, &converted.iter().filter_map(|slot| slot.lora()).collect::<Vec<_>>())
-                .map_err(|e| e.context(path.display()))?;
-        }
         if !converted.contains(&Slot::Unet) {
             refuse_loras(plan, &adapters)?;
         }
@@ -260,15 +249,16 @@ pub fn convert(
     Ok(reports)
 }
 
-/// The LoRAs that adapters bring for the UNet.
+/// The LoRAs that adapters bring for the UNet, and the adapters' files.
 fn adapter_loras<'a>(
-    plan: &Plan,
+    plan: &'a Plan,
     adapters: &'a [Checkpoint],
     unet: &dyn TensorSource,
-) -> Result<Vec<Layout<'a>>> {
+) -> Result<Vec<(&'a Path, Layout<'a>)>> {
     let mut found = Vec::new();
     for (adapter, source) in plan.adapters.iter().zip(adapters) {
-        found.extend(ip_adapter::lora(source, unet).map_err(|e| e.context(adapter.path.display()))?);
+        let lora = ip_adapter::lora(source, unet).map_err(|e| e.context(adapter.path.display()))?;
+        found.extend(lora.map(|lora| (&*adapter.path, lora)));
     }
     Ok(found)
 }

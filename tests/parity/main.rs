@@ -16,6 +16,8 @@ mod face;
 mod ip_adapter;
 #[cfg(feature = "convert")]
 mod layouts;
+#[cfg(feature = "convert")]
+mod lora;
 mod preprocess;
 mod prior;
 mod sampling;

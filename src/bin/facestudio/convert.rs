@@ -70,8 +70,9 @@ pub struct Args {
     /// A folder with vocab.json and merges.txt, where the base has none.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// A LoRA to merge into UNet and text encoder, and how much of it (1 if absent); again for each.
-    #[arg(long, value_name = "FILE[:SCALE]")]
+    /// A LoRA to merge into UNet and text encoder, and how much of it (1 if absent); again for each. A file of kohya, diffusers
+    /// or peft, or the folder that one of the latter saved.
+    #[arg(long, value_name = "PATH[:SCALE]")]
     lora: Vec<String>,
     /// Activation of CLIP files that do not say: quick_gelu for OpenAI's, gelu for open_clip's own.
     #[arg(long, default_value = "quick_gelu", value_parser = ["quick_gelu", "gelu"])]
