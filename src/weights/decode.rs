@@ -34,7 +34,7 @@ pub(crate) fn decode(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>>
 
 /// Micikevicius et al. 2022, "FP8 Formats for Deep Learning", table 1: four bits of exponent, three of mantissa, no infinities.
 fn f8_e4m3(byte: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let (exponent, mantissa) = (i32::from((byte >> 3) & 15), f32::from(byte & 7));
     let size = match (exponent, byte & 7) {
         (15, 7) => f32::NAN,
         (0, _) => mantissa / 8.0 * 2f32.powi(-6),
@@ -64,7 +64,7 @@ mod tests {
         let some = [0x00, 0x01, 0x04, 0x3c, 0xbd, 0x7b, 0x7c];
         assert_eq!(
             read(Dtype::F8_E5M2, &some),
-            [0.0, 1.52587890625e-05, 6.103515625e-05, 1.0, -1.25, 57344.0, f32::INFINITY]
+            [0.0, 2f32.powi(-16), 2f32.powi(-14), 1.0, -1.25, 57344.0, f32::INFINITY]
         );
         assert_eq!(read(Dtype::I16, &[0xfe, 0xff]), [-2.0]);
         assert_eq!(read(Dtype::U16, &[0xfe, 0xff]), [65534.0]);
