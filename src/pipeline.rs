@@ -30,7 +30,7 @@ use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
 pub use defaults::{NAME as DEFAULTS, defaults};
-pub use denoise::{Denoiser, Held, denoise};
+pub use denoise::{Denoiser, Held, denoise, start};
 use models::{Encoders, Guidance, Models};
 pub use precision::Precision;
 pub use regions::Canvas;
@@ -276,15 +276,10 @@ impl FaceStudio {
             let seed = request.seed.wrapping_add(picture as u64);
             let noise = NoiseSource::new(seed);
             let scheduler = Scheduler::new(schedule.clone());
-            let start = self.noise(&noise, START, &canvas);
-            let latents = match &init {
-                Some(init) if strength.is_some_and(|strength| strength < 1.0) => {
-                    scheduler.add_noise(0, init.clone(), start.clone())?
-                }
-                _ => start.clone() * schedule.init_noise_sigma(),
-            };
+            let noise_at_start = self.noise(&noise, START, &canvas);
             let held = init.as_ref().zip(changing.as_ref());
-            let held = held.map(|(init, mask)| Held::new(init, mask.values(), &start, &canvas));
+            let held = held.map(|(init, mask)| Held::new(init, mask.values(), &noise_at_start, &canvas));
+            let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
             let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
             let fresh = |i| self.noise(&noise, STEPS + i as u64, &canvas);
             let after = async |step, output: StepOutput| {

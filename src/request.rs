@@ -112,7 +112,8 @@ impl Default for Background {
 pub struct InitImage {
     /// The picture to start from; resized to cover the output.
     pub image: RgbImage,
-    /// 0 returns it almost unchanged, 1 starts from pure noise.
+    /// How much of the steps is taken: 0 returns the picture almost unchanged, 1 lays the first step's noise over it. With a mask,
+    /// 1 starts from noise alone.
     pub strength: f32,
     /// Where the picture may change (white); `None` is everywhere. Elsewhere latents are held.
     pub mask: Option<GrayImage>,

@@ -266,8 +266,24 @@ fn strength_says_how_far_to_go() {
     };
     let (little, half) = (of(0.0, None), of(0.5, None));
     assert!(distance(&little) < distance(&half), "{} {}", distance(&little), distance(&half));
-    // From noise alone, the init image has no say.
-    assert_eq!(of(1.0, None), picture(&studio, &GenerateRequest { steps: 20, ..request() }));
+    // The first step's noise still lies over the init image; only where an inpainting starts has it no say.
+    let from_noise = picture(&studio, &GenerateRequest { steps: 20, ..request() });
+    assert_ne!(of(1.0, None), from_noise);
+    assert_eq!(of(1.0, Some(GrayImage::from_pixel(32, 32, Luma([255])))), from_noise);
+}
+
+#[test]
+fn latents_are_never_clipped_and_leading_steps_are_offset_whatever_the_scheduler_states() {
+    let of = |scheduler: &str| {
+        let mut files = tiny_model::files();
+        files.0.insert("scheduler/scheduler_config.json".to_owned(), scheduler.as_bytes().to_vec());
+        let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
+        picture(&studio, &GenerateRequest { sampler: Sampler::Ddim, ..request() })
+    };
+    let right = of(r#"{ "_class_name": "DDIMScheduler", "clip_sample": false, "steps_offset": 1 }"#);
+    for other in ["", r#", "clip_sample": true, "clip_sample_range": 0.1"#, r#", "steps_offset": 0"#] {
+        assert_eq!(of(&format!(r#"{{ "_class_name": "DDIMScheduler"{other} }}"#)), right, "{other}");
+    }
 }
 
 #[test]

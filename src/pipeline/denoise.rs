@@ -40,6 +40,25 @@ impl Denoiser<'_> {
     }
 }
 
+/// What the loop starts from: `noise` at the level of the schedule's first step, over the latents of an `init` image where
+/// there is one, whatever its strength.
+///
+/// Inpainting (`held`) at strength 1 starts from noise alone: what the picture was inside the mask must not show. Both are as
+/// in diffusers' pipelines.
+pub fn start(
+    scheduler: &Scheduler,
+    noise: &Tensor<4>,
+    init: Option<(&Tensor<4>, f32)>,
+    held: Option<&Held>,
+) -> Result<Tensor<4>> {
+    match init {
+        Some((init, strength)) if held.is_none() || strength < 1.0 => {
+            scheduler.add_noise(0, init.clone(), noise.clone())
+        }
+        _ => Ok(noise.clone() * scheduler.schedule().init_noise_sigma()),
+    }
+}
+
 /// Takes `latents` (`[1, channels, height, width]`, at the level of the schedule's first step) through every step.
 ///
 /// `noise` gives step `i`'s fresh noise where the sampler takes any. `held`, if any, keeps a part of the latents.

@@ -200,7 +200,7 @@ impl Models {
             sample_size: plan.unet.sample_sides(),
             vae,
             tiny_vae,
-            scheduler: folder.load("scheduler", SchedulerConfig::from_component)?,
+            scheduler: folder.load("scheduler", SchedulerConfig::of_latents)?,
             defaults: super::defaults(files)?,
         };
         Ok((models, encoders))

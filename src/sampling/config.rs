@@ -45,8 +45,8 @@ pub enum FinalSigmas {
 /// `scheduler_config.json`.
 ///
 /// `_class_name` decides the default sampler only: every sampler runs on every config. A value that the file does not
-/// state has the default of the class that runs, as with diffusers' `from_config`; but `clip_sample`, which would
-/// clip latents to ±1, is off unless the file states it or is a `DDIMScheduler`'s.
+/// state has the default of the class that runs, as with diffusers' `from_config`; but `clip_sample` is off unless
+/// the file states it or is a `DDIMScheduler`'s. For latents [`SchedulerConfig::for_latents`] has the last word.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SchedulerConfig {
@@ -140,21 +140,38 @@ impl SchedulerConfig {
         Ok(config)
     }
 
+    /// [`SchedulerConfig::from_component`] for latents of Stable Diffusion's kind: see [`SchedulerConfig::for_latents`].
+    pub fn of_latents(component: &Component) -> Result<Self> {
+        Self::from_component(component).map(Self::for_latents)
+    }
+
+    /// As diffusers' pipelines of Stable Diffusion take a scheduler's config, whatever it states: x₀ is not clipped, since
+    /// that is meant for pixels, and leading spacing starts at training step 1.
+    #[must_use]
+    pub fn for_latents(self) -> Self {
+        Self { clip_sample: Some(false), steps_offset: Some(1), ..self }
+    }
+
     /// The sampler of the config's class; Euler ancestral, the paper's, where this crate does not have the class but its
     /// config means the same.
     pub fn default_sampler(&self) -> Result<Sampler> {
         Ok(match self.class_name.as_str() {
             "EulerDiscreteScheduler" => Sampler::Euler,
-            "DDIMScheduler" => Sampler::Ddim,
+            "DDIMScheduler" | "DDIMParallelScheduler" => Sampler::Ddim,
             "DPMSolverMultistepScheduler" => Sampler::Dpmpp2m,
             "LCMScheduler" => Sampler::Lcm,
             ""
             | "EulerAncestralDiscreteScheduler"
             | "PNDMScheduler"
             | "DDPMScheduler"
+            | "DDPMParallelScheduler"
             | "LMSDiscreteScheduler"
             | "HeunDiscreteScheduler"
             | "UniPCMultistepScheduler"
+            | "DEISMultistepScheduler"
+            | "DPMSolverSinglestepScheduler"
+            | "DPMSolverSDEScheduler"
+            | "SASolverScheduler"
             | "KDPM2DiscreteScheduler"
             | "KDPM2AncestralDiscreteScheduler" => Sampler::EulerAncestral,
             "TCDScheduler" => {
@@ -245,7 +262,7 @@ impl SchedulerConfig {
     /// The bound that x₀ is clipped to with `sampler`, if any.
     pub(super) fn clip(&self, sampler: Sampler) -> Option<f64> {
         let clips = matches!(sampler, Sampler::Ddim | Sampler::Lcm)
-            && self.clip_sample.unwrap_or(sampler == Sampler::Ddim && self.class_name == "DDIMScheduler");
+            && self.clip_sample.unwrap_or(sampler == Sampler::Ddim && self.class_name.starts_with("DDIM"));
         clips.then_some(self.clip_sample_range.unwrap_or(1.0))
     }
 
@@ -305,7 +322,7 @@ fn unsupported(message: String) -> Error {
     Error::weights(
         "config-unsupported",
         message,
-        "use the config of an Euler, DDIM, DPM-Solver++ or LCM scheduler without it",
+        "use the config of an Euler, DDIM, DPM-Solver++ or LCM scheduler without it, or convert with another --sampler",
     )
 }
 

@@ -158,8 +158,9 @@ impl SchedulerConfig {
             _ => 1.0,
         };
         if let Some(strength) = strength {
-            // The small term makes up for f32: 0.7 of 10 steps are 7.
-            let kept = (steps as f64 * (f64::from(strength) + 1e-6)).floor() as usize;
+            // As diffusers counts, which multiplies the shortest decimal in f64: 0.7 of 10 steps are 7, 0.58 of 50 are 28.
+            let decimal = strength.to_string().parse().unwrap_or(f64::from(strength));
+            let kept = (steps as f64 * decimal).floor() as usize;
             all.drain(..all.len() - kept.clamp(1, all.len()));
         }
         Ok(Schedule {

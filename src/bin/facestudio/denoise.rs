@@ -10,7 +10,7 @@ use facestudio::condition::{AdapterStream, Condition, LayerScale, Masks, Places}
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::guidance::ip_adapter::{Features, IpAdapterConfig, Needs, Projection};
-use facestudio::pipeline::{Canvas, Denoiser, Held, denoise};
+use facestudio::pipeline::{Canvas, Denoiser, Held, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{Component, Files, Folder, Quantization, Tensors, encode, write_file};
@@ -71,10 +71,10 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let folder = Folder(args.model.clone());
     let unet_folder = Component::new(&folder, "unet");
     let config: UNet2DConditionConfig = unet_folder.json("config.json")?;
-    let scheduler = SchedulerConfig::from_component(&Component::new(&folder, "scheduler"))?;
+    let scheduler = SchedulerConfig::of_latents(&Component::new(&folder, "scheduler"))?;
     let axes = [Exactly(1), Exactly(config.in_channels), Any("height"), Any("width")];
-    let start: Tensor<4> = inputs.tensor("latents", axes, device)?;
-    let shape = start.dims().map(Exactly);
+    let noise_at_start: Tensor<4> = inputs.tensor("latents", axes, device)?;
+    let shape = noise_at_start.dims().map(Exactly);
     let init = inputs.optional("init_latents", shape, device)?;
     let strength = init.as_ref().map(|_| args.strength);
     let schedule = scheduler.schedule(scheduler.default_sampler()?, args.steps, strength)?;
@@ -86,13 +86,9 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
         if needs_noise { Some(inputs.tensor("noise", axes, device)?) } else { None };
     let fresh = |i| match &noise {
         Some(noise) => noise.clone().narrow(0, i, 1).squeeze_dim::<4>(0),
-        None => start.zeros_like(),
+        None => noise_at_start.zeros_like(),
     };
-    let latents = match &init {
-        Some(init) if args.strength < 1.0 => scheduler.add_noise(0, init.clone(), start.clone())?,
-        _ => start.clone() * schedule.init_noise_sigma(),
-    };
-    let [_, _, height, width] = start.dims();
+    let [_, _, height, width] = noise_at_start.dims();
     let held = if inputs.has("mask") {
         let init = init
             .as_ref()
@@ -100,10 +96,11 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
         inputs.shape("mask", [Exactly(1), Exactly(1), shape[2], shape[3]])?;
         let (_, values) = inputs.values("mask")?;
         let canvas = Canvas { width, height, latent_width: width, latent_height: height };
-        Some(Held::new(&init, values, &start, &canvas))
+        Some(Held::new(&init, values, &noise_at_start, &canvas))
     } else {
         None
     };
+    let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
 
     let mut unet = UNet2DConditionModel::load(&unet_folder, device)?;
     let condition = condition(args, inputs, &folder, &mut unet, &config, device)?;
