@@ -23,7 +23,7 @@ pub struct AutoencoderTinyConfig {
     pub encoder_block_out_channels: Vec<usize>,
     /// Channels of each decoder level; all the same.
     pub decoder_block_out_channels: Vec<usize>,
-    /// Activation throughout.
+    /// Activation, but for that of a block's sum, which is ReLU.
     pub act_fn: Activation,
     /// `nearest`.
     pub upsample_fn: String,
@@ -67,7 +67,7 @@ impl AutoencoderTinyConfig {
         1 << self.num_encoder_blocks.len().saturating_sub(1).min(MAX_LEVELS)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         for (name, channels, blocks) in [
             ("encoder", &self.encoder_block_out_channels, &self.num_encoder_blocks),
             ("decoder", &self.decoder_block_out_channels, &self.num_decoder_blocks),
@@ -204,12 +204,10 @@ struct Upsample {
     factor: usize,
 }
 
-/// Three convolutions with a shortcut; the sum is activated.
+/// Three convolutions with a shortcut; the sum goes through ReLU, whatever is between them.
 #[derive(Module, Debug)]
 struct Block {
     conv: Vec<ConvOrAct>,
-    #[module(skip)]
-    act: Activation,
 }
 
 #[derive(Module, Debug)]
@@ -222,7 +220,7 @@ impl Block {
     fn new(channels: usize, act: Activation, device: &Device) -> Self {
         let conv = || ConvOrAct::Conv(conv3(channels, channels, 1).init(device));
         let between = || ConvOrAct::Act(Act { act });
-        Self { conv: vec![conv(), between(), conv(), between(), conv()], act }
+        Self { conv: vec![conv(), between(), conv(), between(), conv()] }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
@@ -230,6 +228,6 @@ impl Block {
             ConvOrAct::Conv(conv) => conv.forward(h),
             ConvOrAct::Act(act) => act.act.forward(h),
         });
-        self.act.forward(h + x)
+        Activation::Relu.forward(h + x)
     }
 }

@@ -56,6 +56,11 @@ fn tiny() {
     assert_parity("vae/tiny", &[16, 8], 4);
 }
 
+#[test]
+fn tiny_with_another_activation() {
+    assert_parity("vae/tiny_silu", &[16], 4);
+}
+
 /// What is written after training is what is read: a module's names are the checkpoint's.
 #[test]
 fn collected_names_are_those_of_the_checkpoint() {

@@ -119,17 +119,16 @@ def main():
         3, AutoencoderKL, use_quant_conv=False, use_post_quant_conv=False, latent_channels=3, shift_factor=0.2, **kl
     )
     save("kl_older", bare, [(24, 16)], rename=older)
-    tiny = build(
-        4,
-        AutoencoderTiny,
+    widths = dict(
         encoder_block_out_channels=(8,) * 3,
         decoder_block_out_channels=(8,) * 3,
         num_encoder_blocks=(1, 2, 1),
         num_decoder_blocks=(2, 1, 1),
-        scaling_factor=0.9,
-        shift_factor=0.1,
     )
+    tiny = build(4, AutoencoderTiny, scaling_factor=0.9, shift_factor=0.1, **widths)
     save("tiny", tiny, [(16, 16), (8, 24)])
+    # Whatever its activation, a block ends with ReLU.
+    save("tiny_silu", build(5, AutoencoderTiny, act_fn="silu", **widths), [(16, 16)])
 
 
 main()
