@@ -139,10 +139,10 @@ impl Piece {
             let size = file.metadata().map_err(|e| failed(&e))?.len();
             let mut start = Vec::new();
             file.by_ref().take(16).read_to_end(&mut start).map_err(|e| failed(&e))?;
-            let onnx = path.extension().is_some_and(|extension| extension == "onnx");
+            let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
             let content = if SafetensorsHeader::begins(&start, size) {
                 Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
-            } else if onnx {
+            } else if named || Graph::begins(&start) {
                 // Its lengths lie between the tensors: it is read once whole, then tensor by tensor.
                 Content::Onnx(Graph::read(&part(&mut file, 0..size)?)?)
             } else if start.starts_with(b"PK\x03\x04") {
@@ -206,10 +206,7 @@ impl Piece {
                 let storage = storages.get(&view.storage).ok_or_else(|| damaged(name, "has no storage"))?;
                 read_view(name, view, storage, |range| part(&mut file, range))
             }
-            Content::Onnx(graph) => {
-                let tensor = &graph.initializers[name];
-                decode(name, tensor.dtype, &part(&mut file, tensor.range.clone())?)
-            }
+            Content::Onnx(graph) => graph.initializers[name].read(name, |range| part(&mut file, range)),
         }
     }
 }

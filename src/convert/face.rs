@@ -1,12 +1,13 @@
 //! InsightFace's `iresnet`: checkpoints of `arcface_torch`, whose names are ours already, and the ONNX files that the
-//! published recognition models are, in which PyTorch's exporter has folded normalisations into convolutions.
+//! published recognition models are, in which most exporters have folded normalisations into convolutions.
 
 use serde_json::{Value, json};
 
 use super::checkpoint::Checkpoint;
+use super::graph::{Constant, Layer, Norm, Trace, Window};
 use super::layout::{Layout, count, side};
-use super::onnx::{Graph, Node};
-use crate::error::{Error, Result};
+use super::onnx::Graph;
+use crate::error::Result;
 use crate::weights::TensorSource;
 
 /// ε of the network's normalisations, PyTorch's default.
@@ -47,130 +48,156 @@ fn named(source: &dyn TensorSource) -> Result<Layout<'_>> {
     Ok(layout)
 }
 
-/// The tensors of an exported network by its operators: stem, blocks of normalisation, two convolutions and a shortcut,
-/// then normalisation, linear layer and normalisation.
-fn exported<'a>(source: &'a dyn TensorSource, graph: &Graph) -> Result<Layout<'a>> {
-    let mut walk = Walk { layout: Layout::new(source), nodes: &graph.nodes, place: 0 };
-    walk.convolution("conv1", "bn1")?;
-    walk.slopes("prelu")?;
-    let (mut stage, mut block) = (0, 0);
-    loop {
-        let norm = walk.next("BatchNormalization")?;
-        if walk.peek() != Some("Conv") {
-            walk.norm(norm, "bn2")?;
-            break;
-        }
-        let first = walk.next("Conv")?;
-        let slopes = walk.next("PRelu")?;
-        let mut last = walk.next("Conv")?;
-        let mut shortcut = (walk.peek() == Some("Conv")).then(|| walk.next("Conv")).transpose()?;
-        // The shortcut is the one that reads what the block reads, whichever comes first.
-        if shortcut.is_some() && last.inputs.first() == norm.inputs.first() {
-            shortcut = shortcut.map(|node| std::mem::replace(&mut last, node));
-        }
-        walk.next("Add")?;
+/// The tensors of an exported network by its operators: stem, blocks of normalisation, two convolutions and a shortcut, then
+/// normalisation, linear layer and normalisation. It is followed from its embedding back to its picture.
+fn exported<'a>(source: &'a dyn TensorSource, graph: &'a Graph) -> Result<Layout<'a>> {
+    let remedy = "use a recognition network of InsightFace, or one of the same architecture such as AuraFace";
+    let trace = Trace::new(graph, source, "iresnet", remedy);
+    let mut layout = Layout::new(source);
+    let [embedding] = trace.outputs() else {
+        return Err(trace.other(format!("{} outputs where one is expected", trace.outputs().len())));
+    };
+    // Folded into the linear layer by some exporters.
+    let features =
+        if trace.is(embedding, "BatchNormalization")? { Some(trace.norm(embedding)?) } else { None };
+    let linear = features.as_ref().map_or(embedding.as_str(), |norm| norm.input);
+    let flat = trace.linear(linear, &mut layout, "fc")?;
+    let width = side(&layout, "fc.weight", 0)?;
+    match features {
+        Some(norm) => put_norm(&trace, &mut layout, &norm, "features", width)?,
+        None => put_folded(&trace, &mut layout, &Constant::Filled(0.0), "features", width)?,
+    }
+    let flat = trace.flat(flat, side(&layout, "fc.weight", 1)?)?;
+    let norm = trace.norm(flat)?;
+    let mut value = norm.input;
+    let mut blocks = Vec::new();
+    while trace.is(value, "Add")? {
+        let block = Block::read(&trace, value)?;
+        value = block.input;
+        blocks.push(block);
+    }
+    let last = blocks.first().map(|block| block.last.channels);
+    let last = last.ok_or_else(|| trace.other("no block that adds its shortcut"))?;
+    put_norm(&trace, &mut layout, &norm, "bn2", last)?;
+
+    let (slopes, stem) = trace.slopes(value)?;
+    let stem = trace.convolution(stem, Window { kernel: 3, stride: 1, depthwise: false })?;
+    trace.is_given(stem.input)?;
+    put_layer(&trace, &mut layout, &stem, "conv1", "bn1")?;
+    trace.put_slopes(&mut layout, &slopes, "prelu", stem.channels)?;
+    let (mut stage, mut number, mut before) = (0, 0, stem.channels);
+    for block in blocks.iter().rev() {
         // Every stage begins with a shortcut that halves the sides.
-        (stage, block) = if shortcut.is_some() { (stage + 1, 0) } else { (stage, block + 1) };
-        let name = |part: &str| format!("layer{stage}.{block}.{part}");
-        walk.norm(norm, &name("bn1"))?;
-        walk.folded(first, &name("conv1"), &name("bn2"))?;
-        walk.slope(slopes, &name("prelu"))?;
-        walk.folded(last, &name("conv2"), &name("bn3"))?;
-        if let Some(shortcut) = shortcut {
-            walk.folded(shortcut, &name("downsample.0"), &name("downsample.1"))?;
+        (stage, number) = if block.shortcut.is_some() { (stage + 1, 0) } else { (stage, number + 1) };
+        if !(1..=4).contains(&stage) {
+            return Err(trace.other(format!("a block in stage {stage} of 4")));
         }
+        block.put(&trace, &mut layout, &format!("layer{stage}.{number}"), before)?;
+        before = block.last.channels;
     }
-    if matches!(walk.peek(), Some("Flatten" | "Reshape")) {
-        walk.place += 1;
-    }
-    let linear = walk.next("Gemm")?;
-    let weight = input(linear, 1)?;
-    if linear.numbers.get("transB").is_some_and(|transposed| *transposed == 1.0) {
-        walk.layout.keep(weight, "fc.weight")?;
-    } else {
-        walk.layout.transposed(weight, "fc.weight")?;
-    }
-    walk.layout.keep(input(linear, 2)?, "fc.bias")?;
-    let features = walk.next("BatchNormalization")?;
-    walk.norm(features, "features")?;
-    match walk.peek() {
-        None => Ok(walk.layout),
-        Some(op) => Err(unexpected(op, "the end")),
-    }
+    Ok(layout)
 }
 
-struct Walk<'a, 'g> {
-    layout: Layout<'a>,
-    nodes: &'g [Node],
-    place: usize,
+/// A block of the network.
+struct Block<'a> {
+    norm: Norm<'a>,
+    first: Layer<'a>,
+    slopes: Constant<'a>,
+    last: Layer<'a>,
+    shortcut: Option<Layer<'a>>,
+    input: &'a str,
 }
 
-impl<'g> Walk<'_, 'g> {
-    /// The next operator, past those that do nothing.
-    fn peek(&mut self) -> Option<&'g str> {
-        while self.nodes.get(self.place).is_some_and(|n| matches!(n.op.as_str(), "Identity" | "Dropout")) {
-            self.place += 1;
+impl<'a> Block<'a> {
+    fn read(trace: &Trace<'a>, value: &'a str) -> Result<Self> {
+        let sum = trace.sum(value)?;
+        // The shortcut is the one of a narrower window, or of none.
+        let mut kernels = [None; 2];
+        for (kernel, value) in kernels.iter_mut().zip(sum) {
+            *kernel = trace.kernel(value)?;
         }
-        self.nodes.get(self.place).map(|node| node.op.as_str())
+        let (main, shortcut, kernel) = match kernels {
+            [Some(3), other @ (None | Some(1))] => (sum[0], sum[1], other),
+            [other @ (None | Some(1)), Some(3)] => (sum[1], sum[0], other),
+            _ => return Err(trace.other("Add of other than a 3×3 convolution and a shortcut")),
+        };
+        let stride = if kernel.is_some() { 2 } else { 1 };
+        let last = trace.convolution(main, Window { kernel: 3, stride, depthwise: false })?;
+        let (slopes, first) = trace.slopes(last.input)?;
+        let first = trace.convolution(first, Window { kernel: 3, stride: 1, depthwise: false })?;
+        let norm = trace.norm(first.input)?;
+        let input = norm.input;
+        let window = |kernel| Window { kernel, stride, depthwise: false };
+        let layer = kernel.map(|kernel| trace.convolution(shortcut, window(kernel))).transpose()?;
+        let read = layer.as_ref().map_or(shortcut, |layer| layer.input);
+        trace.same(read, input, "a block and its shortcut")?;
+        Ok(Self { norm, first, slopes, last, shortcut: layer, input })
     }
 
-    fn next(&mut self, op: &str) -> Result<&'g Node> {
-        match self.peek() {
-            Some(found) if found == op => {
-                self.place += 1;
-                Ok(&self.nodes[self.place - 1])
-            }
-            found => Err(unexpected(found.unwrap_or("the end"), op)),
-        }
-    }
-
-    fn convolution(&mut self, conv: &str, norm: &str) -> Result<()> {
-        let node = self.next("Conv")?;
-        self.folded(node, conv, norm)
-    }
-
-    fn slopes(&mut self, to: &str) -> Result<()> {
-        let node = self.next("PRelu")?;
-        self.slope(node, to)
-    }
-
-    fn slope(&mut self, node: &Node, to: &str) -> Result<()> {
-        self.layout.keep(input(node, 1)?, format!("{to}.weight"))
-    }
-
-    fn norm(&mut self, node: &Node, to: &str) -> Result<()> {
-        let eps = node.numbers.get("epsilon").copied().unwrap_or(f64::from(NORM_EPS));
-        if (eps - f64::from(NORM_EPS)).abs() > 1e-9 {
-            return Err(unexpected(&format!("a normalisation with ε = {eps}"), "1e-5"));
-        }
-        for (i, part) in ["weight", "bias", "running_mean", "running_var"].into_iter().enumerate() {
-            self.layout.keep(input(node, i + 1)?, format!("{to}.{part}"))?;
-        }
-        Ok(())
-    }
-
-    /// A convolution into which its normalisation was folded: what is left of that adds the bias.
-    fn folded(&mut self, node: &Node, conv: &str, norm: &str) -> Result<()> {
-        let (weight, bias) = (input(node, 1)?, input(node, 2)?);
-        self.layout.keep(weight, format!("{conv}.weight"))?;
-        self.layout.keep(bias, format!("{norm}.bias"))?;
-        let channels = side(&self.layout, &format!("{norm}.bias"), 0)?;
-        for (part, value) in [("weight", 1.0), ("running_mean", 0.0), ("running_var", 1.0 - NORM_EPS)] {
-            self.layout.fill(format!("{norm}.{part}"), vec![channels], value)?;
+    /// Under our names below `to`; `before` channels come in.
+    fn put(&self, trace: &Trace<'a>, layout: &mut Layout<'a>, to: &str, before: usize) -> Result<()> {
+        let name = |part: &str| format!("{to}.{part}");
+        put_norm(trace, layout, &self.norm, &name("bn1"), before)?;
+        put_layer(trace, layout, &self.first, &name("conv1"), &name("bn2"))?;
+        trace.put_slopes(layout, &self.slopes, &name("prelu"), self.first.channels)?;
+        put_layer(trace, layout, &self.last, &name("conv2"), &name("bn3"))?;
+        if let Some(shortcut) = &self.shortcut {
+            put_layer(trace, layout, shortcut, &name("downsample.0"), &name("downsample.1"))?;
         }
         Ok(())
     }
 }
 
-fn input(node: &Node, i: usize) -> Result<&str> {
-    let name = node.inputs.get(i).filter(|name| !name.is_empty()).map(String::as_str);
-    name.ok_or_else(|| unexpected(&format!("{} with {} inputs", node.op, node.inputs.len()), "more"))
+/// A convolution, and the normalisation after it.
+fn put_layer<'a>(
+    trace: &Trace<'a>,
+    layout: &mut Layout<'a>,
+    layer: &Layer<'a>,
+    conv: &str,
+    norm: &str,
+) -> Result<()> {
+    let Layer { weight, bias, norm: after, channels, .. } = layer;
+    if let Constant::Stored { shape, .. } = weight {
+        trace.put(layout, weight, &format!("{conv}.weight"), shape)?;
+    }
+    let Some(after) = after else { return put_folded(trace, layout, bias, norm, *channels) };
+    put_norm(trace, layout, after, norm, *channels)?;
+    // Ours have no bias of their own.
+    let bias: Vec<f32> = trace.channels(bias, *channels)?.into_iter().map(|bias| -bias).collect();
+    if bias.iter().any(|bias| *bias != 0.0) {
+        layout.shift(&format!("{norm}.running_mean"), &bias)?;
+    }
+    Ok(())
 }
 
-fn unexpected(found: &str, wanted: &str) -> Error {
-    Error::weights(
-        "checkpoint-layout",
-        format!("the network is no iresnet as PyTorch exports it: {found} where {wanted} is expected"),
-        "use a recognition network of InsightFace, or one of the same architecture such as AuraFace",
-    )
+/// What is left of a normalisation that was folded into what comes before it: it adds the bias.
+fn put_folded<'a>(
+    trace: &Trace<'a>,
+    layout: &mut Layout<'a>,
+    bias: &Constant<'a>,
+    norm: &str,
+    channels: usize,
+) -> Result<()> {
+    trace.put(layout, bias, &format!("{norm}.bias"), &[channels])?;
+    for (part, value) in [("weight", 1.0), ("running_mean", 0.0), ("running_var", 1.0 - NORM_EPS)] {
+        layout.fill(format!("{norm}.{part}"), vec![channels], value)?;
+    }
+    Ok(())
+}
+
+fn put_norm<'a>(
+    trace: &Trace<'a>,
+    layout: &mut Layout<'a>,
+    norm: &Norm<'a>,
+    to: &str,
+    channels: usize,
+) -> Result<()> {
+    for (part, constant) in ["weight", "bias", "running_mean", "running_var"].into_iter().zip(&norm.parts) {
+        trace.put(layout, constant, &format!("{to}.{part}"), &[channels])?;
+    }
+    // Another ε goes into the variance, to which ours is added.
+    if norm.epsilon != NORM_EPS {
+        layout.shift(&format!("{to}.running_var"), &vec![norm.epsilon - NORM_EPS; channels])?;
+    }
+    Ok(())
 }

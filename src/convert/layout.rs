@@ -24,6 +24,8 @@ struct Origin {
     name: String,
     shape: Vec<usize>,
     change: Change,
+    /// Each row is multiplied by its number of the first, and its number of the second is added.
+    affine: Option<[Vec<f32>; 2]>,
 }
 
 /// A view of a checkpoint under the names of diffusers and transformers. Nothing is read before it is asked for.
@@ -64,6 +66,44 @@ impl<'a> Layout<'a> {
         self.put(from, to, shape, Change::Transposed)
     }
 
+    /// Tensor `from`, a matrix on its side if `transposed`, in a shape of as many numbers.
+    pub fn shaped(
+        &mut self,
+        from: &str,
+        to: impl Into<String>,
+        shape: &[usize],
+        transposed: bool,
+    ) -> Result<()> {
+        let change = if transposed { Change::Transposed } else { Change::Shape };
+        self.put(from, to, shape.to_vec(), change)
+    }
+
+    /// Multiplies each row of the first dimension of a tensor that is there, `to`, by a number of its own.
+    pub fn scale(&mut self, to: &str, by: &[f32]) -> Result<()> {
+        let [scale, offset] = self.affine(to, by.len())?;
+        scale.iter_mut().chain(offset).zip(by.iter().cycle()).for_each(|(value, by)| *value *= by);
+        Ok(())
+    }
+
+    /// Adds a number of its own to each row of the first dimension of a tensor that is there, `to`.
+    pub fn shift(&mut self, to: &str, by: &[f32]) -> Result<()> {
+        let [_, offset] = self.affine(to, by.len())?;
+        offset.iter_mut().zip(by).for_each(|(value, by)| *value += by);
+        Ok(())
+    }
+
+    fn affine(&mut self, to: &str, rows: usize) -> Result<&mut [Vec<f32>; 2]> {
+        match self.tensors.get_mut(to) {
+            Some(origin) if origin.shape.first() == Some(&rows) => {
+                Ok(origin.affine.get_or_insert_with(|| [vec![1.0; rows], vec![0.0; rows]]))
+            }
+            other => {
+                let shape = other.map_or(&[][..], |origin| &origin.shape);
+                Err(unexpected(to, shape, &format!("a tensor of {rows} rows")))
+            }
+        }
+    }
+
     /// A tensor that holds several, one below the other, all with as many rows.
     pub fn split(&mut self, from: &str, to: &[String]) -> Result<()> {
         let whole = shape(self.source, from)?;
@@ -84,7 +124,7 @@ impl<'a> Layout<'a> {
 
     fn put(&mut self, from: &str, to: impl Into<String>, shape: Vec<usize>, change: Change) -> Result<()> {
         let to = to.into();
-        let origin = Origin { name: from.to_owned(), shape, change };
+        let origin = Origin { name: from.to_owned(), shape, change, affine: None };
         match self.tensors.insert(to.clone(), origin) {
             None => Ok(()),
             Some(other) => Err(Error::weights(
@@ -107,19 +147,25 @@ impl TensorSource for Layout<'_> {
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let Some(origin) = self.tensors.get(name) else { return self.source.read(name) };
-        if let Change::Filled(value) = origin.change {
-            return Ok(vec![value; origin.shape.iter().product()]);
-        }
-        let values = self.source.read(&origin.name)?;
         let width = origin.shape.iter().skip(1).product::<usize>();
-        Ok(match &origin.change {
-            Change::Shape | Change::Filled(_) => values,
-            Change::Rows(rows) => values[rows.start * width..rows.end * width].to_vec(),
+        let mut values = match &origin.change {
+            Change::Filled(value) => vec![*value; origin.shape.iter().product()],
+            Change::Shape => self.source.read(&origin.name)?,
+            Change::Rows(rows) => {
+                self.source.read(&origin.name)?[rows.start * width..rows.end * width].to_vec()
+            }
             Change::Transposed => {
+                let values = self.source.read(&origin.name)?;
                 let (rows, columns) = (origin.shape[0], origin.shape[1]);
                 (0..rows * columns).map(|i| values[i % columns * rows + i / columns]).collect()
             }
-        })
+        };
+        if let Some([scale, offset]) = &origin.affine {
+            for (row, (scale, offset)) in values.chunks_mut(width.max(1)).zip(scale.iter().zip(offset)) {
+                row.iter_mut().for_each(|value| *value = *value * scale + offset);
+            }
+        }
+        Ok(values)
     }
 }
 
@@ -190,6 +236,23 @@ mod tests {
         assert_eq!(all["first"], (vec![1, 3], vec![0.0, 1.0, 2.0]));
         assert_eq!(all["second"], (vec![1, 3], vec![3.0, 4.0, 5.0]));
         assert_eq!(all.len(), 5);
+    }
+
+    #[test]
+    fn rows_are_scaled_and_shifted() {
+        let source = source();
+        let mut layout = Layout::new(&source);
+        layout.shaped("m", "turned", &[3, 2], true).unwrap();
+        layout.fill("bias", vec![3], 1.0).unwrap();
+        for to in ["turned", "bias"] {
+            layout.shift(to, &[0.0, 10.0, 0.0]).unwrap();
+            layout.scale(to, &[1.0, 2.0, -1.0]).unwrap();
+            layout.shift(to, &[0.0, 1.0, 0.0]).unwrap();
+        }
+        assert_eq!(layout.read("turned").unwrap(), [0.0, 3.0, 23.0, 29.0, -2.0, -5.0]);
+        assert_eq!(layout.read("bias").unwrap(), [1.0, 23.0, -1.0]);
+        assert_eq!(layout.scale("bias", &[1.0]).unwrap_err().code, "checkpoint-layout");
+        assert_eq!(layout.shift("absent", &[1.0]).unwrap_err().code, "checkpoint-layout");
     }
 
     #[test]

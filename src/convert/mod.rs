@@ -15,6 +15,7 @@ pub mod declared;
 pub mod detector;
 pub mod face;
 mod folder;
+pub mod graph;
 pub mod ip_adapter;
 pub mod layout;
 pub mod ldm;

@@ -18,6 +18,8 @@ mod ip_adapter;
 mod layouts;
 #[cfg(feature = "convert")]
 mod lora;
+#[cfg(feature = "convert")]
+mod onnx;
 mod preprocess;
 mod prior;
 mod sampling;
