@@ -173,9 +173,9 @@ mod tests { fn x() { Error::input("in-a-test", "", "") } }"#;
 const ROOMS: &[&[&str]] = &[
     &["error", "kernels"],
     &["request", "condition", "nn", "weights"],
-    &["image", "convert"],
+    &["image"],
     &["encoders", "guidance", "unet", "sampling", "vae", "synth"],
-    &["pipeline"],
+    &["pipeline", "convert"],
     &["train"],
     &["eval"],
     &["wasm", "bin"],

@@ -97,9 +97,12 @@ pub fn transformers<'a>(
         };
         return Ok((config, layout));
     };
-    let mut own = config.get(tower.config_key()).unwrap_or(config).clone();
+    // What old versions of transformers wrote beside it counts.
+    let old = config.get(format!("{}_dict", tower.config_key())).filter(|old| old.is_object());
+    let of_tower = old.or(config.get(tower.config_key()));
+    let mut own = of_tower.unwrap_or(config).clone();
     if let Value::Object(own) = &mut own {
-        let nested = config.get(tower.config_key()).and(config.get("projection_dim"));
+        let nested = of_tower.and(config.get("projection_dim"));
         own.extend(nested.map(|width| ("projection_dim".to_owned(), width.clone())));
         let says = own.get("architectures").is_some_and(Value::is_array);
         // The class says whether there is a projection: where it is not said, the tensors do.

@@ -12,6 +12,8 @@ use crate::weights::TensorSource;
 
 /// ε of the network's normalisations, PyTorch's default.
 const NORM_EPS: f32 = 1e-5;
+/// Most blocks of an exported network, several times the largest one's; in a graph that feeds on itself they would not end.
+const MOST_BLOCKS: usize = 256;
 
 /// The identity encoder's config and tensors.
 pub fn iresnet(checkpoint: &Checkpoint) -> Result<(Value, Layout<'_>)> {
@@ -75,6 +77,9 @@ fn exported<'a>(source: &'a dyn TensorSource, graph: &'a Graph) -> Result<Layout
         let block = Block::read(&trace, value)?;
         value = block.input;
         blocks.push(block);
+        if blocks.len() > MOST_BLOCKS {
+            return Err(trace.other(format!("more than {MOST_BLOCKS} blocks")));
+        }
     }
     let last = blocks.first().map(|block| block.last.channels);
     let last = last.ok_or_else(|| trace.other("no block that adds its shortcut"))?;

@@ -25,6 +25,7 @@ pub mod pickle;
 pub mod presets;
 pub mod scheduler;
 pub mod segmenter;
+mod supported;
 pub mod tiny;
 
 use std::borrow::Cow;
@@ -184,6 +185,7 @@ pub fn convert(
         .collect::<Result<Vec<_>>>()?;
     let adapters =
         plan.adapters.iter().map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
+    supported::check(plan)?;
     let mut reports = Vec::new();
     write_folder(out, |out| {
         let (mut converted, mut declared) = (Vec::new(), None);

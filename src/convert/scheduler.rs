@@ -106,7 +106,7 @@ fn declare(config: &mut Value, declared: &Declared) {
 }
 
 /// As diffusers' `from_config`: the class changes, and whatever the config states stays.
-fn change(config: &mut Value, sampler: Option<Sampler>, timestep_spacing: Option<&str>) {
+pub(super) fn change(config: &mut Value, sampler: Option<Sampler>, timestep_spacing: Option<&str>) {
     if let Some(sampler) = sampler {
         config["_class_name"] = json!(sampler.scheduler_class());
         if sampler == Sampler::Ddim && config.get("clip_sample").is_none() {

@@ -97,10 +97,19 @@ fn refuse_others(config: &Value, preprocessor: &Value) -> Result<()> {
     // What is not said is as it is in DETR.
     let is = |value: &Value, usual: Value| value.is_null() || *value == usual;
     let side = &preprocessor["size"];
+    let kwargs = &config["backbone_kwargs"];
+    let name = backbone["backbone"].as_str().or(config["backbone"].as_str()).unwrap_or_default();
+    let number =
+        |value: &Value, usual: f64| value.as_f64().map_or(value.is_null(), |v| (v - usual).abs() < 1e-6);
     let wrong = [
         ("model_type", config["model_type"] == "detr"),
         ("dilation", is(&config["dilation"], false.into())),
         ("output_stride", is(&backbone["output_stride"], 32.into())),
+        ("backbone_kwargs.output_stride", is(&kwargs["output_stride"], 32.into())),
+        // timm's kinds that blur before they halve, without a tensor more.
+        ("backbone", !["blur", "aa"].iter().any(|kind| name.contains(kind))),
+        ("num_channels", is(&config["num_channels"], 3.into()) && is(&backbone["num_channels"], 3.into())),
+        ("backbone_kwargs.in_chans", is(&kwargs["in_chans"], 3.into())),
         ("position_embedding_type", is(&config["position_embedding_type"], "sine".into())),
         ("activation_function", is(&config["activation_function"], "relu".into())),
         ("hidden_act", is(&backbone["hidden_act"], "relu".into())),
@@ -109,6 +118,12 @@ fn refuse_others(config: &Value, preprocessor: &Value) -> Result<()> {
         ("downsample_in_bottleneck", is(&backbone["downsample_in_bottleneck"], false.into())),
         ("image_mean", near(&preprocessor["image_mean"], [0.485, 0.456, 0.406])),
         ("image_std", near(&preprocessor["image_std"], [0.229, 0.224, 0.225])),
+        ("do_resize", is(&preprocessor["do_resize"], true.into())),
+        ("do_rescale", is(&preprocessor["do_rescale"], true.into())),
+        ("do_normalize", is(&preprocessor["do_normalize"], true.into())),
+        ("rescale_factor", number(&preprocessor["rescale_factor"], 1.0 / 255.0)),
+        // Pillow's number of bilinear.
+        ("resample", number(&preprocessor["resample"], 2.0)),
         ("size", side.is_null() || side.is_u64() || !side["shortest_edge"].is_null()),
     ];
     match wrong.iter().find(|(_, right)| !right) {

@@ -22,6 +22,18 @@ fn check_range(name: &str, value: usize, bounds: std::ops::RangeInclusive<usize>
     Err(config_range(format!("{name} is {value}; it must lie in {}..={}", bounds.start(), bounds.end())))
 }
 
+/// Fails with `config-unsupported` on a config of another network: some have tensors of the same names.
+fn refuse_others(model_type: Option<&str>, known: &[&str]) -> Result<()> {
+    match model_type.filter(|model_type| !known.contains(model_type)) {
+        None => Ok(()),
+        Some(other) => Err(Error::weights(
+            "config-unsupported",
+            format!("config.json: model_type '{other}' is not supported"),
+            "use a CLIP of transformers",
+        )),
+    }
+}
+
 fn config_range(message: String) -> Error {
     Error::weights("config-range", message, "use the config.json that belongs to the weights")
 }

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::check_range;
 use super::tokenizer::Tokenizer;
 use super::transformer::{Encoder, EncoderConfig};
+use super::{check_range, refuse_others};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Embedding, LayerNorm, Linear, LinearConfig};
 use crate::weights::{self, Component};
@@ -67,7 +67,10 @@ impl Default for TextConfig {
 /// A whole CLIP's config, which nests its text half.
 #[derive(Deserialize)]
 struct ClipConfig {
+    model_type: Option<String>,
     text_config: Option<TextConfig>,
+    /// Of old versions of transformers; it counts where there are both.
+    text_config_dict: Option<TextConfig>,
     projection_dim: Option<usize>,
 }
 
@@ -75,7 +78,8 @@ impl TextConfig {
     /// Reads `config.json`, either a text encoder's own or a whole CLIP's with a nested `text_config`.
     pub fn read(component: &Component) -> Result<Self> {
         let clip: ClipConfig = component.json("config.json")?;
-        let Some(mut config) = clip.text_config else {
+        refuse_others(clip.model_type.as_deref(), &["clip", "clip_text_model"])?;
+        let Some(mut config) = clip.text_config_dict.or(clip.text_config) else {
             return component.json("config.json");
         };
         // The whole model's own width wins, and it always projects, as in `CLIPModel`.

@@ -166,7 +166,10 @@ impl UNet2DConditionConfig {
         match value.as_array().map(Vec::as_slice) {
             Some([height, width]) => Some([side(height)?, side(width)?]),
             Some(_) => None,
-            None => side(value).map(|side| [side, side]),
+            // As diffusers' pipelines: the first files of Stable Diffusion state less than they were trained on.
+            None => {
+                side(value).map(|side| if self.is_old() { side.max(64) } else { side }).map(|side| [side; 2])
+            }
         }
     }
 
@@ -194,6 +197,13 @@ impl UNet2DConditionConfig {
         })
     }
 
+    /// Whether a diffusers before 0.9 wrote it.
+    fn is_old(&self) -> bool {
+        let version = self.other.get("_diffusers_version").and_then(Value::as_str).unwrap_or_default();
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+        matches!((parts.next(), parts.next()), (Some(Some(0)), Some(Some(minor))) if minor < 9)
+    }
+
     /// Number of resolutions.
     pub(super) fn levels(&self) -> usize {
         self.block_out_channels.len()
@@ -219,7 +229,8 @@ impl UNet2DConditionConfig {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails as [`init`](Self::init) does.
+    pub(crate) fn check(&self) -> Result<()> {
         self.check_unsupported()?;
         let levels = self.levels();
         in_range("number of block_out_channels", levels, MAX_DEPTH)?;
@@ -368,6 +379,15 @@ mod tests {
         assert_eq!(sides(Some(serde_json::json!([64, 32]))), Some([64, 32]));
         assert_eq!(sides(Some(serde_json::json!([64]))), None);
         assert_eq!(sides(Some("64".into())), None);
+        let written_by = |version: &str, sample_size: Value| {
+            parse(json!({ "sample_size": sample_size, "_diffusers_version": version }))
+                .unwrap()
+                .sample_sides()
+        };
+        assert_eq!(written_by("0.6.0", json!(32)), Some([64, 64]));
+        assert_eq!(written_by("0.6.0", json!(96)), Some([96, 96]));
+        assert_eq!(written_by("0.6.0", json!([32, 48])), Some([32, 48]));
+        assert_eq!(written_by("0.9.0", json!(32)), Some([32, 32]));
         assert_eq!(sides(None), None);
     }
 

@@ -108,7 +108,7 @@ impl AutoencoderDcConfig {
         1 << halvings(&self.encoder_layers_per_block).min(MAX_LEVELS)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         for (channels, layers, types, other) in [
             (
                 &self.encoder_block_out_channels,

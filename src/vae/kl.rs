@@ -87,7 +87,16 @@ impl AutoencoderKlConfig {
         1 << self.block_out_channels.len().saturating_sub(1).min(MAX_LEVELS)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
+        let down = self.down_block_types.iter().find(|block| *block != "DownEncoderBlock2D");
+        let up = self.up_block_types.iter().find(|block| *block != "UpDecoderBlock2D");
+        if let Some(block) = down.or(up) {
+            return Err(Error::weights(
+                "config-unsupported",
+                format!("AutoencoderKL config: block type '{block}' is not supported"),
+                "use an autoencoder of DownEncoderBlock2D and UpDecoderBlock2D",
+            ));
+        }
         let levels = self.block_out_channels.len();
         let fail = |message| Err(range("AutoencoderKL", message));
         if !(1..=MAX_LEVELS).contains(&levels)
@@ -116,15 +125,6 @@ impl AutoencoderKlConfig {
             if !(1..=64).contains(&channels) {
                 return fail(format!("{name} is {channels}"));
             }
-        }
-        let down = self.down_block_types.iter().find(|block| *block != "DownEncoderBlock2D");
-        let up = self.up_block_types.iter().find(|block| *block != "UpDecoderBlock2D");
-        if let Some(block) = down.or(up) {
-            return Err(Error::weights(
-                "config-unsupported",
-                format!("AutoencoderKL config: block type '{block}' is not supported"),
-                "use an autoencoder of DownEncoderBlock2D and UpDecoderBlock2D",
-            ));
         }
         Ok(())
     }

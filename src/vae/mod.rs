@@ -54,6 +54,15 @@ impl VaeConfig {
         }
     }
 
+    /// Fails on sizes that are out of range, and on what is not supported.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Self::Kl(config) => config.check(),
+            Self::Dc(config) => config.check(),
+            Self::Tiny(config) => config.check(),
+        }
+    }
+
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
         match self {

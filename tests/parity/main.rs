@@ -22,6 +22,8 @@ mod lora;
 mod onnx;
 mod preprocess;
 mod prior;
+#[cfg(feature = "convert")]
+mod refused;
 mod sampling;
 #[cfg(feature = "convert")]
 mod segmenter;

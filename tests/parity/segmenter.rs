@@ -84,6 +84,32 @@ fn the_config_says_what_the_folder_said() {
 }
 
 #[test]
+fn pictures_that_would_be_brought_to_it_otherwise_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        let from = fixture("segmenter/transformers").0.join(name);
+        std::fs::copy(from, folder.path().join(name)).unwrap();
+    }
+    let said = |name: &str, value: &str| {
+        let text = format!("{{ \"{name}\": {value} }}");
+        std::fs::write(folder.path().join("preprocessor_config.json"), text).unwrap();
+        converted(&Folder(folder.path().to_owned()), &folder.path().join(name))
+    };
+    for (name, value) in [
+        ("do_normalize", "false"),
+        ("do_rescale", "false"),
+        ("do_resize", "false"),
+        ("rescale_factor", "1.0"),
+        ("resample", "3"),
+    ] {
+        let error = said(name, value).unwrap_err();
+        assert!(error.code == "checkpoint-layout" && error.message.ends_with(name), "{error}");
+    }
+    said("resample", "2").unwrap();
+    said("rescale_factor", "0.00392156862745098").unwrap();
+}
+
+#[test]
 fn what_is_no_segmenter_is_named() {
     let copy = |change: &dyn Fn(&str) -> String| {
         let folder = tempfile::tempdir().unwrap();

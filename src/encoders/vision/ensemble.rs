@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{ClipResNet, ClipResNetConfig, ClipVit, ClipVitConfig, VisionOutput};
-use crate::encoders::config_range;
+use crate::encoders::{config_range, refuse_others};
 use crate::error::{Error, Result};
 use crate::weights::{self, Component, TensorSource, Tensors};
 
@@ -71,11 +71,15 @@ impl VisionConfig {
     pub fn read(component: &Component) -> Result<Self> {
         #[derive(Deserialize)]
         struct ClipConfig {
+            model_type: Option<String>,
             vision_config: Option<ClipVitConfig>,
+            /// Of old versions of transformers; it counts where there are both.
+            vision_config_dict: Option<ClipVitConfig>,
             projection_dim: Option<usize>,
         }
         let clip: ClipConfig = component.json("config.json")?;
-        let Some(mut config) = clip.vision_config else {
+        refuse_others(clip.model_type.as_deref(), &["clip", "clip_vision_model", "clip_resnet"])?;
+        let Some(mut config) = clip.vision_config_dict.or(clip.vision_config) else {
             return component.json("config.json");
         };
         // The whole model's own width wins, as in `CLIPModel`.
