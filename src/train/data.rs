@@ -14,6 +14,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::private;
 use super::rng::Rng;
 use super::run::Event;
 use crate::error::{Error, Result};
@@ -111,9 +112,9 @@ impl Pictures {
     ) -> Result<Self> {
         let name = format!("{name}-{size}px-{count}");
         let [bin, jsonl] = ["bin", "jsonl"].map(|ending| cache.join(format!("{name}.{ending}")));
+        private::folder(cache)?;
         // The cache counts as complete once this is there.
         if !jsonl.exists() {
-            std::fs::create_dir_all(cache).map_err(|e| Error::io(cache.display(), &e))?;
             let mut partial = Partial::open(&bin, &jsonl, size * size * PLANES)?;
             while partial.len < count {
                 if stop.load(Ordering::Relaxed) {
@@ -226,7 +227,7 @@ impl Partial {
             let partial = PathBuf::from(partial);
             let opened = File::options().read(true).write(true).create(true).truncate(false).open(&partial);
             opened
-                .map(|file| (file, partial.clone(), path.to_owned()))
+                .and_then(|file| private::file(&file).map(|()| (file, partial.clone(), path.to_owned())))
                 .map_err(|e| Error::io(partial.display(), &e))
         };
         let (mut bin, mut jsonl) = (file(bin)?, file(jsonl)?);
@@ -375,6 +376,20 @@ mod tests {
             names.collect::<BTreeSet<_>>(),
             ["test-4px-700.bin", "test-4px-700.jsonl"].map(Into::into).into()
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pictures_are_for_their_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        std::fs::create_dir(&cache).unwrap();
+        Pictures::cached(&cache, "x", 4, 3, make, &AtomicBool::new(false), &mut |_| ()).unwrap();
+        assert_eq!(private::mode(&cache), 0o700);
+        for entry in std::fs::read_dir(&cache).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(private::mode(&path), 0o600, "{}", path.display());
+        }
     }
 
     #[test]

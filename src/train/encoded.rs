@@ -266,7 +266,11 @@ fn write(path: &Path, encoded: &Encoded) -> Result<()> {
     ] {
         tensors.0.insert(name.to_owned(), (shape, values.clone()));
     }
-    write_file(path, &encode(&tensors, Quantization::None, &Default::default())?)
+    super::private::folder(path.parent().unwrap_or(Path::new(".")))?;
+    write_file(path, &encode(&tensors, Quantization::None, &Default::default())?)?;
+    std::fs::File::open(path)
+        .and_then(|file| super::private::file(&file))
+        .map_err(|e| Error::io(path.display(), &e))
 }
 
 fn read(path: &Path) -> Result<Encoded> {
@@ -297,4 +301,27 @@ fn read(path: &Path) -> Result<Encoded> {
         id_embeds: take("id_embeds")?.1,
         len,
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::private;
+    use super::*;
+
+    #[test]
+    fn embeddings_of_faces_are_for_their_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache/encoded.safetensors");
+        let encoded = Encoded {
+            latents: vec![0.5; 4],
+            latent_dims: [1, 2, 2],
+            image_embeds: vec![0.5; 3],
+            whole_embeds: vec![0.5; 3],
+            id_embeds: vec![0.5; 2 * PEOPLE],
+            len: 1,
+        };
+        write(&path, &encoded).unwrap();
+        assert_eq!((private::mode(path.parent().unwrap()), private::mode(&path)), (0o700, 0o600));
+        assert_eq!(read(&path).unwrap().id_embeds, encoded.id_embeds);
+    }
 }

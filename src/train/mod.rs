@@ -28,6 +28,7 @@ pub mod photographs;
 mod plot;
 pub mod portraits;
 pub mod prior;
+mod private;
 mod realign;
 pub mod recompute;
 pub mod rng;
