@@ -28,7 +28,7 @@ bind wasm-threads target-wasm-threads
 
 rm -rf pkg/engine pkg/face-studio
 cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/package.json web/engine \
-  README.md LICENSE-MIT LICENSE-APACHE pkg/
+  README.md LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.txt pkg/
 # TypeScript's declarations come from the JSDoc.
 npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 # The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.

@@ -97,3 +97,18 @@ test("every message is used, and no text stands in the code", () => {
   const literals = [...text.matchAll(/(?:textContent = |aria-label": |placeholder: |title: )"([^"]* [^"]*)"/g)].map(([, found]) => found);
   assert.deepEqual(literals, []);
 });
+
+test("the package carries the licences of all that is in it", () => {
+  const { dependencies, files: packed } = JSON.parse(readFileSync(`${ROOT}pkg/package.json`, "utf8"));
+  // Tools are the only npm packages.
+  assert.equal(dependencies, undefined);
+  for (const name of ["LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY-NOTICES.txt"]) {
+    assert.ok(packed.includes(name), name);
+    assert.deepEqual(readFileSync(`${ROOT}pkg/${name}`), readFileSync(`${ROOT}${name}`), name);
+  }
+  // It is of this Cargo.lock.
+  execFileSync(process.execPath, [`${ROOT}scripts/notices.mjs`, "--check"]);
+  const scripts = files(`${ROOT}web`, ".js").map((path) => readFileSync(path, "utf8")).join("\n");
+  const foreign = [...scripts.matchAll(/^import\b[^;]*?from "([^"]+)"/gm)].map(([, from]) => from).filter((from) => !/^\.{1,2}\//.test(from));
+  assert.deepEqual(foreign, []);
+});

@@ -26,11 +26,17 @@ use facestudio::error::{Error, Fault};
 
 /// Identity-preserving image generation (FaceStudio).
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 struct Cli {
+    /// Print the notices and licences of the libraries inside.
+    #[arg(long)]
+    licenses: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
+
+/// Whose code is inside; `scripts/notices.mjs` writes it.
+const NOTICES: &str = include_str!("../../../THIRD-PARTY-NOTICES.txt");
 
 #[derive(Subcommand)]
 enum Command {
@@ -89,8 +95,12 @@ fn main() -> ExitCode {
         let what = panic.payload_as_str().unwrap_or("unknown");
         eprintln!("error: {}", Error::internal("bug", format!("{what}{place}")));
     }));
-    let command = Cli::parse().command;
-    match std::panic::catch_unwind(|| command.run()) {
+    // Without a subcommand there is one other thing to ask for.
+    let run = || match Cli::parse().command {
+        Some(command) => command.run(),
+        None => Ok(output::print(NOTICES)?),
+    };
+    match std::panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             let error = told(error);
