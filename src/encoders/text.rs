@@ -223,10 +223,10 @@ impl TextEncoder {
         self.encode(input_ids, Some((token, embeds)), dtype)
     }
 
-    /// The last states of a text that is padded to the context length, `[1, tokens, hidden]`: what Stable Diffusion's
+    /// The last states of a prompt that is padded to the context length, `[1, tokens, hidden]`: what Stable Diffusion's
     /// cross-attention reads.
     pub fn states(&self, tokenizer: &Tokenizer, text: &str) -> Result<Tensor<3>> {
-        let ids = tokenizer.encode(text, self.context_length)?;
+        let ids = tokenizer.encode(&tokenizer.written_out(text), self.context_length)?;
         Ok(self.forward(&[ids], DType::F32)?.last_hidden_state)
     }
 

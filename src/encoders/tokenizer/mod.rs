@@ -4,14 +4,22 @@
 //! Text → special tokens cut out → NFC, lower case → words → UTF-8 bytes written as printable characters → merges
 //! in order of rank, the last symbol of a word marked `</w>` → ids between the begin and end tokens.
 
+mod added;
+mod definition;
+mod json;
 mod training;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use regex::Regex;
-use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
+
+pub use added::AddedToken;
+use added::{AddedTokens, Piece};
+use definition::Definition;
+pub use definition::FILES;
 
 use crate::error::{Error, Result};
 use crate::weights::Component;
@@ -40,134 +48,113 @@ pub struct Tokenizer {
     vocab: HashMap<String, u32>,
     /// Pair → its rank and what it becomes.
     merges: HashMap<(u32, u32), (usize, u32)>,
-    special: Vec<Special>,
+    added: AddedTokens,
     bos: u32,
     eos: u32,
     pad: u32,
     unk: u32,
     words: Regex,
+    model_max_length: Option<usize>,
 }
 
-/// A special token as it is looked for in text.
-#[derive(Debug, Clone)]
-struct Special {
-    content: String,
-    id: u32,
-    /// Looked for after lower-casing instead of before.
-    normalized: bool,
-}
-
-/// The special tokens of `tokenizer_config.json` and `special_tokens_map.json`; absent ones are CLIP's.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// The special tokens that a folder names; absent ones are CLIP's.
+#[derive(Debug, Clone, Default)]
 pub struct SpecialTokens {
     /// Begins every sequence; `<|startoftext|>`.
-    pub bos_token: Option<SpecialToken>,
+    pub bos_token: Option<AddedToken>,
     /// Ends every sequence; `<|endoftext|>`.
-    pub eos_token: Option<SpecialToken>,
+    pub eos_token: Option<AddedToken>,
     /// Fills sequences up; `<|endoftext|>`.
-    pub pad_token: Option<SpecialToken>,
+    pub pad_token: Option<AddedToken>,
     /// Stands for a byte that is not in the vocabulary; `<|endoftext|>`.
-    pub unk_token: Option<SpecialToken>,
+    pub unk_token: Option<AddedToken>,
 }
 
-/// A special token: its text, or its text with the way it is looked for.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum SpecialToken {
-    /// Looked for in the text as it is.
-    Plain(String),
-    /// Transformers' `AddedToken`.
-    Added {
-        /// Its text.
-        content: String,
-        /// Whether it is looked for after lower-casing instead of before.
-        #[serde(default)]
-        normalized: bool,
-    },
-}
-
-impl SpecialToken {
-    fn parts(&self) -> (&str, bool) {
-        match self {
-            Self::Plain(content) => (content, false),
-            Self::Added { content, normalized } => (content, *normalized),
-        }
-    }
-}
-
-impl SpecialTokens {
-    /// As transformers reads them: `tokenizer_config.json`, over which an older folder's
-    /// `special_tokens_map.json` wins.
-    fn read(component: &Component) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Config {
-            #[serde(flatten)]
-            tokens: SpecialTokens,
-            added_tokens_decoder: Option<serde::de::IgnoredAny>,
-        }
-        let mut tokens = Self::default();
-        if component.contains("tokenizer_config.json")? {
-            let config: Config = component.json("tokenizer_config.json")?;
-            tokens = config.tokens;
-            if config.added_tokens_decoder.is_some() {
-                return Ok(tokens);
-            }
-        }
-        if component.contains("special_tokens_map.json")? {
-            let map: Self = component.json("special_tokens_map.json")?;
-            tokens = Self {
-                bos_token: map.bos_token.or(tokens.bos_token),
-                eos_token: map.eos_token.or(tokens.eos_token),
-                pad_token: map.pad_token.or(tokens.pad_token),
-                unk_token: map.unk_token.or(tokens.unk_token),
-            };
-        }
-        Ok(tokens)
-    }
+/// What of a text had no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    /// Tokens of the text that were cut off.
+    pub tokens: usize,
+    /// The word that the first of them belongs to, as the tokenizer sees it: lower-cased, unless it is a token of its own.
+    pub from: String,
+    /// Tokens of the text that there is room for.
+    pub room: usize,
 }
 
 impl Tokenizer {
-    /// Loads `vocab.json` and `merges.txt` of a component folder, and its special tokens where it names them.
+    /// Loads the tokenizer of a component folder: `vocab.json` and `merges.txt`, or `tokenizer.json`, and what the files
+    /// beside them say of added and special tokens ([`FILES`]).
+    ///
+    /// Fails with `tokenizer` where they are damaged or contradict each other, and with `config-unsupported` where they ask
+    /// for steps that CLIP's tokenizer does not have.
     pub fn load(component: &Component) -> Result<Self> {
-        let merges = String::from_utf8(component.read("merges.txt")?)
-            .map_err(|_| damaged("merges.txt is not UTF-8 text".to_owned()))?;
-        Self::new(&component.read("vocab.json")?, &merges, &SpecialTokens::read(component)?)
+        Self::build(Definition::read(component)?)
     }
 
     /// From the contents of `vocab.json` and `merges.txt`. Fails with `tokenizer` where they do not fit each other.
     pub fn new(vocab_json: &[u8], merges_txt: &str, special_tokens: &SpecialTokens) -> Result<Self> {
-        let vocab: HashMap<String, u32> =
-            serde_json::from_slice(vocab_json).map_err(|e| damaged(format!("vocab.json: {e}")))?;
+        Self::build(Definition {
+            vocab: definition::vocabulary(vocab_json)?,
+            merges: definition::pairs(merges_txt)?,
+            special: special_tokens.clone(),
+            ..Definition::default()
+        })
+    }
+
+    fn build(definition: Definition) -> Result<Self> {
+        let Definition { vocab, merges: pairs, added, special, others, model_max_length } = definition;
         let id = |token: &str| {
-            vocab.get(token).copied().ok_or_else(|| damaged(format!("vocab.json has no token '{token}'")))
+            vocab.get(token).copied().ok_or_else(|| damaged(format!("the vocabulary has no token '{token}'")))
         };
         let mut merges = HashMap::new();
-        // Only the version line is a comment: CLIP's merges hold pairs that begin with '#'.
-        let lines =
-            merges_txt.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty());
-        for (rank, line) in lines.enumerate() {
-            let (left, right) = line
-                .trim()
-                .split_once(' ')
-                .ok_or_else(|| damaged(format!("merges.txt has the line '{line}', which is not a pair")))?;
+        for (rank, (left, right)) in pairs.iter().enumerate() {
             merges.insert((id(left)?, id(right)?), (rank, id(&format!("{left}{right}"))?));
         }
 
-        let mut special: Vec<Special> = Vec::new();
-        let mut add = |token: &Option<SpecialToken>, default: &str| {
-            let (content, normalized) = token.as_ref().map_or((default, false), SpecialToken::parts);
-            let id = id(content)?;
-            let content = if normalized { normalize(content) } else { content.to_owned() };
-            if !content.is_empty() && special.iter().all(|known| known.id != id) {
-                special.push(Special { content, id, normalized });
+        let mut taken: HashSet<u32> = vocab.values().copied().collect();
+        let mut tokens = AddedTokens::new()?;
+        for (id, token) in &added {
+            let known = vocab.get(&token.content);
+            let is_free = match known {
+                Some(known) => known == id,
+                None => tokens.id(&token.content).is_none() && taken.insert(*id),
+            };
+            if !is_free {
+                return Err(definition::contradiction(format!(
+                    "the added token '{}' is given the id {id}, which is another's, or has another",
+                    token.content
+                )));
             }
+            tokens.add(*id, token.clone());
+        }
+        // A token that no file gives an id comes after all that have one.
+        let mut next = taken.iter().max().map_or(0, |last| last.saturating_add(1));
+        let mut add = |token: AddedToken, is_new: bool| {
+            if let Some(id) = tokens.id(&token.content) {
+                return Ok(id);
+            }
+            let id = match vocab.get(&token.content) {
+                Some(id) => *id,
+                None if is_new => {
+                    next = next.saturating_add(1);
+                    next - 1
+                }
+                None => id(&token.content)?,
+            };
+            tokens.add(id, token);
             Ok(id)
         };
-        let bos = add(&special_tokens.bos_token, BOS)?;
-        let eos = add(&special_tokens.eos_token, EOS)?;
-        let pad = add(&special_tokens.pad_token, EOS)?;
-        let unk = add(&special_tokens.unk_token, EOS)?;
-        Ok(Self { merges, special, bos, eos, pad, unk, words: words()?, vocab })
+        let or =
+            |token: Option<AddedToken>, default: &str| token.unwrap_or_else(|| AddedToken::special(default));
+        let bos = add(or(special.bos_token, BOS), false)?;
+        let eos = add(or(special.eos_token, EOS), false)?;
+        let unk = add(or(special.unk_token, EOS), false)?;
+        let names_pad = special.pad_token.is_some();
+        let pad = add(or(special.pad_token, EOS), names_pad)?;
+        for token in others {
+            add(token, true)?;
+        }
+        Ok(Self { merges, added: tokens, bos, eos, pad, unk, words: words()?, vocab, model_max_length })
     }
 
     /// The token that ends every text.
@@ -175,12 +162,49 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The begin token, the tokens of `text` (cut to fit), the end token, and padding: `context_length` ids, as
+    /// The token that fills texts up.
+    pub fn pad_token_id(&self) -> u32 {
+        self.pad
+    }
+
+    /// A prompt with the words of Textual Inversion that have several vectors written out, as diffusers' pipelines do it
+    /// (`maybe_convert_prompt`).
+    pub fn written_out<'a>(&self, prompt: &'a str) -> Cow<'a, str> {
+        let mut written = Cow::Borrowed(prompt);
+        let mut several = self.added.several().peekable();
+        if several.peek().is_none() {
+            return written;
+        }
+        let mut ids = Vec::new();
+        self.encode_text(prompt, &mut ids, |_, _| ());
+        for (_, word, whole) in several.filter(|(id, _, _)| ids.contains(id)) {
+            written = written.replace(word, &whole).into();
+        }
+        written
+    }
+
+    /// How many ids a text becomes for a text encoder of `context_length`: as many, or the folder's own `model_max_length`
+    /// where that is less.
+    pub fn length(&self, context_length: usize) -> usize {
+        self.model_max_length.map_or(context_length, |most| most.min(context_length))
+    }
+
+    /// The begin token, the tokens of `text` (cut to fit), the end token, and padding: [`length`](Self::length) ids, as
     /// transformers' `CLIPTokenizer` makes them with `padding="max_length", truncation=True`.
     ///
     /// Fails with `context-length` below 2.
     pub fn encode(&self, text: &str, context_length: usize) -> Result<Vec<u32>> {
-        let Some(room) = context_length.checked_sub(2) else {
+        Ok(self.read(text, context_length)?.0)
+    }
+
+    /// What [`encode`](Self::encode) cuts off of a text; `None` where it fits.
+    pub fn excess(&self, text: &str, context_length: usize) -> Result<Option<Excess>> {
+        Ok(self.read(text, context_length)?.1)
+    }
+
+    fn read(&self, text: &str, context_length: usize) -> Result<(Vec<u32>, Option<Excess>)> {
+        let length = self.length(context_length);
+        let Some(room) = length.checked_sub(2) else {
             return Err(Error::input(
                 "context-length",
                 format!("a context of {context_length} tokens has no room for the begin and end tokens"),
@@ -188,55 +212,45 @@ impl Tokenizer {
             ));
         };
         let mut ids = vec![self.bos];
-        self.encode_text(text, room + 1, &mut ids);
+        let mut from = None;
+        self.encode_text(text, &mut ids, |word, count| {
+            if count > room + 1 && from.is_none() {
+                from = Some(word.to_owned());
+            }
+        });
+        let excess = from.map(|from| Excess { tokens: ids.len() - room - 1, from, room });
         ids.truncate(room + 1);
         ids.push(self.eos);
-        ids.resize(context_length, self.pad);
-        Ok(ids)
+        ids.resize(length, self.pad);
+        Ok((ids, excess))
     }
 
-    /// Appends the tokens of `text` to `ids` until there are at least `enough`.
-    fn encode_text(&self, text: &str, enough: usize, ids: &mut Vec<u32>) {
-        for piece in self.cut(text, false) {
+    /// Appends the tokens of `text` to `ids`; `after` hears of each word and how many ids there are then.
+    fn encode_text(&self, text: &str, ids: &mut Vec<u32>, mut after: impl FnMut(&str, usize)) {
+        for piece in self.added.cut(text, false) {
             let text = match piece {
-                Piece::Special(id) => {
+                Piece::Token(id, token) => {
                     ids.push(id);
+                    after(token, ids.len());
                     continue;
                 }
                 Piece::Text(text) => normalize(text),
             };
-            for piece in self.cut(&text, true) {
+            for piece in self.added.cut(&text, true) {
                 match piece {
-                    Piece::Special(id) => ids.push(id),
+                    Piece::Token(id, token) => {
+                        ids.push(id);
+                        after(token, ids.len());
+                    }
                     Piece::Text(text) => {
                         for word in self.words.find_iter(text) {
-                            if ids.len() >= enough {
-                                return;
-                            }
                             self.encode_word(word.as_str(), ids);
+                            after(word.as_str(), ids.len());
                         }
                     }
                 }
             }
         }
-    }
-
-    /// Cuts the special tokens out of `text`, the longest where several begin at one place.
-    fn cut<'a>(&self, text: &'a str, normalized: bool) -> Vec<Piece<'a>> {
-        let special = || self.special.iter().filter(|token| token.normalized == normalized);
-        let (mut pieces, mut start) = (Vec::new(), 0);
-        let mut rest = text.char_indices();
-        while let Some((at, _)) = rest.next() {
-            let found = special().filter(|token| text[at..].starts_with(&token.content));
-            if let Some(token) = found.max_by_key(|token| token.content.len()) {
-                pieces.push(Piece::Text(&text[start..at]));
-                pieces.push(Piece::Special(token.id));
-                start = at + token.content.len();
-                while rest.offset() < start && rest.next().is_some() {}
-            }
-        }
-        pieces.push(Piece::Text(&text[start..]));
-        pieces
     }
 
     /// Appends the tokens of one word: merges the pair of lowest rank, the leftmost first, until none is left.
@@ -279,11 +293,6 @@ impl Tokenizer {
     }
 }
 
-enum Piece<'a> {
-    Text(&'a str),
-    Special(u32),
-}
-
 /// A symbol of a word while its pairs merge: a node of a doubly linked list in a vector.
 struct Symbol {
     /// `None` once merged into its left neighbour.
@@ -294,17 +303,28 @@ struct Symbol {
 }
 
 fn damaged(message: String) -> Error {
-    Error::weights("tokenizer", message, "use the vocab.json and merges.txt that belong to the text encoder")
+    Error::weights("tokenizer", message, "use the tokenizer's files that belong to the text encoder")
 }
 
 fn words() -> Result<Regex> {
     Regex::new(WORDS).map_err(|e| Error::internal("tokenizer-pattern", format!("{e}")))
 }
 
-/// NFC and lower case, letter by letter. (CLIP also turns runs of spaces into one, which splitting into words makes
-/// no difference to.)
+/// NFC, runs of spaces to one, and lower case, letter by letter.
 fn normalize(text: &str) -> String {
-    text.nfc().flat_map(char::to_lowercase).collect()
+    let mut normal = String::with_capacity(text.len());
+    let mut after_space = false;
+    for character in text.nfc() {
+        if character.is_whitespace() {
+            if !after_space {
+                normal.push(' ');
+            }
+        } else {
+            normal.extend(character.to_lowercase());
+        }
+        after_space = character.is_whitespace();
+    }
+    normal
 }
 
 /// A word's first symbols: its UTF-8 bytes as printable characters, the last marked.
@@ -370,10 +390,7 @@ mod tests {
 
     #[test]
     fn a_padding_token_of_its_own_pads_and_is_cut_out_of_text() {
-        let special = SpecialTokens {
-            pad_token: Some(SpecialToken::Plain("!".to_owned())),
-            ..SpecialTokens::default()
-        };
+        let special = SpecialTokens { pad_token: Some(AddedToken::special("!")), ..SpecialTokens::default() };
         let tokenizer = tokenizer(&special);
         let pad = tokenizer.vocab["!"];
         let ids = tokenizer.encode("a!", 8).unwrap();
