@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::checkpoint::Checkpoint;
 use super::clip::{self, Layers, Tower};
 use super::layout::Layout;
+use super::open_clip::OpenClip;
 use super::{Plan, Slot, declared, detector, face, ip_adapter, json_file, ldm, segmenter, tiny};
 use crate::error::{Error, Result};
 use crate::weights::TensorSource;
@@ -72,6 +73,8 @@ pub fn read<'a>(
     checkpoint: &'a Checkpoint,
     plan: &Plan,
 ) -> Result<(Value, Layout<'a>)> {
+    let own = if ldm::is_ldm(checkpoint) { None } else { OpenClip::beside(path)? };
+    let act = own.as_ref().map_or(plan.clip_act.as_str(), |own| own.act());
     let read = || {
         if let Slot::IpAdapter(i) = slot
             && let Some(adapter) = plan.adapters.get(i)
@@ -90,10 +93,13 @@ pub fn read<'a>(
         // Beside a single file may lie another network's.
         match config.filter(|config| path.is_dir() || is_of(slot, config)) {
             Some(config) => with_config(slot, folder.unwrap_or(path), checkpoint, config),
-            None => without_config(slot, checkpoint, plan),
+            None => without_config(slot, checkpoint, act),
         }
     };
-    let (config, layout) = read().map_err(|e| e.context(path.display()))?;
+    let (mut config, layout) = read().map_err(|e| e.context(path.display()))?;
+    if let Some(own) = &own {
+        own.complete(slot, &mut config).map_err(|e| e.context(path.display()))?;
+    }
     if layout.names().is_empty() {
         return Err(Error::weights(
             "checkpoint-layout",
@@ -169,8 +175,7 @@ fn refuse_other_unets(config: &Value) -> Result<()> {
 }
 
 /// A component of a file whose tensors tell what it is.
-fn without_config<'a>(slot: Slot, checkpoint: &'a Checkpoint, plan: &Plan) -> Result<(Value, Layout<'a>)> {
-    let act = plan.clip_act.as_str();
+fn without_config<'a>(slot: Slot, checkpoint: &'a Checkpoint, act: &str) -> Result<(Value, Layout<'a>)> {
     match slot {
         Slot::Unet if !needs_config(slot, checkpoint) => ldm::unet(checkpoint),
         Slot::Vae if !needs_config(slot, checkpoint) => ldm::vae(checkpoint),

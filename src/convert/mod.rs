@@ -8,6 +8,7 @@
 //! Every step is a view: tensors are read from the disk when their shard is written, and one shard's are in memory at a time.
 //! Nothing in a checkpoint is executed.
 
+mod beside;
 pub mod checkpoint;
 pub mod clip;
 mod component;
@@ -21,6 +22,7 @@ pub mod layout;
 pub mod ldm;
 pub mod lora;
 pub mod onnx;
+mod open_clip;
 pub mod pickle;
 pub mod presets;
 pub mod scheduler;
@@ -228,23 +230,19 @@ pub fn convert(
             })
             .map_err(|e| e.context(path.display()))?;
             out.write(&format!("{folder}/config.json"), &pretty(&config)?)?;
-            if slot == Slot::Prior {
-                let scheduler = path.join("scheduler_config.json");
-                if scheduler.exists() {
-                    out.write(&format!("{folder}/scheduler_config.json"), &small_file(&scheduler)?)?;
-                }
-            }
+            beside::carry(slot, &path, &folder, out)?;
             reports.push(report);
         }
         if !converted.contains(&Slot::Unet) {
             refuse_loras(plan, &adapters)?;
         }
-        tokenizer(plan, out)?;
+        beside::tokenizer(plan, out)?;
         if plan.arc2face {
             // The text and the word are the encoder's own defaults.
             out.write("arc2face/config.json", &pretty(&json!({ "model_type": "arc2face" }))?)?;
         }
         scheduler::write(plan, declared.as_ref(), out)?;
+        beside::defaults(plan, out)?;
         let mut card = plan.card.clone();
         card.provenance.insert("conversion".to_owned(), provenance(plan, &reports));
         out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
@@ -360,15 +358,6 @@ fn measure(source: &dyn TensorSource, shard: &[u8], report: &mut ComponentReport
         if error > 0.0 {
             report.errors.insert(name, (error / size.max(f64::MIN_POSITIVE)).sqrt());
         }
-    }
-    Ok(())
-}
-
-fn tokenizer(plan: &Plan, out: &crate::weights::NewFolder) -> Result<()> {
-    let of_base = plan.base.as_ref().filter(|base| base.is_dir()).map(|base| base.join("tokenizer"));
-    let Some(folder) = plan.tokenizer.clone().or(of_base) else { return Ok(()) };
-    for name in ["vocab.json", "merges.txt"] {
-        out.write(&format!("tokenizer/{name}"), &small_file(&folder.join(name))?)?;
     }
     Ok(())
 }

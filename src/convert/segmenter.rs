@@ -124,6 +124,9 @@ fn refuse_others(config: &Value, preprocessor: &Value) -> Result<()> {
         ("rescale_factor", number(&preprocessor["rescale_factor"], 1.0 / 255.0)),
         // Pillow's number of bilinear.
         ("resample", number(&preprocessor["resample"], 2.0)),
+        ("pad_size", preprocessor["pad_size"].is_null()),
+        ("image_processor_type", is_detrs(&preprocessor["image_processor_type"])),
+        ("feature_extractor_type", is_detrs(&preprocessor["feature_extractor_type"])),
         ("size", side.is_null() || side.is_u64() || !side["shortest_edge"].is_null()),
     ];
     match wrong.iter().find(|(_, right)| !right) {
@@ -134,6 +137,13 @@ fn refuse_others(config: &Value, preprocessor: &Value) -> Result<()> {
             "use facebook/detr-resnet-50-panoptic or one of its kind",
         )),
     }
+}
+
+/// Whether a preprocessor's class, where one is named, is DETR's.
+fn is_detrs(class: &Value) -> bool {
+    class.as_str().is_none_or(|class| {
+        ["DetrImageProcessor", "DetrFeatureExtractor"].iter().any(|own| class.starts_with(own))
+    })
 }
 
 /// torchvision's name of a backbone's tensor, which timm has as well: transformers has its own. `None` where neither is known.

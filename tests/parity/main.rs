@@ -5,6 +5,8 @@
 
 mod align;
 mod arc2face;
+#[cfg(feature = "convert")]
+mod beside;
 mod codec;
 #[cfg(feature = "train")]
 mod consistency;

@@ -8,6 +8,7 @@ use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::segmenter::{Segmenter, SegmenterConfig};
 use facestudio::weights::{Component, Folder, Quantization};
 use image::RgbImage;
+use serde_json::json;
 
 use crate::{assert_close, fixture, io};
 
@@ -111,17 +112,18 @@ fn pictures_that_would_be_brought_to_it_otherwise_are_refused() {
 
 #[test]
 fn what_is_no_segmenter_is_named() {
-    let copy = |change: &dyn Fn(&str) -> String| {
+    let changed = |file: &str, change: &dyn Fn(&str) -> String| {
         let folder = tempfile::tempdir().unwrap();
         for name in ["config.json", "preprocessor_config.json", "model.safetensors"] {
             let from = fixture("segmenter/transformers").0.join(name);
             std::fs::copy(from, folder.path().join(name)).unwrap();
         }
-        let path = folder.path().join("config.json");
+        let path = folder.path().join(file);
         let config = change(&std::fs::read_to_string(&path).unwrap());
         std::fs::write(&path, config).unwrap();
         converted(&Folder(folder.path().to_owned()), &folder.path().join("out")).unwrap_err()
     };
+    let copy = |change: &dyn Fn(&str) -> String| changed("config.json", change);
     let nameless = copy(&|config| config.replace("\"person\"", "\"pilot\""));
     assert!(nameless.code == "checkpoint-layout" && nameless.message.contains("'person'"), "{nameless}");
     for (from, to, name) in [
@@ -138,6 +140,23 @@ fn what_is_no_segmenter_is_named() {
         let error = copy(&|config| {
             assert!(config.contains(from), "{from}");
             config.replace(from, to)
+        });
+        assert!(error.code == "checkpoint-layout" && error.message.ends_with(name), "{error}");
+    }
+    for (name, value) in [
+        ("do_resize", json!(false)),
+        ("do_rescale", json!(false)),
+        ("do_normalize", json!(false)),
+        ("rescale_factor", json!(0.5)),
+        ("resample", json!(3)),
+        ("pad_size", json!({ "height": 9, "width": 9 })),
+        ("image_mean", json!([0.5, 0.5, 0.5])),
+        ("image_processor_type", json!("YolosImageProcessor")),
+    ] {
+        let error = changed("preprocessor_config.json", &|config| {
+            let mut config: serde_json::Value = serde_json::from_str(config).unwrap();
+            config[name] = value.clone();
+            config.to_string()
         });
         assert!(error.code == "checkpoint-layout" && error.message.ends_with(name), "{error}");
     }
