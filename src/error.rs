@@ -1,5 +1,7 @@
 //! The one error of the crate: whose fault it is, a stable code, what happened, and what to do about it.
 
+use std::collections::BTreeMap;
+
 /// Whose fault an [`Error`] is. Decides the exit status of the command line and how the page words it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -31,6 +33,19 @@ pub struct Error {
     pub message: String,
     /// What to do about it; empty where nothing can be said.
     pub remedy: String,
+}
+
+/// What was done otherwise than a request asked, though its pictures were made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Stable, kebab-case; listed in `docs/errors.md` as those of errors are.
+    pub code: &'static str,
+    /// What happened, in English.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// What the message names, by its role in it: for those who say it in another language.
+    pub values: BTreeMap<&'static str, String>,
 }
 
 /// `Result` with this crate's [`Error`].

@@ -41,4 +41,4 @@ pub mod train;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;
 
-pub use error::{Error, Result};
+pub use error::{Error, Notice, Result};

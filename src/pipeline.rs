@@ -20,7 +20,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::{Condition, Regions};
 pub use crate::encoders::detector::Found;
-use crate::error::{Error, Result};
+use crate::error::{Error, Notice, Result};
 use crate::guidance::mixing;
 use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
@@ -74,6 +74,8 @@ pub struct Generated {
     pub image: RgbImage,
     /// The seed that makes this picture alone again.
     pub seed: u64,
+    /// What was done otherwise than asked: what of the texts was not read.
+    pub notices: Vec<Notice>,
 }
 
 /// The picture sizes that a model makes.
@@ -291,7 +293,7 @@ impl FaceStudio {
             if request.watermark {
                 watermark::embed(&mut image);
             }
-            pictures.push(Generated { image, seed });
+            pictures.push(Generated { image, seed, notices: prepared.notices.clone() });
             watcher.report(Phase::Decode, 1, 1, None).await?;
         }
         Ok(pictures)
@@ -314,7 +316,8 @@ impl FaceStudio {
         let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let guided = self.guided(&encoders, request, regions, watcher).await?;
-        let prepared = Arc::new(Prepared { masks, guided });
+        let notices = encoders.guidance.notices(request)?;
+        let prepared = Arc::new(Prepared { masks, guided, notices });
         self.prepared.put(key, prepared.clone());
         Ok((canvas, prepared))
     }
@@ -405,6 +408,8 @@ struct Prepared {
     masks: Vec<Mask>,
     /// Of each picture.
     guided: Vec<Guided>,
+    /// Of the texts.
+    notices: Vec<Notice>,
 }
 
 /// What one picture's denoiser attends to; with a guidance scale, the condition's batch holds the null half first.

@@ -7,7 +7,6 @@ use crate::encoders::text::TextEncoder;
 use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Result};
-use crate::image::preprocess::clip_tensor;
 use crate::weights::{Component, Files};
 
 /// Text encoder and vision ensemble of a model folder.
@@ -59,8 +58,7 @@ impl Clip {
     pub fn picture(&self, picture: &RgbImage) -> Result<Vec<f32>> {
         let mut all = Vec::with_capacity(self.vision.embed_dim());
         for encoder in &self.vision.encoders {
-            let how = encoder.preprocessing();
-            let pixels = clip_tensor(picture, how.size, how.mean, how.std, &self.device)?;
+            let pixels = encoder.preprocessing().tensor(picture, &self.device)?;
             all.extend(unit(read(encoder.forward(pixels)?.image_embeds)?));
         }
         Ok(unit(all))

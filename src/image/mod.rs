@@ -4,4 +4,5 @@ pub mod align;
 pub mod codec;
 pub mod mask;
 pub mod preprocess;
+pub mod processor;
 pub mod watermark;

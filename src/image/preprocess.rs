@@ -1,5 +1,7 @@
 //! Pictures to the tensors that networks take, and back.
 
+use std::borrow::Cow;
+
 use ::image::RgbImage;
 use ::image::imageops::{self, FilterType};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -10,17 +12,51 @@ use crate::error::{Error, Result};
 /// 16,384×1 pixels would become gigabytes on its way to a square.
 const MAX_ASPECT: u32 = 4;
 
+/// What a picture is resized to before its middle is cut out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Framing {
+    /// In proportion, until it covers so many pixels.
+    Cover { width: u32, height: u32 },
+    /// To this size, out of proportion where need be.
+    Squash { width: u32, height: u32 },
+}
+
 /// Resizes to cover `width × height` and cuts the overhang off evenly. Bicubic, antialiased.
 ///
 /// Fails with `image-empty` on a picture or a size without pixels.
 pub fn resize_to_cover(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
     let (width, height) = (width as u32, height as u32);
-    if picture.width() == 0 || picture.height() == 0 || width == 0 || height == 0 {
-        return Err(empty(picture, width, height));
+    frame(picture, Framing::Cover { width, height }, (width, height), FilterType::CatmullRom)
+}
+
+/// Resizes, and cuts the middle of `size` (width and height) out, which must lie in what the framing gives.
+pub(super) fn frame(
+    picture: &RgbImage,
+    framing: Framing,
+    size: (u32, u32),
+    filter: FilterType,
+) -> Result<RgbImage> {
+    let (Framing::Cover { width, height } | Framing::Squash { width, height }) = framing;
+    if [picture.width(), picture.height(), width, height, size.0, size.1].contains(&0) {
+        return Err(empty(picture, size.0, size.1));
     }
-    if picture.dimensions() == (width, height) {
-        return Ok(picture.clone());
+    let full = if picture.dimensions() == (width, height) {
+        Cow::Borrowed(picture)
+    } else {
+        Cow::Owned(match framing {
+            Framing::Cover { .. } => cover(picture, width, height, filter),
+            Framing::Squash { .. } => imageops::resize(picture, width, height, filter),
+        })
+    };
+    if full.dimensions() == size {
+        return Ok(full.into_owned());
     }
+    let (left, top) = (full.width().saturating_sub(size.0) / 2, full.height().saturating_sub(size.1) / 2);
+    Ok(imageops::crop_imm(&*full, left, top, size.0, size.1).to_image())
+}
+
+/// The picture resized in proportion until it covers `width × height`.
+fn cover(picture: &RgbImage, width: u32, height: u32, filter: FilterType) -> RgbImage {
     let bound = |side: u32, other: u32, out_side: u32, out_other: u32| {
         let needed = u64::from(other) * u64::from(out_side) / u64::from(out_other);
         u64::from(side).min((needed + 1) * u64::from(MAX_ASPECT)) as u32
@@ -33,10 +69,7 @@ pub fn resize_to_cover(picture: &RgbImage, width: usize, height: usize) -> Resul
     let scale = (f64::from(width) / f64::from(cut_width)).max(f64::from(height) / f64::from(cut_height));
     // Truncated, as torchvision and transformers do; a rounding error must not leave the picture a pixel short.
     let scaled = |side: u32, least: u32| ((f64::from(side) * scale + 1e-6) as u32).max(least);
-    let (full_width, full_height) = (scaled(cut_width, width), scaled(cut_height, height));
-    let full = imageops::resize(&*cut, full_width, full_height, FilterType::CatmullRom);
-    let (left, top) = ((full_width - width) / 2, (full_height - height) / 2);
-    Ok(imageops::crop_imm(&full, left, top, width, height).to_image())
+    imageops::resize(&*cut, scaled(cut_width, width), scaled(cut_height, height), filter)
 }
 
 /// The middle of a picture that [`resize_to_cover`] shows at `width × height`, in the picture's own pixels.
@@ -65,18 +98,6 @@ fn empty(picture: &RgbImage, width: u32, height: u32) -> Error {
     )
 }
 
-/// CLIP's preprocessing: bicubic to cover `size × size`, centre crop, [0, 1], minus `mean`, over `std`
-/// → `[1, 3, size, size]`.
-pub fn clip_tensor(
-    picture: &RgbImage,
-    size: usize,
-    mean: [f32; 3],
-    std: [f32; 3],
-    device: &Device,
-) -> Result<Tensor<4>> {
-    normalized_tensor(&resize_to_cover(picture, size, size)?, mean, std, device)
-}
-
 /// [0, 1], minus `mean`, over `std` → `[1, 3, h, w]`.
 pub fn normalized_tensor(
     picture: &RgbImage,
@@ -84,7 +105,18 @@ pub fn normalized_tensor(
     std: [f32; 3],
     device: &Device,
 ) -> Result<Tensor<4>> {
-    planes(&[picture], device, |channel, value| (value / 255.0 - mean[channel]) / std[channel])
+    scaled_tensor(picture, 255.0, mean, std, device)
+}
+
+/// Bytes over `divisor`, minus `mean`, over `std` → `[1, 3, h, w]`.
+pub(super) fn scaled_tensor(
+    picture: &RgbImage,
+    divisor: f32,
+    mean: [f32; 3],
+    std: [f32; 3],
+    device: &Device,
+) -> Result<Tensor<4>> {
+    planes(&[picture], device, |channel, value| (value / divisor - mean[channel]) / std[channel])
 }
 
 /// Pictures of one size in [-1, 1], what the VAE, the identity encoder and our own detector take: `[n, 3, h, w]`.
@@ -189,7 +221,8 @@ mod tests {
     #[test]
     fn channels_are_normalised_apart() {
         let picture = RgbImage::from_pixel(8, 8, Rgb([255, 51, 0]));
-        let tensor = clip_tensor(&picture, 4, [0.5, 0.2, 0.1], [0.5, 0.1, 0.2], &Device::flex()).unwrap();
+        let (mean, std) = ([0.5, 0.2, 0.1], [0.5, 0.1, 0.2]);
+        let tensor = normalized_tensor(&picture, mean, std, &Device::flex()).unwrap();
         let means: Vec<f32> = tensor.mean_dims(&[2, 3]).try_into_vec_as().unwrap();
         for (mean, expected) in means.iter().zip([1.0, 0.0, -0.5]) {
             assert!((mean - expected).abs() < 1e-5, "{means:?}");

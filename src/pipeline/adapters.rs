@@ -12,14 +12,14 @@ use burn::tensor::{Device, Tensor};
 
 use super::cache::{Cache, Key};
 use super::models::{Encoders, ModelFolder, Target, same};
+use super::prompt::{self, Said};
 use super::{Encoding, Guided, Progress, Watcher, embed};
 use crate::condition::{AdapterStream, Condition, LayerScale, Places, Regions};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
-use crate::encoders::vision::{Preprocessing, VisionConfig, VisionEncoder, VisionOutput};
-use crate::error::{Error, Result};
+use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionOutput};
+use crate::error::{Error, Notice, Result};
 use crate::guidance::ip_adapter::{Features, IpAdapterConfig, Projection, Role};
-use crate::image::preprocess::clip_tensor;
 use crate::request::{GenerateRequest, Person};
 
 /// Folder of the first adapter; the second's is `ip_adapter_2`, and so on.
@@ -228,6 +228,18 @@ impl AdapterGuidance {
         Ok(())
     }
 
+    /// What of the texts is not read.
+    pub(super) fn notices(&self, request: &GenerateRequest) -> Result<Vec<Notice>> {
+        let length = self.text_encoder.context_length();
+        let cut = |said, text: &str| prompt::cut(&self.tokenizer, length, said, text);
+        let read = [
+            (request.effective_alpha() < 1.0).then(|| cut(Said::Prompt, &request.prompt)),
+            (request.guidance_scale != 1.0).then(|| cut(Said::NegativePrompt, &request.negative_prompt)),
+        ];
+        let notices = read.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+        Ok(notices.into_iter().flatten().collect())
+    }
+
     /// The text's tokens, `[1, tokens, channels]`: the prompt's, moved toward those of no prompt by α.
     fn text(&self, request: &GenerateRequest, alpha: f32) -> Result<Tensor<3>> {
         if alpha == 1.0 {
@@ -247,8 +259,7 @@ impl AdapterGuidance {
 
     fn see(&self, picture: &RgbImage, device: &Device) -> Result<Option<VisionOutput>> {
         let Some(vision) = &self.vision else { return Ok(None) };
-        let Preprocessing { size, mean, std } = vision.preprocessing();
-        let seen = vision.forward(clip_tensor(picture, size, mean, std, device)?)?;
+        let seen = vision.forward(vision.preprocessing().tensor(picture, device)?)?;
         // No adapter reads the last states; what is kept of a picture is smaller without.
         Ok(Some(VisionOutput { last_hidden_state: None, ..seen }))
     }

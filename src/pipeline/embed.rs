@@ -9,12 +9,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::cache::Key;
 use super::models::Encoders;
 use crate::encoders::detector::{Detector, Found};
-use crate::encoders::vision::{Preprocessing, VisionEnsemble};
+use crate::encoders::vision::VisionEnsemble;
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
 use crate::image::align;
 use crate::image::mask::{FACE_FILL, Mask, hide};
-use crate::image::preprocess::{clip_tensor, signed_tensor};
+use crate::image::preprocess::signed_tensor;
 use crate::request::Person;
 
 /// The largest style image that faces are hidden in, in sides of the largest vision encoder's input: more would cost
@@ -126,10 +126,7 @@ pub async fn style(
     }
     let pixel_values = encoders
         .iter()
-        .map(|encoder| {
-            let Preprocessing { size, mean, std } = encoder.preprocessing();
-            clip_tensor(&picture, size, mean, std, device)
-        })
+        .map(|encoder| encoder.preprocessing().tensor(&picture, device))
         .collect::<Result<_>>()?;
     vision.forward(pixel_values)
 }

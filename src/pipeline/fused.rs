@@ -7,11 +7,11 @@ use burn::tensor::{Device, Tensor};
 
 use super::cache::Key;
 use super::models::{Encoders, ModelFolder, same};
-use super::prompt::{PRIOR_STREAM, TextBranch};
+use super::prompt::{PRIOR_STREAM, Said, TextBranch, cut};
 use super::{Guided, Progress, Watcher, embed};
 use crate::condition::{Condition, Regions};
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
-use crate::error::{Error, Result};
+use crate::error::{Error, Notice, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
 use crate::sampling::NoiseSource;
@@ -54,6 +54,18 @@ impl FusedGuidance {
     /// Whether there is a prior, which prompts need.
     pub fn reads_words(&self) -> bool {
         self.text.is_some()
+    }
+
+    /// What of the texts is not read.
+    pub(super) fn notices(&self, request: &GenerateRequest) -> Result<Vec<Notice>> {
+        let Some(branch) = &self.text else { return Ok(Vec::new()) };
+        let length = branch.text_encoder.context_length();
+        let mut notices = Vec::new();
+        for (said, text) in [Said::Prompt, Said::NegativePrompt].into_iter().zip(texts(request)) {
+            notices
+                .extend(text.map(|text| cut(&branch.tokenizer, length, said, text)).transpose()?.flatten());
+        }
+        Ok(notices)
     }
 
     /// What each picture's denoiser attends to. One step for each photo and the style image, and one for each picture's

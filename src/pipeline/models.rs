@@ -12,7 +12,7 @@ use super::regions::Finder;
 use crate::encoders::detector::Detector;
 use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use crate::encoders::segmenter::Segmenter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Notice, Result};
 use crate::guidance::fusion::FusionConfig;
 use crate::request::{Defaults, GenerateRequest};
 use crate::sampling::SchedulerConfig;
@@ -112,6 +112,15 @@ impl Guidance {
             Self::Fused(_) => true,
             Self::Adapters(adapters) => adapters.reads_styles(),
             Self::Arc2Face(_) => false,
+        }
+    }
+
+    /// What a request's texts lose on their way to the pictures.
+    pub fn notices(&self, request: &GenerateRequest) -> Result<Vec<Notice>> {
+        match self {
+            Self::Fused(fused) => fused.notices(request),
+            Self::Adapters(adapters) => adapters.notices(request),
+            Self::Arc2Face(_) => Ok(Vec::new()),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The text branch: a prompt to an embedding in the vision ensemble's space, `e_T = Prior(CLIP_T(T))` (paper
 //! section 3.2).
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::models::{ModelFolder, same};
 use crate::encoders::text::{TextConfig, TextEncoder};
-use crate::encoders::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::encoders::tokenizer::{Excess, Tokenizer};
+use crate::error::{Notice, Result};
 use crate::guidance::prior::{PriorConfig, PriorTransformer, text_mask};
 use crate::request::Sampler;
 use crate::sampling::{NoiseSource, Scheduler, SchedulerConfig};
@@ -17,6 +19,39 @@ pub const PRIOR_STEPS: usize = 20;
 /// The stream of a picture's [`NoiseSource`] that its prompt is drawn with. The negative prompt's is the same: a prompt against
 /// itself then changes nothing.
 pub const PRIOR_STREAM: u64 = 2 << 32;
+
+/// A text of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// What the picture shows.
+    Prompt,
+    /// What it moves away from.
+    NegativePrompt,
+}
+
+/// What a text encoder of `context_length` does not get to read of a text; `None` where it reads all of it.
+pub fn cut(tokenizer: &Tokenizer, context_length: usize, said: Said, text: &str) -> Result<Option<Notice>> {
+    let Some(Excess { tokens, from, room }) =
+        tokenizer.excess(&tokenizer.written_out(text), context_length)?
+    else {
+        return Ok(None);
+    };
+    let code = match said {
+        Said::Prompt => "prompt-cut",
+        Said::NegativePrompt => "negative-prompt-cut",
+    };
+    let name = if said == Said::Prompt { "prompt" } else { "negative prompt" };
+    let count =
+        if tokens == 1 { "its last token was".to_owned() } else { format!("its last {tokens} tokens were") };
+    Ok(Some(Notice {
+        code,
+        message: format!(
+            "the {name} is longer than the {room} tokens that the model reads: {count} cut off, from '{from}' on"
+        ),
+        remedy: "shorten it, or put what matters most first".to_owned(),
+        values: BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
+    }))
+}
 
 /// Tokenizer, text encoder and prior.
 #[derive(Debug)]
@@ -61,8 +96,13 @@ impl TextBranch {
             same("the prior's text states", states, "text_encoder's", text.hidden_size)?;
             same("the prior's text", config.num_embeddings, "text_encoder's", text.max_position_embeddings)?;
         }
+        let tokenizer = folder.load("tokenizer", Tokenizer::load)?;
+        if config.encoder_hid_proj_type.is_some() {
+            let length = tokenizer.length(text.max_position_embeddings);
+            same("the prior's text", config.num_embeddings, "the tokenizer's", length)?;
+        }
         Ok(Self {
-            tokenizer: folder.load("tokenizer", Tokenizer::load)?,
+            tokenizer,
             text_encoder: folder.load("text_encoder", |c| TextEncoder::load(c, device))?,
             prior: folder.load("prior", |c| PriorTransformer::load(c, device))?,
             scheduler: folder.load("prior", SchedulerConfig::from_component)?,
@@ -82,10 +122,11 @@ impl TextBranch {
         word: Option<(u32, Tensor<2>)>,
         dtype: DType,
     ) -> Result<TextEmbeds> {
-        let length = self.text_encoder.context_length();
+        let context_length = self.text_encoder.context_length();
+        let length = self.tokenizer.length(context_length);
         let ids = prompts
             .iter()
-            .map(|prompt| self.tokenizer.encode(prompt, length))
+            .map(|prompt| self.tokenizer.encode(&self.tokenizer.written_out(prompt), context_length))
             .collect::<Result<Vec<Vec<u32>>>>()?;
         let text = match word {
             Some((token, embeds)) => self.text_encoder.forward_with(&ids, token, embeds, dtype)?,

@@ -19,9 +19,12 @@ use super::encoded::Styles;
 use super::run::{Event, Options, Step};
 use super::{Setup, checkpoint, portraits, run, style};
 use crate::encoders::text::{TextConfig, TextEncoder};
-use crate::encoders::tokenizer::Tokenizer;
-use crate::encoders::vision::{VisionConfig, VisionNetwork};
+use crate::encoders::tokenizer::{FILES, Tokenizer};
+use crate::encoders::vision::{
+    PREPROCESSOR, VisionConfig, VisionNetwork, preprocessing, preprocessor_config,
+};
 use crate::error::{Error, Result};
+use crate::image::processor::Preprocessing;
 use crate::weights::{Component, Folder, apply, write_file};
 
 /// CLIP's initial logit scale, `ln(1 / 0.07)`.
@@ -173,6 +176,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         Some(towers) => towers.vision.iter().map(|(_, config)| config.clone()).collect(),
         None => vision_configs()?,
     };
+    let seen = match &towers {
+        Some(towers) => towers.preprocessing()?,
+        None => vision.iter().map(|config| Preprocessing::clip(config.image_size())).collect(),
+    };
     // An empty text is its two marks.
     let end = tokenizer.encode("", CONTEXT)?.get(1).copied();
     let end = end.ok_or_else(|| Error::internal("tokenizer", "an empty text has no end mark"))?;
@@ -187,7 +194,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
     let batch = |indices: &[usize], hide: &[bool], variant: u64, device: &Device| {
-        let pixels = style::pixels(&pictures, indices, hide, &vision, device)?;
+        let pixels = style::pixels(&pictures, indices, hide, &seen, device)?;
         let captions: Vec<(String, Option<String>)> = indices
             .par_iter()
             .zip(hide)
@@ -234,11 +241,16 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let finished = run::train(&options, model, objective, show, log)?;
 
-    let ClipTrainee { text, vision: towers, .. } = finished.averaged;
+    let ClipTrainee { text, vision: learnt, .. } = finished.averaged;
     checkpoint::export_json(&setup.out.join("text_encoder/config.json"), &config)?;
     checkpoint::export(&setup.out.join("text_encoder/model.safetensors"), &text)?;
-    for (k, (tower, config)) in towers.iter().zip(&vision).enumerate() {
+    for (k, (tower, config)) in learnt.iter().zip(&vision).enumerate() {
         let folder = setup.out.join(style::folder(k));
+        if let Some((component, _)) = towers.as_ref().and_then(|towers| towers.vision.get(k))
+            && let Some(preprocessor) = preprocessor_config(component)?
+        {
+            checkpoint::export_json(&folder.join(PREPROCESSOR), &preprocessor)?;
+        }
         checkpoint::export_json(&folder.join("config.json"), config)?;
         checkpoint::export(&folder.join("model.safetensors"), tower)?;
     }
@@ -248,7 +260,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 /// The model folder's tokenizer; made from captions if it has none.
 fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
     let folder = setup.out.join("tokenizer");
-    if !folder.join("vocab.json").exists() {
+    if !["vocab.json", "tokenizer.json"].iter().any(|name| folder.join(name).exists()) {
         let captions: Vec<String> = (0..VOCABULARY_CAPTIONS)
             .into_par_iter()
             .map(|i| portraits::caption(setup, pictures, i % pictures.len(), i as u64))
@@ -297,10 +309,9 @@ impl<'a> Towers<'a> {
     fn give_tokenizer(&self, out: &Path) -> Result<()> {
         let folder = out.join("tokenizer");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(folder.display(), &e))?;
-        // vocab.json last: its presence says that the tokenizer is whole.
-        for name in ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json"] {
-            let optional = name.ends_with("_config.json") || name.starts_with("special");
-            if optional && !self.tokenizer.contains(name)? {
+        // Those whose presence says that the tokenizer is whole come last.
+        for name in FILES {
+            if !self.tokenizer.contains(name)? {
                 continue;
             }
             let (bytes, path) = (self.tokenizer.read(name)?, folder.join(name));
@@ -315,6 +326,12 @@ impl<'a> Towers<'a> {
             }
         }
         Ok(())
+    }
+
+    fn preprocessing(&self) -> Result<Vec<Preprocessing>> {
+        let of =
+            |(component, config): &(Component, VisionConfig)| preprocessing(component, config.image_size());
+        self.vision.iter().map(of).collect()
     }
 
     fn load(&self, model: ClipTrainee) -> Result<ClipTrainee> {

@@ -11,7 +11,7 @@ use super::data::{Picture, Pictures};
 use super::run::Event;
 use super::{Setup, style};
 use crate::encoders::face::FaceEncoder;
-use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionEnsemble};
+use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Result};
 use crate::image::align::align;
 use crate::image::preprocess::signed_tensor;
@@ -82,7 +82,6 @@ pub fn at_once(side: usize) -> usize {
 
 /// The style ensemble of a model folder.
 pub struct Styles {
-    configs: Vec<VisionConfig>,
     ensemble: VisionEnsemble,
 }
 
@@ -103,13 +102,8 @@ impl Styles {
     pub fn load(model: &Path, device: &Device) -> Result<Self> {
         let files = Folder(model.to_owned());
         let folders = Self::folders(model);
-        let components = || folders.iter().map(|folder| Component::new(&files, folder));
-        Ok(Self {
-            configs: components().map(|c| VisionConfig::read(&c)).collect::<Result<_>>()?,
-            ensemble: VisionEnsemble {
-                encoders: components().map(|c| VisionEncoder::load(&c, device)).collect::<Result<_>>()?,
-            },
-        })
+        let load = |folder: &String| VisionEncoder::load(&Component::new(&files, folder), device);
+        Ok(Self { ensemble: VisionEnsemble { encoders: folders.iter().map(load).collect::<Result<_>>()? } })
     }
 
     /// Width of an embedding.
@@ -126,7 +120,8 @@ impl Styles {
         dtype: DType,
         device: &Device,
     ) -> Result<Vec<f32>> {
-        let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &self.configs, device)?;
+        let encoders: Vec<_> = self.ensemble.encoders.iter().map(VisionEncoder::preprocessing).collect();
+        let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &encoders, device)?;
         host(self.ensemble.forward(pixels.into_iter().map(|p| p.cast(dtype)).collect())?)
     }
 }

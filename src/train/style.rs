@@ -4,10 +4,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::data::{Picture, Pictures};
-use crate::encoders::vision::{Preprocessing, VisionConfig};
 use crate::error::Result;
 use crate::image::mask::{FACE_FILL, Mask, hide};
-use crate::image::preprocess::resize_to_cover;
+use crate::image::processor::Preprocessing;
 use ::image::RgbImage;
 
 /// Folder of the ensemble's encoder `k`, in diffusers' numbering.
@@ -39,7 +38,7 @@ pub fn pixels(
     pictures: &Pictures,
     indices: &[usize],
     hide: &[bool],
-    encoders: &[VisionConfig],
+    encoders: &[Preprocessing],
     device: &Device,
 ) -> Result<Vec<Tensor<4>>> {
     let prepared: Vec<RgbImage> = indices
@@ -50,27 +49,25 @@ pub fn pixels(
             if *hide { hidden(&picture) } else { Ok(rgb(&picture)) }
         })
         .collect::<Result<_>>()?;
-    let mut out: Vec<(usize, Tensor<4>)> = Vec::new();
-    for config in encoders {
-        let size = config.image_size();
-        // Encoders of one size share one tensor.
-        let tensor = match out.iter().find(|(made, _)| *made == size) {
+    let mut out: Vec<(Preprocessing, Tensor<4>)> = Vec::new();
+    for encoder in encoders {
+        // Encoders that see alike share one tensor.
+        let tensor = match out.iter().find(|(made, _)| made == encoder) {
             Some((_, tensor)) => tensor.clone(),
-            None => tensor(&prepared, Preprocessing::clip(size), device)?,
+            None => tensor(&prepared, encoder, device)?,
         };
-        out.push((size, tensor));
+        out.push((*encoder, tensor));
     }
     Ok(out.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-fn tensor(pictures: &[RgbImage], with: Preprocessing, device: &Device) -> Result<Tensor<4>> {
+fn tensor(pictures: &[RgbImage], with: &Preprocessing, device: &Device) -> Result<Tensor<4>> {
     let (n, area) = (pictures.len(), with.size * with.size);
     let mut values = vec![0.0; n * 3 * area];
     values.par_chunks_mut(3 * area).zip(pictures).try_for_each(|(out, picture)| {
-        let square = resize_to_cover(picture, with.size, with.size)?;
-        for (p, pixel) in square.pixels().enumerate() {
+        for (p, pixel) in with.square(picture)?.pixels().enumerate() {
             for (c, byte) in pixel.0.iter().enumerate() {
-                out[c * area + p] = (f32::from(*byte) / 255.0 - with.mean[c]) / with.std[c];
+                out[c * area + p] = (f32::from(*byte) / with.divisor - with.mean[c]) / with.std[c];
             }
         }
         Ok(())

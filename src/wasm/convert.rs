@@ -6,7 +6,7 @@ use js_sys::{BigInt, Object, Uint8Array};
 use serde::Deserialize;
 use wasm_bindgen::JsValue;
 
-use super::failure::set;
+use super::failure::{notice, set};
 use crate::error::{Error, Result};
 use crate::image::codec;
 use crate::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
@@ -251,6 +251,7 @@ pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue
     set(&object, "seed", &seed(picture.seed));
     set(&object, "width", &picture.image.width().into());
     set(&object, "height", &picture.image.height().into());
+    set(&object, "notices", &picture.notices.iter().map(notice).collect::<js_sys::Array>());
     Ok(object.into())
 }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use js_sys::{Object, Reflect};
 use wasm_bindgen::JsValue;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, Notice};
 
 thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -30,6 +30,20 @@ impl From<Error> for JsValue {
         }
         object.into()
     }
+}
+
+/// A `Notice` of `web/engine/protocol.js`.
+pub fn notice(notice: &Notice) -> JsValue {
+    let values = Object::new();
+    for (name, value) in &notice.values {
+        set(&values, name, &value.into());
+    }
+    let object = Object::new();
+    set(&object, "code", &notice.code.into());
+    set(&object, "message", &notice.message.as_str().into());
+    set(&object, "remedy", &notice.remedy.as_str().into());
+    set(&object, "values", &values);
+    object.into()
 }
 
 /// Sets a property of a fresh plain object.

@@ -34,6 +34,18 @@ impl<'a> Component<'a> {
         if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
     }
 
+    /// The component in `folder` beside this one, where there is one. The second and later ones of a kind (`vision_encoder_2`)
+    /// have none beside them: what lies there is the first's.
+    pub fn beside(&self, folder: &str) -> Result<Option<Self>> {
+        let (parent, own) = self.folder.rsplit_once('/').unwrap_or(("", &self.folder));
+        let numbered = own.rsplit_once('_').is_some_and(|(_, number)| number.parse::<usize>().is_ok());
+        if own.is_empty() || numbered || !self.files.folders(parent)?.iter().any(|name| name == folder) {
+            return Ok(None);
+        }
+        let path = if parent.is_empty() { folder.to_owned() } else { format!("{parent}/{folder}") };
+        Ok(Some(Self::new(self.files, &path)))
+    }
+
     /// Whether the component's folder has a file of that name.
     pub fn contains(&self, name: &str) -> Result<bool> {
         Ok(self.files.list(&self.folder)?.iter().any(|file| file == name))

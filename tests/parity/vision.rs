@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor};
 use facestudio::encoders::vision::{
-    ClipResNetConfig, ClipVitConfig, Preprocessing, VisionConfig, VisionEncoder, VisionEnsemble,
+    ClipResNetConfig, ClipVitConfig, VisionConfig, VisionEncoder, VisionEnsemble,
 };
+use facestudio::image::processor::Preprocessing;
 use facestudio::weights::{Component, Files, MemoryFiles, Quantization, SafetensorsFile, Tensors, encode};
 
 use crate::{assert_close, fixture, io};
@@ -82,7 +83,8 @@ fn a_networks_own_tensors_are_the_checkpoints() {
 
 #[test]
 fn preprocessing_is_the_folders_or_clips() {
-    let expected = Preprocessing { size: 20, mean: [0.5, 0.4, 0.3], std: [0.25, 0.26, 0.27] };
+    let (mean, std) = ([0.5, 0.4, 0.3], [0.25, 0.26, 0.27]);
+    let expected = Preprocessing { mean, std, ..Preprocessing::clip(20) };
     assert_eq!(load("vision/vit").0.preprocessing(), expected);
     assert_eq!(load("vision/resnet").0.preprocessing(), Preprocessing::clip(64));
 }

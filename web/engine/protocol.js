@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 7;
+export const PROTOCOL = 8;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -57,8 +57,10 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
- * Something to tell the user that stops nothing.
- * @typedef {{ code: string, message: string, remedy: string }} Notice
+ * Something to tell the user that stops nothing. `values` are what the message names, for those who say it in another
+ * language: of `prompt-cut` and `negative-prompt-cut` the `tokens` that were not read, the word `from` which on, and the
+ * tokens that there is `room` for.
+ * @typedef {{ code: string, message: string, remedy: string, values?: Record<string, string> }} Notice
  */
 
 /**
@@ -170,6 +172,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number | bigint} seed makes this picture alone again
  * @property {number} width
  * @property {number} height
+ * @property {Notice[]} notices what was done otherwise than asked, as where a prompt is longer than the model reads
  */
 
 /**

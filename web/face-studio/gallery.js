@@ -4,7 +4,7 @@ import { cross } from "./dialog.js";
 import { rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
-/** @import { GenerateRequest } from "../engine/protocol.js" */
+/** @import { GenerateRequest, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 /** @import { Settings } from "./settings.js" */
 
@@ -16,6 +16,7 @@ import { show } from "./pictures.js";
  * @property {GenerateRequest} [request] as it was sent; only of this visit
  * @property {(Uint8Array | undefined)[]} [references] a photo of each person; only of this visit
  * @property {(number | null)[]} [likeness] identity similarity with each person asked for; null where no face was found
+ * @property {Notice[]} [notices] what was done otherwise than asked; only of this visit
  * @property {number} [kept] its id in the history
  * @property {Said} [caption] in a strip
  */

@@ -212,6 +212,8 @@ export const de = {
   "strip.mix_hint": "Fünf Bilder von einem Gesicht zum anderen; braucht eine Mischung",
   "strip.at_alpha": "{n} % Stil",
   "strip.at_mix": "{a} : {b}",
+  "notice.prompt-cut": "Dein Text ist länger, als dieses Modell liest: {tokens} seiner Token wurden weggelassen, ab „{from}“. Es liest {room}.",
+  "notice.negative-prompt-cut": "Es sind mehr gemiedene Worte, als dieses Modell liest: {tokens} ihrer Token wurden weggelassen, ab „{from}“. Es liest {room}.",
   "fault.input": "Etwas fehlt noch",
   "fault.weights": "Das Modell lässt sich nicht verwenden",
   "fault.device": "Dieses Gerät kann das nicht",

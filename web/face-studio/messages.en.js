@@ -209,6 +209,8 @@ export const en = {
   "strip.mix_hint": "Five pictures from one face to the other; needs a mix",
   "strip.at_alpha": "{n} % style",
   "strip.at_mix": "{a} : {b}",
+  "notice.prompt-cut": "Your words are longer than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
+  "notice.negative-prompt-cut": "There are more words to avoid than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
   "fault.input": "Something is missing",
   "fault.weights": "The model cannot be used",
   "fault.device": "This device cannot do that",

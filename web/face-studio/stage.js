@@ -5,7 +5,7 @@ import { likenesses } from "./gallery.js";
 import { isKey, rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
-/** @import { Failure } from "../engine/protocol.js" */
+/** @import { Failure, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 /** @import { Result } from "./gallery.js" */
 /** @import { TimedProgress } from "./session.js" */
@@ -33,6 +33,7 @@ export class Stage {
   #actions;
   #made;
   #likeness;
+  #notices;
   #compare;
   #download;
   /** @type {Result | null} */
@@ -70,7 +71,8 @@ export class Stage {
     const start = h("button", { type: "button", id: "as-start", text: "stage.as_start", on: { click: () => this.#shown && options.start(this.#shown) } });
     this.#made = h("p", { class: "made", id: "made" });
     this.#likeness = h("p", { class: "made", id: "likeness", hidden: true });
-    this.#actions = h("div", { class: "finished", id: "finished", hidden: true }, h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start), this.#made, this.#likeness);
+    this.#notices = h("div", { class: "notices", id: "notices", part: "notices", hidden: true, attributes: { role: "status" } });
+    this.#actions = h("div", { class: "finished", id: "finished", hidden: true }, h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start), this.#notices, this.#made, this.#likeness);
     this.node = h("div", { class: "stage-main" }, this.#frame, h("div", { class: "below" }, this.#status, this.#error, this.#actions));
   }
 
@@ -140,7 +142,7 @@ export class Stage {
   /** @param {Result} result */
   show(result) {
     this.#shown = result;
-    const { png, settings, references = [], likeness } = result;
+    const { png, settings, references = [], likeness, notices = [] } = result;
     this.#empty.hidden = true;
     this.#picture.hidden = false;
     this.#builder.say(this.#picture, { alt: settings.prompt ? ["stage.picture_of", { prompt: settings.prompt }] : "stage.picture" });
@@ -150,6 +152,8 @@ export class Stage {
     this.#builder.say(this.#made, {
       text: ["stage.made", { width: settings.width, height: settings.height, seed: String(settings.seed), steps: settings.steps }],
     });
+    this.#notices.hidden = notices.length === 0;
+    this.#notices.replaceChildren(...notices.map((notice) => this.#notice(notice)));
     this.#actions.hidden = !this.#status.hidden;
     const shown = references.flatMap((photo, i) => (photo ? [this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")] : []));
     this.#compare.hidden = shown.length === 0;
@@ -216,6 +220,18 @@ export class Stage {
     const image = h("img", { alt: text });
     show(image, photo);
     return h("figure", { class: "reference" }, image, h("figcaption", { text }));
+  }
+
+  /** @param {Notice} notice */
+  #notice({ code, message, values = {} }) {
+    const key = `notice.${code}`;
+    const item = this.#builder.h("p", { attributes: { "data-code": code } });
+    if (isKey(key)) {
+      this.#builder.say(item, { text: [key, values] });
+    } else {
+      item.textContent = message;
+    }
+    return item;
   }
 
   /** @param {string} id */

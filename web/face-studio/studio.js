@@ -330,7 +330,7 @@ export class Studio {
     if (!opened) {
       throw new Error("a picture without a model");
     }
-    return { png: picture.png, settings: settingsOf(request, picture, opened.abilities), request, references };
+    return { png: picture.png, settings: settingsOf(request, picture, opened.abilities), request, references, notices: picture.notices };
   }
 
   /**

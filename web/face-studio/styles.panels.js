@@ -208,6 +208,7 @@ progress::-moz-progress-bar { border-radius: 99px; background: var(--accent); }
 .error .icon { position: absolute; top: 6px; inset-inline-end: 6px; }
 
 .finished { display: grid; gap: 8px; }
+.notices { padding: 8px 12px; border: 1px solid var(--line); border-radius: 8px; font-size: 0.9rem; overflow-wrap: anywhere; }
 .made { color: var(--soft); font-size: 0.865rem; font-variant-numeric: tabular-nums; }
 #compare[aria-pressed="true"] { border-color: var(--ink); }
 

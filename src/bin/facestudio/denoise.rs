@@ -10,6 +10,7 @@ use facestudio::condition::{AdapterStream, Condition, LayerScale, Masks, Places}
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::guidance::ip_adapter::{Features, IpAdapterConfig, Needs, Projection};
+use facestudio::pipeline::prompt::{Said, cut};
 use facestudio::pipeline::{Canvas, Denoiser, Held, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -17,6 +18,7 @@ use facestudio::weights::{Component, Files, Folder, Quantization, Tensors, encod
 
 use crate::backend::Backend;
 use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
+use crate::output;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -192,8 +194,12 @@ fn texts(
     if let Some(prompt) = &args.prompt {
         let tokenizer = Tokenizer::load(&Component::new(folder, "tokenizer"))?;
         let encoder = TextEncoder::load(&Component::new(folder, "text_encoder"), device)?;
-        let states = |text: &str| encoder.states(&tokenizer, text);
-        return Ok((states(prompt)?, if guided { Some(states(&args.negative_prompt)?) } else { None }));
+        let states = |said: Said, text: &str| -> Result<Tensor<3>> {
+            cut(&tokenizer, encoder.context_length(), said, text)?.iter().for_each(output::warn);
+            encoder.states(&tokenizer, text)
+        };
+        let negative = guided.then(|| states(Said::NegativePrompt, &args.negative_prompt)).transpose()?;
+        return Ok((states(Said::Prompt, prompt)?, negative));
     }
     let axes = [Exactly(1), Any("tokens"), Exactly(config.cross_attention_dim)];
     let text = inputs.tensor("encoder_hidden_states", axes, device)?;

@@ -217,6 +217,10 @@ fn make(
     };
     let pictures = pollster::block_on(studio.generate(&request, progress))?;
     bar.finish_and_clear();
+    // All pictures of a request are made from the same texts.
+    for notice in pictures.first().iter().flat_map(|picture| &picture.notices) {
+        output::warn(notice);
+    }
 
     for (path, picture) in job.outputs().iter().zip(&pictures) {
         let settings = settings(model, job, &request, picture.seed);

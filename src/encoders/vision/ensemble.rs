@@ -3,54 +3,40 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{ClipResNet, ClipResNetConfig, ClipVit, ClipVitConfig, VisionOutput};
-use crate::encoders::{config_range, refuse_others};
+use crate::encoders::refuse_others;
 use crate::error::{Error, Result};
+use crate::image::processor::Preprocessing;
 use crate::weights::{self, Component, TensorSource, Tensors};
 
-/// How a picture becomes a vision encoder's input: resize and centre-crop to `size × size`, scale to [0, 1],
-/// subtract `mean` and divide by `std`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Preprocessing {
-    /// Side of the square input in pixels.
-    pub size: usize,
-    /// Mean of each channel (RGB) of pictures in [0, 1].
-    pub mean: [f32; 3],
-    /// Standard deviation of each channel.
-    pub std: [f32; 3],
-}
+/// The file that says how pictures become a vision encoder's input.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Where diffusers' pipelines keep it, beside the encoder's folder.
+const PIPELINES: [&str; 2] = ["feature_extractor", "image_processor"];
 
-impl Preprocessing {
-    /// CLIP's constants (OpenAI CLIP, `clip.py`, `_transform`) at `size`.
-    pub fn clip(size: usize) -> Self {
-        Self {
-            size,
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+/// What `preprocessor_config.json` of an encoder's folder says, or that of the pipeline that the folder is in.
+pub fn preprocessor_config(component: &Component) -> Result<Option<Map<String, Value>>> {
+    if component.contains(PREPROCESSOR)? {
+        return component.json(PREPROCESSOR).map(Some);
+    }
+    for folder in PIPELINES {
+        if let Some(beside) = component.beside(folder)?
+            && beside.contains(PREPROCESSOR)?
+        {
+            return beside.json(PREPROCESSOR).map(Some);
         }
     }
+    Ok(None)
+}
 
-    /// CLIP's constants, or those of the folder's `preprocessor_config.json` where there is one.
-    fn read(component: &Component, size: usize) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Preprocessor {
-            image_mean: Option<[f32; 3]>,
-            image_std: Option<[f32; 3]>,
-        }
-        let mut preprocessing = Self::clip(size);
-        if component.contains("preprocessor_config.json")? {
-            let file: Preprocessor = component.json("preprocessor_config.json")?;
-            preprocessing.mean = file.image_mean.unwrap_or(preprocessing.mean);
-            preprocessing.std = file.image_std.unwrap_or(preprocessing.std);
-        }
-        if preprocessing.std.iter().any(|std| !(*std > 0.0 && std.is_finite())) {
-            return Err(config_range(format!(
-                "image_std is {:?}; it must be positive in every channel",
-                preprocessing.std
-            )));
-        }
-        Ok(preprocessing)
+/// How pictures become the input of an encoder of `size` pixels: as its [`preprocessor_config`] says, or CLIP's way where
+/// there is none.
+pub fn preprocessing(component: &Component, size: usize) -> Result<Preprocessing> {
+    match preprocessor_config(component)? {
+        Some(config) => Preprocessing::from_config(&config, size),
+        None => Ok(Preprocessing::clip(size)),
     }
 }
 
@@ -167,7 +153,7 @@ impl VisionEncoder {
     pub fn load(component: &Component, device: &Device) -> Result<Self> {
         let config = VisionConfig::read(component)?;
         let network = config.init(device)?;
-        let preprocessing = Preprocessing::read(component, config.image_size())?;
+        let preprocessing = preprocessing(component, config.image_size())?;
         let source = component.tensors()?;
         let prefix = match network {
             VisionNetwork::ResNet(_) if source.shape("visual.conv1.weight").is_some() => "visual.",

@@ -5,7 +5,8 @@ mod resnet;
 mod vit;
 
 pub use ensemble::{
-    Preprocessing, VisionConfig, VisionEncoder, VisionEnsemble, VisionNetwork, unit_variance,
+    PREPROCESSOR, VisionConfig, VisionEncoder, VisionEnsemble, VisionNetwork, preprocessing,
+    preprocessor_config, unit_variance,
 };
 pub use resnet::{ClipResNet, ClipResNetConfig};
 pub use vit::{ClipVit, ClipVitConfig};
