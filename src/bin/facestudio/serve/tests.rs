@@ -423,3 +423,23 @@ fn the_address_that_is_told_can_be_opened() {
         assert_eq!(shown(bound.parse().unwrap()).to_string(), told);
     }
 }
+
+/// What the README tells embedders to send is what this server sends, and more than what the page itself says where it may.
+#[test]
+fn the_policy_of_the_readme_is_the_one_that_is_sent() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = folders();
+    let (head, _) = get(start(&dir), "/", "");
+    let policy = header(&head, "content-security-policy").unwrap();
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let readme = read("README.md");
+    let block = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(words(block), policy);
+    let page = read("web/index.html");
+    let own =
+        page.split("Content-Security-Policy\" content=\"").nth(1).and_then(|rest| rest.split('"').next());
+    for directive in own.unwrap().split("; ") {
+        assert!(policy.contains(directive), "{directive} is not sent");
+    }
+}
