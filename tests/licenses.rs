@@ -37,7 +37,7 @@ fn the_program_says_whose_code_is_inside() {
     assert!(crates.len() > 200 && locked.len() > 500, "{} of {}", crates.len(), locked.len());
     let stale: Vec<_> = crates.iter().filter(|package| !locked.contains(package)).collect();
     assert!(stale.is_empty(), "run `node scripts/notices.mjs`: {stale:?} are not in Cargo.lock");
-    for name in ["burn", "burn-cubecl", "image", "clap", "wasm-bindgen", "wgpu"] {
+    for name in ["burn", "burn-cubecl", "image", "clap", "hyper", "wasm-bindgen", "wgpu"] {
         assert!(crates.iter().any(|package| package.starts_with(&format!("{name} "))), "{name}");
     }
     for text in
