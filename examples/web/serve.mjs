@@ -80,6 +80,11 @@ function policy(page, embedded) {
 /** @param {(path: string, html: string | null) => Record<string, string>} headers of a page, or of any other file */
 async function listen(headers) {
   const server = createServer(async (request, response) => {
+    // Another site's name that points here (DNS rebinding) reads nothing.
+    if (!/^(127\.0\.0\.1|localhost)(:\d+)?$/.test(request.headers.host ?? "")) {
+      response.writeHead(421).end();
+      return;
+    }
     try {
       const { pathname } = new URL(request.url ?? "/", "http://localhost");
       const path = decodeURIComponent(pathname.endsWith("/") ? `${pathname}index.html` : pathname);

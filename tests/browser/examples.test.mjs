@@ -1,6 +1,7 @@
 /** The examples of `examples/web` in a real browser. */
 
 import assert from "node:assert/strict";
+import { get } from "node:http";
 import { after, before, test } from "node:test";
 
 import { serve } from "../../examples/web/serve.mjs";
@@ -79,4 +80,18 @@ test("two studios on one page keep their own people and language", async () => {
   assert.equal(await page.locator("#second #generate").textContent(), "Bild erzeugen");
   assert.deepEqual(errors, []);
   await context.close();
+});
+
+test("another site's name that points here is not answered", async () => {
+  const status = (/** @type {string} */ host) =>
+    new Promise((resolve, reject) => {
+      const asked = get(`${server.url}/facestudio/models/mini/manifest.json`, { headers: { host } }, (answer) => {
+        answer.resume();
+        resolve(answer.statusCode);
+      });
+      asked.on("error", reject);
+    });
+  assert.equal(await status("localhost:1"), 200);
+  assert.equal(await status("rebound.example"), 421);
+  assert.equal(await status("localhost.rebound.example"), 421);
 });
