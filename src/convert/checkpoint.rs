@@ -13,7 +13,7 @@ use super::folder::weight_files;
 use super::onnx::Graph;
 use super::pickle::{self, View};
 use crate::error::{Error, Result};
-use crate::weights::{SafetensorsHeader, TensorSource, decode};
+use crate::weights::{SafetensorsHeader, TensorSource, decode, open_file};
 
 /// Longest pickle that is read; those of large checkpoints have a few megabytes.
 const MOST_PICKLE: u64 = 64 << 20;
@@ -135,7 +135,7 @@ impl Piece {
     fn open(path: PathBuf, prefix: &'static str) -> Result<Self> {
         let open = || -> Result<(File, Content)> {
             let failed = |e: &std::io::Error| Error::io(path.display(), e);
-            let mut file = File::open(&path).map_err(|e| failed(&e))?;
+            let mut file = open_file(&path)?;
             let size = file.metadata().map_err(|e| failed(&e))?.len();
             let mut start = Vec::new();
             file.by_ref().take(16).read_to_end(&mut start).map_err(|e| failed(&e))?;

@@ -1,12 +1,11 @@
 //! Which files of a folder hold its weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::weights::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
+use crate::weights::{WEIGHT_ENDINGS, WeightName, missing_piece, open_file, preferred};
 
 /// Longest index of a checkpoint in pieces.
 const MOST_INDEX: u64 = 64 << 20;
@@ -91,7 +90,7 @@ fn indexed(folder: &Path, index: &str) -> Result<Vec<PathBuf>> {
     let invalid = |reason: String| {
         Error::weights("weights-index", format!("{}: {reason}", path.display()), "fetch the checkpoint again")
     };
-    let file = File::open(&path).map_err(|e| Error::io(path.display(), &e))?;
+    let file = open_file(&path)?;
     let index: Index =
         serde_json::from_reader(BufReader::new(file.take(MOST_INDEX))).map_err(|e| invalid(e.to_string()))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();

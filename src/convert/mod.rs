@@ -41,7 +41,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::weights::{
-    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, write_folder, write_shards,
+    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, read_file, without_mark,
+    write_folder, write_shards,
 };
 
 use checkpoint::Checkpoint;
@@ -378,17 +379,12 @@ fn provenance(plan: &Plan, reports: &[ComponentReport]) -> Value {
 }
 
 fn json_file(folder: &Path, name: &str) -> Result<Value> {
-    serde_json::from_slice(&small_file(&folder.join(name))?)
+    serde_json::from_slice(without_mark(&small_file(&folder.join(name))?))
         .map_err(|e| Error::weights("config", format!("{name}: {e}"), "use the config of a supported model"))
 }
 
 fn small_file(path: &Path) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::io(path.display(), &e);
-    if std::fs::metadata(path).map_err(failed)?.len() > MOST_CONFIG {
-        let message = format!("{} is larger than {MOST_CONFIG} bytes", path.display());
-        return Err(Error::weights("config", message, "use the config of a supported model"));
-    }
-    std::fs::read(path).map_err(failed)
+    read_file(path, MOST_CONFIG)
 }
 
 fn pretty(value: &Value) -> Result<Vec<u8>> {

@@ -6,7 +6,7 @@ use super::models::ModelFolder;
 use crate::error::{Error, Result};
 use crate::request::{Defaults, Sampler};
 use crate::sampling::SchedulerConfig;
-use crate::weights::Files;
+use crate::weights::{Files, without_mark};
 
 /// The file directly in a model folder.
 pub const NAME: &str = "defaults.json";
@@ -37,7 +37,7 @@ pub fn defaults(files: &dyn Files) -> Result<Defaults> {
         return Ok(usual);
     }
     let remedy = "write { \"steps\": 4, \"guidance_scale\": 1 }, or remove the file";
-    let file: DefaultsFile = serde_json::from_slice(&files.read(NAME)?)
+    let file: DefaultsFile = serde_json::from_slice(without_mark(&files.read(NAME)?))
         .map_err(|e| Error::weights("config", format!("{NAME}: {e}"), remedy))?;
     let defaults = Defaults {
         steps: file.steps.unwrap_or(usual.steps),

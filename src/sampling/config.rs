@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Prediction;
 use crate::error::{Error, Result};
 use crate::request::Sampler;
-use crate::weights::Component;
+use crate::weights::{Component, without_mark};
 
 /// How β grows over the training steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl SchedulerConfig {
     /// Parses the text of a `scheduler_config.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         // Python writes the default of `lambda_min_clipped` as -Infinity, which JSON does not know.
-        let text = String::from_utf8_lossy(bytes).replace("-Infinity", "null");
+        let text = String::from_utf8_lossy(without_mark(bytes)).replace("-Infinity", "null");
         let config: Self = serde_json::from_str(&text).map_err(|e| {
             Error::weights("config", e.to_string(), "use the config of a supported scheduler")
         })?;

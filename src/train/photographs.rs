@@ -1,7 +1,6 @@
 //! Folders of photographs to train on: `metadata.jsonl`, or FFHQ as it is distributed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -13,7 +12,7 @@ use super::data::{Meta, OwnedPicture, Person, Pictures};
 use super::run::Event;
 use crate::error::{Error, Result};
 use crate::image::codec;
-use crate::weights::sha256;
+use crate::weights::{MAX_TEXT, open_file, read_file, read_text, sha256};
 
 /// The list of FFHQ's pictures (Karras et al. 2019, arXiv 1812.04948; github.com/NVlabs/ffhq-dataset).
 const FFHQ: &str = "ffhq-dataset-v2.json";
@@ -89,7 +88,7 @@ pub fn photographs(
 
 /// Changes with the list, and with any file's size or time of change.
 fn fingerprint(folder: &Path, list: &Path, rows: &[Photograph]) -> Result<String> {
-    let mut known = std::fs::read(list).map_err(|e| Error::io(list.display(), &e))?;
+    let mut known = read_file(list, MAX_TEXT)?;
     for row in rows {
         let path = folder.join(&row.file_name);
         let metadata = std::fs::metadata(&path).map_err(|e| Error::io(path.display(), &e))?;
@@ -101,7 +100,7 @@ fn fingerprint(folder: &Path, list: &Path, rows: &[Photograph]) -> Result<String
 }
 
 fn listed(path: &Path) -> Result<Vec<Photograph>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path.display(), &e))?;
+    let text = read_text(path)?;
     let row = |(i, line)| {
         serde_json::from_str(line).map_err(|e| {
             Error::input(
@@ -123,7 +122,7 @@ fn ffhq(folder: &Path, log: &mut dyn FnMut(Event)) -> Result<Vec<Photograph>> {
             "fetch the file again from FFHQ's own place",
         )
     };
-    let file = File::open(&path).map_err(|e| Error::io(path.display(), &e))?;
+    let file = open_file(&path)?;
     let entries: BTreeMap<u64, FfhqEntry> =
         serde_json::from_reader(BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
     let listed = entries.len();
@@ -162,7 +161,7 @@ fn person(points: &[[f32; 2]]) -> Option<Person> {
 
 fn photograph(folder: &Path, row: &Photograph, size: usize) -> Result<OwnedPicture> {
     let path = folder.join(&row.file_name);
-    let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
+    let bytes = read_file(&path, codec::MAX_FILE)?;
     let picture = codec::decode(&bytes).map_err(|e| e.context(path.display()))?;
     let side = picture.width().min(picture.height());
     let (left, top) = ((picture.width() - side) / 2, (picture.height() - side) / 2);

@@ -6,10 +6,14 @@ use serde::de::DeserializeOwned;
 
 use super::files::Files;
 use super::names::{WeightName, missing_piece, preferred};
+use super::paths::without_mark;
 use super::safetensors::SafetensorsHeader;
 use super::tensors::{TensorSource, missing};
 use crate::error::{Error, Result};
 use crate::kernels::Blocks;
+
+/// Most bytes of a component's JSON file.
+const MAX_JSON: u64 = 64 << 20;
 
 /// One network of a model: its folder with `config.json` and safetensors.
 pub struct Component<'a> {
@@ -58,14 +62,15 @@ impl<'a> Component<'a> {
 
     /// Parses `config.json` (or another JSON file of the folder).
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let bytes = self.read(name)?;
-        serde_json::from_slice(&bytes).map_err(|e| {
-            Error::weights(
-                "config",
-                format!("{}: {e}", self.path(name)),
-                "use the config of a supported model",
-            )
-        })
+        let path = self.path(name);
+        let invalid = |reason: String| {
+            Error::weights("config", format!("{path}: {reason}"), "use the config of a supported model")
+        };
+        let size = self.files.size(&path)?;
+        if size > MAX_JSON {
+            return Err(invalid(format!("it has {size} bytes")));
+        }
+        serde_json::from_slice(without_mark(&self.read(name)?)).map_err(|e| invalid(e.to_string()))
     }
 
     /// Opens the folder's weights: its `.safetensors` file, or all of its shards. At most one of them is in memory at a

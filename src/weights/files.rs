@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::paths::{Target, target};
 use crate::error::{Error, Result};
 
 /// Files by path relative to a root, with `/` between parts.
@@ -183,13 +184,24 @@ impl From<&Path> for Folder {
     }
 }
 
-/// Writes a file whole or not at all: into a temporary sibling that is renamed at the end.
+/// Writes a file whole or not at all: into a temporary sibling that is renamed at the end, where the path's links lead. What
+/// goes to a character device is written to it.
+///
+/// Fails with `not-a-file` where a folder, a pipe, a socket or a disk is in the place.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_file_by(path, |file| file.write_all(bytes))
 }
 
 /// As [`write_file`], of what `fill` writes.
 pub(super) fn write_file_by(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let path = match target(path)? {
+        Target::Device => {
+            let write = || fill(&mut File::options().write(true).open(path)?);
+            return write().map_err(|e| Error::io(path.display(), &e));
+        }
+        Target::File(path) => path,
+    };
+    let path = path.as_path();
     let partial = partial_sibling(path)?;
     let write = || {
         let mut file = File::create_new(&partial)?;

@@ -7,9 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::component::Component;
 use super::files::Files;
+use super::paths::without_mark;
 use crate::error::{Error, Result};
 use crate::kernels::LARGE;
 
+/// Most bytes of a manifest.
+const MAX_BYTES: u64 = 64 << 20;
 /// The only format so far.
 const FORMAT: u32 = 1;
 
@@ -89,20 +92,17 @@ impl Manifest {
 
     /// Reads and checks `manifest.json`; the files that it lists are checked by [`verify`](Self::verify).
     pub fn read(files: &dyn Files) -> Result<Self> {
-        let bytes = files.read(Self::NAME)?;
-        Self::parse(&bytes)
+        let size = files.size(Self::NAME)?;
+        if size > MAX_BYTES {
+            return Err(invalid(format!("it has {size} bytes")));
+        }
+        Self::parse(&files.read(Self::NAME)?)
     }
 
     /// Parses a manifest. Fails on another format, and on paths that leave the model folder or come twice.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let invalid = |reason: String| {
-            Error::weights(
-                "manifest",
-                format!("{}: {reason}", Self::NAME),
-                "fetch the model again, or write the manifest anew with `facestudio quantize`",
-            )
-        };
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|e| invalid(e.to_string()))?;
+        let manifest: Self =
+            serde_json::from_slice(without_mark(bytes)).map_err(|e| invalid(e.to_string()))?;
         if manifest.format != FORMAT {
             return Err(Error::weights(
                 "manifest-format",
@@ -184,6 +184,14 @@ impl Manifest {
         json.push(b'\n');
         Ok(json)
     }
+}
+
+fn invalid(reason: String) -> Error {
+    Error::weights(
+        "manifest",
+        format!("{}: {reason}", Manifest::NAME),
+        "fetch the model again, or write the manifest anew with `facestudio quantize`",
+    )
 }
 
 impl FileEntry {

@@ -6,6 +6,7 @@ mod files;
 mod manifest;
 mod module;
 mod names;
+mod paths;
 mod quantize;
 mod safetensors;
 mod shards;
@@ -22,6 +23,8 @@ pub(crate) use module::is_named;
 pub use module::{apply, collect};
 #[cfg(feature = "convert")]
 pub(crate) use names::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
+pub(crate) use paths::without_mark;
+pub use paths::{MAX_TEXT, check_output, check_output_folder, open_file, read_file, read_text};
 pub use quantize::{Quantization, encode};
 
 pub use crate::kernels::Blocks;

@@ -13,10 +13,11 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use facestudio::Result;
-use facestudio::weights::{Component, Folder, Quantization, Tensors, encode, write_file};
+use facestudio::weights::{Component, Folder, Quantization, Tensors, check_output, encode, write_file};
 
 use crate::backend::Backend;
 use crate::inputs::Inputs;
+use crate::place::{check_model, up_to};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
     /// Runs it so many times more, and prints what each took, in milliseconds, as JSON.
-    #[arg(long, value_name = "RUNS", default_value_t = 0)]
+    #[arg(long, value_name = "RUNS", default_value_t = 0, value_parser = up_to::<1_000_000>)]
     repeat: usize,
     /// Adapters of the unet, folders as `facestudio convert` makes them; the first is N = 0.
     #[arg(long, value_name = "DIR")]
@@ -76,6 +77,8 @@ enum Kind {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    check_model(&args.model)?;
+    check_output(&args.output)?;
     let device = args.backend.device()?;
     let inputs = Inputs::read(&args.inputs)?;
     let folder = Folder(args.model.clone());

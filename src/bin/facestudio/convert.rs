@@ -9,11 +9,12 @@ use facestudio::convert::ip_adapter::{Adapter, FaceIdPlus, Role};
 use facestudio::convert::scheduler::Sampling;
 use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::request::Sampler;
-use facestudio::weights::{ModelCard, Quantization, write_file};
+use facestudio::weights::{ModelCard, Quantization, check_output, check_output_folder, write_file};
 use facestudio::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::generate::SamplerName;
+use crate::output;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -229,26 +230,31 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// Converts with a progress bar, tells what came out, and writes the report where one is asked for. Ctrl-C leaves nothing.
 pub fn converted(plan: &Plan, out: &Path, report: Option<&Path>) -> anyhow::Result<()> {
+    check_output_folder(out)?;
+    report.map_or(Ok(()), check_output)?;
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))?;
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {pos} tensors, {msg}")?);
     let reports = convert(plan, out, &stop, &|component, name| {
-        bar.set_message(format!("{component}: {name}"));
+        bar.set_message(output::line(&format!("{component}: {name}")));
         bar.inc(1);
     });
     bar.finish_and_clear();
     let reports = reports?;
-    reports.iter().for_each(tell);
+    reports.iter().try_for_each(tell)?;
     if let Some(path) = report {
         write_file(path, &serde_json::to_vec_pretty(&reports)?)?;
     }
     Ok(())
 }
 
-/// `FILE` or `FILE:SCALE`.
+/// `FILE` or `FILE:SCALE`; what names a file as a whole is that file.
 fn scaled(lora: &str) -> Result<(PathBuf, f32)> {
+    if Path::new(lora).is_file() {
+        return Ok((lora.into(), 1.0));
+    }
     let Some((path, scale)) = lora.rsplit_once(':').filter(|(_, scale)| !scale.contains(['/', '\\'])) else {
         return Ok((lora.into(), 1.0));
     };
@@ -275,15 +281,15 @@ fn block(text: &str) -> Result<(String, Vec<f32>)> {
     })
 }
 
-fn tell(report: &ComponentReport) {
+fn tell(report: &ComponentReport) -> Result<()> {
     let ComponentReport { component, parameters, bytes, lora_updates, errors, source } = report;
     let millions = *parameters as f64 / 1e6;
-    print!("{component:<16} {millions:>8.1} M parameters {:>8.1} MB", *bytes as f64 / 1e6);
+    let mut told = format!("{component:<16} {millions:>8.1} M parameters {:>8.1} MB", *bytes as f64 / 1e6);
     if let Some((name, error)) = errors.iter().max_by(|a, b| a.1.total_cmp(b.1)) {
-        print!("  largest error {error:.1e} ({name})");
+        told += &format!("  largest error {error:.1e} ({name})");
     }
     if *lora_updates > 0 {
-        print!("  {lora_updates} LoRA updates");
+        told += &format!("  {lora_updates} LoRA updates");
     }
-    println!("  from {source}");
+    output::print(&(output::line(&format!("{told}  from {source}")) + "\n"))
 }

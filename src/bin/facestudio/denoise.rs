@@ -14,11 +14,14 @@ use facestudio::pipeline::prompt::{Said, cut};
 use facestudio::pipeline::{Canvas, Denoiser, Held, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
-use facestudio::weights::{Component, Files, Folder, Quantization, Tensors, encode, write_file};
+use facestudio::weights::{
+    Component, Files, Folder, Quantization, Tensors, check_output, encode, write_file,
+};
 
 use crate::backend::Backend;
 use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
 use crate::output;
+use crate::place::check_model;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -62,6 +65,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    check_model(&args.model)?;
+    check_output(&args.output)?;
     let device = args.backend.device()?;
     let inputs = Inputs::read(&args.inputs)?;
     let outputs = latents(&args, &inputs, &device)?;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use facestudio::eval::{Doing, EvalOptions, Evaluation, Named};
 use facestudio::pipeline::defaults;
-use facestudio::weights::Folder;
+use facestudio::weights::{Folder, check_output_folder};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::{Backend, TrainingBackend};
 use crate::jobs::{self, Shard};
 use crate::output;
+use crate::place::{check_model, up_to};
 
 /// Flags of `facestudio eval`.
 #[derive(clap::Args)]
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     experiments: Vec<String>,
     /// Held-out people; experiments of many pictures a person take half of them.
-    #[arg(long, default_value_t = EvalOptions::default().trials)]
+    #[arg(long, default_value_t = EvalOptions::default().trials, value_parser = up_to::<100_000>)]
     trials: usize,
     /// Denoising steps; by default the model's own, and so is the sampler.
     #[arg(long)]
@@ -64,12 +65,17 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "cpu")]
     tuning_backend: TrainingBackend,
     /// Steps in which `baselines` tunes a model, to try it out, in place of each recipe's own.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = up_to::<1_000_000>)]
     tuning_steps: Option<usize>,
 }
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> Result<()> {
+    [Some(&args.model), args.against.as_ref(), args.clip.as_ref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| check_model(path))?;
+    check_output_folder(&args.out)?;
     let device = args.backend.device()?;
     let cancelled = Arc::new(AtomicBool::new(false));
     let stop = cancelled.clone();

@@ -10,8 +10,9 @@ use facestudio::weights::Folder;
 use serde::Serialize;
 
 use crate::backend::Backend;
-use crate::output::print;
+use crate::output::{line, print, print_json};
 use crate::picture::open;
+use crate::place::check_model;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -45,9 +46,9 @@ struct Photo {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    check_model(&args.model)?;
     let report = pollster::block_on(report(&args))?;
-    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
-    Ok(print(&text)?)
+    Ok(if args.json { print_json(&report, true) } else { print(&table(&report)) }?)
 }
 
 async fn report(args: &Args) -> Result<Report> {
@@ -78,7 +79,7 @@ fn table(report: &Report) -> String {
             1 => "1 face".to_owned(),
             n => format!("{n} faces"),
         };
-        let _ = write!(text, "{:>3}  {}: {faces}", i + 1, photo.path.display());
+        let _ = write!(text, "{:>3}  {}: {faces}", i + 1, line(&photo.path.display().to_string()));
         for [left, top, right, bottom] in &photo.faces {
             let _ = write!(text, ", {left:.0},{top:.0} to {right:.0},{bottom:.0}");
         }

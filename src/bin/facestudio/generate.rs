@@ -13,12 +13,12 @@ use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
-use facestudio::weights::{Folder, write_file};
+use facestudio::weights::{Folder, check_output, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
 use crate::picture::{open, open_mask};
-use crate::{jobs, output};
+use crate::{jobs, output, photos, place};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
@@ -33,7 +33,8 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_name = "PRECISION")]
     precision: String,
     /// Makes many pictures: a file with one JSON object a line, whose keys are the flags of one picture, as in
-    /// {"face": ["a.png:0.7", "b.png"], "style": "s.png", "seed": 7, "out": "1.png"}. What is there already is left alone.
+    /// {"face": ["a.png:0.7", "b.png"], "style": "s.png", "seed": 7, "out": "1.png"}. A picture that is there already is left
+    /// alone.
     #[arg(long, value_name = "FILE", conflicts_with = "Job")]
     jobs: Option<PathBuf>,
     /// Of the jobs only every Nth, from the Ith on, counted from 0: so that N machines share a file.
@@ -46,11 +47,13 @@ pub struct Args {
 /// One picture, or several of one request.
 #[derive(clap::Args)]
 pub struct Job {
-    /// A face photo, with its mixing weight after a colon; repeat to mix several identities into one person.
+    /// A face photo, with its mixing weight after a colon; repeat to mix several identities into one person. Where the whole
+    /// names a file it is that file, whatever stands in its name.
     #[arg(long, value_name = "PHOTO[:WEIGHT]", conflicts_with = "person")]
     face: Vec<String>,
     /// One person of several: identities separated by commas, photos of one identity by `+`, as in
-    /// `a1.png+a2.png:0.7,b.png:0.3`. Repeat once per person, and give --layout or --content.
+    /// `a1.png+a2.png:0.7,b.png:0.3`. Repeat once per person, and give --layout or --content. Where a longer part names a file,
+    /// its commas and `+` belong to the name.
     #[arg(long, value_name = "PHOTO[+PHOTO..][:WEIGHT][,..]")]
     person: Vec<String>,
     /// The style image.
@@ -88,7 +91,7 @@ pub struct Job {
     seed: u64,
     /// Number of pictures.
     #[arg(long, default_value_t = 1)]
-    count: usize,
+    pub count: usize,
     /// Denoising steps; as many as the model is made for if not given.
     #[arg(long)]
     steps: Option<usize>,
@@ -145,6 +148,7 @@ impl From<SamplerName> for Sampler {
 
 /// Makes the pictures; Ctrl-C stops within a step and leaves no file.
 pub fn run(args: Args) -> Result<()> {
+    place::check_model(&args.model)?;
     let model = Folder(args.model.clone());
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
@@ -162,23 +166,27 @@ pub fn run(args: Args) -> Result<()> {
     let Some(file) = &args.jobs else {
         // What is wrong with the request is told before the weights are read.
         request(&args.job, facestudio::pipeline::defaults(&model)?)?.validate()?;
+        args.job.outputs().iter().try_for_each(|path| check_output(path))?;
         return make(&load()?, &args.job);
     };
 
     let jobs = jobs::read(file, args.shard.unwrap_or_default())?;
     let studio = load()?;
     let (mut failed, mut first) = (0, None);
+    let mut written = jobs::Written::default();
     for (line, job) in &jobs {
-        if job.outputs().iter().all(|path| path.exists()) {
-            continue;
-        }
-        if let Err(error) = make(&studio, job) {
+        let made = written.is_made(file, *line, job).map_err(anyhow::Error::from);
+        let made =
+            made.and_then(
+                |made| if made { Ok(()) } else { make(&studio, job).map(|()| written.note(*line, job)) },
+            );
+        if let Err(error) = made {
             let error = crate::told(error);
             if error.fault == Fault::Cancelled {
                 return Err(error.into());
             }
             // The others are worth making all the same.
-            bar.suspend(|| eprintln!("error: {}: {error}", jobs::place(file, *line)));
+            bar.suspend(|| output::complain(&format!("{}: ", jobs::place(file, *line)), &error));
             failed += 1;
             first.get_or_insert(error);
         }
@@ -232,11 +240,12 @@ fn make(
 
 fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
     let people = if args.person.is_empty() {
-        let identities = args.face.iter().map(|face| identity(face)).collect::<Result<Vec<_>>>()?;
+        let identities =
+            args.face.iter().map(|face| identity(&photos::identity(face))).collect::<Result<Vec<_>>>()?;
         if identities.is_empty() { Vec::new() } else { vec![Person { identities }] }
     } else {
         let person = |group: &String| {
-            let identities = group.split(',').map(identity).collect::<Result<Vec<_>>>()?;
+            let identities = photos::identities(group).iter().map(identity).collect::<Result<Vec<_>>>()?;
             Ok(Person { identities })
         };
         args.person.iter().map(person).collect::<Result<Vec<_>>>()?
@@ -271,14 +280,10 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
     })
 }
 
-/// `a.png+b.png:0.7` → the photos of one identity and its weight (1 without one).
-fn identity(text: &str) -> Result<Identity> {
-    let (photos, beta) = match text.rsplit_once(':') {
-        Some((photos, beta)) if beta.parse::<f32>().is_ok() => (photos, beta.parse()?),
-        _ => (text, 1.0),
-    };
-    let photos = photos.split('+').map(|path| open(Path::new(path))).collect::<facestudio::Result<_>>()?;
-    Ok(Identity { photos, beta })
+/// The photos of one identity, and its weight.
+fn identity(named: &photos::Named) -> Result<Identity> {
+    let photos = named.photos.iter().map(|path| open(Path::new(path))).collect::<facestudio::Result<_>>()?;
+    Ok(Identity { photos, beta: named.weight })
 }
 
 fn layout(args: &Job) -> Result<Layout> {

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use facestudio::weights::{SafetensorsFile, Tensors};
+use facestudio::weights::{SafetensorsFile, Tensors, read_file};
 use facestudio::{Error, Result};
+
+/// Most bytes of a file of inputs.
+const MAX_INPUTS: u64 = 16 << 30;
 
 /// Tensors read from the inputs file.
 pub struct Inputs(Tensors);
@@ -21,7 +24,7 @@ pub enum Axis {
 impl Inputs {
     /// Reads a safetensors file; what is wrong with it is the request's fault, not the model's.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+        let bytes = read_file(path, MAX_INPUTS)?;
         let tensors = SafetensorsFile::new(bytes).and_then(SafetensorsFile::into_tensors);
         tensors.map(Self).map_err(|e| Error::input(e.code, e.message, e.remedy).context(path.display()))
     }

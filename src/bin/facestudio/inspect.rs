@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use facestudio::weights::{
-    Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader,
+    Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader, read_file,
 };
 use facestudio::{Error, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::print;
+use crate::output::{line, print, print_json};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -76,10 +76,13 @@ enum State {
     Unlisted,
 }
 
+/// Most bytes of a file that is inspected by itself.
+const MAX_FILE: u64 = 64 << 30;
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     let report = inspect(&args.path)?;
     if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        print_json(&report, true)?;
     } else {
         print(&table(&report))?;
     }
@@ -95,8 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn inspect(path: &Path) -> Result<Report> {
-    let metadata = std::fs::metadata(path).map_err(|e| Error::io(path.display(), &e))?;
-    if metadata.is_file() {
+    if !path.is_dir() {
         return file(path);
     }
     let folder = Folder(path.to_owned());
@@ -202,7 +204,7 @@ fn count(report: &mut ComponentReport, header: &SafetensorsHeader) {
 }
 
 fn file(path: &Path) -> Result<Report> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+    let bytes = read_file(path, MAX_FILE)?;
     let name = path.display().to_string();
     let sha256 = facestudio::weights::sha256(&bytes);
     let size = bytes.len() as u64;
@@ -241,19 +243,19 @@ fn file(path: &Path) -> Result<Report> {
 }
 
 fn table(report: &Report) -> String {
-    let mut out = format!("{} {}\n", report.kind, report.path);
+    let mut out = format!("{} {}\n", report.kind, line(&report.path));
     for key in ["name", "family", "version", "license"] {
         if let Some(value) = report.manifest.as_ref().and_then(|m| m[key].as_str()) {
-            let _ = writeln!(out, "  {key:<8} {value}");
+            let _ = writeln!(out, "  {key:<8} {}", line(value));
         }
     }
-    let width = report.components.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(9);
+    let width = report.components.iter().map(|c| line(&c.name).chars().count()).max().unwrap_or(0).max(9);
     let _ = writeln!(
         out,
         "\n{:<width$}  {:<28}  {:>11}  {:<9}  {:>10}  files",
         "component", "class", "parameters", "stored", "bytes"
     );
-    let line =
+    let row =
         |out: &mut String, name: &str, class: &str, parameters, stored: &str, bytes: u64, files: &str| {
             let _ = writeln!(
                 out,
@@ -269,9 +271,10 @@ fn table(report: &Report) -> String {
             (count > 0).then(|| format!("{count} {}", format!("{state:?}").to_lowercase()))
         });
         let states = states.into_iter().flatten().collect::<Vec<_>>().join(", ");
-        line(&mut out, &c.name, c.class.as_deref().unwrap_or("-"), c.parameters, stored, c.bytes, &states);
+        let (name, class) = (line(&c.name), line(c.class.as_deref().unwrap_or("-")));
+        row(&mut out, &name, &class, c.parameters, stored, c.bytes, &states);
     }
-    line(&mut out, "total", "", report.parameters, "", report.bytes, "");
+    row(&mut out, "total", "", report.parameters, "", report.bytes, "");
     for c in &report.components {
         details(&mut out, c);
     }
@@ -280,16 +283,15 @@ fn table(report: &Report) -> String {
 
 fn details(out: &mut String, component: &ComponentReport) {
     if !component.config.is_empty() || !component.metadata.is_empty() || !component.tensors.is_empty() {
-        let _ = writeln!(out, "\n{}", component.name);
+        let _ = writeln!(out, "\n{}", line(&component.name));
     }
-    for (key, value) in &component.config {
-        let _ = writeln!(out, "  {key}: {value}");
-    }
-    for (key, value) in &component.metadata {
-        let _ = writeln!(out, "  {key}: {value}");
+    let config = component.config.iter().map(|(key, value)| (key, value.to_string()));
+    let metadata = component.metadata.iter().map(|(key, value)| (key, value.clone()));
+    for (key, value) in config.chain(metadata) {
+        let _ = writeln!(out, "  {}: {}", line(key), line(&value));
     }
     for (name, shape) in &component.tensors {
-        let _ = writeln!(out, "  {name} {shape:?}");
+        let _ = writeln!(out, "  {} {shape:?}", line(name));
     }
 }
 

@@ -1,14 +1,17 @@
 //! Many pictures from one file, and a machine's share of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
 use facestudio::Error;
+use facestudio::request::MAX_COUNT;
+use facestudio::weights::{check_output, read_text};
 use serde_json::{Map, Value};
 
 use crate::generate::Job;
+use crate::picture;
 
 /// Every `count`th job from the `index`th on.
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +45,22 @@ struct Line {
 
 /// The shard's jobs with the numbers of their lines, from 1. All lines are checked, whosever they are, before anything is made.
 pub fn read(file: &Path, shard: Shard) -> Result<Vec<(usize, Job)>> {
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file.display(), &e))?;
+    let text = read_text(file)?;
     let mut jobs = Vec::new();
     let mut writers: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut folders = BTreeSet::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let job = parse(line).map_err(|reason| invalid(file, i + 1, &reason))?;
+        // Before its outputs are listed.
+        if !(1..=MAX_COUNT).contains(&job.count) {
+            let reason = format!("\"count\" is {}; it must be 1 to {MAX_COUNT}", job.count);
+            return Err(invalid(file, i + 1, &reason).into());
+        }
         for path in job.outputs() {
-            if let Some(other) = writers.insert(path.clone(), i + 1) {
+            if folders.insert(path.parent().map(Path::to_owned)) || path.exists() {
+                check_output(&path).map_err(|e| e.context(place(file, i + 1)))?;
+            }
+            if let Some(other) = writers.insert(real(&path), i + 1) {
                 let reason = format!("{} is also written by line {other}", path.display());
                 return Err(invalid(file, i + 1, &reason).into());
             }
@@ -56,6 +68,40 @@ pub fn read(file: &Path, shard: Shard) -> Result<Vec<(usize, Job)>> {
         jobs.push((i + 1, job));
     }
     Ok(jobs.into_iter().skip(shard.index).step_by(shard.count).collect())
+}
+
+/// The place that a path leads to, whichever way it goes there.
+fn real(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let there = path
+        .canonicalize()
+        .or_else(|_| Ok(parent.canonicalize()?.join(path.file_name().unwrap_or_default())));
+    there.unwrap_or_else(|_: std::io::Error| path.to_owned())
+}
+
+/// What a run has written.
+#[derive(Default)]
+pub struct Written(BTreeMap<PathBuf, usize>);
+
+impl Written {
+    /// Notes what the job in this line has made.
+    pub fn note(&mut self, line: usize, job: &Job) {
+        self.0.extend(job.outputs().iter().map(|path| (real(path), line)));
+    }
+
+    /// Whether the job's pictures are all there from before. What is no whole picture does not count.
+    ///
+    /// Fails where one of them is there because another line of this run has written it: there are disks on which two names that
+    /// differ in case are one.
+    pub fn is_made(&self, file: &Path, line: usize, job: &Job) -> facestudio::Result<bool> {
+        let outputs = job.outputs();
+        for path in &outputs {
+            if let Some(other) = self.0.get(&real(path)) {
+                return Err(invalid(file, line, &format!("{} was written by line {other}", path.display())));
+            }
+        }
+        Ok(outputs.iter().all(|path| picture::is_there(path)))
+    }
 }
 
 /// Where a job stands, for people.

@@ -11,7 +11,9 @@ mod inputs;
 mod inspect;
 mod jobs;
 mod output;
+mod photos;
 mod picture;
+mod place;
 mod presets;
 mod quantize;
 mod serve;
@@ -93,18 +95,27 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("unknown");
-        eprintln!("error: {}", Error::internal("bug", format!("{what}{place}")));
+        output::complain("", &Error::internal("bug", format!("{what}{place}")));
     }));
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        // Help and version are our own words; an argument that is wrong may be a stranger's file.
+        Err(e) if !e.use_stderr() => e.exit(),
+        Err(e) => {
+            eprint!("{}", output::lines(&e.to_string()));
+            return ExitCode::from(2);
+        }
+    };
     // Without a subcommand there is one other thing to ask for.
-    let run = || match Cli::parse().command {
+    let run = || match command {
         Some(command) => command.run(),
-        None => Ok(output::print(NOTICES)?),
+        None => Ok(output::print_own(NOTICES)?),
     };
     match std::panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             let error = told(error);
-            eprintln!("error: {error}");
+            output::complain("", &error);
             exit_code(error.fault)
         }
         Err(_) => exit_code(Fault::Internal),

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use facestudio::convert::presets::{PRESETS, Preset};
-use facestudio::weights::{Folder, Manifest, Sha256Stream, write_file};
+use facestudio::weights::{Folder, Manifest, Sha256Stream, check_output_folder, read_text, write_file};
 use facestudio::{Error, Result};
 
 use crate::convert::{Dtype, converted};
@@ -47,6 +47,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )
         .into());
     }
+    // Before gigabytes are hashed.
+    check_output_folder(out)?;
     compare(preset, files)?;
     converted(&preset.plan(files, args.dtype.into()), out, None)?;
     let manifest = Manifest::read(&Folder(out.clone()))?;
@@ -87,11 +89,10 @@ fn compare(preset: &Preset, files: &Path) -> Result<()> {
     for source in preset.files() {
         let _ = writeln!(found, "{}  {}/{}", sha256(&source.at(files))?, source.repository, source.path);
     }
-    let known = match std::fs::read_to_string(&list) {
-        Ok(known) => known,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return write_file(&list, found.as_bytes()),
-        Err(e) => return Err(Error::io(list.display(), &e)),
-    };
+    if !list.exists() {
+        return write_file(&list, found.as_bytes());
+    }
+    let known = read_text(&list)?;
     match found.lines().find(|line| !known.lines().any(|known| known == *line)) {
         None => Ok(()),
         Some(line) => Err(Error::input(

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use facestudio::weights::{
-    Component, Files, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, write_folder,
-    write_shards,
+    Component, Files, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, check_output_folder,
+    write_folder, write_shards,
 };
 use facestudio::{Error, Result};
 use serde_json::json;
+
+use crate::place::check_model;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -51,6 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Dtype::Q4 => Quantization::Q4,
         Dtype::F16 => Quantization::F16,
     };
+    check_model(&args.model)?;
+    check_output_folder(&args.out)?;
     let source = Folder(args.model.clone());
     let card = card(&args, &source, quantization)?;
     let folders: Vec<String> =

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use facestudio::Error;
+use facestudio::image::codec;
 use facestudio::synth::{IdentitySplit, Rendered, Scene, SceneOptions, dataset, render};
+use facestudio::weights::{check_output, check_output_folder, write_file};
 use rayon::prelude::*;
 
 #[derive(clap::Args)]
@@ -55,10 +57,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             )
             .into());
         }
+        check_output(&args.out)?;
         let pictures: Vec<_> = (0..args.count).into_par_iter().map(|i| draw(i).1.image).collect();
         let columns = (1..).find(|c| u64::from(c * c) >= args.count).unwrap_or(1);
-        return save(&args.out, |path| dataset::sheet(&pictures, columns).save(path));
+        return Ok(write_file(&args.out, &codec::encode_png(&dataset::sheet(&pictures, columns), &[])?)?);
     }
+    check_output_folder(&args.out)?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(args.out.display(), &e))?;
     let list = args.out.join("metadata.jsonl");
     // An existing data set is not overwritten.

@@ -9,9 +9,12 @@ use clap::ValueEnum;
 use facestudio::error::Error;
 use facestudio::train::run::{Event, Options, Report};
 use facestudio::train::{Setup, clip, consistency, detector, diffusion, face, prior, vae};
+use facestudio::weights::check_output_folder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::TrainingBackend;
+use crate::output;
+use crate::place::{check_model, up_to};
 
 /// Flags of `facestudio train`.
 #[derive(clap::Args)]
@@ -38,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "P")]
     drop_identity: Option<f32>,
     /// Guidance tokens of a new Linear (diffusion); by default 4 for mini, 16 for a base that has none.
-    #[arg(long)]
+    #[arg(long, value_parser = up_to::<4096>)]
     n_tokens: Option<usize>,
     /// Render animals' heads in the place of people's (docs/eval.md).
     #[arg(long, conflicts_with = "data")]
@@ -51,7 +54,7 @@ pub struct Args {
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Pictures to render once and train on.
-    #[arg(long, conflicts_with = "data")]
+    #[arg(long, conflicts_with = "data", value_parser = up_to::<100_000_000>)]
     pictures: Option<usize>,
     /// Stop after so many steps.
     #[arg(long)]
@@ -60,7 +63,7 @@ pub struct Args {
     #[arg(long)]
     minutes: Option<f64>,
     /// Samples of a batch.
-    #[arg(long)]
+    #[arg(long, value_parser = up_to::<65_536>)]
     batch: Option<usize>,
     /// Batches of a step, whose gradients are averaged: a larger batch in the memory of a smaller one.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -154,6 +157,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             Error::input("checkpointing-unused", message, "leave it out, or make --batch smaller").into()
         );
     }
+    args.base.iter().try_for_each(|base| check_model(base))?;
+    check_output_folder(&args.out)?;
+    check_output_folder(&args.runs)?;
     let stage = args.stage.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let folder = match args.preset.strip_prefix("mini") {
         Some(variant) => format!("{stage}{variant}"),
@@ -238,6 +244,7 @@ impl Console {
     }
 
     fn line(&self, text: &str) {
+        let text = output::lines(text);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => println!("{text}"),

@@ -7,11 +7,12 @@ use facestudio::Result;
 use facestudio::eval::{SCORES, Scores, WatermarkOptions, WatermarkReport, watermark};
 use facestudio::image::codec;
 use facestudio::image::watermark::{FALSE_POSITIVE_RATE, detect, embed};
-use facestudio::weights::write_file;
+use facestudio::weights::{check_output, write_file};
 use indicatif::ProgressBar;
 
-use crate::output::print;
+use crate::output::{self, print, print_json};
 use crate::picture::open;
+use crate::place::up_to;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,10 +45,10 @@ enum Command {
         #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(64..=1024))]
         size: u32,
         /// Marked pictures, each measured after every attack.
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 500, value_parser = up_to::<10_000_000>)]
         marked: usize,
         /// Unmarked pictures, each measured as it is and after one of the attacks.
-        #[arg(long, default_value_t = 5000)]
+        #[arg(long, default_value_t = 5000, value_parser = up_to::<10_000_000>)]
         unmarked: usize,
         /// Seed of the pictures.
         #[arg(long, default_value_t = 0)]
@@ -60,10 +61,9 @@ enum Command {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Detect { pictures, json } => {
-            pictures.iter().try_for_each(|path| Ok(print(&line(path, json)?)?))
-        }
+        Command::Detect { pictures, json } => pictures.iter().try_for_each(|path| Ok(tell(path, json)?)),
         Command::Embed { picture, out } => {
+            check_output(&out)?;
             let mut marked = open(&picture)?;
             embed(&mut marked);
             Ok(write_file(&out, &codec::encode_png(&marked, &[])?)?)
@@ -79,19 +79,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// What is said of one picture.
-fn line(path: &Path, json: bool) -> Result<String> {
+/// Says what is found in one picture.
+fn tell(path: &Path, json: bool) -> Result<()> {
     let detection = detect(&open(path)?).map_err(|e| e.context(path.display()))?;
     let (found, score, scale) = (detection.found(), detection.score, detection.scale);
-    let name = path.display();
+    let name = path.display().to_string();
     if json {
         let scale = found.then_some(scale);
-        let path = name.to_string();
-        let line = serde_json::json!({ "path": path, "found": found, "score": score, "scale": scale });
-        return Ok(format!("{line}\n"));
+        let line = serde_json::json!({ "path": name, "found": found, "score": score, "scale": scale });
+        return print_json(&line, false);
     }
-    let odds = 1.0 / FALSE_POSITIVE_RATE;
-    Ok(if found {
+    let (name, odds) = (output::line(&name), 1.0 / FALSE_POSITIVE_RATE);
+    print(&if found {
         format!(
             "{name}: generated: carries the watermark (score {score:.1}, at {:.0} % of its size)\n",
             100.0 * scale
