@@ -6,27 +6,46 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::open_clip::OpenClip;
+use super::supported::SCHEDULER;
 use super::{Plan, Slot, small_file};
 use crate::encoders::tokenizer::{FILES, Tokenizer};
 use crate::encoders::vision::{PREPROCESSOR, VisionConfig, preprocessing, preprocessor_config};
 use crate::error::{Error, Result};
-use crate::sampling::SchedulerConfig;
 use crate::weights::{Component, Folder, NewFolder};
 
 /// The token that open_clip fills texts up with, `!`.
 const OPEN_CLIP_PAD: u32 = 0;
 
-/// Writes the tokenizer: the one that is given, the text encoder's own where it has one in its folder, or else the base's.
-pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
+/// The folder of the tokenizer: the one that is given, the text encoder's own where it has one in its folder, or else the
+/// base's.
+fn tokenizer_folder(plan: &Plan) -> Option<PathBuf> {
     let holds =
         |folder: &Path| ["vocab.json", "tokenizer.json"].iter().any(|name| folder.join(name).exists());
-    let text = plan.parts.iter().find(|(slot, _)| *slot == Slot::TextEncoder).map(|(_, path)| path);
-    let of_text = text.filter(|path| holds(path)).cloned();
+    let of_text = text_encoder(plan).filter(|path| holds(path)).cloned();
     let of_base = plan.base.as_ref().filter(|base| base.is_dir()).map(|base| base.join("tokenizer"));
-    let Some(folder) = plan.tokenizer.clone().or(of_text).or(of_base) else { return Ok(()) };
-    let files = Folder(folder.clone());
-    let tokenizer = Tokenizer::load(&Component::new(&files, "")).map_err(|e| e.context(folder.display()))?;
-    let of_file = text.is_none() && plan.base.as_ref().is_some_and(|base| base.is_file());
+    plan.tokenizer.clone().or(of_text).or(of_base)
+}
+
+/// The text encoder that is given beside the base.
+fn text_encoder(plan: &Plan) -> Option<&PathBuf> {
+    plan.parts.iter().find(|(slot, _)| *slot == Slot::TextEncoder).map(|(_, path)| path)
+}
+
+/// Fails where the tokenizer cannot be used.
+pub fn check_tokenizer(plan: &Plan) -> Result<()> {
+    tokenizer_folder(plan).map(|folder| load(&folder)).transpose().map(|_| ())
+}
+
+fn load(folder: &Path) -> Result<Tokenizer> {
+    let files = Folder(folder.to_owned());
+    Tokenizer::load(&Component::new(&files, "")).map_err(|e| e.context(folder.display()))
+}
+
+/// Writes the tokenizer.
+pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
+    let Some(folder) = tokenizer_folder(plan) else { return Ok(()) };
+    let tokenizer = load(&folder)?;
+    let of_file = text_encoder(plan).is_none() && plan.base.as_ref().is_some_and(|base| base.is_file());
     if of_file && is_open_clips(out)? && tokenizer.pad_token_id() != OPEN_CLIP_PAD {
         return Err(Error::input(
             "convert-config",
@@ -95,15 +114,15 @@ fn vision(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
     preprocessing(&component, VisionConfig::read(&component)?.image_size()).map(|_| ())
 }
 
-/// A prior's schedule, which pipelines keep in a folder beside it.
-fn prior(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
-    const NAME: &str = "scheduler_config.json";
+/// The file with a prior's schedule, which pipelines keep in a folder beside it.
+pub fn prior_schedule(path: &Path) -> Option<PathBuf> {
     let (root, _) = split(path);
-    let found = [path.join(NAME), root.join("scheduler").join(NAME)].into_iter().find(|file| file.exists());
-    let Some(file) = found else { return Ok(()) };
-    let bytes = small_file(&file)?;
-    SchedulerConfig::from_json(&bytes).map_err(|e| e.context(file.display()))?;
-    out.write(&format!("{folder}/{NAME}"), &bytes)
+    [path.join(SCHEDULER), root.join("scheduler").join(SCHEDULER)].into_iter().find(|file| file.exists())
+}
+
+fn prior(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
+    let Some(file) = prior_schedule(path) else { return Ok(()) };
+    out.write(&format!("{folder}/{SCHEDULER}"), &small_file(&file)?)
 }
 
 /// The folder above a component's, and the component's name there; a file's component is the folder that it lies in.

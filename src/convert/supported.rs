@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Plan, Slot, components, open, read, scheduler, small_file};
+use super::{Plan, Slot, beside, components, open, read, scheduler, small_file};
 use crate::encoders::detector::DetectorConfig;
 use crate::encoders::face::FaceEncoderConfig;
 use crate::encoders::segmenter::SegmenterConfig;
@@ -21,6 +21,7 @@ use crate::weights::{Component, MemoryFiles};
 /// Fails where a component's config, or how pictures are sampled, is not supported.
 pub fn check(plan: &Plan) -> Result<()> {
     schedule(plan)?;
+    beside::check_tokenizer(plan)?;
     for (_, slot, path) in components(plan)? {
         let checkpoint = open(slot, &path)?;
         let (config, _) = read(slot, &path, &checkpoint, plan)?;
@@ -29,15 +30,14 @@ pub fn check(plan: &Plan) -> Result<()> {
             Err(error) if error.code != "config-range" => return Err(error.context(path.display())),
             _ => {}
         }
-        let file = path.join(SCHEDULER);
         if slot == Slot::Prior {
-            if !file.exists() {
-                return Err(Error::input(
+            let file = beside::prior_schedule(&path).ok_or_else(|| {
+                Error::input(
                     "convert-config",
                     format!("{} has no {SCHEDULER}: how the prior draws is not known", path.display()),
                     "put the scheduler's config that the prior was trained with beside its config.json",
-                ));
-            }
+                )
+            })?;
             let drawn = SchedulerConfig::from_json(&small_file(&file)?);
             drawn
                 .and_then(|config| config.schedule(Sampler::Ddim, 1, None))
@@ -47,7 +47,8 @@ pub fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-const SCHEDULER: &str = "scheduler_config.json";
+/// The file that says how pictures, or a prior's embeddings, are drawn.
+pub const SCHEDULER: &str = "scheduler_config.json";
 
 /// Fails unless the base's schedule gives as many steps as a request without any has.
 fn schedule(plan: &Plan) -> Result<()> {
