@@ -58,6 +58,11 @@ impl Condition {
         Self { adapters, ..Self::single(tokens) }
     }
 
+    /// All tokens, the identities' first, then the adapters'.
+    pub fn tokens(&self) -> impl Iterator<Item = &Tensor<3>> {
+        self.identities.iter().chain(self.adapters.iter().flat_map(|stream| &stream.identities))
+    }
+
     /// With what `to` makes of each tokens, the identities' first, then the adapters'.
     pub fn map_tokens(mut self, mut to: impl FnMut(Tensor<3>) -> Tensor<3>) -> Self {
         let streams = self.adapters.iter_mut().map(|stream| &mut stream.identities);

@@ -25,6 +25,7 @@ use crate::guidance::mixing;
 use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
+use crate::nn::read_finite;
 use crate::request::{Defaults, GenerateRequest, Person};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
@@ -101,7 +102,7 @@ pub struct FaceStudio {
 }
 
 impl FaceStudio {
-    /// Loads every component of a model folder onto `device`.
+    /// Loads every component of a model folder onto `device`; files on disk are held against its manifest.
     ///
     /// The folder has diffusers' layout: `tokenizer`, `text_encoder`, `vision_encoder`, `vision_encoder_2` and so on,
     /// `face_encoder`, `detector`, `prior` (with its own `scheduler_config.json`), `guidance`, `unet`, `vae`,
@@ -114,6 +115,8 @@ impl FaceStudio {
     ///
     /// Or it may have `arc2face`, whose `text_encoder` reads faces in the place of a word: such a model draws from faces alone.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
+        let checked = files.checked();
+        let files = checked.as_ref().map_or(files, |checked| checked);
         let (models, encoders) = Models::load(files, device)?;
         Ok(Self {
             models,
@@ -172,6 +175,8 @@ impl FaceStudio {
 
     /// Loads the encoders again, from the folder that the model was loaded from, if they were let go of.
     pub fn load_encoders(&self, files: &dyn Files) -> Result<()> {
+        let checked = files.checked();
+        let files = checked.as_ref().map_or(files, |checked| checked);
         let mut held = self.held();
         if held.is_none() {
             *held = Some(Arc::new(self.models.encoders(files, &self.device)?));
@@ -316,6 +321,11 @@ impl FaceStudio {
         let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let guided = self.guided(&encoders, request, regions, watcher).await?;
+        for Guided { condition, .. } in &guided {
+            for tokens in condition.tokens() {
+                read_finite(tokens.clone(), "the guidance").await?;
+            }
+        }
         let notices = encoders.guidance.notices(request)?;
         let prepared = Arc::new(Prepared { masks, guided, notices });
         self.prepared.put(key, prepared.clone());

@@ -11,7 +11,7 @@ use super::{Plan, Slot, small_file};
 use crate::encoders::tokenizer::{FILES, Tokenizer};
 use crate::encoders::vision::{PREPROCESSOR, VisionConfig, preprocessing, preprocessor_config};
 use crate::error::{Error, Result};
-use crate::weights::{Component, Folder, NewFolder};
+use crate::weights::{CheckedFolder, Component, NewFolder};
 
 /// The token that open_clip fills texts up with, `!`.
 const OPEN_CLIP_PAD: u32 = 0;
@@ -37,7 +37,7 @@ pub fn check_tokenizer(plan: &Plan) -> Result<()> {
 }
 
 fn load(folder: &Path) -> Result<Tokenizer> {
-    let files = Folder(folder.to_owned());
+    let files = CheckedFolder::new(folder);
     Tokenizer::load(&Component::new(&files, "")).map_err(|e| e.context(folder.display()))
 }
 
@@ -100,7 +100,7 @@ pub fn carry(slot: Slot, path: &Path, folder: &str, out: &NewFolder) -> Result<(
 /// open_clip says.
 fn vision(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
     let (root, own) = split(path);
-    let files = Folder(root);
+    let files = CheckedFolder::new(root);
     let mut config = preprocessor_config(&Component::new(&files, &own))?;
     if config.is_none()
         && let Some(open_clip) = OpenClip::beside(path)?

@@ -13,7 +13,7 @@ use super::folder::weight_files;
 use super::onnx::Graph;
 use super::pickle::{self, View};
 use crate::error::{Error, Result};
-use crate::weights::{SafetensorsHeader, TensorSource, decode, open_file};
+use crate::weights::{SafetensorsHeader, TensorSource, check_listed, decode, open_file};
 
 /// Longest pickle that is read; those of large checkpoints have a few megabytes.
 const MOST_PICKLE: u64 = 64 << 20;
@@ -47,6 +47,7 @@ impl Checkpoint {
     /// Opens a file, whose content tells what it is, or the weights of a folder in diffusers' or transformers' layout: one
     /// file, or pieces.
     pub fn open(path: &Path) -> Result<Self> {
+        check_listed(path)?;
         let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
         Self::of(files.into_iter().map(|file| Piece::open(file, "")).collect::<Result<_>>()?)
     }
@@ -134,6 +135,7 @@ impl TensorSource for Checkpoint {
 impl Piece {
     fn open(path: PathBuf, prefix: &'static str) -> Result<Self> {
         let open = || -> Result<(File, Content)> {
+            check_listed(&path)?;
             let failed = |e: &std::io::Error| Error::io(path.display(), e);
             let mut file = open_file(&path)?;
             let size = file.metadata().map_err(|e| failed(&e))?.len();

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::weights::{WEIGHT_ENDINGS, WeightName, missing_piece, open_file, preferred};
+use crate::weights::{WEIGHT_ENDINGS, WeightName, check_listed, missing_piece, open_file, preferred};
 
 /// Longest index of a checkpoint in pieces.
 const MOST_INDEX: u64 = 64 << 20;
@@ -90,6 +90,7 @@ fn indexed(folder: &Path, index: &str) -> Result<Vec<PathBuf>> {
     let invalid = |reason: String| {
         Error::weights("weights-index", format!("{}: {reason}", path.display()), "fetch the checkpoint again")
     };
+    check_listed(&path)?;
     let file = open_file(&path)?;
     let index: Index =
         serde_json::from_reader(BufReader::new(file.take(MOST_INDEX))).map_err(|e| invalid(e.to_string()))?;

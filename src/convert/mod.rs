@@ -41,8 +41,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::weights::{
-    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, read_file, without_mark,
-    write_folder, write_shards,
+    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, check_listed, read_file,
+    without_mark, write_folder_until, write_shards,
 };
 
 use checkpoint::Checkpoint;
@@ -190,7 +190,7 @@ pub fn convert(
         plan.adapters.iter().map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
     supported::check(plan)?;
     let mut reports = Vec::new();
-    write_folder(out, |out| {
+    write_folder_until(out, stop, |out| {
         let (mut converted, mut declared) = (Vec::new(), None);
         let plain = lora::Config::default();
         let components = components(plan)?;
@@ -384,6 +384,7 @@ fn json_file(folder: &Path, name: &str) -> Result<Value> {
 }
 
 fn small_file(path: &Path) -> Result<Vec<u8>> {
+    check_listed(path)?;
     read_file(path, MOST_CONFIG)
 }
 

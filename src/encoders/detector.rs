@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
+use crate::nn::read_finite;
 use crate::weights::{self, Component};
 
 pub mod facestudio;
@@ -133,7 +134,5 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
-    let data = tensor.into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
-    data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))
+    read_finite(tensor, "what was seen in a picture").await
 }

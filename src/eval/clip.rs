@@ -7,6 +7,7 @@ use crate::encoders::text::TextEncoder;
 use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Result};
+use crate::nn::read_finite;
 use crate::weights::{Component, Files};
 
 /// Text encoder and vision ensemble of a model folder.
@@ -93,9 +94,7 @@ impl Clip {
 }
 
 fn read(embeds: Tensor<2>) -> Result<Vec<f32>> {
-    embeds.cast(DType::F32).try_into_vec_as::<f32>().map_err(|e| {
-        Error::device("read-back", format!("could not read an embedding back: {e:?}"), "try again")
-    })
+    pollster::block_on(read_finite(embeds, "an embedding"))
 }
 
 fn unit(mut values: Vec<f32>) -> Vec<f32> {

@@ -1,12 +1,13 @@
 //! Who a face shows, by an identity encoder that need not be the model's own.
 
 use ::image::RgbImage;
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 
 use crate::encoders::face::FaceEncoder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::align::align;
 use crate::image::preprocess::signed_tensor;
+use crate::nn::read_finite;
 use crate::pipeline::Found;
 
 use super::statistics::{Estimate, bootstrap};
@@ -59,10 +60,8 @@ pub fn embed(
     // `align` counts from the centre of the top left pixel.
     let landmarks = landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
     let crop = align(picture, &landmarks, encoder.image_size())?;
-    let embedding = encoder.embed(signed_tensor(&[&crop], device)?)?.cast(DType::F32);
-    embedding.try_into_vec_as::<f32>().map_err(|e| {
-        Error::device("read-back", format!("could not read an embedding back: {e:?}"), "try again")
-    })
+    let embedding = encoder.embed(signed_tensor(&[&crop], device)?)?;
+    pollster::block_on(read_finite(embedding, "an identity"))
 }
 
 /// Of unit vectors.

@@ -158,7 +158,7 @@ fn planes(pictures: &[&RgbImage], device: &Device, map: impl Fn(usize, f32) -> f
 
 /// `[n, 3, h, w]` in [-1, 1] → pictures; values outside are clamped.
 ///
-/// Fails with `picture-not-finite` where a value is not a number: a black picture would hide that.
+/// Fails with `picture-not-finite` where a value is an infinity or not a number: a grey picture would hide that.
 pub async fn read_pictures(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
     let [_, channels, height, width] = pixels.dims();
     if channels != 3 {
@@ -167,11 +167,11 @@ pub async fn read_pictures(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
     let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
     let data = pixels.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
     let values = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
-    if values.iter().any(|value| value.is_nan()) {
+    if values.iter().any(|value| !value.is_finite()) {
         return Err(Error::device(
             "picture-not-finite",
             "the network's picture is not a number in places",
-            "use another backend or precision; lower the guidance scale",
+            "use another backend, or f32 as precision; lower the guidance scale",
         ));
     }
     let plane = height * width;
@@ -261,7 +261,9 @@ mod tests {
         assert_eq!(signed_tensor(&[], &device).unwrap_err().code, "image-batch");
         let (a, b) = (gradient(4, 4), gradient(4, 5));
         assert_eq!(signed_tensor(&[&a, &b], &device).unwrap_err().code, "image-batch");
-        let broken = Tensor::full([1, 3, 2, 2], f32::NAN, &device);
-        assert_eq!(pollster::block_on(read_pictures(broken)).unwrap_err().code, "picture-not-finite");
+        for bad in [f32::NAN, f32::INFINITY] {
+            let broken = Tensor::full([1, 3, 2, 2], bad, &device);
+            assert_eq!(pollster::block_on(read_pictures(broken)).unwrap_err().code, "picture-not-finite");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod attention;
 mod conv;
+mod finite;
 mod linear;
 mod norm;
 
@@ -14,6 +15,7 @@ mod norm;
 pub(crate) use attention::MOST_SCORES;
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
+pub use finite::read_finite;
 pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 

@@ -30,6 +30,8 @@ struct DefaultsFile {
 ///
 /// Fails with `component-missing` without a scheduler, and with `config` or `config-range` on a file that makes no sense.
 pub fn defaults(files: &dyn Files) -> Result<Defaults> {
+    let checked = files.checked();
+    let files = checked.as_ref().map_or(files, |checked| checked);
     let folder = ModelFolder::new(files)?;
     let sampler = folder.load("scheduler", SchedulerConfig::from_component)?.default_sampler()?;
     let usual = if sampler == Sampler::Lcm { LCM } else { Defaults { sampler, ..Defaults::default() } };

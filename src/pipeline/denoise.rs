@@ -4,8 +4,9 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::regions::Canvas;
 use crate::condition::Condition;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::guidance::classifier_free::guide;
+use crate::nn::read_finite;
 use crate::sampling::{Scheduler, StepOutput};
 use crate::unet::{PreparedCondition, UNet2DConditionModel};
 
@@ -83,20 +84,11 @@ pub async fn denoise(
             output.sample = held.put_back(output.sample, i + 1, &scheduler)?;
         }
         latents = output.sample.clone();
-        settle(&latents).await?;
+        // A GPU only queues what it is told: without this wait progress and cancelling would run ahead of it by many steps.
+        read_finite(latents.clone(), &format!("the latents of step {}", i + 1)).await?;
         after(i + 1, output).await?;
     }
     Ok(latents)
-}
-
-/// Waits until the device has computed `latents`: a GPU only queues what it is told, and without this wait progress and
-/// cancelling would run ahead of it by many steps. One value is read back, since WebGPU offers no other wait.
-async fn settle(latents: &Tensor<4>) -> Result<()> {
-    let one = latents.clone().slice([0..1, 0..1, 0..1, 0..1]);
-    one.into_data_async().await.map_err(|e| {
-        Error::device("read-back", format!("the device did not finish a step: {e:?}"), "try again")
-    })?;
-    Ok(())
 }
 
 /// Latents that must stay the init image's, as in inpainting.

@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use ::image::RgbImage;
 use ::image::imageops::{self, FilterType};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::cache::Key;
 use super::models::Encoders;
@@ -15,6 +15,7 @@ use crate::guidance::mixing;
 use crate::image::align;
 use crate::image::mask::{FACE_FILL, Mask, hide};
 use crate::image::preprocess::signed_tensor;
+use crate::nn::read_finite;
 use crate::request::Person;
 
 /// The largest style image that faces are hidden in, in sides of the largest vision encoder's input: more would cost
@@ -73,17 +74,7 @@ pub async fn face(
     let encoder = encoders.face_encoder()?;
     let crop = aligned(photo, face, encoder.image_size())?;
     let embeds = encoder.embed(signed_tensor(&[&crop], device)?)?;
-    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
-    let data = embeds.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
-    let embedding = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
-    if embedding.iter().all(|value| value.is_finite()) {
-        return Ok(embedding);
-    }
-    Err(Error::weights(
-        "embedding-not-finite",
-        format!("the identity encoder gave no usable embedding for {name}"),
-        "fetch or convert the model again",
-    ))
+    read_finite(embeds, &format!("the identity of {name}")).await
 }
 
 /// A person's identity, `e_f = Σ β_i e_f^i` (paper section 3.2), from the embeddings of all photos in order.

@@ -1,6 +1,7 @@
 //! What a run needs to go on as if it had never stopped.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::module::Module;
@@ -8,7 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::optim::AdamW;
 use crate::error::{Error, Result};
-use crate::weights::{SafetensorsFile, Tensors, apply, collect, write_file, write_tensors};
+use crate::weights::{
+    SafetensorsFile, Tensors, apply, check_finite, collect, sha256_file, sync_folder, write_file,
+    write_tensors,
+};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const PROGRESS: &str = "progress.json";
+/// The hashes of the others.
+const SUMS: &str = "SHA256SUMS";
 
 /// Where a run stands, beside its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,40 +45,82 @@ pub fn save<M: Module>(folder: &Path, model: &M, optimizer: &AdamW, progress: &P
     drop(model.valid());
     let (updates, state) = optimizer.state();
     let progress = Progress { updates, ..progress.clone() };
-    write(&new.join("model.safetensors"), model)?;
-    write_tensors(&new.join("optimizer.safetensors"), &state)?;
+    write(&new.join(MODEL), model)?;
+    write_tensors(&new.join(OPTIMIZER), &state)?;
     let json = serde_json::to_vec(&progress).map_err(|e| Error::internal("json", e.to_string()))?;
-    write_file(&new.join("progress.json"), &json)?;
+    write_file(&new.join(PROGRESS), &json)?;
+    write_file(&new.join(SUMS), sums(&new)?.as_bytes())?;
     remove(&old)?;
     if current.exists() {
         fs::rename(&current, &old).map_err(|e| Error::io(current.display(), &e))?;
     }
-    fs::rename(&new, &current).map_err(|e| Error::io(new.display(), &e))?;
+    fs::rename(&new, &current)
+        .and_then(|()| sync_folder(folder))
+        .map_err(|e| Error::io(new.display(), &e))?;
     remove(&old)
+}
+
+/// The hashes of a checkpoint's files, as `sha256sum` lists them.
+fn sums(folder: &Path) -> Result<String> {
+    let line = |name| Ok(format!("{}  {name}\n", sha256_file(&folder.join(name))?));
+    [MODEL, OPTIMIZER, PROGRESS].into_iter().map(line).collect()
 }
 
 /// Reads `<folder>/checkpoint` (or the one before, if the last session died between two renames) into `model` and
 /// `optimizer`.
+///
+/// Fails with `checkpoint` where a file is not what was written, and with `not-finite` where training diverged.
 pub fn load<M: Module>(folder: &Path, model: M, optimizer: &mut AdamW) -> Result<(M, Progress)> {
     let mut from = folder.join("checkpoint");
     if !from.exists() {
         from = folder.join("checkpoint.old");
     }
-    let json = read(&from.join("progress.json"))?;
-    let progress: Progress = serde_json::from_slice(&json).map_err(|e| {
-        Error::weights(
-            "checkpoint",
-            format!("{}: {e}", from.display()),
-            "start the run again without --resume",
-        )
-    })?;
-    let weights = tensors(&from.join("model.safetensors"))?;
-    optimizer.restore(progress.updates, tensors(&from.join("optimizer.safetensors"))?, &weights)?;
-    let model = apply(model, &weights, "").map_err(|e| {
-        let message = format!("{} is not of this network: {}", from.display(), e.message);
-        Error::weights("checkpoint", message, "start the run again without --resume")
-    })?;
+    verify(&from)?;
+    let json = read(&from.join(PROGRESS))?;
+    let progress: Progress =
+        serde_json::from_slice(&json).map_err(|e| damaged(format!("{}: {e}", from.display())))?;
+    let weights = tensors(&from.join(MODEL))?;
+    for (name, (_, values)) in &weights.0 {
+        check_finite(name, values).map_err(|e| e.context(from.display()))?;
+    }
+    optimizer.restore(progress.updates, tensors(&from.join(OPTIMIZER))?, &weights)?;
+    let model = apply(model, &weights, "")
+        .map_err(|e| damaged(format!("{} is not of this network: {}", from.display(), e.message)))?;
     Ok((model, progress))
+}
+
+fn damaged(message: String) -> Error {
+    Error::weights("checkpoint", message, "start the run again without --resume")
+}
+
+/// Holds a checkpoint's files against their hashes.
+fn verify(folder: &Path) -> Result<()> {
+    let path = folder.join(SUMS);
+    let listed = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(Error::weights(
+                "checkpoint",
+                format!("{} is missing: nothing says that the checkpoint is whole", path.display()),
+                format!(
+                    "start the run again without --resume; or, if you trust it, as one of an older version: cd '{}' && \
+                     sha256sum {MODEL} {OPTIMIZER} {PROGRESS} > {SUMS}",
+                    folder.display()
+                ),
+            ));
+        }
+        Err(e) if e.kind() == ErrorKind::InvalidData => String::new(),
+        listed => listed.map_err(|e| Error::io(path.display(), &e))?,
+    };
+    let found = sums(folder)?;
+    let lines = found.lines().zip(listed.lines().chain(std::iter::repeat("")));
+    for ((found, listed), name) in lines.zip([MODEL, OPTIMIZER, PROGRESS]) {
+        if found != listed {
+            let message =
+                format!("{} is damaged: its sha256 is not that of {SUMS}", folder.join(name).display());
+            return Err(damaged(message));
+        }
+    }
+    if found == listed { Ok(()) } else { Err(damaged(format!("{} is damaged", path.display()))) }
 }
 
 /// Writes `model`'s parameters as one safetensors file.
@@ -77,23 +129,6 @@ pub fn write<M: Module>(path: &Path, model: &M) -> Result<()> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
     write_tensors(path, &collect(model, "")?.views())
-}
-
-/// As `write`, of a component of a model folder. What it takes the place of goes: the
-/// component's other weights, and the folder's manifest, which would call the new ones damaged.
-pub fn export<M: Module>(path: &Path, model: &M) -> Result<()> {
-    write(path, model)?;
-    let Some(component) = path.parent() else { return Ok(()) };
-    let listed = fs::read_dir(component).map_err(|e| Error::io(component.display(), &e))?;
-    let others = listed
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|other| other != path && other.to_str().is_some_and(|name| name.ends_with(".safetensors")));
-    let manifest = component.parent().map(|model| model.join("manifest.json")).filter(|path| path.exists());
-    for stale in others.chain(manifest) {
-        fs::remove_file(&stale).map_err(|e| Error::io(stale.display(), &e))?;
-    }
-    Ok(())
 }
 
 /// Writes a config as indented JSON.
@@ -121,33 +156,4 @@ fn remove(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).map_err(|e| Error::io(folder.display(), &e))?;
     }
     Ok(())
-}
-
-#[cfg(all(test, feature = "cpu"))]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-    use crate::nn::LinearConfig;
-
-    #[test]
-    fn a_trained_component_takes_the_place_of_the_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir_all(at("unet")).unwrap();
-        for old in [
-            "manifest.json",
-            "unet/config.json",
-            "unet/model-00001-of-00002.safetensors",
-            "unet/new.safetensors",
-        ] {
-            fs::write(at(old), "old").unwrap();
-        }
-        export(&at("unet/new.safetensors"), &LinearConfig::new(2, 3).init(&Device::flex())).unwrap();
-        let mut left: Vec<_> = fs::read_dir(at("unet")).unwrap().map(|f| f.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["config.json", "new.safetensors"]);
-        assert!(!at("manifest.json").exists());
-        assert!(tensors(&at("unet/new.safetensors")).is_ok());
-    }
 }

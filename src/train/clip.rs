@@ -16,8 +16,9 @@ use rayon::prelude::*;
 
 use super::data::{Pictures, trained};
 use super::encoded::Styles;
+use super::export::export;
 use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, portraits, run, style};
+use super::{Setup, portraits, run, style};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::{FILES, Tokenizer};
 use crate::encoders::vision::{
@@ -25,7 +26,7 @@ use crate::encoders::vision::{
 };
 use crate::error::{Error, Result};
 use crate::image::processor::Preprocessing;
-use crate::weights::{Component, Folder, apply, write_file};
+use crate::weights::{CheckedFolder, Component, apply, write_file};
 
 /// CLIP's initial logit scale, `ln(1 / 0.07)`.
 const INITIAL_LOG_SCALE: f32 = 2.659_26;
@@ -166,7 +167,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let dtype = options.backend.dtype();
     let pictures = portraits::portraits(setup, SIZE, log)?;
     let trained = trained(pictures.len(), HELD_OUT)?;
-    let base = setup.base.clone().map(Folder);
+    let base = setup.base.clone().map(CheckedFolder::new);
     let towers = base.as_ref().map(Towers::read).transpose()?;
     if let Some(towers) = &towers {
         towers.give_tokenizer(&setup.out)?;
@@ -242,19 +243,21 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let finished = run::train(&options, model, objective, show, log)?;
 
     let ClipTrainee { text, vision: learnt, .. } = finished.averaged;
-    checkpoint::export_json(&setup.out.join("text_encoder/config.json"), &config)?;
-    checkpoint::export(&setup.out.join("text_encoder/model.safetensors"), &text)?;
-    for (k, (tower, config)) in learnt.iter().zip(&vision).enumerate() {
-        let folder = setup.out.join(style::folder(k));
-        if let Some((component, _)) = towers.as_ref().and_then(|towers| towers.vision.get(k))
-            && let Some(preprocessor) = preprocessor_config(component)?
-        {
-            checkpoint::export_json(&folder.join(PREPROCESSOR), &preprocessor)?;
+    export(&setup.out, |export| {
+        export.json("text_encoder/config.json", &config)?;
+        export.weights("text_encoder/model.safetensors", &text)?;
+        for (k, (tower, config)) in learnt.iter().zip(&vision).enumerate() {
+            let folder = style::folder(k);
+            if let Some((component, _)) = towers.as_ref().and_then(|towers| towers.vision.get(k))
+                && let Some(preprocessor) = preprocessor_config(component)?
+            {
+                export.json(&format!("{folder}/{PREPROCESSOR}"), &preprocessor)?;
+            }
+            export.json(&format!("{folder}/config.json"), config)?;
+            export.weights(&format!("{folder}/model.safetensors"), tower)?;
         }
-        checkpoint::export_json(&folder.join("config.json"), config)?;
-        checkpoint::export(&folder.join("model.safetensors"), tower)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The model folder's tokenizer; made from captions if it has none.
@@ -271,7 +274,7 @@ fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
         // Written last: its presence says that the tokenizer is whole.
         write_file(&folder.join("vocab.json"), vocab.as_bytes())?;
     }
-    Tokenizer::load(&Component::new(&Folder(folder), ""))
+    Tokenizer::load(&Component::new(&CheckedFolder::new(folder), ""))
 }
 
 /// The components of a model folder that the stage goes on from.
@@ -282,14 +285,15 @@ struct Towers<'a> {
 }
 
 impl<'a> Towers<'a> {
-    fn read(files: &'a Folder) -> Result<Self> {
+    fn read(files: &'a CheckedFolder) -> Result<Self> {
         let with_config = |folder: String| {
             let component = Component::new(files, &folder);
             VisionConfig::read(&component).map(|config| (component, config))
         };
         let text = Component::new(files, "text_encoder");
         let config = TextConfig::read(&text)?;
-        let vision = Styles::folders(&files.0).into_iter().map(with_config).collect::<Result<Vec<_>>>()?;
+        let vision =
+            Styles::folders(files.path()).into_iter().map(with_config).collect::<Result<Vec<_>>>()?;
         let widths: usize = vision.iter().map(|(_, config)| config.embed_dim()).sum();
         if vision.is_empty() || !config.projects() || config.projection_dim != widths {
             return Err(Error::input(

@@ -14,9 +14,10 @@ use burn::tensor::{DType, Tensor, TensorData};
 use super::data::trained;
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
 use super::encoded::{encode_all, fingerprint};
+use super::export::export;
 use super::run::{Event, Options, Step};
 use super::shown::{Drawn, Shown};
-use super::{Setup, checkpoint, portraits, run};
+use super::{Setup, portraits, run};
 use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::FusionConfig;
@@ -25,7 +26,7 @@ use crate::request::Sampler;
 use crate::sampling::{Prediction, SchedulerConfig, lcm};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::VaeConfig;
-use crate::weights::{Component, Folder, apply};
+use crate::weights::{CheckedFolder, Component, apply};
 
 /// Steps of the solver that the student's are taken from (paper, appendix; diffusers' `num_ddim_timesteps`).
 const SOLVER_STEPS: usize = 50;
@@ -40,7 +41,7 @@ const SHEET_STEPS: usize = 4;
 /// Fails with `base-missing` without a base, with `base-distilled` where it draws without guidance already, with `base-mismatch`
 /// where the folder's encoders are others', and with `config-unsupported` where the schedule cannot be one of few steps.
 pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let Some(base) = setup.base.clone().map(Folder) else {
+    let Some(base) = setup.base.clone().map(CheckedFolder::new) else {
         let message = "the consistency stage distils a trained model";
         return Err(Error::input("base-missing", message, "name the model's folder with --base"));
     };
@@ -51,15 +52,15 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let taught = defaults(&base)?;
     if taught.sampler == Sampler::Lcm || taught.guidance_scale <= 1.0 {
-        let message = format!("{} draws without guidance already", base.0.display());
+        let message = format!("{} draws without guidance already", base.path().display());
         return Err(Error::input("base-distilled", message, "name the model that it was distilled from"));
     }
     let own = |folder: &Path| std::fs::canonicalize(folder).ok();
-    if own(&base.0).is_some_and(|base| own(&setup.out) == Some(base)) {
+    if own(base.path()).is_some_and(|base| own(&setup.out) == Some(base)) {
         let message = "the model folder is the base: its UNet would be lost";
         return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
     }
-    if fingerprint(&base.0)? != fingerprint(&setup.out)? {
+    if fingerprint(base.path())? != fingerprint(&setup.out)? {
         let message =
             format!("the encoders or the autoencoder of {} are not the base's", setup.out.display());
         return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
@@ -71,7 +72,8 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let unet_json: serde_json::Value = unet_files.json("config.json")?;
     let unet_config: UNet2DConditionConfig = unet_files.json("config.json")?;
     let fusion_config: FusionConfig = guidance_files.json("config.json")?;
-    let vae_config = VaeConfig::from_component(&Component::new(&Folder(setup.out.clone()), "vae"))?;
+    let vae_config =
+        VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
     let scheduler = SchedulerConfig::from_component(&scheduler_files)?;
     let prediction = scheduler.prediction_type.unwrap_or_default();
     let alphas_cumprod = scheduler.alphas_cumprod()?;
@@ -147,16 +149,16 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let finished = run::train(&options, student, objective, show, log)?;
 
-    checkpoint::export_json(&setup.out.join("unet/config.json"), &unet_json)?;
-    checkpoint::export(&setup.out.join("unet/diffusion_pytorch_model.safetensors"), &finished.averaged)?;
-    checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
-    checkpoint::export(&setup.out.join("guidance/model.safetensors"), &fusion)?;
-    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)?;
-    let defaults = setup.out.join(DEFAULTS);
-    match std::fs::remove_file(&defaults) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(defaults.display(), &e)),
-        _ => Ok(()),
-    }
+    export(&setup.out, |export| {
+        export.json("unet/config.json", &unet_json)?;
+        export.weights("unet/diffusion_pytorch_model.safetensors", &finished.averaged)?;
+        export.json("guidance/config.json", &fusion_config)?;
+        export.weights("guidance/model.safetensors", &fusion)?;
+        export.json("scheduler/scheduler_config.json", &scheduler_json)?;
+        // Those of the base's many steps.
+        export.remove(DEFAULTS);
+        Ok(())
+    })
 }
 
 /// One step of DDIM (Song et al. 2021, equation 12, without noise) of each sample, `[n, channels, height, width]`, from its own

@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use super::augment::recolour;
 use super::data::{Picture, Pictures, pictures_of, planes, trained};
+use super::export::export;
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, plot, portraits, run};
+use super::{Setup, plot, portraits, run};
 use crate::encoders::detector::facestudio::{
     DecodeOptions, DetectorOutput, FACE_STRIDE, FaceStudioDetector, FaceStudioDetectorConfig, MASK_STRIDE,
 };
@@ -70,9 +71,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let show = |model: &FaceStudioDetector, folder: &Path| show(model, &scenes, trained, dtype, folder);
     let finished = run::train(&options, model, objective, show, log)?;
-    let folder = setup.out.join("detector");
-    checkpoint::export_json(&folder.join("config.json"), &DetectorConfig::FaceStudio(config.clone()))?;
-    checkpoint::export(&folder.join("model.safetensors"), &finished.averaged)
+    export(&setup.out, |export| {
+        export.json("detector/config.json", &DetectorConfig::FaceStudio(config.clone()))?;
+        export.weights("detector/model.safetensors", &finished.averaged)
+    })
 }
 
 /// What the network should say about one picture: planes of its two grids, row-major, in its own units.

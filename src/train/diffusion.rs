@@ -20,11 +20,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::data::{Pictures, pictures_of, trained};
 use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
+use super::export::export;
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
 use super::run::{Event, Gather, Options, Step};
 use super::shown::{Drawn, Shown};
-use super::{Setup, checkpoint, plot, portraits, recompute, run};
+use super::{Setup, plot, portraits, recompute, run};
 use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::guidance::classifier_free::guide;
@@ -33,7 +34,7 @@ use crate::request::{MAX_SIDE, Sampler};
 use crate::sampling::{NoiseSource, Prediction, Schedule, Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::{Vae, VaeConfig};
-use crate::weights::{Component, Folder, apply};
+use crate::weights::{CheckedFolder, Component, apply};
 
 /// Side of `mini`'s pictures.
 const SIZE: usize = 128;
@@ -97,9 +98,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let device = options.device()?;
     let dtype = options.backend.dtype();
-    let base = setup.base.clone().map(Folder);
+    let base = setup.base.clone().map(CheckedFolder::new);
     let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
-    let vae_config = VaeConfig::from_component(&Component::new(&Folder(setup.out.clone()), "vae"))?;
+    let vae_config =
+        VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
     let (unet_json, scheduler_json) = match &base {
         Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
         None => (unet_config(setup, vae_config.latent_channels())?, scheduler_json()),
@@ -191,11 +193,13 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let finished = run::train_in_parts(&options, model, objective, show, log)?;
 
     let DiffusionTrainee { unet, guidance } = finished.averaged;
-    checkpoint::export_json(&setup.out.join("unet/config.json"), &unet_json)?;
-    checkpoint::export(&setup.out.join("unet/diffusion_pytorch_model.safetensors"), &unet)?;
-    checkpoint::export_json(&setup.out.join("guidance/config.json"), &fusion_config)?;
-    checkpoint::export(&setup.out.join("guidance/model.safetensors"), &guidance)?;
-    checkpoint::export_json(&setup.out.join("scheduler/scheduler_config.json"), &scheduler_json)
+    export(&setup.out, |export| {
+        export.json("unet/config.json", &unet_json)?;
+        export.weights("unet/diffusion_pytorch_model.safetensors", &unet)?;
+        export.json("guidance/config.json", &fusion_config)?;
+        export.weights("guidance/model.safetensors", &guidance)?;
+        export.json("scheduler/scheduler_config.json", &scheduler_json)
+    })
 }
 
 /// Fails with `base-mismatch` where the networks do not take what the encoders and the autoencoder give.
@@ -291,7 +295,7 @@ pub(super) struct Sheet<'a> {
 impl<'a> Sheet<'a> {
     pub fn new(setup: &Setup, pictures: &'a Pictures, encoded: &'a Encoded, first: usize) -> Result<Self> {
         let backend = setup.run.backend;
-        let files = Folder(setup.out.clone());
+        let files = CheckedFolder::new(setup.out.clone());
         let vae = Vae::load(&Component::new(&files, "vae"), &backend.device()?.without_autodiff())?;
         Ok(Self { pictures, encoded, first, vae, dtype: backend.dtype() })
     }

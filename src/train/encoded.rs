@@ -17,7 +17,7 @@ use crate::image::align::align;
 use crate::image::preprocess::signed_tensor;
 use crate::vae::Vae;
 use crate::weights::{
-    Component, Files, Folder, Quantization, SafetensorsFile, Tensors, encode, sha256, write_file,
+    CheckedFolder, Component, Files, Quantization, SafetensorsFile, Tensors, encode, sha256, write_file,
 };
 
 /// Pixels of the pictures that go through a network at once: 32 of `mini`'s.
@@ -93,14 +93,14 @@ impl Styles {
 
     /// What tells a model's encoders from others: the hashes of their files.
     pub fn key(model: &Path) -> Result<Vec<u8>> {
-        let files = Folder(model.to_owned());
+        let files = CheckedFolder::new(model.to_owned());
         let keys = Self::folders(model).into_iter().map(|folder| hashes(&files, &folder));
         Ok(keys.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Loads the encoders.
     pub fn load(model: &Path, device: &Device) -> Result<Self> {
-        let files = Folder(model.to_owned());
+        let files = CheckedFolder::new(model.to_owned());
         let folders = Self::folders(model);
         let load = |folder: &String| VisionEncoder::load(&Component::new(&files, folder), device);
         Ok(Self { ensemble: VisionEnsemble { encoders: folders.iter().map(load).collect::<Result<_>>()? } })
@@ -126,7 +126,7 @@ impl Styles {
     }
 }
 
-fn hashes(files: &Folder, folder: &str) -> Result<Vec<u8>> {
+fn hashes(files: &CheckedFolder, folder: &str) -> Result<Vec<u8>> {
     let mut hashes = Vec::new();
     for name in files.list(folder)? {
         hashes.extend_from_slice(sha256(&files.read(&format!("{folder}/{name}"))?).as_bytes());
@@ -136,7 +136,7 @@ fn hashes(files: &Folder, folder: &str) -> Result<Vec<u8>> {
 
 /// What tells the networks of a model folder that encode pictures from others: the hashes of their files.
 pub fn fingerprint(model: &Path) -> Result<Vec<u8>> {
-    let files = Folder(model.to_owned());
+    let files = CheckedFolder::new(model.to_owned());
     let mut key = Styles::key(model)?;
     for folder in ["vae", "face_encoder"] {
         key.extend(hashes(&files, folder)?);
@@ -146,7 +146,7 @@ pub fn fingerprint(model: &Path) -> Result<Vec<u8>> {
 
 /// Encodes every picture with the networks of `setup.out`, or reads what was encoded with these very weights.
 pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)) -> Result<Encoded> {
-    let files = Folder(setup.out.clone());
+    let files = CheckedFolder::new(setup.out.clone());
     let mut key = fingerprint(&setup.out)?;
     key.extend_from_slice(pictures.name().as_bytes());
     let name = format!("encoded-v{VERSION}-{}-{}.safetensors", pictures.len(), &sha256(&key)[..16]);

@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use super::augment::recolour;
 use super::data::{Picture, Pictures, planes};
+use super::export::export;
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, plot, portraits, run};
+use super::{Setup, plot, portraits, run};
 use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use crate::error::{Error, Result};
 use crate::image::align::{Similarity, template, warp};
@@ -128,9 +129,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 
     // The evaluation's own encoder is no part of a model.
     let parent = if setup.preset == "mini" { &setup.out } else { &options.folder };
-    let folder = parent.join(folder);
-    checkpoint::export_json(&folder.join("config.json"), &config)?;
-    checkpoint::export(&folder.join("model.safetensors"), &finished.averaged.encoder)
+    export(parent, |export| {
+        export.json(&format!("{folder}/config.json"), &config)?;
+        export.weights(&format!("{folder}/model.safetensors"), &finished.averaged.encoder)
+    })
 }
 
 /// Mean cross-entropy of `scale · cos(θ + margin·[own class])` (Deng et al. 2019, equation 3).

@@ -21,6 +21,7 @@ pub mod diffusion;
 mod discriminator;
 pub mod dreambooth;
 pub mod encoded;
+pub mod export;
 pub mod face;
 pub mod memory;
 pub mod optim;
@@ -335,6 +336,24 @@ mod tests {
 
         let again = Setup { base: Some(distilled.out.clone()), ..distilled };
         assert_eq!(consistency::train(&again, &mut |_| ()).unwrap_err().code, "base-distilled");
+    }
+
+    #[test]
+    fn a_stage_that_cannot_write_all_its_files_writes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = setup(folder.path(), 4);
+        let weights = setup.out.join("vae/diffusion_pytorch_model.safetensors");
+        // What fails here fails after the config was written.
+        std::fs::create_dir_all(weights.join("in the way")).unwrap();
+        assert!(vae::train(&setup, &mut |_| ()).is_err());
+        assert!(!setup.out.join("vae/config.json").exists(), "a new config beside old weights");
+        std::fs::remove_dir_all(weights).unwrap();
+        vae::train(
+            &Setup { run: run::Options { resume: true, ..setup.run.clone() }, ..setup.clone() },
+            &mut |_| (),
+        )
+        .unwrap();
+        Vae::load(&Component::new(&Folder(setup.out), "vae"), &Device::flex()).unwrap();
     }
 
     #[test]

@@ -12,14 +12,15 @@ use rayon::prelude::*;
 
 use super::data::trained;
 use super::encoded::{Encoded, encode_all};
+use super::export::export;
 use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, portraits, run};
+use super::{Setup, portraits, run};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::guidance::prior::{PriorConfig, PriorTransformer};
 use crate::sampling::SchedulerConfig;
-use crate::weights::{Component, Folder, apply};
+use crate::weights::{CheckedFolder, Component, apply};
 
 /// Side of the training pictures.
 const SIZE: usize = 128;
@@ -59,12 +60,12 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let encoded = encode_all(setup, &pictures, log)?;
     let trained = trained(encoded.len, HELD_OUT)?;
 
-    let files = Folder(setup.out.clone());
+    let files = CheckedFolder::new(setup.out.clone());
     let text_config = TextConfig::read(&Component::new(&files, "text_encoder"))?;
     let text =
         TextEncoder::load(&Component::new(&files, "text_encoder"), &device.clone().without_autodiff())?;
     let tokenizer = Tokenizer::load(&Component::new(&files, "tokenizer"))?;
-    let base = setup.base.clone().map(Folder);
+    let base = setup.base.clone().map(CheckedFolder::new);
     let base = base.as_ref().map(|files| Component::new(files, "prior"));
     let config: PriorConfig = match &base {
         Some(base) => base.json("config.json")?,
@@ -162,9 +163,11 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let finished = run::train(&options, model, objective, show, log)?;
 
-    checkpoint::export_json(&setup.out.join("prior/config.json"), &config)?;
-    checkpoint::export_json(&setup.out.join("prior/scheduler_config.json"), &scheduler_json())?;
-    checkpoint::export(&setup.out.join("prior/diffusion_pytorch_model.safetensors"), &finished.averaged)
+    export(&setup.out, |export| {
+        export.json("prior/config.json", &config)?;
+        export.json("prior/scheduler_config.json", &scheduler_json())?;
+        export.weights("prior/diffusion_pytorch_model.safetensors", &finished.averaged)
+    })
 }
 
 /// What the text encoder says about a batch of prompts.

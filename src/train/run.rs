@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
 use super::Backend;
@@ -210,6 +210,9 @@ pub fn train_in_parts<M: Module>(
     }
     std::fs::create_dir_all(&options.folder).map_err(|e| Error::io(options.folder.display(), &e))?;
     let mut model = model;
+    // Random weights are drawn when they are first looked at: here, in the order of their names and not in that of their use, so
+    // that a run that is stopped before its first step draws the same ones as one that goes on.
+    model.visit(&mut Draw);
     let mut optimizer = AdamW::new(options.optimizer);
     let mut state = Progress { seed: options.seed, ..Progress::default() };
     if options.goes_on() {
@@ -284,6 +287,15 @@ pub fn train_in_parts<M: Module>(
     log(Event::Note(show(&averaged, &options.folder)?));
     plot::curve(&options.folder.join("loss.png"), &state.losses)?;
     Ok(Finished { averaged, steps: state.step, completed })
+}
+
+/// Looks at each parameter.
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let _ = param.val();
+    }
 }
 
 /// Adds a point to the loss curve; the curve keeps a spacing at which it stays within its size.
@@ -375,6 +387,83 @@ mod tests {
         assert_ne!(a.0, halfway.0);
         let file = |folder: &Path| std::fs::read(folder.join("checkpoint/model.safetensors")).unwrap();
         assert_eq!(file(whole.path()), file(parts.path()));
+    }
+
+    /// A network whose random start is drawn, by whoever looks at it first, one number after the other.
+    fn drawn() -> Net {
+        use std::sync::atomic::AtomicU64;
+
+        let device = Backend::Cpu.device().unwrap();
+        let next = Arc::new(AtomicU64::new(0));
+        let weight = |rows: usize, columns: usize| {
+            let next = next.clone();
+            crate::nn::lazy([rows, columns], &device, move |shape, device| {
+                let mut rng = Rng::new(7, next.fetch_add(1, Ordering::Relaxed));
+                Tensor::from_data(TensorData::new(rng.normals(rows * columns), shape), device)
+            })
+        };
+        let (a, b) = (weight(8, 3), weight(1, 8));
+        let mut net = net();
+        // Used in another order than that of their names.
+        (net.a.weight, net.b.weight) = (a, b);
+        net
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_before_its_first_step_starts_like_one_that_goes_on() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let run = |folder: &Path, resume, stopped| {
+            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, resume, ..Options::new(folder) };
+            options.stop.store(stopped, Ordering::Relaxed);
+            // The last layer's weights are looked at first.
+            let objective = |net: &Net, step: &Step| {
+                let last = net.b.weight.val().square().mean();
+                Ok(loss(net, step) + last * 1e-3)
+            };
+            train(&options, drawn(), objective, |_, _| Ok(String::new()), &mut |_| ()).unwrap()
+        };
+        let straight = run(whole.path(), false, false);
+        assert_eq!(run(parts.path(), false, true).steps, 0);
+        let resumed = run(parts.path(), true, false);
+        assert_eq!(resumed.steps, 3);
+        assert_eq!(collect(&straight.averaged, "").unwrap().0, collect(&resumed.averaged, "").unwrap().0);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_what_was_written_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(run(folder.path(), false, Some(2)).steps, 2);
+        let again = || {
+            let options =
+                Options { steps: Some(4), lr: 0.05, warmup: 1, resume: true, ..Options::new(folder.path()) };
+            let objective = |net: &Net, step: &Step| Ok(loss(net, step));
+            train(&options, net(), objective, |_, _| Ok(String::new()), &mut |_| ()).err()
+        };
+        let checkpoint = folder.path().join("checkpoint");
+        let names = ["model.safetensors", "optimizer.safetensors", "progress.json", "SHA256SUMS"];
+        for name in names {
+            let path = checkpoint.join(name);
+            let good = std::fs::read(&path).unwrap();
+            // A digit that becomes another one is a checkpoint all the same.
+            let at = if name == "progress.json" {
+                good.iter().position(|b| *b == b'2').unwrap()
+            } else {
+                good.len() - 3
+            };
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let error = again().expect(name);
+            assert_eq!((error.code, error.fault), ("checkpoint", crate::error::Fault::Weights), "{error}");
+            assert!(error.message.contains(checkpoint.to_str().unwrap()), "{error}");
+            assert!(error.remedy.contains("--resume"), "{error}");
+            std::fs::write(&path, good).unwrap();
+        }
+        std::fs::rename(checkpoint.join("SHA256SUMS"), folder.path().join("aside")).unwrap();
+        let error = again().unwrap();
+        assert!(error.code == "checkpoint" && error.remedy.contains("sha256sum"), "{error}");
+        std::fs::rename(folder.path().join("aside"), checkpoint.join("SHA256SUMS")).unwrap();
+        assert!(again().is_none());
     }
 
     /// Two batches of a step against their samples in one batch. Without running statistics, which see each batch apart.

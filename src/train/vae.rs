@@ -15,12 +15,13 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::data::{Pictures, pictures_of, trained};
 use super::discriminator::{Discriminator, deceived, hinge, matched};
+use super::export::export;
 use super::optim::AdamWConfig;
 use super::run::{Event, Options, Step};
-use super::{Setup, checkpoint, plot, portraits, run};
+use super::{Setup, plot, portraits, run};
 use crate::error::{Error, Result};
 use crate::vae::{AutoencoderDc, AutoencoderDcConfig};
-use crate::weights::{Component, Folder, apply};
+use crate::weights::{CheckedFolder, Component, apply};
 
 /// Side of the training pictures.
 const SIZE: usize = 128;
@@ -78,7 +79,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             "name the model folder that has it with --base",
         ));
     }
-    let base = setup.base.clone().map(Folder);
+    let base = setup.base.clone().map(CheckedFolder::new);
     let base = base.as_ref().map(|files| Component::new(files, "vae"));
     let mut config = base.as_ref().map_or_else(|| config(setup), |base| base.json("config.json"))?;
     let options = Options {
@@ -149,9 +150,10 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         config.latents_mean = Some(mean);
         config.latents_std = Some(std);
     }
-    let folder = setup.out.join("vae");
-    checkpoint::export_json(&folder.join("config.json"), &config)?;
-    checkpoint::export(&folder.join("diffusion_pytorch_model.safetensors"), &averaged)
+    export(&setup.out, |export| {
+        export.json("vae/config.json", &config)?;
+        export.weights("vae/diffusion_pytorch_model.safetensors", &averaged)
+    })
 }
 
 /// The decoder that is to draw, and who tells its pictures from true ones: one step teaches both.

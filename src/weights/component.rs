@@ -8,7 +8,7 @@ use super::files::Files;
 use super::names::{WeightName, missing_piece, preferred};
 use super::paths::without_mark;
 use super::safetensors::SafetensorsHeader;
-use super::tensors::{TensorSource, missing};
+use super::tensors::{TensorSource, check_finite, missing};
 use crate::error::{Error, Result};
 use crate::kernels::Blocks;
 
@@ -148,7 +148,7 @@ impl Shard {
     }
 }
 
-/// A network's weights. The shard that was read last stays in memory until another is asked for: tensors are asked for
+/// A network's weights, all finite, or they fail with `not-finite`. The shard that was read last stays in memory until another is asked for: tensors are asked for
 /// block by block, and a block's tensors lie side by side.
 struct Shards<'a> {
     files: &'a dyn Files,
@@ -178,11 +178,20 @@ impl TensorSource for Shards<'_> {
         if !self.half(name) {
             return Ok(None);
         }
-        self.in_shard(name, |header, bytes| header.blocks_in(name, bytes))
+        self.in_shard(name, |header, bytes| {
+            let blocks = header.blocks_in(name, bytes)?;
+            // The integers are finite.
+            blocks.iter().try_for_each(|blocks| check_finite(name, &blocks.scales))?;
+            Ok(blocks)
+        })
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
-        self.in_shard(name, |header, bytes| header.decode_in(name, bytes))
+        self.in_shard(name, |header, bytes| {
+            let values = header.decode_in(name, bytes)?;
+            check_finite(name, &values)?;
+            Ok(values)
+        })
     }
 }
 

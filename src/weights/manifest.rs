@@ -112,9 +112,7 @@ impl Manifest {
         }
         let mut seen = BTreeSet::new();
         for file in manifest.files() {
-            let inside = file.path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-                && !file.path.contains(['\\', ':', '\0']);
-            if !inside {
+            if !is_inside(&file.path) {
                 return Err(invalid(format!("'{}' is not a path inside the model", file.path)));
             }
             if !seen.insert(&file.path) {
@@ -197,9 +195,16 @@ fn invalid(reason: String) -> Error {
 impl FileEntry {
     /// Checks a file's size, then its hash.
     pub fn verify(&self, bytes: &[u8]) -> Result<()> {
-        let difference = if bytes.len() as u64 != self.bytes {
-            format!("it has {} bytes, the manifest says {}", bytes.len(), self.bytes)
-        } else if sha256(bytes) != self.sha256 {
+        let size = bytes.len() as u64;
+        let sha256 = (size == self.bytes).then(|| sha256(bytes));
+        self.verify_digest(size, sha256.as_deref())
+    }
+
+    /// As [`verify`](Self::verify), of what was counted and hashed elsewhere; the size alone where there is no hash.
+    pub(super) fn verify_digest(&self, size: u64, sha256: Option<&str>) -> Result<()> {
+        let difference = if size != self.bytes {
+            format!("it has {size} bytes, the manifest says {}", self.bytes)
+        } else if sha256.is_some_and(|sha256| sha256 != self.sha256) {
             "its sha256 differs from the manifest's".to_owned()
         } else {
             return Ok(());
@@ -207,7 +212,7 @@ impl FileEntry {
         Err(Error::weights(
             "file-corrupt",
             format!("{} is damaged: {difference}", self.path),
-            "fetch the file again",
+            "fetch the file again; if it was changed on purpose, delete manifest.json to use the folder as it is",
         ))
     }
 }
@@ -237,7 +242,13 @@ impl Sha256Stream {
     }
 }
 
-fn is_model_file(name: &str) -> bool {
+/// Whether a path stays inside the folder that it is relative to.
+pub(crate) fn is_inside(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains(['\\', ':', '\0'])
+}
+
+/// Whether a file of that name is part of a model: neither its manifest nor hidden nor for people alone.
+pub(super) fn is_model_file(name: &str) -> bool {
     name != Manifest::NAME && !name.starts_with('.') && !name.to_lowercase().ends_with(".md")
 }
 

@@ -3,6 +3,7 @@
 mod component;
 mod decode;
 mod files;
+mod folder;
 mod manifest;
 mod module;
 mod names;
@@ -12,11 +13,19 @@ mod safetensors;
 mod shards;
 mod stream;
 mod tensors;
+mod writing;
 
 pub use component::Component;
-pub use files::{Files, Folder, MemoryFiles, NewFolder, Overlay, write_file, write_folder};
+pub use files::{Files, MemoryFiles, Overlay};
 #[cfg(target_arch = "wasm32")]
 pub(crate) use files::{file_missing, files_in, folders_in};
+#[cfg(feature = "train")]
+pub(crate) use folder::EXPORT;
+#[cfg(feature = "convert")]
+pub(crate) use folder::check_listed;
+pub use folder::{CheckedFolder, Folder, sha256_file};
+#[cfg(feature = "train")]
+pub(crate) use manifest::is_inside;
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
 #[cfg(feature = "train")]
 pub(crate) use module::is_named;
@@ -32,5 +41,12 @@ pub use crate::kernels::Blocks;
 pub(crate) use decode::decode;
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
+#[cfg(feature = "train")]
+pub(crate) use stream::tensors_into;
 pub use stream::{Views, write_tensors};
+#[cfg(feature = "train")]
+pub(crate) use tensors::check_finite;
 pub use tensors::{TensorSource, Tensors};
+#[cfg(feature = "train")]
+pub(crate) use writing::sync_folder;
+pub use writing::{NewFolder, abandon, write_file, write_file_by, write_folder, write_folder_until, writing};

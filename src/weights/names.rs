@@ -49,6 +49,12 @@ impl<'a> WeightName<'a> {
         Some(Self { name, stem, variant, piece: after.or(before), index: false, ending })
     }
 
+    /// The names of all pieces of the same file; none where it is whole.
+    pub fn pieces(&self) -> Vec<String> {
+        self.piece
+            .map_or_else(Vec::new, |(_, count)| (1..=count).map(|number| self.sibling(number)).collect())
+    }
+
     /// The name of another piece of the same file.
     fn sibling(&self, number: usize) -> String {
         let Some((own, count)) = self.piece else { return self.name.to_owned() };

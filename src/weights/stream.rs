@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Result as IoResult, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
 
-use super::files::write_file_by;
 use super::quantize::header;
+use super::writing::write_file_by;
 use crate::error::Result;
 
 /// Tensors by name that are kept elsewhere: shape and values.
@@ -17,11 +18,16 @@ const CHUNK: usize = 1 << 16;
 /// Writes tensors as a safetensors file, byte for byte what [`encode`](super::encode) makes of them unquantised, without
 /// a copy of them in memory: a large model's optimiser is most of what there is.
 pub fn write_tensors(path: &Path, tensors: &Views) -> Result<()> {
+    write_file_by(path, tensors_into(tensors)?)
+}
+
+/// What writes them into a file that is open.
+pub(crate) fn tensors_into<'a>(tensors: &'a Views) -> Result<impl FnOnce(&mut File) -> IoResult<()> + 'a> {
     let entries = tensors
         .iter()
         .map(|(name, (shape, values))| (name.as_str(), Dtype::F32, *shape, size_of_val(*values)));
     let header = header(entries, BTreeMap::new())?;
-    write_file_by(path, |file| {
+    Ok(move |file: &mut File| {
         file.write_all(&header)?;
         let mut bytes = Vec::new();
         for values in tensors.values().flat_map(|(_, values)| values.chunks(CHUNK)) {

@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use facestudio::Result;
-use facestudio::weights::{Component, Folder, Quantization, Tensors, check_output, encode, write_file};
+use facestudio::weights::{
+    CheckedFolder, Component, Quantization, Tensors, check_output, encode, write_file,
+};
 
 use crate::backend::Backend;
 use crate::inputs::Inputs;
@@ -81,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     check_output(&args.output)?;
     let device = args.backend.device()?;
     let inputs = Inputs::read(&args.inputs)?;
-    let folder = Folder(args.model.clone());
+    let folder = CheckedFolder::new(args.model.clone());
     let forward = network(&args, &Component::new(&folder, ""), &inputs, &device)?;
     let outputs = forward()?;
     write_file(&args.output, &encode(&outputs, Quantization::None, &BTreeMap::new())?)?;

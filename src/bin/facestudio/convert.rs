@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use facestudio::convert::ip_adapter::{Adapter, FaceIdPlus, Role};
 use facestudio::convert::scheduler::Sampling;
@@ -14,6 +12,7 @@ use facestudio::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::generate::SamplerName;
+use crate::interrupt;
 use crate::output;
 
 #[derive(clap::Args)]
@@ -232,9 +231,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 pub fn converted(plan: &Plan, out: &Path, report: Option<&Path>) -> anyhow::Result<()> {
     check_output_folder(out)?;
     report.map_or(Ok(()), check_output)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
-    ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))?;
+    let stop = interrupt::stop();
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {pos} tensors, {msg}")?);
     let reports = convert(plan, out, &stop, &|component, name| {

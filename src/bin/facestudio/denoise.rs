@@ -15,7 +15,7 @@ use facestudio::pipeline::{Canvas, Denoiser, Held, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{
-    Component, Files, Folder, Quantization, Tensors, check_output, encode, write_file,
+    CheckedFolder, Component, Files, Quantization, Tensors, check_output, encode, write_file,
 };
 
 use crate::backend::Backend;
@@ -75,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
-    let folder = Folder(args.model.clone());
+    let folder = CheckedFolder::new(args.model.clone());
     let unet_folder = Component::new(&folder, "unet");
     let config: UNet2DConditionConfig = unet_folder.json("config.json")?;
     let scheduler = SchedulerConfig::of_latents(&Component::new(&folder, "scheduler"))?;
@@ -130,7 +130,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
 fn condition(
     args: &Args,
     inputs: &Inputs,
-    folder: &Folder,
+    folder: &CheckedFolder,
     unet: &mut UNet2DConditionModel,
     config: &UNet2DConditionConfig,
     device: &Device,
@@ -191,7 +191,7 @@ fn condition(
 fn texts(
     args: &Args,
     inputs: &Inputs,
-    folder: &Folder,
+    folder: &CheckedFolder,
     config: &UNet2DConditionConfig,
     device: &Device,
 ) -> Result<(Tensor<3>, Option<Tensor<3>>)> {

@@ -1,19 +1,18 @@
 //! `facestudio eval`: the paper's experiments on held-out rendered people, as numbers and as a page.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use facestudio::eval::{Doing, EvalOptions, Evaluation, Named};
 use facestudio::pipeline::defaults;
-use facestudio::weights::{Folder, check_output_folder};
+use facestudio::weights::{CheckedFolder, check_output_folder};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::{Backend, TrainingBackend};
 use crate::jobs::{self, Shard};
-use crate::output;
 use crate::place::{check_model, up_to};
+use crate::{interrupt, output};
 
 /// Flags of `facestudio eval`.
 #[derive(clap::Args)]
@@ -77,13 +76,11 @@ pub fn run(args: Args) -> Result<()> {
         .try_for_each(|path| check_model(path))?;
     check_output_folder(&args.out)?;
     let device = args.backend.device()?;
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let stop = cancelled.clone();
-    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
-    let [model, encoder] = [&args.model, &args.encoder].map(|path| Folder(path.clone()));
+    let cancelled = interrupt::stop();
+    let [model, encoder] = [&args.model, &args.encoder].map(|path| CheckedFolder::new(path.clone()));
     let usual = defaults(&model)?;
-    let [against, clip] =
-        [&args.against, &args.clip].map(|path| path.as_ref().map(|path| (name(path), Folder(path.clone()))));
+    let [against, clip] = [&args.against, &args.clip]
+        .map(|path| path.as_ref().map(|path| (name(path), CheckedFolder::new(path.clone()))));
     let evaluation = Evaluation {
         model: Named { name: name(&args.model), files: &model },
         against: against.as_ref().map(|(name, files)| Named { name: name.clone(), files }),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use facestudio::guidance::mixing::cosine;
 use facestudio::pipeline::FaceStudio;
-use facestudio::weights::Folder;
+use facestudio::weights::CheckedFolder;
 use serde::Serialize;
 
 use crate::backend::Backend;
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<()> {
 
 async fn report(args: &Args) -> Result<Report> {
     let pictures = args.photos.iter().map(|path| open(path)).collect::<facestudio::Result<Vec<_>>>()?;
-    let studio = FaceStudio::load(&Folder(args.model.clone()), &args.backend.device()?)?;
+    let studio = FaceStudio::load(&CheckedFolder::new(args.model.clone()), &args.backend.device()?)?;
     let (mut photos, mut embeddings) = (Vec::new(), Vec::new());
     for (path, picture) in args.photos.iter().zip(&pictures) {
         let mut found = studio.identities(picture).await?;

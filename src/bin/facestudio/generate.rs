@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
@@ -13,12 +12,12 @@ use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
 };
-use facestudio::weights::{Folder, check_output, write_file};
+use facestudio::weights::{CheckedFolder, check_output, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
 use crate::picture::{open, open_mask};
-use crate::{jobs, output, photos, place};
+use crate::{interrupt, jobs, output, photos, place};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
@@ -149,13 +148,11 @@ impl From<SamplerName> for Sampler {
 /// Makes the pictures; Ctrl-C stops within a step and leaves no file.
 pub fn run(args: Args) -> Result<()> {
     place::check_model(&args.model)?;
-    let model = Folder(args.model.clone());
+    let model = CheckedFolder::new(args.model.clone());
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
     bar.set_message("load");
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let stop = cancelled.clone();
-    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
+    let cancelled = interrupt::stop();
     let precision: Precision = args.precision.parse()?;
     let load = || -> Result<FaceStudio> {
         let device = args.backend.device()?;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use facestudio::weights::{
-    Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader, read_file,
+    CheckedFolder, Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader,
+    read_file,
 };
 use facestudio::{Error, Result};
 use serde::Serialize;
@@ -101,6 +102,7 @@ fn inspect(path: &Path) -> Result<Report> {
     if !path.is_dir() {
         return file(path);
     }
+    CheckedFolder::new(path).check_exported()?;
     let folder = Folder(path.to_owned());
     let is_component = folder.list("")?.iter().any(|n| n.ends_with(".safetensors") || is_config(n));
     let manifest = if folder.list("")?.iter().any(|name| name == Manifest::NAME) {

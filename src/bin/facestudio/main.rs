@@ -9,6 +9,7 @@ mod faces;
 mod generate;
 mod inputs;
 mod inspect;
+mod interrupt;
 mod jobs;
 mod output;
 mod photos;
@@ -106,10 +107,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Without a subcommand there is one other thing to ask for.
-    let run = || match command {
-        Some(command) => command.run(),
-        None => Ok(output::print_own(NOTICES)?),
+    let run = || {
+        interrupt::install()?;
+        // Without a subcommand there is one other thing to ask for.
+        match command {
+            Some(command) => command.run(),
+            None => Ok(output::print_own(NOTICES)?),
+        }
     };
     match std::panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -141,6 +145,6 @@ fn exit_code(fault: Fault) -> ExitCode {
         Fault::Device => 4,
         Fault::Io => 5,
         Fault::Internal => 70,
-        Fault::Cancelled => 130,
+        Fault::Cancelled => interrupt::CANCELLED,
     })
 }

@@ -1,11 +1,10 @@
 //! `facestudio presets`: named recipes, from published files to a model folder.
 
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use facestudio::convert::presets::{PRESETS, Preset};
-use facestudio::weights::{Folder, Manifest, Sha256Stream, check_output_folder, read_text, write_file};
+use facestudio::weights::{CheckedFolder, Manifest, check_output_folder, read_text, sha256_file, write_file};
 use facestudio::{Error, Result};
 
 use crate::convert::{Dtype, converted};
@@ -51,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     check_output_folder(out)?;
     compare(preset, files)?;
     converted(&preset.plan(files, args.dtype.into()), out, None)?;
-    let manifest = Manifest::read(&Folder(out.clone()))?;
+    let manifest = Manifest::read(&CheckedFolder::new(out.clone()))?;
     let megabytes = manifest.bytes() as f64 / 1e6;
     let count = manifest.files().count();
     Ok(output::print(&format!(
@@ -87,7 +86,7 @@ fn compare(preset: &Preset, files: &Path) -> Result<()> {
     let list = files.join(format!("{}.sha256", preset.name));
     let mut found = String::new();
     for source in preset.files() {
-        let _ = writeln!(found, "{}  {}/{}", sha256(&source.at(files))?, source.repository, source.path);
+        let _ = writeln!(found, "{}  {}/{}", sha256_file(&source.at(files))?, source.repository, source.path);
     }
     if !list.exists() {
         return write_file(&list, found.as_bytes());
@@ -100,17 +99,5 @@ fn compare(preset: &Preset, files: &Path) -> Result<()> {
             format!("'{line}' is not what {} says", list.display()),
             "fetch the file again, or delete the list if its publisher has changed it",
         )),
-    }
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let failed = |e: std::io::Error| Error::io(path.display(), &e);
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let (mut hash, mut piece) = (Sha256Stream::default(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut piece).map_err(failed)? {
-            0 => return Ok(hash.finish()),
-            count => hash.update(&piece[..count]),
-        }
     }
 }

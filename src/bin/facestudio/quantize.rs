@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use facestudio::weights::{
-    Component, Files, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, check_output_folder,
-    write_folder, write_shards,
+    CheckedFolder, Component, Files, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, TensorSource,
+    check_output_folder, write_folder_until, write_shards,
 };
 use facestudio::{Error, Result};
 use serde_json::json;
 
+use crate::interrupt;
 use crate::place::check_model;
 
 #[derive(clap::Args)]
@@ -55,7 +56,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     check_model(&args.model)?;
     check_output_folder(&args.out)?;
-    let source = Folder(args.model.clone());
+    let source = CheckedFolder::new(args.model.clone());
+    let stop = interrupt::stop();
     let card = card(&args, &source, quantization)?;
     let folders: Vec<String> =
         source.folders("")?.into_iter().filter(|name| !name.starts_with('.')).collect();
@@ -68,7 +70,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )
         .into());
     }
-    write_folder(&args.out, |out| {
+    // Before anything is written: files and folders that are links to elsewhere are no part of the model.
+    for folder in folders.iter().map(String::as_str).chain([""]) {
+        for name in source.list(folder)? {
+            source.check_inside(&path(folder, &name))?;
+        }
+    }
+    write_folder_until(&args.out, &stop, |out| {
         copy_files(&source, "", out)?;
         for folder in &folders {
             copy_files(&source, folder, out)?;
@@ -79,15 +87,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the new manifest says: the old one's words, unless flags say otherwise. An old manifest must be true.
-fn card(args: &Args, source: &Folder, quantization: Quantization) -> Result<ModelCard> {
-    let old = if source.list("")?.iter().any(|name| name == Manifest::NAME) {
-        let manifest = Manifest::read(source)?;
-        manifest.verify(source)?;
-        Some(manifest)
-    } else {
-        None
-    };
+/// What the new manifest says: the old one's words, unless flags say otherwise.
+fn card(args: &Args, source: &CheckedFolder, quantization: Quantization) -> Result<ModelCard> {
+    let has_manifest = source.list("")?.iter().any(|name| name == Manifest::NAME);
+    let old = if has_manifest { Some(Manifest::read(source)?) } else { None };
     let folder_name = args.model.file_name().map(|name| name.to_string_lossy().into_owned());
     let or_old = |flag: &Option<String>, old: Option<&String>, default: &str| {
         flag.as_ref().or(old).map_or(default.to_owned(), Clone::clone)
@@ -105,28 +108,53 @@ fn card(args: &Args, source: &Folder, quantization: Quantization) -> Result<Mode
     })
 }
 
+fn path(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
 /// Copies everything but weights, their index and the manifest.
-fn copy_files(source: &Folder, folder: &str, out: &NewFolder) -> Result<()> {
+fn copy_files(source: &CheckedFolder, folder: &str, out: &NewFolder) -> Result<()> {
     let names = source.list(folder)?;
     let wanted = names
         .iter()
         .filter(|name| !is_weights(name) && *name != Manifest::NAME && !name.starts_with('.'))
         .filter(|name| !is_index(name));
     for name in wanted {
-        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        let path = path(folder, name);
         out.write(&path, &source.read(&path)?)?;
     }
     Ok(())
 }
 
-fn quantize(source: &Folder, folder: &str, quantization: Quantization, out: &NewFolder) -> Result<()> {
+fn quantize(source: &CheckedFolder, folder: &str, quantization: Quantization, out: &NewFolder) -> Result<()> {
     if !source.list(folder)?.iter().any(|name| is_weights(name)) {
         return Ok(());
     }
     let tensors = Component::new(source, folder).tensors()?;
+    let watched = Watched { tensors: tensors.as_ref(), out };
     let write = |name: &str, bytes: &[u8]| out.write(&format!("{folder}/{name}"), bytes);
-    write_shards(tensors.as_ref(), quantization, &BTreeMap::new(), MAX_SHARD, write)
-        .map_err(|e| e.context(folder))
+    write_shards(&watched, quantization, &BTreeMap::new(), MAX_SHARD, write).map_err(|e| e.context(folder))
+}
+
+/// Tensors that are read as long as their writer is not to stop.
+struct Watched<'a> {
+    tensors: &'a dyn TensorSource,
+    out: &'a NewFolder<'a>,
+}
+
+impl TensorSource for Watched<'_> {
+    fn names(&self) -> Vec<String> {
+        self.tensors.names()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.out.go_on()?;
+        self.tensors.read(name)
+    }
 }
 
 /// Also a variant's: `model.safetensors.index.fp16.json`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use facestudio::Error;
 use facestudio::image::codec;
 use facestudio::synth::{IdentitySplit, Rendered, Scene, SceneOptions, dataset, render};
-use facestudio::weights::{check_output, check_output_folder, write_file};
+use facestudio::weights::{check_output, check_output_folder, write_file, writing};
 use rayon::prelude::*;
 
 #[derive(clap::Args)]
@@ -97,5 +97,7 @@ fn store(folder: &Path, index: u64, scene: &Scene, rendered: &Rendered) -> anyho
 }
 
 fn save(path: &Path, write: impl FnOnce(&Path) -> image::ImageResult<()>) -> anyhow::Result<()> {
+    // An interruption waits for it.
+    let _writing = writing();
     write(path).map_err(|e| Error::io(path.display(), &std::io::Error::other(e)).into())
 }

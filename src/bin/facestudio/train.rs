@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use facestudio::error::Error;
+use facestudio::train::export::finish;
 use facestudio::train::run::{Event, Options, Report};
 use facestudio::train::{Setup, clip, consistency, detector, diffusion, face, prior, vae};
 use facestudio::weights::check_output_folder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::TrainingBackend;
-use crate::output;
 use crate::place::{check_model, up_to};
+use crate::{interrupt, output};
 
 /// Flags of `facestudio train`.
 #[derive(clap::Args)]
@@ -173,7 +174,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (Some(_), false) => folder + "-base",
         (None, false) => folder,
     };
+    let stopped = interrupt::stop();
     let options = Options {
+        stop: stopped.clone(),
         backend: args.backend.into(),
         batch: args.batch.unwrap_or(0),
         accumulate: args.accumulate,
@@ -185,9 +188,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         seed: args.seed,
         ..Options::new(args.runs.join(folder))
     };
-    let stopped = options.stop.clone();
-    let stop = stopped.clone();
-    ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed))?;
     let setup = Setup {
         out: args.out,
         preset: args.preset,
@@ -202,6 +202,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         pictures: args.pictures,
         run: options,
     };
+    // An earlier training may have been killed while it put its networks there.
+    finish(&setup.out)?;
     let mut console = Console::default();
     let log = &mut |event| console.show(event);
     match args.stage {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use facestudio::Result;
 use facestudio::condition::{AdapterStream, Condition, LayerScale};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
-use facestudio::weights::{Component, Folder, Tensors};
+use facestudio::weights::{CheckedFolder, Component, Tensors};
 
 use super::Forward;
 use crate::denoise::places;
@@ -29,7 +29,7 @@ pub fn load(
     let timestep = inputs.timestep(batch, device)?;
     let mut streams = Vec::new();
     for (n, adapter) in adapters.iter().enumerate() {
-        let folder = Folder(adapter.clone());
+        let folder = CheckedFolder::new(adapter.clone());
         let source = Component::new(&folder, "");
         unet.add_adapter(source.tensors()?.as_ref(), device).map_err(|e| e.context(adapter.display()))?;
         let axes = [Exactly(batch), Any("images"), Any("tokens"), Exactly(config.cross_attention_dim)];
