@@ -91,6 +91,33 @@ pub struct Pictures {
     meta: Vec<Meta>,
 }
 
+/// A square part of a picture, perhaps mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Side in pixels.
+    pub side: usize,
+    /// Left and right are exchanged.
+    pub mirrored: bool,
+}
+
+impl View {
+    /// All of a picture.
+    pub fn whole(size: usize) -> Self {
+        Self { top: 0, left: 0, side: size, mirrored: false }
+    }
+
+    /// A part of `side` pixels, or all where the picture is smaller, anywhere in it, mirrored in half of the cases.
+    pub fn draw(size: usize, side: usize, rng: &mut Rng) -> Self {
+        let side = side.min(size);
+        let [top, left] = [0; 2].map(|_: usize| rng.below(size - side + 1));
+        Self { top, left, side, mirrored: rng.chance(0.5) }
+    }
+}
+
 /// Colour and two maps.
 const PLANES: usize = 5;
 /// Most pictures, and most bytes of them, that are made between two looks at the stop flag and held until they are written.
@@ -159,15 +186,21 @@ impl Pictures {
         Picture { size: self.size, rgb, people, faces, meta: &self.meta[i] }
     }
 
-    /// Pictures `indices` as `[n, 3, size, size]` in [-1, 1]; those of which `flip` is true are mirrored.
-    pub fn tensor(&self, indices: &[usize], flip: &[bool], device: &Device) -> Tensor<4> {
-        let (n, s) = (indices.len(), self.size);
-        let mut values = vec![0.0; n * 3 * s * s];
-        values.par_chunks_mut(3 * s * s).zip(indices).enumerate().for_each(|(k, (out, i))| {
-            let mirrored = flip.get(k).copied().unwrap_or(false);
-            planes(self.get(*i).rgb, s, mirrored, out);
-        });
-        Tensor::from_data(TensorData::new(values, [n, 3, s, s]), device)
+    /// Pictures `indices` as `[n, 3, size, size]` in [-1, 1].
+    pub fn tensor(&self, indices: &[usize], device: &Device) -> Tensor<4> {
+        self.views(indices, &vec![View::whole(self.size); indices.len()], device)
+    }
+
+    /// A view of each of pictures `indices`, all of one side, as `[n, 3, side, side]` in [-1, 1].
+    pub fn views(&self, indices: &[usize], views: &[View], device: &Device) -> Tensor<4> {
+        let n = indices.len();
+        let side = views.first().map_or(self.size, |view| view.side);
+        let mut values = vec![0.0; n * 3 * side * side];
+        values
+            .par_chunks_mut(3 * side * side)
+            .zip(indices.par_iter().zip(views))
+            .for_each(|(out, (i, view))| planes(self.get(*i).rgb, self.size, *view, out));
+        Tensor::from_data(TensorData::new(values, [n, 3, side, side]), device)
     }
 
     /// `count` indices drawn from the first `below` pictures.
@@ -280,13 +313,15 @@ impl Partial {
     }
 }
 
-/// Interleaved bytes to three planes in [-1, 1].
-pub fn planes(rgb: &[u8], size: usize, mirrored: bool, out: &mut [f32]) {
-    let area = size * size;
-    for (p, pixel) in rgb.chunks_exact(3).enumerate() {
-        let p = if mirrored { p / size * size + size - 1 - p % size } else { p };
-        for (c, value) in pixel.iter().enumerate() {
-            out[c * area + p] = *value as f32 / 127.5 - 1.0;
+/// A view of interleaved bytes, `size × size`, to three planes in [-1, 1].
+pub fn planes(rgb: &[u8], size: usize, view: View, out: &mut [f32]) {
+    let area = view.side * view.side;
+    for (y, row) in rgb.chunks_exact(size * 3).skip(view.top).take(view.side).enumerate() {
+        for (x, pixel) in row.chunks_exact(3).skip(view.left).take(view.side).enumerate() {
+            let p = y * view.side + if view.mirrored { view.side - 1 - x } else { x };
+            for (c, value) in pixel.iter().enumerate() {
+                out[c * area + p] = *value as f32 / 127.5 - 1.0;
+            }
         }
     }
 }
@@ -395,9 +430,11 @@ mod tests {
     #[test]
     fn mirrored_planes_are_mirrored() {
         let rgb: Vec<u8> = (0..12).collect();
-        let (mut plain, mut mirrored) = (vec![0.0; 12], vec![0.0; 12]);
-        planes(&rgb, 2, false, &mut plain);
-        planes(&rgb, 2, true, &mut mirrored);
+        let (mut plain, mut mirrored, mut part) = (vec![0.0; 12], vec![0.0; 12], vec![0.0; 3]);
+        planes(&rgb, 2, View::whole(2), &mut plain);
+        planes(&rgb, 2, View { mirrored: true, ..View::whole(2) }, &mut mirrored);
+        planes(&rgb, 2, View { top: 1, left: 0, side: 1, mirrored: true }, &mut part);
+        assert_eq!(part, [2, 6, 10].map(|p| plain[p]));
         assert_eq!(plain[0], -1.0);
         assert_eq!(
             (plain[0], plain[1], plain[2], plain[3]),

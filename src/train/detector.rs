@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::augment::recolour;
-use super::data::{Picture, Pictures, pictures_of, planes, trained};
+use super::data::{Picture, Pictures, View, pictures_of, planes, trained};
 use super::export::export;
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
@@ -58,7 +58,12 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
                 let picture = scenes.get(i);
                 let mirrored = rng.chance(0.5);
                 let mut pixels = vec![0.0; 3 * picture.size * picture.size];
-                planes(picture.rgb, picture.size, mirrored, &mut pixels);
+                planes(
+                    picture.rgb,
+                    picture.size,
+                    View { mirrored, ..View::whole(picture.size) },
+                    &mut pixels,
+                );
                 recolour(&mut pixels, picture.size, &mut rng);
                 (pixels, Targets::new(&picture, mirrored))
             })
@@ -332,7 +337,7 @@ fn show(
     let mut score = Score::default();
     let mut sheet = Vec::new();
     for indices in held_out.chunks(32) {
-        let images = scenes.tensor(indices, &[], &device);
+        let images = scenes.tensor(indices, &device);
         let data = pollster::block_on(model.forward(images.clone().cast(dtype))?.into_host())?;
         let pictures = pictures_of(images)?;
         for (k, (i, mut picture)) in indices.iter().zip(pictures).enumerate() {

@@ -174,7 +174,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         if setup.run.stop.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Error::cancelled());
         }
-        let latents = vae.encode_latents(pictures.tensor(indices, &[], &device).cast(dtype))?;
+        let latents = vae.encode_latents(pictures.tensor(indices, &device).cast(dtype))?;
         let [_, c, h, w] = latents.dims();
         out.latent_dims = [c, h, w];
         out.latents.extend(host(latents)?);

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use super::augment::recolour;
-use super::data::{Picture, Pictures, planes};
+use super::data::{Picture, Pictures, View, planes};
 use super::export::export;
 use super::rng::Rng;
 use super::run::{Event, Options, Step};
@@ -189,7 +189,7 @@ fn crop(picture: &Picture, size: usize, augment: Option<&mut Rng>) -> Result<Vec
     }
     let face = warp(&photo, &Similarity::fit(&landmarks, &to)?, size, size);
     let mut out = vec![0.0; 3 * size * size];
-    planes(face.as_raw(), size, false, &mut out);
+    planes(face.as_raw(), size, View::whole(size), &mut out);
     if let Some(rng) = rng {
         recolour(&mut out, size, rng);
     }

@@ -13,10 +13,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::data::{Pictures, pictures_of, trained};
+use super::data::{Pictures, View, pictures_of, trained};
 use super::discriminator::{Discriminator, deceived, hinge, matched};
 use super::export::export;
 use super::optim::AdamWConfig;
+use super::rng::Rng;
 use super::run::{Event, Options, Step};
 use super::{Setup, plot, portraits, run};
 use crate::error::{Error, Result};
@@ -24,7 +25,10 @@ use crate::vae::{AutoencoderDc, AutoencoderDcConfig};
 use crate::weights::{CheckedFolder, Component, apply};
 
 /// Side of the training pictures.
-const SIZE: usize = 128;
+const SIZE: usize = 256;
+/// Side of the random crops of them that a step sees: the networks are convolutions, which learn the same from a quarter of the
+/// pixels, and more pictures make a batch.
+const CROP: usize = 128;
 /// Pictures kept from training, to measure on.
 const HELD_OUT: usize = 64;
 /// Weight of the picture gradients' L1.
@@ -35,8 +39,10 @@ const COARSE_WEIGHT: f64 = 0.25;
 const LATENT_WEIGHT: f64 = 3e-4;
 /// What a face's pixel weighs beyond any other's 1: faces are a tenth of a picture, and what people look at.
 const FACE_WEIGHT: f32 = 2.0;
-/// Standard deviation of the noise that the decoder learns to forgive.
-const LATENT_NOISE: f64 = 0.1;
+/// Largest share of noise in the latents that the decoder learns from: they are `(1 − τ) z + τ n`, τ even in [0, this] for each
+/// picture, `n` normal with each channel's own mean and standard deviation. A denoiser leaves errors, and latents that are read
+/// through noise are easier for it (Yang et al. 2025, l-DeTok, arXiv 2507.15856, section 3.2).
+const LATENT_NOISE: f32 = 0.3;
 /// Weight of the discriminator's scores in the decoder's loss.
 const DECEIT_WEIGHT: f64 = 0.05;
 /// Weight of the distance of its layers' outputs.
@@ -54,13 +60,13 @@ fn config(setup: &Setup) -> Result<AutoencoderDcConfig> {
         "mini" => serde_json::json!({
             "_class_name": "AutoencoderDC",
             "in_channels": 3,
-            "latent_channels": 8,
+            "latent_channels": 64,
             "encoder_block_types": "ResBlock",
             "decoder_block_types": "ResBlock",
-            "encoder_block_out_channels": [16, 32, 64, 128],
-            "decoder_block_out_channels": [16, 32, 64, 128],
-            "encoder_layers_per_block": [0, 1, 2, 1],
-            "decoder_layers_per_block": [0, 1, 2, 1],
+            "encoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+            "decoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+            "encoder_layers_per_block": [0, 1, 1, 2, 1, 1],
+            "decoder_layers_per_block": [0, 1, 2, 2, 1, 2],
             "downsample_block_type": "pixel_unshuffle",
             "upsample_block_type": "pixel_shuffle",
             "scaling_factor": 1.0,
@@ -83,8 +89,8 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let base = base.as_ref().map(|files| Component::new(files, "vae"));
     let mut config = base.as_ref().map_or_else(|| config(setup), |base| base.json("config.json"))?;
     let options = Options {
-        batch: if setup.run.batch == 0 { 16 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 4e-4 } else { setup.run.lr },
+        batch: if setup.run.batch == 0 { 8 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
         ..setup.run.clone()
     };
     let device = options.device()?;
@@ -100,13 +106,12 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let encode = |model: &AutoencoderDc, step: &Step| {
         let mut rng = step.rng();
         let indices = pictures.draw(&mut rng, options.batch, trained);
-        let flip: Vec<bool> = indices.iter().map(|_| rng.chance(0.5)).collect();
-        let images = pictures.tensor(&indices, &flip, &device);
+        let views: Vec<View> = indices.iter().map(|_| View::draw(pictures.size(), CROP, &mut rng)).collect();
+        let images = pictures.views(&indices, &views, &device);
         let latents = model.encode(images.clone().cast(dtype)).cast(DType::F32);
-        let noise = rng.normals(latents.shape().num_elements());
-        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device) * LATENT_NOISE;
-        let weight = face_weights(&pictures, &indices, &flip, &device);
-        Encoded { images, noisy: latents.clone() + noise, latents, weight }
+        let noisy = noisy(latents.clone(), &mut rng);
+        let weight = face_weights(&pictures, &indices, &views, &device);
+        Encoded { images, noisy, latents, weight }
     };
     let decode = |model: &AutoencoderDc, encoded: &Encoded| {
         model.decode(encoded.noisy.clone().cast(dtype)).cast(DType::F32)
@@ -190,21 +195,35 @@ fn contest(
     if deceive { learnt + deceived(&ours) * DECEIT_WEIGHT } else { learnt }
 }
 
-/// What each pixel weighs, `[n, 1, size, size]`.
-fn face_weights(pictures: &Pictures, indices: &[usize], flip: &[bool], device: &Device) -> Tensor<4> {
-    let size = pictures.size();
+/// Latents `[n, c, h, w]` with a share of noise ([`LATENT_NOISE`]). No gradient goes through the noise's statistics.
+fn noisy(latents: Tensor<4>, rng: &mut Rng) -> Tensor<4> {
+    let [n, c, h, w] = latents.dims();
+    let device = latents.device();
+    let shares: Vec<f32> = (0..n).map(|_| rng.uniform() * LATENT_NOISE).collect();
+    let shares = Tensor::<4>::from_data(TensorData::new(shares, [n, 1, 1, 1]), &device);
+    let noise = Tensor::<4>::from_data(TensorData::new(rng.normals(n * c * h * w), [n, c, h, w]), &device);
+    let values = latents.clone().detach();
+    let mean = values.clone().mean_dims(&[0, 2, 3]);
+    let deviation = (values - mean.clone()).square().mean_dims(&[0, 2, 3]).sqrt();
+    latents * (shares.clone().neg() + 1.0) + (noise * deviation + mean) * shares
+}
+
+/// What each pixel of the pictures' views weighs, `[n, 1, side, side]`.
+fn face_weights(pictures: &Pictures, indices: &[usize], views: &[View], device: &Device) -> Tensor<4> {
+    let side = views.first().map_or(0, |view| view.side);
     let weight = |face: &u8| if *face > 0 { 1.0 + FACE_WEIGHT } else { 1.0 };
-    let mut weights = Vec::with_capacity(indices.len() * size * size);
-    for (i, flip) in indices.iter().zip(flip) {
-        for row in pictures.get(*i).faces.chunks_exact(size) {
-            if *flip {
+    let mut weights = Vec::with_capacity(indices.len() * side * side);
+    for (i, view) in indices.iter().zip(views) {
+        for row in pictures.get(*i).faces.chunks_exact(pictures.size()).skip(view.top).take(side) {
+            let row = &row[view.left..view.left + side];
+            if view.mirrored {
                 weights.extend(row.iter().rev().map(weight));
             } else {
                 weights.extend(row.iter().map(weight));
             }
         }
     }
-    Tensor::from_data(TensorData::new(weights, [indices.len(), 1, size, size]), device)
+    Tensor::from_data(TensorData::new(weights, [indices.len(), 1, side, side]), device)
 }
 
 /// L1 of values, of gradients and of two coarser scales of the error `[n, 3, h, w]`.
@@ -251,13 +270,15 @@ fn show(
     let (mut face_square, mut face_pixels) = (0f64, 0f64);
     let mut sheet = Vec::new();
     for indices in held_out.chunks(16) {
-        let images = pictures.tensor(indices, &[], &device);
+        let images = pictures.tensor(indices, &device);
         let latents = model.encode(images.clone().cast(dtype));
         let decoded = model.decode(latents).cast(DType::F32);
         total += psnr(decoded.clone(), images.clone())? * indices.len() as f32;
         count += indices.len();
         let face =
-            (face_weights(pictures, indices, &vec![false; indices.len()], &device) - 1.0) / FACE_WEIGHT;
+            (face_weights(pictures, indices, &vec![View::whole(pictures.size()); indices.len()], &device)
+                - 1.0)
+                / FACE_WEIGHT;
         let square = (decoded.clone().clamp(-1.0, 1.0) - images.clone()).square().mean_dim(1) * face.clone();
         face_square += f64::from(scalar(square.sum())?);
         face_pixels += f64::from(scalar(face.sum())?);
@@ -284,7 +305,7 @@ fn latent_statistics(
     let indices: Vec<usize> = (0..count).collect();
     let (mut sums, mut squares, mut seen) = (Vec::new(), Vec::new(), 0usize);
     for chunk in indices.chunks(16) {
-        let latents = model.encode(pictures.tensor(chunk, &[], device).cast(dtype));
+        let latents = model.encode(pictures.tensor(chunk, device).cast(dtype));
         let [n, channels, h, w] = latents.dims();
         let values: Vec<f32> = latents
             .try_into_vec_as::<f32>()
@@ -352,10 +373,35 @@ mod tests {
             meta: Meta::default(),
         };
         let pictures = Pictures::of(2, &[picture]);
-        let weights = face_weights(&pictures, &[0, 0], &[false, true], &Device::flex());
-        let weights: Vec<f32> = weights.try_into_vec_as().unwrap();
+        let whole = View::whole(2);
+        let corner = View { side: 1, ..whole };
+        let of = |views: &[View]| -> Vec<f32> {
+            face_weights(&pictures, &[0, 0], views, &Device::flex()).try_into_vec_as().unwrap()
+        };
         let face = 1.0 + FACE_WEIGHT;
-        assert_eq!(weights, [face, 1.0, 1.0, 1.0, 1.0, face, 1.0, 1.0]);
+        let mirrored = View { mirrored: true, ..whole };
+        assert_eq!(of(&[whole, mirrored]), [face, 1.0, 1.0, 1.0, 1.0, face, 1.0, 1.0]);
+        assert_eq!(of(&[corner, View { left: 1, ..corner }]), [face, 1.0]);
+    }
+
+    #[test]
+    fn noise_is_a_share_of_each_channels_own_spread() {
+        let device = Device::flex();
+        let values = crate::train::rng::Rng::new(7, 7).normals(4 * 2 * 64);
+        let values = values.chunks(64).enumerate().flat_map(|(plane, chunk)| {
+            let [mean, deviation] = [[5.0, 0.01], [-1.0, 20.0]][plane % 2];
+            chunk.iter().map(move |v| mean + deviation * v).collect::<Vec<_>>()
+        });
+        let latents = Tensor::<4>::from_data(TensorData::new(values.collect(), [4, 2, 8, 8]), &device);
+        let noisy = noisy(latents.clone(), &mut Rng::new(1, 2));
+        let change = (noisy - latents).square().mean_dims(&[0, 2, 3]).sqrt();
+        let change: Vec<f32> = change.try_into_vec_as().unwrap();
+        // A share τ moves a value by τ · √2 standard deviations; its root mean square over [0, 0.3] is 0.3 · √(2 / 3).
+        let expected = LATENT_NOISE * (2.0f32 / 3.0).sqrt();
+        for (change, deviation) in change.iter().zip([0.01, 20.0]) {
+            let ratio = change / deviation / expected;
+            assert!((0.5..1.5).contains(&ratio), "{ratio}");
+        }
     }
 
     #[test]
