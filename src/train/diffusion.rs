@@ -37,7 +37,7 @@ use crate::vae::{Vae, VaeConfig};
 use crate::weights::{CheckedFolder, Component, apply};
 
 /// Side of `mini`'s pictures.
-const SIZE: usize = 128;
+const SIZE: usize = 256;
 /// Pictures kept from training, to show.
 pub(super) const HELD_OUT: usize = 64;
 /// Paper section 4.1: how often the style is dropped.
@@ -70,11 +70,11 @@ fn unet_config(setup: &Setup, latent_channels: usize) -> Result<serde_json::Valu
     match setup.preset.as_str() {
         "mini" => Ok(serde_json::json!({
             "_class_name": "UNet2DConditionModel",
-            "sample_size": 16, "in_channels": latent_channels, "out_channels": latent_channels,
-            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-            "block_out_channels": [64, 96, 192], "layers_per_block": 1, "norm_num_groups": 16,
-            "attention_head_dim": [2, 3, 6], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
+            "sample_size": 8, "in_channels": latent_channels, "out_channels": latent_channels,
+            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [192, 256], "layers_per_block": 1, "norm_num_groups": 16,
+            "attention_head_dim": [3, 4], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
         })),
         _ => Err(setup.unknown_preset(&["mini"])),
     }
