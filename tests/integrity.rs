@@ -108,13 +108,13 @@ fn every_file_that_a_picture_needs_is_held_against_the_manifest() {
     assert!(load().is_ok());
     let manifest = Manifest::read(&Folder(case.at("model"))).unwrap();
     for file in manifest.files() {
-        let middle = |bytes: &mut Vec<u8>| {
-            let at = bytes.len() / 2;
-            bytes[at] ^= 1;
+        let flipped = |bytes: &mut Vec<u8>| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
         };
-        let edits: [&dyn Fn(&mut Vec<u8>); 3] =
-            [&middle, &|bytes| bytes.push(b' '), &|bytes| bytes.truncate(1)];
-        for edit in edits {
+        let longer = |bytes: &mut Vec<u8>| bytes.push(b' ');
+        let shorter = |bytes: &mut Vec<u8>| bytes.truncate(1);
+        for edit in [flipped as fn(&mut Vec<u8>), longer, shorter] {
             let before = case.edit(&file.path, edit);
             let error = load().unwrap_err();
             assert_eq!((error.code, error.fault), ("file-corrupt", Fault::Weights), "{}: {error}", file.path);

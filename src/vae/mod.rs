@@ -55,7 +55,7 @@ impl VaeConfig {
     }
 
     /// Fails on sizes that are out of range, and on what is not supported.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match self {
             Self::Kl(config) => config.check(),
             Self::Dc(config) => config.check(),

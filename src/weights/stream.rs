@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Result as IoResult, Write};
 use std::path::Path;
 
@@ -22,12 +21,14 @@ pub fn write_tensors(path: &Path, tensors: &Views) -> Result<()> {
 }
 
 /// What writes them into a file that is open.
-pub(crate) fn tensors_into<'a>(tensors: &'a Views) -> Result<impl FnOnce(&mut File) -> IoResult<()> + 'a> {
+pub(crate) fn tensors_into<'a>(
+    tensors: &'a Views,
+) -> Result<impl FnOnce(&mut dyn Write) -> IoResult<()> + 'a> {
     let entries = tensors
         .iter()
         .map(|(name, (shape, values))| (name.as_str(), Dtype::F32, *shape, size_of_val(*values)));
     let header = header(entries, BTreeMap::new())?;
-    Ok(move |file: &mut File| {
+    Ok(move |file: &mut dyn Write| {
         file.write_all(&header)?;
         let mut bytes = Vec::new();
         for values in tensors.values().flat_map(|(_, values)| values.chunks(CHUNK)) {

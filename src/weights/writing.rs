@@ -164,7 +164,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// As [`write_file`], of what `fill` writes.
-pub fn write_file_by(path: &Path, fill: impl FnOnce(&mut File) -> IoResult<()>) -> Result<()> {
+pub fn write_file_by(path: &Path, fill: impl FnOnce(&mut dyn Write) -> IoResult<()>) -> Result<()> {
     let path = match target(path)? {
         Target::Device => {
             let write = || fill(&mut File::options().write(true).open(path)?);
@@ -204,7 +204,11 @@ impl NewFolder<'_> {
     }
 
     /// As [`write`](Self::write), of what `fill` writes.
-    pub(crate) fn write_by(&self, path: &str, fill: impl FnOnce(&mut File) -> IoResult<()>) -> Result<()> {
+    pub(crate) fn write_by(
+        &self,
+        path: &str,
+        fill: impl FnOnce(&mut dyn Write) -> IoResult<()>,
+    ) -> Result<()> {
         self.go_on()?;
         let _writing = writing();
         let path = self.path.join(path);

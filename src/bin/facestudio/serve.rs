@@ -22,8 +22,6 @@ mod file;
 mod hosts;
 mod range;
 mod site;
-#[cfg(test)]
-mod tests;
 
 use answer::Server;
 use connections::{Connection, Connections};
@@ -134,3 +132,6 @@ async fn converse(stream: TcpStream, connection: Arc<Connection>, server: Arc<Se
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,8 @@ impl Definition {
         if decoder.is_some() {
             for (id, content, file) in lists {
                 let said = definition.added.get(&id).is_some_and(|token| token.content == content);
-                if !said && !(is_named(content) && definition.vocab.get(content) == Some(&id)) {
+                let known = is_named(content) && definition.vocab.get(content) == Some(&id);
+                if !(said || known) {
                     return Err(contradiction(format!(
                         "{file} has the token '{content}' as {id}, and added_tokens_decoder in tokenizer_config.json does not"
                     )));
