@@ -34,18 +34,19 @@ npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDi
 # The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
 npx esbuild web/face-studio/face-studio.js web/face-studio/session.js --bundle --splitting '--external:../engine/*' \
   --format=esm --minify --target=es2022 --outdir=pkg/face-studio --log-level=warning
-# Each side of the engine is one file too, but for what both read, and for the storage, which tests take away from the worker.
-apart=(arguments protocol store)
+# Each side of the engine is one file too, but for what others read too, and for the storage, which tests take away from the worker.
+apart=(arguments protocol store trap)
 npx esbuild web/engine/client.js web/engine/worker.js --bundle '--external:../wasm/*' '--external:../wasm-threads/*' \
   $(printf -- '--external:./%s.js ' "${apart[@]}") --format=esm --minify --target=es2022 --outdir=pkg/engine \
   --allow-overwrite --log-level=warning
 for script in pkg/engine/*.js; do
   case " client worker thread ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
 done
-find pkg -name '*.js' -not -path 'pkg/face-studio/*' -not -name sw.js -exec \
-  npx esbuild --minify --target=es2022 --outbase=pkg --outdir=pkg --allow-overwrite --log-level=warning {} +
+# terser makes some 2 % less of it than esbuild.
+pack() { npx terser "$1" --module --compress passes=3,ecma=2022,unsafe_arrows --mangle --output "$1"; }
+find pkg -name '*.js' -not -name sw.js | while read -r script; do pack "$script"; done
 node scripts/fill-shell.mjs
-npx esbuild --minify --target=es2022 --allow-overwrite --outfile=pkg/sw.js --log-level=warning pkg/sw.js
+pack pkg/sw.js
 for wasm in pkg/wasm*/facestudio_bg.wasm; do
   echo "$wasm: $(($(wc -c <"$wasm") / 1024)) KiB, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"
 done

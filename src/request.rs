@@ -399,5 +399,6 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
         "preview-every" => "preview-range",
         _ => "size-range",
     };
-    Err(Error::input(code, format!("{name} is {value}; it must be 1 to {most}"), ""))
+    let message = format!("{name} is {value}; it must be 1 to {most}");
+    Err(Error::input(code, message, "choose a number in that range, or leave it out"))
 }

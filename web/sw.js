@@ -18,8 +18,14 @@ const CACHE = PREFIX + SHELL.version;
 /** Milliseconds without a byte after which the kept page is opened. */
 const STALL = 3000;
 
-/** Pages and workers that were opened from what is kept: all of theirs comes from there, so that it is of one release. */
-const offline = new Set();
+/**
+ * Whether pages and workers, by their ids, were opened from what is kept: all of theirs comes from there, so that it is of one release.
+ * @type {Map<string, boolean>}
+ */
+const opened = new Map();
+
+/** Whether the page that was opened last came from what is kept. What a thread asks for names nobody that is known: it is of that page. */
+let latest = false;
 
 const urls = new Set(SHELL.files.map((path) => new URL(path, scope.registration.scope).href));
 
@@ -61,15 +67,15 @@ async function answer({ request, clientId, resultingClientId }, url) {
     return isolated(request, await fetch(request));
   }
   // A navigation leaves the page that it comes from.
-  const client = request.mode === "navigate" ? "" : clientId;
-  const response = client && offline.has(client) ? null : await whole(request);
-  if (response) {
-    return isolated(request, response);
+  const leaves = request.mode === "navigate";
+  const response = !leaves && (opened.get(clientId) ?? latest) ? null : await whole(request);
+  for (const id of [leaves ? "" : clientId, resultingClientId].filter(Boolean)) {
+    opened.set(id, !response);
   }
-  for (const id of [client, resultingClientId].filter(Boolean)) {
-    offline.add(id);
+  if (leaves) {
+    latest = !response;
   }
-  return isolated(request, kept);
+  return isolated(request, response ?? kept);
 }
 
 /**
@@ -90,14 +96,15 @@ async function whole(request) {
     }
   };
   try {
-    const response = await alive(fetch(request, { signal: controller.signal }));
+    const response = await alive(fetch(request, { signal: AbortSignal.any([controller.signal, request.signal]) }));
     const { status, statusText, headers, ok, body } = response;
     if (status >= 500 || status === 408 || status === 429) {
       controller.abort();
       return null;
     }
-    // A redirect is for the browser to follow.
-    if (!ok || !body) {
+    // A redirect is for the browser to follow. The engine's megabytes are handed on as they come: whoever fetches them watches the
+    // connection, and a slow one is none that stalls.
+    if (!ok || !body || request.url.includes(".wasm")) {
       return response;
     }
     // Handed on when it is whole: a page that gets half of a script does not open.

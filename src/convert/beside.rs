@@ -11,7 +11,7 @@ use super::{Plan, Slot, small_file};
 use crate::encoders::tokenizer::{FILES, Tokenizer};
 use crate::encoders::vision::{PREPROCESSOR, VisionConfig, preprocessing, preprocessor_config};
 use crate::error::{Error, Result};
-use crate::weights::{CheckedFolder, Component, NewFolder};
+use crate::weights::{CheckedFolder, Component, NewFolder, without_mark};
 
 /// The token that open_clip fills texts up with, `!`.
 const OPEN_CLIP_PAD: u32 = 0;
@@ -76,9 +76,14 @@ pub fn defaults(plan: &Plan, out: &NewFolder) -> Result<()> {
     const NAME: &str = "defaults.json";
     let base = plan.base.as_ref().map(|base| base.join(NAME)).filter(|file| file.exists());
     let Some(file) = base else { return Ok(()) };
-    let mut said: Map<String, Value> = serde_json::from_slice(&small_file(&file)?).map_err(|e| {
-        Error::weights("config", format!("{}: {e}", file.display()), "use a model folder's own defaults.json")
-    })?;
+    let mut said: Map<String, Value> =
+        serde_json::from_slice(without_mark(&small_file(&file)?)).map_err(|e| {
+            Error::weights(
+                "config",
+                format!("{}: {e}", file.display()),
+                "use a model folder's own defaults.json",
+            )
+        })?;
     let written = out.files();
     let component = Component::new(&written, "");
     if component.contains(NAME)? {

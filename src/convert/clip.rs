@@ -51,6 +51,13 @@ impl Tower {
         }
     }
 
+    fn model_type(self) -> &'static str {
+        match self {
+            Self::Text => "clip_text_model",
+            Self::Vision => "clip_vision_model",
+        }
+    }
+
     fn config_key(self) -> &'static str {
         match self {
             Self::Text => "text_config",
@@ -104,6 +111,8 @@ pub fn transformers<'a>(
     if let Value::Object(own) = &mut own {
         let nested = of_tower.and(config.get("projection_dim"));
         own.extend(nested.map(|width| ("projection_dim".to_owned(), width.clone())));
+        // OpenAI's own repositories leave it out of the old half.
+        own.entry("model_type").or_insert_with(|| json!(tower.model_type()));
         let says = own.get("architectures").is_some_and(Value::is_array);
         // The class says whether there is a projection: where it is not said, the tensors do.
         if tower == Tower::Text && !projects {

@@ -58,8 +58,8 @@ fn needs_config(slot: Slot, checkpoint: &Checkpoint) -> bool {
 fn is_of(slot: Slot, config: &Value) -> bool {
     let (model, class) = (config["model_type"].as_str(), config["_class_name"].as_str());
     match slot {
-        Slot::Unet => class.is_none_or(|class| class.starts_with("UNet")),
-        Slot::Vae | Slot::TinyVae => class.is_none_or(|class| class.starts_with("Autoencoder")),
+        Slot::Unet => class.is_some_and(|class| class.starts_with("UNet")),
+        Slot::Vae | Slot::TinyVae => class.is_some_and(|class| class.starts_with("Autoencoder")),
         Slot::TextEncoder => matches!(model, Some("clip" | "clip_text_model")),
         Slot::VisionEncoder => matches!(model, Some("clip" | "clip_vision_model")),
         _ => true,

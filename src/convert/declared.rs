@@ -20,8 +20,24 @@ const V_PREDICTION: &str = "v_pred";
 const ZERO_SNR: &str = "ztsnr";
 /// Tensors of models that are sampled as EDM (Karras et al. 2022) is.
 const EDM: [&str; 4] = ["edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"];
-/// Beginnings of ModelSpec's names of what can be converted.
-const ARCHITECTURES: [&str; 2] = ["stable-diffusion-v1", "stable-diffusion-v2"];
+/// Parts of ModelSpec's names of architectures that cannot be converted. A name that is not known is no reason to refuse: the
+/// tensors say the rest.
+const OTHERS: [&str; 14] = [
+    "xl",
+    "v3",
+    "sd3",
+    "flux",
+    "cascade",
+    "pixart",
+    "hunyuan",
+    "lumina",
+    "aura",
+    "kandinsky",
+    "wan",
+    "qwen",
+    "chroma",
+    "ltx",
+];
 
 /// The name of a bias that is larger in Stable Diffusion 2's models at 768 pixels, which predict velocities, than in those at
 /// 512, which predict noise; and the deviation that parts them (ComfyUI's rule).
@@ -141,13 +157,11 @@ fn raised(checkpoint: &Checkpoint, key: &str) -> bool {
 /// Fails with `checkpoint-declares` where the header names an architecture that cannot be converted.
 pub fn refuse_architecture(checkpoint: &Checkpoint) -> Result<()> {
     match checkpoint.metadata("modelspec.architecture") {
-        Some(name) if !name.is_empty() && !ARCHITECTURES.iter().any(|known| name.starts_with(known)) => {
-            Err(Error::weights(
-                "checkpoint-declares",
-                format!("its header's modelspec.architecture is '{name}'"),
-                "use a Stable Diffusion 1 or 2",
-            ))
-        }
+        Some(name) if OTHERS.iter().any(|other| name.to_lowercase().contains(other)) => Err(Error::weights(
+            "checkpoint-declares",
+            format!("its header's modelspec.architecture is '{name}'"),
+            "use a Stable Diffusion 1 or 2",
+        )),
         _ => Ok(()),
     }
 }
@@ -199,6 +213,9 @@ fn yaml(path: &Path) -> Result<Option<(&'static str, String)>> {
 
 /// The config of the same model's scheduler, where a UNet's folder lies in one.
 fn schedule(unet: &Path) -> Result<Option<Value>> {
+    // Canonical, so that `.` has a folder around it.
+    let unet = if unet.as_os_str().is_empty() { Path::new(".") } else { unet };
+    let unet = unet.canonicalize().unwrap_or_else(|_| unet.to_owned());
     let file = unet.parent().map(|model| model.join("scheduler/scheduler_config.json"));
     let there = file.filter(|file| file.is_file());
     there.map(|file| scheduler::parse(&small_file(&file)?).map_err(|e| e.context(file.display()))).transpose()

@@ -282,13 +282,17 @@ impl<'g> Trace<'g> {
                 let kept = shape.iter().enumerate().filter(|(i, _)| !axes.contains(i));
                 kept.map(|(_, side)| *side).collect()
             }
-            ("Reshape", Some(sides)) => {
+            ("Reshape", Some(sides)) if sides.len() <= DEEPEST => {
                 let whole: usize = shape.iter().product();
                 let side = |(i, side): (usize, &f32)| match *side {
                     -1.0 => None,
                     0.0 => shape.get(i).copied(),
                     side => Some(side as usize),
                 };
+                let unknown = sides.iter().filter(|side| **side == -1.0).count();
+                if unknown > 1 || sides.iter().any(|side| *side < -1.0 || (*side < 0.0 && *side > -1.0)) {
+                    return Err(wrong());
+                }
                 let known: Vec<Option<usize>> = sides.iter().enumerate().map(side).collect();
                 let product = known.iter().flatten().try_fold(1usize, |n, side| n.checked_mul(*side));
                 let left = whole.checked_div(product.unwrap_or(0)).ok_or_else(wrong)?;
@@ -296,7 +300,8 @@ impl<'g> Trace<'g> {
             }
             _ => return Err(wrong()),
         };
-        if sides.iter().product::<usize>() != shape.iter().product::<usize>() {
+        let product = sides.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+        if product != Some(shape.iter().product()) {
             return Err(wrong());
         }
         Ok(Constant::Stored { name, shape: sides, transposed: false })

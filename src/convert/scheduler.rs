@@ -6,7 +6,7 @@ use super::declared::Declared;
 use super::{Plan, pretty, small_file};
 use crate::error::{Error, Result};
 use crate::request::{Defaults, Sampler};
-use crate::weights::NewFolder;
+use crate::weights::{NewFolder, without_mark};
 
 /// What distilled models need that their files do not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -85,7 +85,7 @@ pub fn write(plan: &Plan, declared: Option<&Declared>, out: &NewFolder) -> Resul
 /// The text of a `scheduler_config.json`. Python writes the default of `lambda_min_clipped` as -Infinity, which JSON does not
 /// know.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
-    let text = String::from_utf8_lossy(bytes).replace("-Infinity", "null");
+    let text = String::from_utf8_lossy(without_mark(bytes)).replace("-Infinity", "null");
     serde_json::from_str(&text)
         .map(Value::Object)
         .map_err(|e| Error::weights("config", e.to_string(), "use the config of a supported scheduler"))

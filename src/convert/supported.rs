@@ -16,7 +16,7 @@ use crate::request::{Defaults, Sampler};
 use crate::sampling::SchedulerConfig;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::VaeConfig;
-use crate::weights::{Component, MemoryFiles};
+use crate::weights::{Component, MemoryFiles, without_mark};
 
 /// Fails where a component's config, or how pictures are sampled, is not supported.
 pub fn check(plan: &Plan) -> Result<()> {
@@ -62,7 +62,7 @@ fn schedule(plan: &Plan) -> Result<()> {
         {
             return Err(error);
         }
-        let text = String::from_utf8_lossy(&bytes).replace("-Infinity", "null");
+        let text = String::from_utf8_lossy(without_mark(&bytes)).replace("-Infinity", "null");
         let mut config: Value = serde_json::from_str(&text).map_err(|e| {
             Error::weights("config", e.to_string(), "use the config of a supported scheduler")
         })?;

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use super::files::{Files, file_missing};
 use super::manifest::{FileEntry, Manifest, Sha256Stream, is_model_file};
 use super::names::WeightName;
+use super::paths::without_mark;
 use crate::error::{Error, Result};
 
 /// The folder in a model folder that holds new files on their way to their places. While it is there, some are new and some old.
@@ -317,6 +318,11 @@ fn hash(mut file: File) -> IoResult<String> {
 /// Fails with `file-corrupt` or `file-missing`.
 #[cfg(feature = "convert")]
 pub(crate) fn check_listed(path: &Path) -> Result<()> {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    // A checkpoint may lie anywhere, and other programs have files of that name.
+    if folder.map(manifest).transpose()?.flatten().is_some_and(|json| !is_ours(&json)) {
+        return Ok(());
+    }
     if path.is_dir() {
         return CheckedFolder::new(path).list("").map(|_| ());
     }
@@ -342,9 +348,7 @@ fn listed(folder: &Path) -> Result<Option<BTreeMap<String, FileEntry>>> {
         return Ok(None);
     };
     let Some(json) = manifest(around)? else { return Ok(None) };
-    // Other programs have files of that name.
-    let is_ours = |json: &serde_json::Value| json["components"].is_object() || json["format"].is_number();
-    if serde_json::from_slice(&json).is_ok_and(|json| !is_ours(&json)) {
+    if !is_ours(&json) {
         return Ok(None);
     }
     let manifest = Manifest::parse(&json).map_err(|e| e.context(around.display()))?;
@@ -354,6 +358,12 @@ fn listed(folder: &Path) -> Result<Option<BTreeMap<String, FileEntry>>> {
     let start = format!("{name}/");
     let of_component = manifest.files().filter_map(|file| Some((file.path.strip_prefix(&start)?, file)));
     Ok(Some(of_component.map(|(path, file)| (path.to_owned(), file.clone())).collect()))
+}
+
+/// Whether a `manifest.json` is a model's: other programs have files of that name.
+fn is_ours(json: &[u8]) -> bool {
+    let json: Option<serde_json::Value> = serde_json::from_slice(without_mark(json)).ok();
+    json.is_some_and(|json| json["components"].is_object() && json["format"].is_number())
 }
 
 fn check_exported(folder: &Path) -> Result<()> {

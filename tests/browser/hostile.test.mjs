@@ -327,7 +327,7 @@ describe("a history with broken records", () => {
     await page.locator("face-studio .result .tile").first().click();
     await page.locator("face-studio #reuse").click();
     await page.locator("face-studio .result .over-tile").first().click();
-    assert.equal(await page.locator("face-studio .result").count(), 3);
+    await until(async () => (await page.locator("face-studio .result").count()) === 3);
     // The broken ones are gone for good.
     assert.deepEqual(await show(3), []);
     assert.deepEqual(errors, []);

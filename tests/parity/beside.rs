@@ -155,6 +155,24 @@ fn a_vision_encoder_sees_pictures_as_its_preprocessor_says() {
     }
     let encoder = place("none", "other.json");
     assert_eq!(seen(&encoder, "none").unwrap(), Preprocessing::clip(20));
+    // As `CLIPProcessor` of transformers 5 saves it.
+    json_file(&encoder.join("processor_config.json"), &json!({ "image_processor": config }));
+    assert_eq!(seen(&encoder, "whole").unwrap(), expected);
+    std::fs::remove_file(encoder.join("processor_config.json")).unwrap();
+    // Another program's file of a model's manifest's name.
+    json_file(&encoder.join("manifest.json"), &json!({ "name": "a page", "icons": [] }));
+    assert_eq!(seen(&encoder, "page").unwrap(), Preprocessing::clip(20));
+    std::fs::remove_file(encoder.join("manifest.json")).unwrap();
+    // A whole CLIP's config, whose old half does not say what it is.
+    let own: Value = serde_json::from_slice(&std::fs::read(encoder.join("config.json")).unwrap()).unwrap();
+    let mut old = own.clone();
+    old.as_object_mut().unwrap().remove("model_type");
+    let whole = json!({
+        "model_type": "clip", "projection_dim": own["projection_dim"], "vision_config": own, "vision_config_dict": old,
+    });
+    json_file(&encoder.join("config.json"), &whole);
+    assert_eq!(seen(&encoder, "old").unwrap(), Preprocessing::clip(20));
+    json_file(&encoder.join("config.json"), &own);
     json_file(&encoder.join("preprocessor_config.json"), &json!({ "crop_size": 24 }));
     let error = seen(&encoder, "other-size").unwrap_err();
     assert!(error.code == "preprocessor" && error.message.contains("crop_size"), "{error}");

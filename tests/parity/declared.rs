@@ -69,6 +69,7 @@ fn a_single_file_says_what_it_predicts() {
         ),
         (none, &[("modelspec.architecture", "stable-diffusion-v2-768-v")], None, Ok((V, false))),
         (none, &[("modelspec.architecture", "stable-diffusion-v2-512")], None, Ok(("epsilon", false))),
+        (none, &[("modelspec.architecture", "Stable-Diffusion-V1")], None, Ok(("epsilon", false))),
         // The user settles it.
         (&["v_pred"], &[], Some("epsilon"), Ok(("epsilon", false))),
         (&["ztsnr"], &[], Some(V), Ok((V, true))),

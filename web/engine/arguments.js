@@ -124,6 +124,31 @@ export function precisionOf(precision) {
   return precision;
 }
 
+/** The fields of a request and of what lies in it (see `GenerateRequest`): the engine sees none but these. */
+const FIELDS = [
+  "people", "style", "prompt", "negative_prompt", "alpha", "layout", "background", "init", "seed", "count", "steps", "guidance_scale",
+  "sampler", "width", "height", "preview_every", "watermark", "prompt_in_metadata",
+];
+const PERSON = ["identities"];
+const IDENTITY = ["photos", "beta"];
+const INIT = ["image", "strength", "mask"];
+
+/**
+ * Refuses a field that nobody reads: it would count for nothing without a word.
+ * @param {string} what
+ * @param {unknown} value
+ * @param {string[]} fields
+ */
+function known(what, value, fields) {
+  const other = isRecord(value) ? Object.keys(value).find((name) => !fields.includes(name)) : undefined;
+  if (other !== undefined) {
+    throw new FaceStudioError(failure("input", "request-format", `${what} has a field ${shown(other)}, which there is not`, `its fields are ${fields.join(", ")}`));
+  }
+}
+
+/** @param {unknown} list @returns {any[]} */
+const each = (list) => (Array.isArray(list) ? list : []);
+
 /**
  * A request as far as a page can look at it; the engine checks what is in it.
  * @param {unknown} request
@@ -132,6 +157,13 @@ export function precisionOf(precision) {
 export function requestOf(request) {
   if (!isRecord(request)) {
     throw new FaceStudioError(failure("input", "request-format", `the request is ${shown(request)}, not an object`, "see `GenerateRequest` in engine/protocol.js"));
+  }
+  const { people, init } = /** @type {any} */ (request);
+  known("the request", request, FIELDS);
+  known("init", init, INIT);
+  for (const person of each(people)) {
+    known("a person", person, PERSON);
+    each(person?.identities).forEach((identity) => known("an identity", identity, IDENTITY));
   }
   return /** @type {any} */ (request);
 }

@@ -68,10 +68,11 @@ export async function readManifest(base, stored, signal, stall = STALL) {
   const url = new URL("manifest.json", base).href;
   const kept = ofStored(stored, url);
   const patience = kept ? Math.min(stall, PATIENCE) : stall;
-  let why = "";
+  let [why, reached] = ["", false];
   for (let stalls = 0; stalls < STALLS; stalls += 1) {
     try {
       const connection = await connect(url, { cache: "no-cache" }, { signal, stall: patience });
+      reached = true;
       const { ok, status } = connection.response;
       if (!ok) {
         connection.close();
@@ -94,7 +95,7 @@ export async function readManifest(base, stored, signal, stall = STALL) {
         return kept;
       }
       why = thrown.message;
-      if (!(thrown instanceof Stalled)) {
+      if (!reached && !(thrown instanceof Stalled)) {
         break;
       }
     }

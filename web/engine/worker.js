@@ -108,11 +108,16 @@ const tasks = {
   },
 
   async faces({ image }, _report, signal) {
-    return unless(signal, loaded().faces(image));
+    // Awaited to its end, as the next task must not meet it: the page itself does not wait.
+    const found = await loaded().faces(image);
+    signal.throwIfAborted();
+    return found;
   },
 
   async similarity({ picture, person }, _report, signal) {
-    return unless(signal, (await whole(signal)).similarity(picture, person));
+    const measured = await (await whole(signal)).similarity(picture, person);
+    signal.throwIfAborted();
+    return measured;
   },
 
   async cancel({ target }) {
@@ -209,9 +214,11 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
       held,
       hold: (sha256, bytes) => post({ type: "held", sha256, bytes }),
     });
-    engine?.free();
+    const last = engine;
+    // Before it is let go of: what fails then must not be met again.
     engine = null;
     source = null;
+    last?.free();
     const from = new ModelSource(files, manifest, store);
     await load(next, from, lean, precision, report, signal);
     // While it loaded no message could arrive.

@@ -249,7 +249,7 @@ pub fn converted(plan: &Plan, out: &Path, report: Option<&Path>) -> anyhow::Resu
 
 /// `FILE` or `FILE:SCALE`; what names a file as a whole is that file.
 fn scaled(lora: &str) -> Result<(PathBuf, f32)> {
-    if Path::new(lora).is_file() {
+    if Path::new(lora).exists() {
         return Ok((lora.into(), 1.0));
     }
     let Some((path, scale)) = lora.rsplit_once(':').filter(|(_, scale)| !scale.contains(['/', '\\'])) else {

@@ -80,7 +80,8 @@ impl Config {
             return Ok(Self::default());
         }
         let whole: Option<BTreeMap<String, Setting>> =
-            serde_json::from_str(json).map_err(|e| invalid(format!("they are no JSON object: {e}")))?;
+            serde_json::from_str(json.trim_start_matches('\u{feff}'))
+                .map_err(|e| invalid(format!("they are no JSON object: {e}")))?;
         let mut parts: BTreeMap<Option<Network>, BTreeMap<String, Setting>> = BTreeMap::new();
         for (name, setting) in whole.unwrap_or_default() {
             let of = |network: &Network| {

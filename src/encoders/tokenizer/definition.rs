@@ -13,7 +13,7 @@ use super::added::AddedToken;
 use super::json::TokenizerJson;
 use super::{SpecialTokens, damaged};
 use crate::error::{Error, Result};
-use crate::weights::Component;
+use crate::weights::{Component, without_mark};
 
 /// The names of a tokenizer's files, in the order in which they are written: whoever looks for `vocab.json` or
 /// `tokenizer.json` finds the others there.
@@ -222,7 +222,7 @@ impl Definition {
 
 /// The contents of `vocab.json`.
 pub(super) fn vocabulary(vocab_json: &[u8]) -> Result<HashMap<String, u32>> {
-    serde_json::from_slice(vocab_json).map_err(|e| damaged(format!("vocab.json: {e}")))
+    serde_json::from_slice(without_mark(vocab_json)).map_err(|e| damaged(format!("vocab.json: {e}")))
 }
 
 /// The pairs of `merges.txt`.

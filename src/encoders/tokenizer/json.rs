@@ -10,6 +10,7 @@ use super::added::AddedToken;
 use super::definition::{contradiction, pair, unsupported};
 use super::{END_OF_WORD, damaged};
 use crate::error::Result;
+use crate::weights::without_mark;
 
 /// CLIP's words as transformers writes them; some versions put the special tokens before.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -74,8 +75,8 @@ impl TokenizerJson {
     ///
     /// Fails with `config-unsupported`, naming the step, where one is another than CLIP's.
     pub fn parse(bytes: &[u8], needs_steps: bool) -> Result<Self> {
-        let file: File =
-            serde_json::from_slice(bytes).map_err(|e| damaged(format!("tokenizer.json: {e}")))?;
+        let file: File = serde_json::from_slice(without_mark(bytes))
+            .map_err(|e| damaged(format!("tokenizer.json: {e}")))?;
         let is_clips = |step: &Value, clips: bool| if step.is_null() { !needs_steps } else { clips };
         let model = &file.model;
         let is = |name: &str, known: &[Value]| model[name].is_null() || known.contains(&model[name]);

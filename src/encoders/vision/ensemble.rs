@@ -13,6 +13,8 @@ use crate::weights::{self, Component, TensorSource, Tensors};
 
 /// The file that says how pictures become a vision encoder's input.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
+/// The file that holds it under `image_processor`.
+const PROCESSOR: &str = "processor_config.json";
 /// Where diffusers' pipelines keep it, beside the encoder's folder.
 const PIPELINES: [&str; 2] = ["feature_extractor", "image_processor"];
 
@@ -20,6 +22,13 @@ const PIPELINES: [&str; 2] = ["feature_extractor", "image_processor"];
 pub fn preprocessor_config(component: &Component) -> Result<Option<Map<String, Value>>> {
     if component.contains(PREPROCESSOR)? {
         return component.json(PREPROCESSOR).map(Some);
+    }
+    // Where transformers 5 saves a whole processor.
+    if component.contains(PROCESSOR)? {
+        let mut config: Map<String, Value> = component.json(PROCESSOR)?;
+        if let Some(Value::Object(config)) = config.remove("image_processor") {
+            return Ok(Some(config));
+        }
     }
     for folder in PIPELINES {
         if let Some(beside) = component.beside(folder)?

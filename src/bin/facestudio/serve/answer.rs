@@ -170,9 +170,15 @@ impl Server {
     }
 }
 
-/// A status, and its name as text.
+/// A status, with its name as text and what there is to do.
 fn message(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::new(Bytes::from(format!("{status}\n")))));
+    let remedy = match status {
+        StatusCode::MISDIRECTED_REQUEST => {
+            "start the server with --host-name and the name that the address has\n"
+        }
+        _ => "",
+    };
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(format!("{status}\n{remedy}")))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
