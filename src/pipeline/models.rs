@@ -86,7 +86,10 @@ impl Target<'_> {
 
 /// The families of models, by what their UNet attends to.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a program holds one")]
+#[cfg_attr(
+    not(target_pointer_width = "32"),
+    expect(clippy::large_enum_variant, reason = "a program holds one")
+)]
 pub enum Guidance {
     /// FaceStudio's guidance tokens.
     Fused(FusedGuidance),
