@@ -1,92 +1,74 @@
 //! [`Condition`]: the one value that crosses from the guidance into the denoiser.
 
-mod adapter;
+mod stream;
 
-pub use adapter::{AdapterStream, LayerScale, Masks, Places};
+pub use stream::{LayerScale, Masks, Places, Projection, Stream};
 
 use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
 
-/// What the UNet's cross-attention attends to: FaceStudio's guidance tokens, or a text's, and any number of adapters'
-/// tokens beside them. A model without adapters simply has no such streams.
+/// What a denoiser is told: tokens and where they act, and what it takes beside its timestep.
 ///
-/// One identity without regions is plain cross-attention. With [`Regions`], features at a position
-/// attend to each identity apart, `F̂^i = Attention(Q, K^i, V^i)`, and are blended by the regions' weights
-/// there (paper section 3.4): an identity whose weight is zero at a position cannot alter it.
+/// One stream everywhere is plain cross-attention. With [`Regions`], features at a position attend to each identity apart,
+/// `F̂^i = Attention(Q, K^i, V^i)`, and are blended by the regions' weights there (paper section 3.4): an identity whose
+/// weight is zero at a position cannot alter it. Streams are summed.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// What the UNet's own keys and values are made of: guidance tokens of each identity, or the text's tokens alone,
-    /// `[batch, tokens, channels]`, all of one shape.
-    pub identities: Vec<Tensor<3>>,
-    /// Where each identity acts; `None` only with a single identity.
-    pub regions: Option<Regions>,
-    /// What decoupled cross-attention adds.
-    pub adapters: Vec<AdapterStream>,
+    /// That of the network's own keys and values, of scale 1 (guidance tokens of each identity, or a text's tokens), and
+    /// one for each adapter that acts.
+    pub streams: Vec<Stream>,
+    /// `None` for networks that take tokens alone.
+    pub added: Option<Added>,
+}
+
+/// What some denoisers add to their timestep's embedding: diffusers' `added_cond_kwargs`, as Stable Diffusion XL has them
+/// (arXiv 2307.01952, section 2.2).
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// Pooled text, `[batch, width]`.
+    pub text_embeds: Tensor<2>,
+    /// Original size, crop and target size in pixels, `[batch, 6]`.
+    pub time_ids: Tensor<2>,
 }
 
 impl Condition {
-    /// One guidance everywhere: `tokens` is `[batch, tokens, channels]`.
+    /// Tokens alone.
+    pub fn new(streams: Vec<Stream>) -> Self {
+        Self { streams, added: None }
+    }
+
+    /// One guidance everywhere, for the network's own keys and values: `tokens` is `[batch, tokens, channels]`.
     pub fn single(tokens: Tensor<3>) -> Self {
-        Self { identities: vec![tokens], regions: None, adapters: Vec::new() }
+        Self::new(vec![Stream::everywhere(Projection::Own, tokens)])
     }
 
-    /// Several identities with their regions.
-    pub fn with_regions(identities: Vec<Tensor<3>>, regions: Regions) -> Result<Self> {
-        let Some(first) = identities.first() else {
-            return Err(Error::input(
-                "no-identity",
-                "a condition needs at least one identity",
-                "give a face",
-            ));
-        };
-        if identities.iter().any(|tokens| tokens.dims() != first.dims()) {
-            return Err(Error::internal("condition-shape", "guidance tokens of different shapes"));
-        }
-        if regions.count() != identities.len() {
-            return Err(Error::input(
-                "region-count",
-                format!("{} regions for {} people", regions.count(), identities.len()),
-                "give one region (box or mask) per person",
-            ));
-        }
-        Ok(Self { identities, regions: Some(regions), adapters: Vec::new() })
-    }
-
-    /// A text's tokens `[batch, tokens, channels]`, with adapters' streams beside them.
-    pub fn text(tokens: Tensor<3>, adapters: Vec<AdapterStream>) -> Self {
-        Self { adapters, ..Self::single(tokens) }
-    }
-
-    /// All tokens, the identities' first, then the adapters'.
+    /// All tokens, in the streams' order.
     pub fn tokens(&self) -> impl Iterator<Item = &Tensor<3>> {
-        self.identities.iter().chain(self.adapters.iter().flat_map(|stream| &stream.identities))
+        self.streams.iter().flat_map(|stream| &stream.tokens)
     }
 
-    /// With what `to` makes of each tokens, the identities' first, then the adapters'.
+    /// With what `to` makes of each tokens, in the streams' order.
     pub fn map_tokens(mut self, mut to: impl FnMut(Tensor<3>) -> Tensor<3>) -> Self {
-        let streams = self.adapters.iter_mut().map(|stream| &mut stream.identities);
-        for tokens in std::iter::once(&mut self.identities).chain(streams).flatten() {
+        for tokens in self.streams.iter_mut().flat_map(|stream| &mut stream.tokens) {
             *tokens = to(tokens.clone());
         }
         self
     }
 
-    /// Concatenates two conditions of equal identities, regions and adapters along the batch: classifier-free guidance's
-    /// two halves.
-    pub fn cat(first: Self, second: Self) -> Self {
-        let pairs = |first: Vec<Tensor<3>>, second: Vec<Tensor<3>>| {
-            first.into_iter().zip(second).map(|(a, b)| Tensor::cat(vec![a, b], 0)).collect()
-        };
-        let adapters = first.adapters.into_iter().zip(second.adapters).map(|(first, second)| AdapterStream {
-            identities: pairs(first.identities, second.identities),
-            ..first
-        });
-        Self {
-            adapters: adapters.collect(),
-            identities: pairs(first.identities, second.identities),
-            regions: first.regions.zip(second.regions).map(|(first, second)| first.cat(second)),
+    /// Concatenates two conditions along the batch: classifier-free guidance's two halves.
+    ///
+    /// Fails with `condition-shape` unless both have the same streams, of as many tokens.
+    pub fn cat(first: Self, second: Self) -> Result<Self> {
+        if first.streams.len() != second.streams.len() || first.added.is_some() != second.added.is_some() {
+            return Err(Error::internal("condition-shape", "the two halves of guidance have other streams"));
         }
+        let streams = first.streams.into_iter().zip(second.streams).map(|(first, second)| first.cat(second));
+        let added = first.added.zip(second.added).map(|(first, second)| Added {
+            text_embeds: Tensor::cat(vec![first.text_embeds, second.text_embeds], 0),
+            time_ids: Tensor::cat(vec![first.time_ids, second.time_ids], 0),
+        });
+        Ok(Self { streams: streams.collect::<Result<_>>()?, added })
     }
 }
 

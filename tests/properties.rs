@@ -1,7 +1,7 @@
 //! What must hold for any weights and any input.
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use facestudio::condition::{Condition, Regions};
+use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
 use facestudio::unet::{Attention, LevelCondition, PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 
 const BATCH: usize = 2;
@@ -37,6 +37,12 @@ fn regions(masks: &[Vec<f32>], background: usize) -> Regions {
     Regions::new(GRID[0], GRID[1], masks.to_vec(), background).unwrap()
 }
 
+/// Several identities' tokens, each in its region.
+fn blended(tokens: Vec<Tensor<3>>, regions: Regions) -> Condition {
+    let stream = Stream::new(Projection::Own, tokens, Some(Places::Regions(regions)));
+    Condition::new(vec![stream.unwrap()])
+}
+
 /// A cross-attention layer and queries for it.
 fn layer(device: &Device) -> (Attention, Tensor<3>) {
     device.seed(7);
@@ -45,7 +51,7 @@ fn layer(device: &Device) -> (Attention, Tensor<3>) {
 }
 
 fn attend(attention: &Attention, x: &Tensor<3>, condition: &Condition) -> Tensor<3> {
-    let context = attention.context(&LevelCondition::new(condition, SIZE, x));
+    let context = attention.context(&LevelCondition::new(condition, SIZE, x)).unwrap();
     attention.cross_attention(x.clone(), &context, x.zeros_like())
 }
 
@@ -57,8 +63,7 @@ fn an_identity_cannot_alter_anything_outside_its_mask() {
     let regions = regions(&[columns(0, 5), columns(5, 10), columns(2, 3)], 0);
     let (first, third) = (guidance(&device), guidance(&device));
     let with = |second| {
-        let condition =
-            Condition::with_regions(vec![first.clone(), second, third.clone()], regions.clone()).unwrap();
+        let condition = blended(vec![first.clone(), second, third.clone()], regions.clone());
         values(attend(&attention, &x, &condition))
     };
     // Bit by bit, even against absurd guidance.
@@ -82,13 +87,12 @@ fn one_identity_everywhere_is_plain_cross_attention() {
     let (tokens, other) = (guidance(&device), guidance(&device));
     let plain = values(attend(&attention, &x, &Condition::single(tokens.clone())));
 
-    let whole = Condition::with_regions(vec![tokens.clone()], regions(&[columns(0, 10)], 0)).unwrap();
+    let whole = blended(vec![tokens.clone()], regions(&[columns(0, 10)], 0));
     assert_eq!(values(attend(&attention, &x, &whole)), plain);
     // No mask of its own, but the background is all there is.
-    let background = Condition::with_regions(vec![tokens.clone()], regions(&[columns(0, 0)], 0)).unwrap();
+    let background = blended(vec![tokens.clone()], regions(&[columns(0, 0)], 0));
     assert_eq!(values(attend(&attention, &x, &background)), plain);
-    let beside_an_empty_mask =
-        Condition::with_regions(vec![other, tokens], regions(&[columns(0, 0), columns(0, 10)], 1)).unwrap();
+    let beside_an_empty_mask = blended(vec![other, tokens], regions(&[columns(0, 0), columns(0, 10)], 1));
     assert_eq!(values(attend(&attention, &x, &beside_an_empty_mask)), plain);
 }
 
@@ -99,7 +103,7 @@ fn one_guidance_in_many_regions_is_plain_cross_attention() {
     let tokens = guidance(&device);
     let plain = attend(&attention, &x, &Condition::single(tokens.clone()));
     let masks = regions(&[columns(0, 5), columns(3, 8), columns(9, 10)], 2);
-    let condition = Condition::with_regions(vec![tokens; 3], masks).unwrap();
+    let condition = blended(vec![tokens; 3], masks);
     assert!(largest_difference(attend(&attention, &x, &condition), plain) < 1e-5);
 }
 
@@ -110,11 +114,11 @@ fn the_order_of_identities_does_not_matter() {
     let tokens: Vec<_> = (0..3).map(|_| guidance(&device)).collect();
     let masks = [columns(0, 5), columns(3, 8), columns(8, 9)];
     let blend = |order: [usize; 3], background| {
-        let condition = Condition::with_regions(
+        let condition = blended(
             order.iter().map(|i| tokens[*i].clone()).collect(),
             regions(&order.map(|i| masks[i].clone()), background),
         );
-        attend(&attention, &x, &condition.unwrap())
+        attend(&attention, &x, &condition)
     };
     let reference = blend([0, 1, 2], 2);
     for (order, background) in [([1, 2, 0], 1), ([2, 0, 1], 0), ([2, 1, 0], 0), ([0, 2, 1], 1)] {
@@ -147,10 +151,10 @@ fn empty_regions_and_tiny_latents_give_finite_predictions() {
     let unet = unet(&device);
     let nobody = regions(&[columns(0, 0), columns(0, 0)], 1);
     let identities = vec![guidance(&device), Tensor::zeros([BATCH, TOKENS, TOKEN_CHANNELS], &device)];
-    let condition = Condition::with_regions(identities, nobody).unwrap();
+    let condition = blended(identities, nobody);
     for [height, width] in [[6, 5], [1, 1], [1, 7]] {
         let sample = random([BATCH, 4, height, width], &device);
-        let output = unet.forward(sample, Tensor::from_floats([999.0, 0.0], &device), &condition);
+        let output = unet.forward(sample, Tensor::from_floats([999.0, 0.0], &device), &condition).unwrap();
         assert_eq!(output.dims(), [BATCH, 4, height, width]);
         assert!(values(output).iter().all(|v| v.is_finite()), "{height}×{width}");
     }
@@ -170,8 +174,9 @@ fn the_pictures_of_a_batch_do_not_see_each_other() {
         unet.forward(
             sample.clone().narrow(0, start, count),
             timestep.clone().narrow(0, start, count),
-            &Condition::with_regions(tokens, masks).unwrap(),
+            &blended(tokens, masks),
         )
+        .unwrap()
     };
     let together = forward(0..BATCH);
     let apart = Tensor::cat(vec![forward(0..1), forward(1..2)], 0);
@@ -185,9 +190,9 @@ fn bf16_latents_give_nearly_the_f32_prediction() {
     let sample = random([BATCH, 4, 6, 5], &device);
     let timestep = Tensor::<1>::from_floats([700.0, 3.5], &device);
     let masks = regions(&[columns(0, 5), columns(4, 10)], 0);
-    let condition = Condition::with_regions(vec![guidance(&device), guidance(&device)], masks).unwrap();
-    let reference = unet.forward(sample.clone(), timestep.clone(), &condition);
-    let output = unet.forward(sample.cast(DType::BF16), timestep, &condition);
+    let condition = blended(vec![guidance(&device), guidance(&device)], masks);
+    let reference = unet.forward(sample.clone(), timestep.clone(), &condition).unwrap();
+    let output = unet.forward(sample.cast(DType::BF16), timestep, &condition).unwrap();
     assert_eq!(output.dtype(), DType::BF16);
     let scale = values(reference.clone().abs().max())[0];
     let difference = largest_difference(output.cast(DType::F32), reference);
@@ -227,9 +232,9 @@ fn every_parameter_gets_a_gradient_through_blended_attention() {
     let device = Device::flex().autodiff();
     let unet = unet(&device);
     let masks = regions(&[columns(0, 5), columns(4, 10)], 0);
-    let condition = Condition::with_regions(vec![guidance(&device), guidance(&device)], masks).unwrap();
+    let condition = blended(vec![guidance(&device), guidance(&device)], masks);
     let sample = random([BATCH, 4, 7, 5], &device);
-    let output = unet.forward(sample, Tensor::from_floats([700.0, 3.5], &device), &condition);
+    let output = unet.forward(sample, Tensor::from_floats([700.0, 3.5], &device), &condition).unwrap();
     let gradients = output.square().mean().backward();
     let mut visitor = Visitor { gradients, path: Vec::new(), dead: Vec::new(), seen: 0 };
     unet.visit(&mut visitor);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Tensor};
-use facestudio::condition::{Condition, Regions};
+use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
 use facestudio::train::memory::{Batch, Estimate};
 use facestudio::train::recompute;
 use facestudio::unet::UNet2DConditionConfig;
@@ -64,12 +64,15 @@ fn measured(width: usize, batch: &Batch) -> [f64; 2] {
         _ => {
             let share = vec![1.0 / people as f32; height * width_of];
             let regions = Regions::new(height, width_of, vec![share; people], 0).unwrap();
-            Condition::with_regions((0..people).map(|_| identity()).collect(), regions).unwrap()
+            let tokens = (0..people).map(|_| identity()).collect();
+            Condition::new(vec![
+                Stream::new(Projection::Own, tokens, Some(Places::Regions(regions))).unwrap(),
+            ])
         }
     };
     let timestep = || Tensor::<1>::full([samples], 500, &device);
     let loss = |predicted: Tensor<4>| predicted.cast(DType::F32).square().mean();
-    let plain = || drop(loss(unet.forward(sample(), timestep(), &condition())).backward());
+    let plain = || drop(loss(unet.forward(sample(), timestep(), &condition()).unwrap()).backward());
     let again = || {
         let done = recompute::backward(&unet, sample(), timestep(), &condition(), loss, &mut |_| Ok(()));
         drop(done.unwrap());

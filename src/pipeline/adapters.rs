@@ -14,7 +14,7 @@ use super::cache::{Cache, Key};
 use super::models::{Encoders, ModelFolder, Target, same};
 use super::prompt::{self, Said};
 use super::{Encoding, Guided, Progress, Watcher, embed};
-use crate::condition::{AdapterStream, Condition, LayerScale, Places, Regions};
+use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Regions, Stream};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionOutput};
@@ -166,17 +166,15 @@ impl AdapterGuidance {
         let null_text = if guided { Some(self.tokens(&request.negative_prompt)?) } else { None };
         encoding.advance().await?;
 
-        let condition =
-            Condition::text(text, self.streams(&people, &seen, &regions, alpha, |read| &read.features)?);
+        let streams =
+            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &seen, &regions, alpha, of);
+        let condition = Condition::new(streams(text, |read| &read.features)?);
         let guided = match null_text {
             None => Guided { condition, guidance_scale: None },
-            Some(text) => {
-                let null = self.streams(&people, &seen, &regions, alpha, |read| &read.null)?;
-                Guided {
-                    condition: Condition::cat(Condition::text(text, null), condition),
-                    guidance_scale: Some(request.guidance_scale),
-                }
-            }
+            Some(text) => Guided {
+                condition: Condition::cat(Condition::new(streams(text, |read| &read.null)?), condition)?,
+                guidance_scale: Some(request.guidance_scale),
+            },
         };
         Ok(vec![guided; request.count])
     }
@@ -323,40 +321,37 @@ impl AdapterGuidance {
         Ok(read(&seen, id_embeds, nothing))
     }
 
-    /// Every adapter's stream: of the style image where there is one, and of the people in their regions.
+    /// The text's stream and every adapter's: of the style image where there is one, and of the people in their regions.
     fn streams(
         &self,
+        text: Tensor<3>,
         people: &[Read],
         style: &Option<Read>,
         regions: &Option<Regions>,
         alpha: f32,
         of: impl Fn(&Read) -> &Features,
-    ) -> Result<Vec<AdapterStream>> {
-        let mut streams = Vec::new();
+    ) -> Result<Vec<Stream>> {
+        let mut streams = vec![Stream::everywhere(Layers::Own, text)];
         for (i, adapter) in self.adapters.iter().enumerate() {
             let stream = match adapter.config.role {
                 Role::Style => {
                     let Some(style) = style else { continue };
-                    let stream = AdapterStream::new(i, adapter.projection.forward(of(style))?);
-                    AdapterStream { scale: adapter.scale.clone().times(alpha), ..stream }
+                    let tokens = adapter.projection.forward(of(style))?;
+                    let scale = adapter.scale.clone().times(alpha);
+                    Stream { scale, ..Stream::everywhere(Layers::Adapter(i), tokens) }
                 }
                 Role::Identity => {
+                    if people.is_empty() {
+                        continue;
+                    }
                     let tokens = people.iter().map(|person| adapter.projection.forward(of(person)));
-                    let mut tokens: Vec<Tensor<3>> = tokens.collect::<Result<_>>()?;
-                    let stream = match regions {
-                        Some(regions) => {
-                            AdapterStream::with_places(i, tokens, Places::Regions(regions.clone()))?
-                        }
-                        None => {
-                            let Some(tokens) = tokens.pop() else { continue };
-                            AdapterStream::new(i, tokens)
-                        }
-                    };
-                    AdapterStream { scale: adapter.scale.clone(), ..stream }
+                    let places = regions.clone().map(Places::Regions);
+                    let stream = Stream::new(Layers::Adapter(i), tokens.collect::<Result<_>>()?, places)?;
+                    Stream { scale: adapter.scale.clone(), ..stream }
                 }
             };
             let [start, end] = adapter.config.interval;
-            streams.push(AdapterStream { interval: start..end, ..stream });
+            streams.push(Stream { interval: start..end, ..stream });
         }
         Ok(streams)
     }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::models::{Encoders, ModelFolder, same};
 use super::{Guided, Progress, Watcher, embed};
-use crate::condition::{Condition, Regions};
+use crate::condition::{Condition, Places, Projection, Regions, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
@@ -93,18 +93,15 @@ impl Arc2FaceGuidance {
             }
             tokens.push(self.encoder.forward(embed::mixed(person, &mut embeddings.into_iter(), device))?);
         }
-        let join = |mut tokens: Vec<Tensor<3>>| match &regions {
-            Some(regions) => Condition::with_regions(tokens, regions.clone()),
-            None => {
-                let one = tokens.pop().ok_or_else(|| Error::internal("condition-shape", "nobody to draw"))?;
-                Ok(Condition::single(one))
-            }
+        let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
+            let places = regions.clone().map(Places::Regions);
+            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places)?]))
         };
         let people = tokens.len();
         let mut condition = join(tokens)?;
         let guidance_scale = Some(request.guidance_scale).filter(|scale| *scale != 1.0);
         if guidance_scale.is_some() {
-            condition = Condition::cat(join(vec![self.encoder.nobody()?; people])?, condition);
+            condition = Condition::cat(join(vec![self.encoder.nobody()?; people])?, condition)?;
         }
         encoding.advance().await?;
         Ok(vec![Guided { condition, guidance_scale }; request.count])

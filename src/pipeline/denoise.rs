@@ -73,7 +73,7 @@ pub async fn denoise(
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
     let timesteps = scheduler.schedule().timesteps();
-    let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype));
+    let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype))?;
     let steps = timesteps.len();
     for (i, timestep) in timesteps.into_iter().enumerate() {
         let input = scheduler.scale_model_input(i, latents.clone())?;

@@ -9,7 +9,7 @@ use super::cache::Key;
 use super::models::{Encoders, ModelFolder, same};
 use super::prompt::{PRIOR_STREAM, Said, TextBranch, cut};
 use super::{Guided, Progress, Watcher, embed};
-use crate::condition::{Condition, Regions};
+use crate::condition::{Condition, Places, Projection, Regions, Stream};
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble};
 use crate::error::{Error, Notice, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
@@ -162,9 +162,9 @@ impl FusedGuidance {
                 (None, None) => branch(&zero_style()),
             }
         };
-        let join = |tokens: Vec<Tensor<3>>| match regions.clone() {
-            Some(regions) => Condition::with_regions(tokens, regions),
-            None => Ok(Condition { identities: tokens, regions: None, adapters: Vec::new() }),
+        let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
+            let places = regions.clone().map(Places::Regions);
+            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places)?]))
         };
         let condition = join(embeds.id_embeds.iter().map(tokens).collect())?;
         if request.guidance_scale == 1.0 {
@@ -173,7 +173,7 @@ impl FusedGuidance {
         let away_from = prompts.negative.clone().unwrap_or_else(zero_style);
         let null = fusion.forward(away_from, Tensor::zeros([1, self.id_embed_dim], device));
         let null = join(vec![null; embeds.id_embeds.len()])?;
-        let condition = Condition::cat(null, condition);
+        let condition = Condition::cat(null, condition)?;
         Ok(Guided { condition, guidance_scale: Some(request.guidance_scale) })
     }
 }

@@ -73,7 +73,7 @@ mod tests {
     fn half_precision_predicts_nearly_the_same() {
         use burn::tensor::Tensor;
 
-        use crate::condition::{Condition, Regions};
+        use crate::condition::{Condition, Places, Projection, Regions, Stream};
         use crate::sampling::NoiseSource;
         use crate::unet::UNet2DConditionConfig;
 
@@ -97,12 +97,16 @@ mod tests {
         let regions = Regions::new(12, 16, vec![left, right], 0).unwrap();
         for condition in [
             Condition::single(tokens(1)),
-            Condition::with_regions(vec![tokens(1), tokens(2)], regions).unwrap(),
+            Condition::new(vec![
+                Stream::new(Projection::Own, vec![tokens(1), tokens(2)], Some(Places::Regions(regions)))
+                    .unwrap(),
+            ]),
         ] {
             let sample = random(3, [2, 4, 12, 16]);
             let timestep = Tensor::full([2], 500.0, &device);
             let predict = |dtype| {
-                unet.forward(sample.clone().cast(dtype), timestep.clone(), &condition).cast(DType::F32)
+                let predicted = unet.forward(sample.clone().cast(dtype), timestep.clone(), &condition);
+                predicted.unwrap().cast(DType::F32)
             };
             let [half, full] = [DType::F16, DType::F32].map(predict);
             let off = (half - full.clone()).square().mean().sqrt() / full.square().mean().sqrt();

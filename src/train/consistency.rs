@@ -120,7 +120,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         |unet: &UNet2DConditionModel, latents: &Tensor<4>, timesteps: &[usize], condition: &Condition| {
             let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
             let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &device);
-            unet.forward(latents.clone().cast(dtype), timesteps, condition).cast(DType::F32)
+            Ok::<_, Error>(unet.forward(latents.clone().cast(dtype), timesteps, condition)?.cast(DType::F32))
         };
     let objective = |student: &UNet2DConditionModel, step: &Step| {
         let mut rng = step.rng();
@@ -131,14 +131,14 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
         let noised = noised(latents, noise, &later, &alphas_cumprod);
 
-        let unguided = run_unet(&teacher, &noised, &later, &null);
-        let guided = run_unet(&teacher, &noised, &later, &condition);
+        let unguided = run_unet(&teacher, &noised, &later, &null)?;
+        let guided = run_unet(&teacher, &noised, &later, &condition)?;
         let guided = unguided.clone() + (guided - unguided) * taught.guidance_scale;
         let solved = solve(prediction, &noised, &guided, [&later, &earlier], &alphas_cumprod);
-        let output = run_unet(&student.clone().no_grad(), &solved, &earlier, &condition);
+        let output = run_unet(&student.clone().no_grad(), &solved, &earlier, &condition)?;
         let target = consistent(prediction, &solved, &output, &earlier, &alphas_cumprod);
 
-        let output = run_unet(student, &noised, &later, &condition);
+        let output = run_unet(student, &noised, &later, &condition)?;
         let errors = consistent(prediction, &noised, &output, &later, &alphas_cumprod) - target;
         let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
         Ok((huber * weight.clone()).mean() / weight.mean())

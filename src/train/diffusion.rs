@@ -181,7 +181,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         if options.gradient_checkpointing {
             return recompute::backward(&model.unet, noised.cast(dtype), steps, &condition, loss, gather);
         }
-        let loss = loss(model.unet.forward(noised.cast(dtype), steps, &condition));
+        let loss = loss(model.unet.forward(noised.cast(dtype), steps, &condition)?);
         gather(loss.backward())?;
         Ok(loss)
     };
@@ -351,7 +351,7 @@ impl<'a> Sheet<'a> {
             let input = Tensor::cat(vec![input.clone(), input], 0).cast(*dtype);
             let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
             let noise_pred =
-                guide(unet.forward(input, timesteps, &condition).cast(DType::F32), guidance_scale);
+                guide(unet.forward(input, timesteps, &condition)?.cast(DType::F32), guidance_scale);
             let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
             latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
         }

@@ -92,7 +92,8 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
         let latents = Tensor::cat(vec![photos.pick(&shots, device), pictures.pick(&shown, device)], 0);
         let embeds = [(&person, &said), (&others, &shown)];
         let embeds = embeds.map(|(values, indices)| Encoded::rows(values, dim, indices, device));
-        let errors = base.errors(&model.unet, &model.guidance, Tensor::cat(embeds.to_vec(), 0), latents, rng);
+        let errors =
+            base.errors(&model.unet, &model.guidance, Tensor::cat(embeds.to_vec(), 0), latents, rng)?;
         let of_class = errors.clone().narrow(0, BATCH, BATCH).mean();
         Ok(errors.narrow(0, 0, BATCH).mean() + of_class * PRIOR_WEIGHT)
     };

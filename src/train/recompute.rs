@@ -35,7 +35,7 @@ pub fn backward(
         tokens.push(Shared::new(made.clone()));
         made.inner()
     });
-    let (inputs, predicted) = forward(&unet.valid(), sample.inner(), temb.made.clone().inner(), &plain);
+    let (inputs, predicted) = forward(&unet.valid(), sample.inner(), temb.made.clone().inner(), &plain)?;
 
     let predicted = leaf(predicted);
     let loss = loss(predicted.clone());
@@ -60,7 +60,7 @@ pub fn backward(
             tokens_here[tokens_here.len() - 1].clone()
         });
         let [_, _, height, width] = x.dims();
-        let contexts = segment.contexts(&LevelCondition::new(&condition, [height, width], &x));
+        let contexts = segment.contexts(&LevelCondition::new(&condition, [height, width], &x))?;
         let out = segment.forward(Features { x: x.clone(), skips }, &temb_here, &contexts).x;
         let mut gradients = (out * gradient).sum().backward();
         gradient = taken(&x, &mut gradients)?;
@@ -87,15 +87,15 @@ fn forward(
     sample: Tensor<4>,
     temb: Tensor<2>,
     condition: &Condition,
-) -> (Vec<Features>, Tensor<4>) {
-    let contexts = unet.prepare(condition, &sample);
+) -> Result<(Vec<Features>, Tensor<4>)> {
+    let contexts = unet.prepare(condition, &sample)?;
     let mut features = Features { x: sample, skips: Vec::new() };
     let mut inputs = Vec::new();
     for (segment, contexts) in unet.segments().iter().zip(contexts.segments()) {
         inputs.push(features.clone());
         features = segment.forward(features, &temb, contexts);
     }
-    (inputs, features.x)
+    Ok((inputs, features.x))
 }
 
 /// What several segments use. What made it gets the sum of their gradients, once.
@@ -140,7 +140,7 @@ mod tests {
     use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
-    use crate::condition::Regions;
+    use crate::condition::{Places, Projection, Regions, Stream};
     use crate::guidance::fusion::FusionConfig;
     use crate::train::diffusion::DiffusionTrainee;
     use crate::train::optim::{AdamW, AdamWConfig};
@@ -204,7 +204,10 @@ mod tests {
             let mask = |person: usize| (0..35).map(|p| f32::from(p % 5 / 2 == person)).collect();
             let masks = (0..people - 1).map(mask).chain([vec![0.0; 35]]).collect();
             let regions = Regions::new(7, 5, masks, 0).unwrap();
-            Condition::with_regions((0..people).map(|_| tokens()).collect(), regions).unwrap()
+            let tokens = (0..people).map(|_| tokens()).collect();
+            Condition::new(vec![
+                Stream::new(Projection::Own, tokens, Some(Places::Regions(regions))).unwrap(),
+            ])
         };
         let loss = |predicted: Tensor<4>| (predicted.cast(DType::F32) - target).square().mean();
         let mut optimizer = AdamW::new(AdamWConfig { max_grad_norm: f32::MAX, ..AdamWConfig::default() });
@@ -212,7 +215,7 @@ mod tests {
             let gather: Gather = &mut |gradients| optimizer.gather(model, gradients);
             backward(&model.unet, sample, timestep, &condition, loss, gather).unwrap()
         } else {
-            let loss = loss(model.unet.forward(sample, timestep, &condition));
+            let loss = loss(model.unet.forward(sample, timestep, &condition).unwrap());
             optimizer.gather(model, loss.backward()).unwrap();
             loss
         };

@@ -11,7 +11,7 @@ use super::Setup;
 use super::data::{Picture, Pictures};
 use super::encoded::{Encoded, PEOPLE, by_face};
 use super::rng::Rng;
-use crate::condition::{Condition, Regions};
+use crate::condition::{Condition, Places, Projection, Regions, Stream};
 use crate::error::Result;
 use crate::guidance::fusion::Fusion;
 use crate::image::mask::Mask;
@@ -94,7 +94,8 @@ impl<'a> Shown<'a> {
         let condition = if together {
             let own = |i: &usize| regions(&pictures.get(*i), [height, width], rng);
             let regions = Regions::stack(&indices.iter().map(own).collect::<Result<Vec<_>>>()?)?;
-            Condition::with_regions((0..PEOPLE).map(tokens).collect(), regions)?
+            let tokens = (0..PEOPLE).map(tokens).collect();
+            Condition::new(vec![Stream::new(Projection::Own, tokens, Some(Places::Regions(regions)))?])
         } else {
             Condition::single(tokens(0))
         };

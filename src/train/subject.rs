@@ -151,7 +151,7 @@ impl Base {
         image_embeds: Tensor<2>,
         latents: Tensor<4>,
         rng: &mut Rng,
-    ) -> Tensor<4> {
+    ) -> Result<Tensor<4>> {
         let n = latents.dims()[0];
         let nobody = Tensor::zeros([n, self.id_embed_dim], &self.device);
         let condition = Condition::single(fusion.forward(image_embeds, nobody).cast(self.dtype));
@@ -162,8 +162,8 @@ impl Base {
         let noised = noised(latents, noise, &timesteps, &self.alphas_cumprod);
         let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let steps = Tensor::<1>::from_floats(steps.as_slice(), &self.device);
-        let predicted = unet.forward(noised.cast(self.dtype), steps, &condition);
-        (predicted.cast(DType::F32) - target).square()
+        let predicted = unet.forward(noised.cast(self.dtype), steps, &condition)?;
+        Ok((predicted.cast(DType::F32) - target).square())
     }
 }
 

@@ -86,7 +86,7 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
         let noise = TensorData::new(rng.normals(BATCH * dim), [BATCH, dim]);
         let image_embeds = text.draw(&said, Tensor::from_data(noise, &base.device), PRIOR_STEPS)?;
         let latents = latents.pick(&indices, &base.device);
-        Ok(base.errors(&base.unet, &base.fusion, image_embeds, latents, rng).mean())
+        Ok(base.errors(&base.unet, &base.fusion, image_embeds, latents, rng)?.mean())
     };
     // PyTorch's defaults, without clipping, as in both.
     let optimizer = AdamWConfig { beta_2: 0.999, max_grad_norm: f32::INFINITY, ..AdamWConfig::default() };

@@ -16,7 +16,7 @@ impl UNet2DConditionModel {
     ///
     /// Fails with `weights-mismatch` where the adapter was made for a UNet with other layers.
     pub fn add_adapter(&mut self, source: &dyn TensorSource, device: &Device) -> Result<()> {
-        let mut layers = self.cross_attentions();
+        let layers = self.cross_attentions();
         let given = source.names().iter().filter(|name| name.ends_with(".to_k_ip.weight")).count();
         if given != layers.len() {
             return Err(Error::weights(
@@ -25,9 +25,10 @@ impl UNet2DConditionModel {
                 "use an adapter for this kind of Stable Diffusion",
             ));
         }
-        for (i, attention) in layers.iter_mut().enumerate() {
-            let adapter = AdapterAttention::new(attention, i, device);
-            attention.adapters.push(apply(adapter, source, &format!("ip_adapter.{}", 2 * i + 1))?);
+        for attention in layers {
+            let adapter = AdapterAttention::new(attention, device);
+            let name = format!("ip_adapter.{}", 2 * attention.layer + 1);
+            attention.adapters.push(apply(adapter, source, &name)?);
         }
         Ok(())
     }
@@ -77,7 +78,7 @@ impl UNet2DConditionModel {
 
     /// Every cross-attention in the order in which diffusers lists its attention processors, by which adapters are numbered:
     /// down, up, then middle.
-    fn cross_attentions(&mut self) -> Vec<&mut Attention> {
+    pub(super) fn cross_attentions(&mut self) -> Vec<&mut Attention> {
         let down = self.down_blocks.iter_mut().flat_map(|block| &mut block.attentions);
         let up = self.up_blocks.iter_mut().flat_map(|block| &mut block.attentions);
         let middle = self.mid_block.iter_mut().flat_map(|block| &mut block.attentions);
@@ -93,7 +94,7 @@ mod tests {
     use burn::tensor::Tensor;
 
     use super::*;
-    use crate::condition::{AdapterStream, Condition};
+    use crate::condition::{Condition, Projection, Stream};
     use crate::unet::UNet2DConditionConfig;
 
     fn unet() -> UNet2DConditionModel {
@@ -142,8 +143,8 @@ mod tests {
     fn an_adapter_acts_in_its_part_of_the_steps_alone() {
         let device = Device::flex();
         let mut unet = unet();
-        for (layer, attention) in unet.cross_attentions().into_iter().enumerate() {
-            let adapter = AdapterAttention::new(attention, layer, &device);
+        for attention in unet.cross_attentions() {
+            let adapter = AdapterAttention::new(attention, &device);
             attention.adapters.push(adapter);
         }
         let waves = |count: usize| {
@@ -151,10 +152,12 @@ mod tests {
         };
         let sample = waves(4 * 8 * 8).reshape([1, 4, 8, 8]);
         let tokens = || waves(2 * 3).reshape([1, 2, 3]);
-        let always = AdapterStream::new(0, tokens());
-        let early = AdapterStream { interval: 0.0..0.5, ..always.clone() };
-        let run = |streams: Vec<AdapterStream>, progress| {
-            let prepared = unet.prepare(&Condition::text(tokens(), streams), &sample).at(progress);
+        let always = Stream::everywhere(Projection::Adapter(0), tokens());
+        let early = Stream { interval: 0.0..0.5, ..always.clone() };
+        let run = |streams: Vec<Stream>, progress| {
+            let own = Stream::everywhere(Projection::Own, tokens());
+            let condition = Condition::new([vec![own], streams].concat());
+            let prepared = unet.prepare(&condition, &sample).unwrap().at(progress);
             let timestep = Tensor::from_floats([500.0], &device);
             unet.forward_prepared(sample.clone(), timestep, &prepared)
                 .into_data()
@@ -166,5 +169,47 @@ mod tests {
         for (progress, expected) in [(0.0, &with), (0.49, &with), (0.5, &without), (0.96, &without)] {
             assert_eq!(&run(vec![early.clone()], progress), expected, "{progress}");
         }
+    }
+
+    #[test]
+    fn a_stream_for_an_adapter_that_is_not_there_is_refused() {
+        let device = Device::flex();
+        let tokens = || Tensor::<3>::ones([1, 2, 3], &device);
+        let sample = Tensor::<4>::zeros([1, 4, 8, 8], &device);
+        let own = Stream::everywhere(Projection::Own, tokens());
+        let other = Stream::everywhere(Projection::Adapter(1), tokens());
+        let error = unet().prepare(&Condition::new(vec![own, other]), &sample).unwrap_err();
+        assert_eq!(error.code, "adapter-missing");
+        assert!(error.message.contains("adapter 1"), "{error}");
+    }
+
+    /// The own keys and values are a stream as any other: its scale and interval are obeyed.
+    #[test]
+    fn streams_of_the_own_projection_are_scaled_and_end_as_an_adapters() {
+        let device = Device::flex();
+        let mut unet = unet();
+        for attention in unet.cross_attentions() {
+            let mut adapter = AdapterAttention::new(attention, &device);
+            (adapter.to_k_ip, adapter.to_v_ip) = (attention.to_k.clone(), attention.to_v.clone());
+            attention.adapters.push(adapter);
+        }
+        let waves = |count: usize| {
+            Tensor::<1>::from_floats(&*(0..count).map(|i| (i as f32).sin()).collect::<Vec<_>>(), &device)
+        };
+        let sample = waves(4 * 8 * 8).reshape([1, 4, 8, 8]);
+        let run = |projection, scale: LayerScale, progress| {
+            let stream = Stream::everywhere(projection, waves(2 * 3).reshape([1, 2, 3]));
+            let stream = Stream { scale, interval: 0.0..0.5, ..stream };
+            let prepared = unet.prepare(&Condition::new(vec![stream]), &sample).unwrap().at(progress);
+            let timestep = Tensor::from_floats([500.0], &device);
+            let predicted = unet.forward_prepared(sample.clone(), timestep, &prepared);
+            predicted.into_data().try_to_vec::<f32>().unwrap()
+        };
+        let each = LayerScale::Each((0..16).map(|layer| layer as f32 / 8.0).collect());
+        let [own, adapters] =
+            [Projection::Own, Projection::Adapter(0)].map(|projection| run(projection, each.clone(), 0.25));
+        assert_eq!(own, adapters);
+        assert_ne!(own, run(Projection::Own, LayerScale::All(1.0), 0.25));
+        assert_eq!(run(Projection::Own, each, 0.5), run(Projection::Own, LayerScale::All(0.0), 0.25));
     }
 }

@@ -180,7 +180,7 @@ impl UNet2DConditionConfig {
         let levels = self.levels();
         let (first, kernel_in, kernel_out) =
             (self.block_out_channels[0], self.conv_in_kernel, self.conv_out_kernel);
-        Ok(UNet2DConditionModel {
+        let mut unet = UNet2DConditionModel {
             conv_in: Conv2dConfig::new(self.in_channels, first, kernel_in)
                 .with_padding(kernel_in / 2)
                 .init(device),
@@ -194,7 +194,11 @@ impl UNet2DConditionConfig {
                 .init(device),
             center_input_sample: self.center_input_sample,
             act: self.act_fn,
-        })
+        };
+        for (layer, attention) in unet.cross_attentions().into_iter().enumerate() {
+            attention.layer = layer;
+        }
+        Ok(unet)
     }
 
     /// Whether a diffusers before 0.9 wrote it.

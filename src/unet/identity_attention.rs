@@ -1,5 +1,6 @@
-//! Attention, its paper form for several identities, `F̂ = Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)` (section 3.4), and what adapters
-//! add to it, `Σ scale · Σᵢ wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)` (IP-Adapter, arXiv 2308.06721, equation 5).
+//! Attention, and cross-attention to streams of tokens: `Σ scale · Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)`. The inner sum is the
+//! paper's form for several identities (section 3.4), the outer one decoupled cross-attention (IP-Adapter, arXiv 2308.06721,
+//! equation 5).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +8,8 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::condition::{AdapterStream, Condition, LayerScale};
+use crate::condition::{Condition, LayerScale, Places, Projection, Stream};
+use crate::error::{Error, Result};
 use crate::nn::{Linear, LinearConfig, attention, attention_by_regions, merge_heads, split_heads};
 
 /// A [`Condition`] as one resolution level sees it: the identities that act there, with their weights at every
@@ -15,21 +17,14 @@ use crate::nn::{Linear, LinearConfig, attention, attention_by_regions, merge_hea
 #[derive(Debug, Clone)]
 pub struct LevelCondition {
     parts: Vec<Part>,
-    adapters: Vec<AdapterParts>,
 }
 
-/// One adapter's stream at a level.
-#[derive(Debug, Clone)]
-struct AdapterParts {
-    adapter: usize,
-    scale: LayerScale,
-    interval: Range<f32>,
-    parts: Vec<Part>,
-}
-
-/// Identities of equally many tokens.
+/// Identities of one stream, of equally many tokens.
 #[derive(Debug, Clone)]
 struct Part {
+    projection: Projection,
+    scale: LayerScale,
+    interval: Range<f32>,
     /// `[batch, identities · tokens, channels]`.
     tokens: Tensor<3>,
     /// `[1 or batch, identities, height · width]`; `None` where one acts everywhere, alone.
@@ -37,62 +32,53 @@ struct Part {
 }
 
 impl LevelCondition {
-    /// Resizes the regions to a level of `[height, width]`; precision and device are `like`'s.
+    /// Resizes the places to a level of `[height, width]`; precision and device are `like`'s.
     ///
-    /// Without regions, or with a single identity, that identity acts everywhere: plain cross-attention.
-    /// An identity whose weight is zero at every position of the level is left out: it could not alter anything.
+    /// Without places, or where a single identity has all of the level, that identity acts everywhere: plain
+    /// cross-attention. An identity whose weight is zero at every position of the level is left out: it could not alter
+    /// anything.
     pub fn new<const D: usize>(condition: &Condition, size: [usize; 2], like: &Tensor<D>) -> Self {
-        let adapters =
-            condition.adapters.iter().map(|stream| AdapterParts::new(stream, size, like)).collect();
-        let alone = |tokens: &Tensor<3>| Part::alone(tokens, like);
-        let regions = match &condition.regions {
-            Some(regions) if condition.identities.len() > 1 => regions,
-            _ => return Self { parts: condition.identities.iter().take(1).map(alone).collect(), adapters },
-        };
-        let weights = regions.resized(size[0], size[1]);
-        if let Some(i) = weights.iter().position(|weight| weight.iter().all(|w| *w == 1.0)) {
-            return Self { parts: vec![alone(&condition.identities[i])], adapters };
-        }
-        Self { parts: Part::acting(&condition.identities, &weights, size[0] * size[1], like), adapters }
-    }
-}
-
-impl AdapterParts {
-    fn new<const D: usize>(stream: &AdapterStream, [height, width]: [usize; 2], like: &Tensor<D>) -> Self {
-        let parts = match &stream.places {
-            Some(places) => {
-                Part::acting(&stream.identities, &places.resized(height, width), height * width, like)
-            }
-            None => stream.identities.iter().take(1).map(|tokens| Part::alone(tokens, like)).collect(),
-        };
-        let AdapterStream { adapter, scale, interval, .. } = stream.clone();
-        Self { adapter, scale, interval, parts }
+        Self { parts: condition.streams.iter().flat_map(|stream| Part::of(stream, size, like)).collect() }
     }
 }
 
 impl Part {
-    /// One identity everywhere; precision and device are `like`'s.
-    fn alone<const D: usize>(tokens: &Tensor<3>, like: &Tensor<D>) -> Self {
-        Self { tokens: tokens.clone().cast(like.dtype()), weights: None }
-    }
-
-    /// The identities whose weight is not zero everywhere, with their `weights` (`[samples · positions]` of each).
-    fn acting<const D: usize>(
-        identities: &[Tensor<3>],
-        weights: &[Vec<f32>],
-        positions: usize,
-        like: &Tensor<D>,
-    ) -> Vec<Self> {
-        let mut parts = BTreeMap::<usize, Vec<_>>::new();
-        for (tokens, weights) in identities.iter().zip(weights) {
-            if weights.iter().any(|w| *w != 0.0) {
-                parts.entry(tokens.dims()[1]).or_default().push((tokens, weights.as_slice()));
-            }
+    fn of<const D: usize>(stream: &Stream, [height, width]: [usize; 2], like: &Tensor<D>) -> Vec<Self> {
+        let alone = |tokens: &Tensor<3>| vec![Self::new(stream, tokens.clone().cast(like.dtype()), None)];
+        let places = match (&stream.places, stream.tokens.as_slice()) {
+            // Regions sum to 1: a single one is everywhere.
+            (None | Some(Places::Regions(_)), [tokens]) => return alone(tokens),
+            (Some(places), _) => places,
+            (None, _) => return Vec::new(),
+        };
+        let weights = places.resized(height, width);
+        let acting: Vec<(&Tensor<3>, &[f32])> = stream
+            .tokens
+            .iter()
+            .zip(weights.iter().map(Vec::as_slice))
+            .filter(|(_, weights)| weights.iter().any(|w| *w != 0.0))
+            .collect();
+        if let [(tokens, weights)] = acting.as_slice()
+            && weights.iter().all(|w| *w == 1.0)
+        {
+            return alone(tokens);
         }
-        parts.into_values().map(|identities| Self::joined(&identities, positions, like)).collect()
+        let mut parts = BTreeMap::<usize, Vec<_>>::new();
+        for identity in acting {
+            parts.entry(identity.0.dims()[1]).or_default().push(identity);
+        }
+        let positions = height * width;
+        parts.into_values().map(|identities| Self::joined(stream, &identities, positions, like)).collect()
     }
 
+    fn new(stream: &Stream, tokens: Tensor<3>, weights: Option<Tensor<3>>) -> Self {
+        let Stream { projection, scale, interval, .. } = stream;
+        Self { projection: *projection, scale: scale.clone(), interval: interval.clone(), tokens, weights }
+    }
+
+    /// Identities with their weights (`[samples · positions]` of each); precision and device are `like`'s.
     fn joined<const D: usize>(
+        stream: &Stream,
         identities: &[(&Tensor<3>, &[f32])],
         positions: usize,
         like: &Tensor<D>,
@@ -103,36 +89,30 @@ impl Part {
             Tensor::<3>::from_data(TensorData::new(weights.to_vec(), shape), &device).cast(dtype)
         });
         let tokens = identities.iter().map(|(tokens, _)| (*tokens).clone().cast(dtype));
-        Self { weights: Some(Tensor::cat(weights.collect(), 1)), tokens: Tensor::cat(tokens.collect(), 1) }
+        Self::new(stream, Tensor::cat(tokens.collect(), 1), Some(Tensor::cat(weights.collect(), 1)))
     }
 }
 
-/// What one layer's cross-attention attends to: keys and values of each identity, and of the adapters that act in the layer.
-/// They depend on no latents, so they are the same at every sampling step.
+/// What one layer's cross-attention attends to: keys and values of each stream that acts in the layer. They depend on no
+/// latents, so they are the same at every sampling step.
 #[derive(Debug, Clone)]
 pub struct CrossContext {
-    identities: Vec<Weighted>,
-    adapters: Vec<AdapterContext>,
+    attended: Vec<Attended>,
 }
 
 impl CrossContext {
-    /// What of it acts after `progress` (0 to 1) of the sampling steps: adapters may act in a part of them only.
+    /// What of it acts after `progress` (0 to 1) of the sampling steps: streams may act in a part of them only.
     pub(super) fn at(&self, progress: f32) -> Self {
         let mut now = self.clone();
-        now.adapters.retain(|adapter| adapter.interval.contains(&progress));
+        now.attended.retain(|attended| attended.interval.contains(&progress));
         now
     }
 }
 
+/// Identities' keys and values, and when and where they act, as in [`Part`].
 #[derive(Debug, Clone)]
-struct AdapterContext {
+struct Attended {
     interval: Range<f32>,
-    identities: Vec<Weighted>,
-}
-
-/// Identities' keys and values, and where they act, as in [`Part`].
-#[derive(Debug, Clone)]
-struct Weighted {
     key_value: KeyValue,
     weights: Option<Tensor<3>>,
 }
@@ -151,15 +131,14 @@ pub struct AdapterAttention {
     pub to_k_ip: Linear,
     /// `context_channels` → `channels`, no bias.
     pub to_v_ip: Linear,
-    layer: usize,
 }
 
 impl AdapterAttention {
-    /// For the cross-attention `attention`, the `layer`-th of its UNet.
-    pub(super) fn new(attention: &Attention, layer: usize, device: &Device) -> Self {
+    /// For the cross-attention `attention`.
+    pub(super) fn new(attention: &Attention, device: &Device) -> Self {
         let [channels, context_channels] = attention.to_k.weight.val().dims();
         let linear = || LinearConfig::new(context_channels, channels).with_bias(false).init(device);
-        Self { to_k_ip: linear(), to_v_ip: linear(), layer }
+        Self { to_k_ip: linear(), to_v_ip: linear() }
     }
 }
 
@@ -178,6 +157,9 @@ pub struct Attention {
     pub adapters: Vec<AdapterAttention>,
     pub(super) heads: usize,
     pub(super) upcast: bool,
+    /// Which of its UNet's cross-attentions it is, in the order in which checkpoints number them: what a
+    /// [`LayerScale`] counts. 0 in a layer by itself.
+    pub(super) layer: usize,
 }
 
 impl Attention {
@@ -199,6 +181,7 @@ impl Attention {
             adapters: Vec::new(),
             heads,
             upcast,
+            layer: 0,
         }
     }
 
@@ -211,47 +194,52 @@ impl Attention {
 
     /// What this layer's cross-attention attends to under a condition: made once, since no latents enter it.
     ///
-    /// # Panics
-    /// If the condition has a stream for an adapter that was not loaded.
-    pub fn context(&self, condition: &LevelCondition) -> CrossContext {
-        let stream = |parts: &[Part], to_k: &Linear, to_v: &Linear| {
-            let weighted = |part: &Part| Weighted {
-                key_value: self.key_value(part.tokens.clone(), to_k, to_v),
-                weights: part.weights.clone(),
-            };
-            parts.iter().map(weighted).collect()
-        };
-        let adapters = condition.adapters.iter().filter_map(|parts| {
-            let adapter = &self.adapters[parts.adapter];
-            let scale = parts.scale.at(adapter.layer);
-            (scale != 0.0).then(|| {
-                let mut identities: Vec<Weighted> = stream(&parts.parts, &adapter.to_k_ip, &adapter.to_v_ip);
+    /// Fails with `adapter-missing` where the condition has a stream for an adapter that was not loaded.
+    pub fn context(&self, condition: &LevelCondition) -> Result<CrossContext> {
+        let mut attended = Vec::with_capacity(condition.parts.len());
+        for Part { projection, scale, interval, tokens, weights } in &condition.parts {
+            let (to_k, to_v) = self.projection(*projection)?;
+            let scale = scale.at(self.layer);
+            if scale == 0.0 {
+                continue;
+            }
+            let mut key_value = self.key_value(tokens.clone(), to_k, to_v);
+            if scale != 1.0 {
                 // What is attended to is linear in the values: they are scaled once, and not each step's output.
-                for Weighted { key_value, .. } in &mut identities {
-                    key_value.value = key_value.value.clone() * scale;
-                }
-                AdapterContext { interval: parts.interval.clone(), identities }
-            })
-        });
-        CrossContext {
-            adapters: adapters.collect(),
-            identities: stream(&condition.parts, &self.to_k, &self.to_v),
+                key_value.value = key_value.value * scale;
+            }
+            attended.push(Attended { interval: interval.clone(), key_value, weights: weights.clone() });
+        }
+        Ok(CrossContext { attended })
+    }
+
+    /// The layers that make keys and values.
+    fn projection(&self, projection: Projection) -> Result<(&Linear, &Linear)> {
+        match projection {
+            Projection::Own => Ok((&self.to_k, &self.to_v)),
+            Projection::Adapter(k) => {
+                let adapter = self.adapters.get(k).ok_or_else(|| {
+                    Error::input(
+                        "adapter-missing",
+                        format!("tokens are for adapter {k}, the unet has {}", self.adapters.len()),
+                        "add the adapter to the unet first, or leave its stream out",
+                    )
+                })?;
+                Ok((&adapter.to_k_ip, &adapter.to_v_ip))
+            }
         }
     }
 
-    /// Cross-attention to each identity apart, blended by the regions' weights, and what the adapters add; added to
-    /// `residual`.
+    /// Cross-attention to each stream's identities apart, blended by their places' weights; added to `residual`.
     ///
     /// `x` and `residual`: `[batch, height · width, channels]`, positions row-major at the size that `context` was made
     /// for → the same shape. A position where an identity's weight is zero gets exactly what it would get without it.
     pub fn cross_attention(&self, x: Tensor<3>, context: &CrossContext, residual: Tensor<3>) -> Tensor<3> {
         let query = self.query(x.clone());
-        let adapters = context.adapters.iter().flat_map(|adapter| &adapter.identities);
         let sum = context
-            .identities
+            .attended
             .iter()
-            .chain(adapters)
-            .map(|identities| self.attend(query.clone(), &identities.key_value, identities.weights.clone()))
+            .map(|attended| self.attend(query.clone(), &attended.key_value, attended.weights.clone()))
             .reduce(|sum, attended| sum + attended)
             .unwrap_or_else(|| x.zeros_like());
         self.to_out[0].forward_added(sum, residual)

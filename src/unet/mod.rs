@@ -65,11 +65,15 @@ impl UNet2DConditionModel {
     ///
     /// Computes in the sample's precision; timestep embeddings and norms are always f32.
     ///
-    /// # Panics
-    /// If the condition has a stream for an adapter that was not [added](Self::add_adapter).
-    pub fn forward(&self, sample: Tensor<4>, timestep: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        let prepared = self.prepare(condition, &sample);
-        self.forward_prepared(sample, timestep, &prepared)
+    /// Fails as [`prepare`](Self::prepare) does.
+    pub fn forward(
+        &self,
+        sample: Tensor<4>,
+        timestep: Tensor<1>,
+        condition: &Condition,
+    ) -> Result<Tensor<4>> {
+        let prepared = self.prepare(condition, &sample)?;
+        Ok(self.forward_prepared(sample, timestep, &prepared))
     }
 
     /// As [`forward`](Self::forward), under a condition that was [prepared](Self::prepare) for latents of this size and

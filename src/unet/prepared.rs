@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{CrossContext, LevelCondition, Segment, UNet2DConditionModel};
 use crate::condition::Condition;
+use crate::error::{Error, Result};
 
 /// A [`Condition`] as keys and values of every cross-attention of one UNet, with the identities' weights at every
 /// level of one latent size. Nothing in it depends on the latents or the timestep, so a sampling loop makes it once.
@@ -18,7 +19,7 @@ impl PreparedCondition {
         &self.segments
     }
 
-    /// What of it acts after `progress` (0 to 1) of the sampling steps: adapters may act in a part of them only.
+    /// What of it acts after `progress` (0 to 1) of the sampling steps: streams may act in a part of them only.
     pub fn at(&self, progress: f32) -> Self {
         let now =
             |contexts: &Vec<CrossContext>| contexts.iter().map(|context| context.at(progress)).collect();
@@ -30,9 +31,15 @@ impl UNet2DConditionModel {
     /// Prepares `condition` for latents of the size, precision and device of `sample` (`[_, _, height, width]`); its tokens'
     /// batch is that of the [forward passes](Self::forward_prepared) to come.
     ///
-    /// # Panics
-    /// If the condition has a stream for an adapter that was not [added](Self::add_adapter).
-    pub fn prepare(&self, condition: &Condition, sample: &Tensor<4>) -> PreparedCondition {
+    /// Fails with `adapter-missing` where the condition has a stream for an adapter that was not [added](Self::add_adapter),
+    /// and with `condition-added` where it has anything to add to the timestep's embedding, which this network does not take.
+    pub fn prepare(&self, condition: &Condition, sample: &Tensor<4>) -> Result<PreparedCondition> {
+        if condition.added.is_some() {
+            return Err(Error::internal(
+                "condition-added",
+                "pooled text and sizes are for a unet with addition_embed_type, which this one has not",
+            ));
+        }
         let [_, _, height, width] = sample.dims();
         // Finest first: each downsampling halves, rounding up.
         let halved = |[h, w]: &[usize; 2]| Some([h.div_ceil(2), w.div_ceil(2)]);
@@ -41,6 +48,6 @@ impl UNet2DConditionModel {
             .map(|size| LevelCondition::new(condition, size, sample))
             .collect();
         let contexts = |segment: &Segment| segment.contexts(&levels[segment.level]);
-        PreparedCondition { segments: self.segments().iter().map(contexts).collect() }
+        Ok(PreparedCondition { segments: self.segments().iter().map(contexts).collect::<Result<_>>()? })
     }
 }

@@ -7,6 +7,7 @@ use super::{
     CrossContext, Downsample2D, LevelCondition, ResnetBlock2D, Transformer2DModel, UNet2DConditionModel,
     Upsample2D,
 };
+use crate::error::Result;
 use crate::nn::{Activation, Conv2d, GroupNorm};
 
 /// What passes from one segment to the next.
@@ -119,10 +120,12 @@ impl Segment<'_> {
     }
 
     /// What its cross-attentions attend to; `condition` is that of the size of its input.
-    pub fn contexts(&self, condition: &LevelCondition) -> Vec<CrossContext> {
+    ///
+    /// Fails with `adapter-missing` where it has a stream for an adapter that was not loaded.
+    pub fn contexts(&self, condition: &LevelCondition) -> Result<Vec<CrossContext>> {
         match self.part {
             Part::Layer { attention: Some(attention), .. } => attention.contexts(condition),
-            _ => Vec::new(),
+            _ => Ok(Vec::new()),
         }
     }
 

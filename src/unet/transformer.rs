@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::{Attention, CrossContext, LevelCondition, TransformerExtent, UNet2DConditionConfig};
+use crate::error::Result;
 use crate::nn::{Activation, GroupNorm, LayerNorm, Linear, LinearConfig};
 
 /// Epsilon of the GroupNorm before the transformer: fixed in diffusers, unlike the ResNet blocks' `norm_eps`.
@@ -48,8 +49,9 @@ impl Transformer2DModel {
         }
     }
 
-    /// What the cross-attention of each block attends to.
-    pub fn contexts(&self, condition: &LevelCondition) -> Vec<CrossContext> {
+    /// What the cross-attention of each block attends to; fails with `adapter-missing` where the condition has a stream for an
+    /// adapter that was not loaded.
+    pub fn contexts(&self, condition: &LevelCondition) -> Result<Vec<CrossContext>> {
         self.transformer_blocks.iter().map(|block| block.attn2.context(condition)).collect()
     }
 

@@ -52,7 +52,7 @@ fn load(
             let sample: Tensor<4> = inputs.tensor("sample", device)?;
             let timestep: Tensor<1> = inputs.tensor("timestep", device)?;
             let condition = Condition::single(inputs.tensor("encoder_hidden_states", device)?);
-            Box::new(move || Ok(unet.forward(sample.clone(), timestep.clone(), &condition).flatten(0, 3)))
+            Box::new(move || Ok(unet.forward(sample.clone(), timestep.clone(), &condition)?.flatten(0, 3)))
         }
         "vae-decode" => {
             let vae = Vae::load(&component, device)?;

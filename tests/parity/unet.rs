@@ -1,7 +1,7 @@
 //! `UNet2DConditionModel` against diffusers.
 
 use burn::tensor::{Device, Tensor};
-use facestudio::condition::{Condition, Regions};
+use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
 use facestudio::unet::UNet2DConditionModel;
 use facestudio::weights::{Component, Tensors};
 
@@ -27,7 +27,7 @@ fn assert_parity(case: &str, tokens: &[usize]) {
             io.tensor("timestep", &device).unwrap(),
             &condition,
         );
-        assert_close(output, io.tensor::<4>(&format!("output.{n}"), &device).unwrap(), TOLERANCE);
+        assert_close(output.unwrap(), io.tensor::<4>(&format!("output.{n}"), &device).unwrap(), TOLERANCE);
     }
 }
 
@@ -55,11 +55,12 @@ fn identities_blend_by_their_regions() {
     let (shape, masks) = &io.0["masks"];
     let masks = masks.chunks(shape[1] * shape[2]).map(<[f32]>::to_vec).collect();
     let regions = Regions::new(shape[1], shape[2], masks, 2).unwrap();
-    let condition = Condition::with_regions(identities, regions).unwrap();
+    let stream = Stream::new(Projection::Own, identities, Some(Places::Regions(regions)));
+    let condition = Condition::new(vec![stream.unwrap()]);
     let output = model.forward(
         io.tensor("sample", &device).unwrap(),
         io.tensor("timestep", &device).unwrap(),
         &condition,
     );
-    assert_close(output, io.tensor::<4>("output", &device).unwrap(), TOLERANCE);
+    assert_close(output.unwrap(), io.tensor::<4>("output", &device).unwrap(), TOLERANCE);
 }

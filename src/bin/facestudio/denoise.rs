@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Tensor};
 use facestudio::Result;
-use facestudio::condition::{AdapterStream, Condition, LayerScale, Masks, Places};
+use facestudio::condition::{Condition, LayerScale, Masks, Places, Projection as Layers, Stream};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::guidance::ip_adapter::{Features, IpAdapterConfig, Needs, Projection};
@@ -169,10 +169,10 @@ fn condition(
             (None, true) => LayerScale::All(adapter.scale),
             (None, false) => unet.layer_scale(&adapter.block_scales)?.times(adapter.scale),
         };
-        let stream = |features: &Features| -> Result<AdapterStream> {
+        let stream = |features: &Features| -> Result<Stream> {
             let stream = adapter_stream(n, &projection, features, places.clone())?;
             let [start, end] = adapter.interval;
-            Ok(AdapterStream { scale: scale.clone(), interval: start..end, ..stream })
+            Ok(Stream { scale: scale.clone(), interval: start..end, ..stream })
         };
         positive.push(stream(&given)?);
         if guided {
@@ -180,11 +180,12 @@ fn condition(
             negative.push(stream(&nothing)?);
         }
     }
-    let condition = Condition::text(text, positive);
-    Ok(match null_text {
-        Some(null) => Condition::cat(Condition::text(null, negative), condition),
-        None => condition,
-    })
+    let own = |text| Stream::everywhere(Layers::Own, text);
+    let condition = Condition::new([vec![own(text)], positive].concat());
+    match null_text {
+        Some(null) => Condition::cat(Condition::new([vec![own(null)], negative].concat()), condition),
+        None => Ok(condition),
+    }
 }
 
 /// The text's tokens and, for guidance, those of the negative one: as given, or of the prompts.
@@ -274,14 +275,12 @@ fn adapter_stream(
     projection: &Projection,
     features: &Features,
     places: Option<Places>,
-) -> Result<AdapterStream> {
+) -> Result<Stream> {
     let tokens = projection.forward(features)?;
     let [images, count, channels] = tokens.dims();
-    match places {
-        Some(places) => {
-            let each = (0..images).map(|i| tokens.clone().narrow(0, i, 1)).collect();
-            AdapterStream::with_places(n, each, places)
-        }
-        None => Ok(AdapterStream::new(n, tokens.reshape([1, images * count, channels]))),
-    }
+    let tokens = match places {
+        Some(_) => (0..images).map(|i| tokens.clone().narrow(0, i, 1)).collect(),
+        None => vec![tokens.reshape([1, images * count, channels])],
+    };
+    Stream::new(Layers::Adapter(n), tokens, places)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor};
 use facestudio::Result;
-use facestudio::condition::{AdapterStream, Condition, LayerScale};
+use facestudio::condition::{Condition, LayerScale, Projection, Stream};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{CheckedFolder, Component, Tensors};
 
@@ -27,7 +27,7 @@ pub fn load(
     let axes = [Exactly(batch), Any("tokens"), Exactly(config.cross_attention_dim)];
     let tokens = inputs.tensor("encoder_hidden_states", axes, device)?;
     let timestep = inputs.timestep(batch, device)?;
-    let mut streams = Vec::new();
+    let mut streams = vec![Stream::everywhere(Projection::Own, tokens)];
     for (n, adapter) in adapters.iter().enumerate() {
         let folder = CheckedFolder::new(adapter.clone());
         let source = Component::new(&folder, "");
@@ -35,20 +35,19 @@ pub fn load(
         let axes = [Exactly(batch), Any("images"), Any("tokens"), Exactly(config.cross_attention_dim)];
         let tokens: Tensor<4> = inputs.tensor(&format!("ip_tokens.{n}"), axes, device)?;
         let [_, images, count, channels] = tokens.dims();
-        let stream = match places(inputs, n, images)? {
-            Some(places) => {
-                let each = (0..images).map(|i| tokens.clone().narrow(1, i, 1).squeeze_dim::<3>(1));
-                AdapterStream::with_places(n, each.collect(), places)?
-            }
-            None => AdapterStream::new(n, tokens.reshape([batch, images * count, channels])),
+        let places = places(inputs, n, images)?;
+        let tokens = match places {
+            Some(_) => (0..images).map(|i| tokens.clone().narrow(1, i, 1).squeeze_dim::<3>(1)).collect(),
+            None => vec![tokens.reshape([batch, images * count, channels])],
         };
+        let stream = Stream::new(Projection::Adapter(n), tokens, places)?;
         let scale = LayerScale::All(scale_of(scales, n, adapters.len())?.unwrap_or(1.0));
-        streams.push(AdapterStream { scale, ..stream });
+        streams.push(Stream { scale, ..stream });
     }
-    let condition = Condition::text(tokens, streams);
+    let condition = Condition::new(streams);
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
-        outputs.insert("sample", unet.forward(sample.clone(), timestep.clone(), &condition))?;
+        outputs.insert("sample", unet.forward(sample.clone(), timestep.clone(), &condition)?)?;
         Ok(outputs)
     }))
 }

@@ -1,5 +1,4 @@
-//! Streams of decoupled cross-attention (IP-Adapter, arXiv 2308.06721, section 3.2), which act beside the UNet's own
-//! keys and values.
+//! [`Stream`]: tokens, whose keys and values they become, and where, when and how much they act.
 
 use std::ops::Range;
 
@@ -8,14 +7,23 @@ use burn::tensor::Tensor;
 use super::Regions;
 use crate::error::{Error, Result};
 
-/// What one adapter adds to every cross-attention: `Σᵢ scale · wᵢ · Attention(Q, K_ipⁱ, V_ipⁱ)`.
+/// Which layers of a cross-attention make keys and values of a stream's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// The network's own, which it was trained with.
+    Own,
+    /// Those of one of its adapters, counted from 0 (decoupled cross-attention: IP-Adapter, arXiv 2308.06721, section 3.2).
+    Adapter(usize),
+}
+
+/// What every cross-attention adds for some tokens: `scale · Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)`, where `i` counts identities.
 #[derive(Debug, Clone)]
-pub struct AdapterStream {
-    /// Which of the UNet's adapters makes keys and values of the tokens, counted from 0.
-    pub adapter: usize,
+pub struct Stream {
     /// Tokens of each identity, `[batch, tokens, channels]`; their number may differ.
-    pub identities: Vec<Tensor<3>>,
-    /// Where each identity acts; `None` is everywhere, only with a single identity.
+    pub tokens: Vec<Tensor<3>>,
+    /// What makes keys and values of them.
+    pub projection: Projection,
+    /// Where each identity acts; `None` is everywhere, only with a single one.
     pub places: Option<Places>,
     /// How much is added at each layer.
     pub scale: LayerScale,
@@ -23,47 +31,66 @@ pub struct AdapterStream {
     pub interval: Range<f32>,
 }
 
-impl AdapterStream {
-    /// `tokens` (`[batch, tokens, channels]`) for `adapter`: everywhere, in every step and layer, with scale 1.
-    pub fn new(adapter: usize, tokens: Tensor<3>) -> Self {
+impl Stream {
+    /// `tokens` (`[batch, tokens, channels]`) everywhere, in every step and layer, with scale 1.
+    pub fn everywhere(projection: Projection, tokens: Tensor<3>) -> Self {
         Self {
-            adapter,
-            identities: vec![tokens],
+            tokens: vec![tokens],
+            projection,
             places: None,
             scale: LayerScale::All(1.0),
             interval: 0.0..1.0,
         }
     }
 
-    /// Several identities, each in its place.
+    /// Each identity's tokens in its place, in every step and layer, with scale 1.
     ///
-    /// Fails with `region-count` unless there is one place for each, and with `condition-shape` where the tokens
-    /// differ in shape.
-    pub fn with_places(adapter: usize, identities: Vec<Tensor<3>>, places: Places) -> Result<Self> {
-        if places.count() != identities.len() {
+    /// Fails with `no-identity` without tokens, with `region-count` unless there is one place for each (without places
+    /// there is one, everywhere), and with `condition-shape` where the tokens' batches or channels differ.
+    pub fn new(projection: Projection, tokens: Vec<Tensor<3>>, places: Option<Places>) -> Result<Self> {
+        let Some(first) = tokens.first().cloned() else {
+            return Err(Error::input(
+                "no-identity",
+                "a condition needs at least one identity",
+                "give a face",
+            ));
+        };
+        let count = places.as_ref().map_or(1, Places::count);
+        if count != tokens.len() {
             return Err(Error::input(
                 "region-count",
-                format!("{} regions for {} identities", places.count(), identities.len()),
+                format!("{count} regions for {} people", tokens.len()),
                 "give one region (box or mask) per person",
             ));
         }
-        let mut rest = identities.into_iter();
-        let Some(first) = rest.next() else {
-            return Err(Error::input("no-identity", "an adapter needs at least one identity", "give a face"));
-        };
-        let mut stream = Self { places: Some(places), ..Self::new(adapter, first.clone()) };
-        for tokens in rest {
-            let ([batch, _, channels], [expected, _, width]) = (tokens.dims(), first.dims());
-            if (batch, channels) != (expected, width) {
-                return Err(Error::internal("condition-shape", "an adapter's tokens of different shapes"));
-            }
-            stream.identities.push(tokens);
+        let outer = |tokens: &Tensor<3>| [tokens.dims()[0], tokens.dims()[2]];
+        if tokens.iter().any(|tokens| outer(tokens) != outer(&first)) {
+            return Err(Error::internal("condition-shape", "guidance tokens of different shapes"));
         }
-        Ok(stream)
+        Ok(Self { tokens, places, ..Self::everywhere(projection, first) })
+    }
+
+    /// Concatenates two streams that differ in their tokens and regions alone along the batch.
+    pub(super) fn cat(self, second: Self) -> Result<Self> {
+        let shapes = |stream: &Self| {
+            stream.tokens.iter().map(|tokens| [tokens.dims()[1], tokens.dims()[2]]).collect::<Vec<_>>()
+        };
+        if self.projection != second.projection || shapes(&self) != shapes(&second) {
+            return Err(Error::internal("condition-shape", "the two halves of guidance have other streams"));
+        }
+        let pairs = self.tokens.into_iter().zip(second.tokens);
+        let tokens = pairs.map(|(first, second)| Tensor::cat(vec![first, second], 0)).collect();
+        let places = match (self.places, second.places) {
+            (Some(Places::Regions(first)), Some(Places::Regions(second))) => {
+                Some(Places::Regions(first.cat(second)))
+            }
+            (places, _) => places,
+        };
+        Ok(Self { tokens, places, ..self })
     }
 }
 
-/// How much an adapter adds, by cross-attention layer.
+/// How much a stream adds, by cross-attention layer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerScale {
     /// The same at every layer.
