@@ -47,7 +47,7 @@ test-web: pkg
 
 # Dependencies unoptimised: they compile in half the time, and the tests are the device's work.
 test-gpu:
-	CARGO_TARGET_DIR=target-gpu cargo test --lib --test precision --no-default-features --features gpu,cpu,convert \
+	CARGO_TARGET_DIR=target-gpu cargo test --package facestudio --lib --test precision --no-default-features --features gpu,cpu \
 	  --config 'profile.dev.package."*".opt-level=0' -- kernels:: weights::module half_precision
 
 # Needs Python with what tests/parity/full.py names (PYTHON=...).
@@ -59,11 +59,11 @@ parity-full:
 bench: setup
 	cargo build --release --bin facestudio
 	scripts/cargo-wasm.sh build --features bench
-	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg/wasm \
-	  target-wasm/wasm32-unknown-unknown/release/facestudio.wasm
+	scripts/wasm-bindgen.sh --target web --out-name facestudio --out-dir target/bench-pkg/wasm \
+	  target-wasm/wasm32-unknown-unknown/release/facestudio_wasm.wasm
 	scripts/cargo-wasm.sh threads build --features bench
-	scripts/wasm-bindgen.sh --target web --out-dir target/bench-pkg/wasm-threads \
-	  target-wasm-threads/wasm32-unknown-unknown/release/facestudio.wasm
+	scripts/wasm-bindgen.sh --target web --out-name facestudio --out-dir target/bench-pkg/wasm-threads \
+	  target-wasm-threads/wasm32-unknown-unknown/release/facestudio_wasm.wasm
 	cd benches && npm ci --no-audit --no-fund
 	node benches/bench.mjs
 

@@ -5,13 +5,13 @@ cd "$(dirname "$0")/.."
 
 # bind FOLDER TARGET: a built module and its JavaScript in pkg/FOLDER.
 bind() {
-  local built=$2/wasm32-unknown-unknown/release/facestudio.wasm bound=$2/bindgen wasm=pkg/$1/facestudio_bg.wasm
+  local built=$2/wasm32-unknown-unknown/release/facestudio_wasm.wasm bound=$2/bindgen wasm=pkg/$1/facestudio_bg.wasm
   mkdir -p "pkg/$1"
   # wasm-opt takes minutes: only when the module changed. For size: the compiler has already made it fast, and -O2 adds code
   # (5.28 MB gzipped against 5.22).
   if [ ! -f "$wasm" ] || [ "$built" -nt "$wasm" ]; then
     rm -rf "$bound"
-    scripts/wasm-bindgen.sh --target web --out-dir "$bound" "$built"
+    scripts/wasm-bindgen.sh --target web --out-name facestudio --out-dir "$bound" "$built"
     npx wasm-opt "${WASM_OPT_LEVEL:--Oz}" --strip-debug --strip-producers --enable-threads \
       --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-nontrapping-float-to-int \
       --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue \

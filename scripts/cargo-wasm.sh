@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a cargo command (build, check, clippy) for the browser, in release mode: the library with both backends, or after the
-# word `threads` the one with the CPU's and all its processors.
+# Runs a cargo command (build, check, clippy) on crates/wasm for the browser, in release mode: with both backends, or after the
+# word `threads` with the CPU's and all its processors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ shift
 
 # 128-bit SIMD is in every browser that has WebGPU, and in the others since 2023.
 export RUSTFLAGS="-C target-feature=+simd128"
-options=(--lib --release --target wasm32-unknown-unknown --no-default-features)
+options=(--package facestudio-wasm --lib --release --target wasm32-unknown-unknown --no-default-features)
 if [ -z "$threads" ]; then
   export CARGO_TARGET_DIR=target-wasm
   options+=(--features cpu,gpu)
@@ -32,7 +32,7 @@ fi
 
 # Most of the module is code that builds GPU kernels, once each: it is compiled for size. What computes on the CPU is not.
 options+=(--config 'profile.release.opt-level="s"')
-for crate in facestudio burn-flex gemm gemm-common gemm-f32 gemm-f16 macerator pulp half libm; do
+for crate in facestudio facestudio-synth burn-flex gemm gemm-common gemm-f32 gemm-f16 macerator pulp half libm; do
   options+=(--config "profile.release.package.$crate.opt-level=3")
 done
 

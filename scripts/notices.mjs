@@ -13,8 +13,8 @@ const FILE = `${ROOT}THIRD-PARTY-NOTICES.txt`;
 
 /** What is passed on: the program, with every backend, and the two modules of pkg/ (see cargo-wasm.sh). */
 const BUILDS = [
-  ...["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"].map((target) => ["--target", target, "--features", "gpu,torch"]),
-  ...["cpu,gpu", "threads"].map((features) => ["--target", "wasm32-unknown-unknown", "--no-default-features", "--features", features]),
+  ...["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"].map((target) => ["--package", "facestudio-cli", "--target", target, "--features", "gpu,torch"]),
+  ...["cpu,gpu", "threads"].map((features) => ["--package", "facestudio-wasm", "--target", "wasm32-unknown-unknown", "--no-default-features", "--features", features]),
 ];
 
 const LICENCE_FILE = /^(licen[cs]e|copying|copyright|notice|unlicen[cs]e)/i;

@@ -20,8 +20,6 @@ pub mod nn;
 pub mod request;
 pub mod weights;
 
-#[cfg(feature = "convert")]
-pub mod convert;
 pub mod image;
 
 pub mod encoders;
@@ -32,13 +30,12 @@ pub mod vae;
 
 pub mod pipeline;
 
-#[cfg(feature = "train")]
-pub mod eval;
-pub mod synth;
-#[cfg(feature = "train")]
-pub mod train;
-
-#[cfg(target_arch = "wasm32")]
-pub mod wasm;
+/// What the workspace's other crates need beyond the interface; nobody else may rely on it.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::nn::internal::*;
+    pub use crate::sampling::internal::*;
+    pub use crate::weights::internal::*;
+}
 
 pub use error::{Error, Notice, Result};

@@ -200,7 +200,6 @@ fn bf16_latents_give_nearly_the_f32_prediction() {
     assert!(difference > 0.0 && difference < 0.05 * scale, "{difference} of {scale}");
 }
 
-#[cfg(feature = "train")]
 #[test]
 fn every_parameter_gets_a_gradient_through_blended_attention() {
     use burn::module::{Module, ModuleVisitor, Param};

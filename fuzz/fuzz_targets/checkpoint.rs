@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
-use facestudio::convert::checkpoint::Checkpoint;
-use facestudio::convert::{detector, face};
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::{detector, face};
 use facestudio::weights::TensorSource;
 use libfuzzer_sys::fuzz_target;
 

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use facestudio::convert::clip::{self, Layers, Tower};
-use facestudio::convert::ip_adapter::{self, Adapter, FaceIdPlus, Role};
-use facestudio::convert::lora::{Config, Lora, Merged, Network};
-use facestudio::convert::layout::Layout;
-use facestudio::convert::{ldm, segmenter, tiny};
+use facestudio_convert::clip::{self, Layers, Tower};
+use facestudio_convert::ip_adapter::{self, Adapter, FaceIdPlus, Role};
+use facestudio_convert::lora::{Config, Lora, Merged, Network};
+use facestudio_convert::layout::Layout;
+use facestudio_convert::{ldm, segmenter, tiny};
 use facestudio::error::{Error, Result};
 use facestudio::weights::TensorSource;
 use libfuzzer_sys::fuzz_target;

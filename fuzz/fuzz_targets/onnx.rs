@@ -1,7 +1,7 @@
 //! ONNX graphs and their tensors.
 #![no_main]
 
-use facestudio::convert::onnx::Graph;
+use facestudio_convert::onnx::Graph;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

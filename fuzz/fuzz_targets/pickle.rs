@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = facestudio::convert::pickle::tensors(bytes);
+    let _ = facestudio_convert::pickle::tensors(bytes);
 });

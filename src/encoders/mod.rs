@@ -38,7 +38,7 @@ fn config_range(message: String) -> Error {
     Error::weights("config-range", message, "use the config.json that belongs to the weights")
 }
 
-#[cfg(all(test, feature = "train"))]
+#[cfg(test)]
 mod tests {
     use burn::module::Module;
     use burn::optim::GradientsParams;

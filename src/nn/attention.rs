@@ -74,7 +74,7 @@ pub fn attention_by_regions(
 
 /// The most scores that one product may make, 64 MiB of f32: burn's attention may hold all of them, and a WebGPU device
 /// need not bind more than 128 MiB at once (`maxStorageBufferBindingSize`).
-pub(crate) const MOST_SCORES: usize = 1 << 24;
+pub const MOST_SCORES: usize = 1 << 24;
 
 /// Queries of a chunk, each of which makes so many scores over all heads of a batch. One at least.
 fn query_chunk(scores_of_one: usize) -> usize {

@@ -11,8 +11,6 @@ mod finite;
 mod linear;
 mod norm;
 
-#[cfg(feature = "train")]
-pub(crate) use attention::MOST_SCORES;
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use finite::read_finite;
@@ -117,4 +115,8 @@ pub fn timestep_embedding(
 pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, factor, w, factor]).reshape([n, c, h * factor, w * factor])
+}
+
+pub(crate) mod internal {
+    pub use super::attention::MOST_SCORES;
 }

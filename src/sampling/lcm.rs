@@ -8,10 +8,10 @@ use super::NoiseLevel;
 const SIGMA_DATA: f64 = 0.5;
 
 /// Factor on timesteps in the boundary condition where a config has none (diffusers' default).
-pub(crate) const TIMESTEP_SCALING: f64 = 10.0;
+pub const TIMESTEP_SCALING: f64 = 10.0;
 
 /// `c_skip` and `c_out` of the consistency function: 1 and 0 at time 0.
-pub(crate) fn boundary(scaled_timestep: f64) -> [f64; 2] {
+pub fn boundary(scaled_timestep: f64) -> [f64; 2] {
     let square = scaled_timestep * scaled_timestep + SIGMA_DATA * SIGMA_DATA;
     [SIGMA_DATA * SIGMA_DATA / square, scaled_timestep / square.sqrt()]
 }

@@ -6,7 +6,7 @@ mod ddim;
 mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
-pub(crate) mod lcm;
+mod lcm;
 mod noise;
 mod prediction;
 mod schedule;
@@ -120,4 +120,8 @@ impl Scheduler {
         let NoiseLevel { alpha, sigma } = self.schedule.step(i)?.from;
         Ok(original * alpha + noise * sigma)
     }
+}
+
+pub(crate) mod internal {
+    pub use super::lcm::{TIMESTEP_SCALING, boundary};
 }

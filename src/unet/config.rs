@@ -234,7 +234,7 @@ impl UNet2DConditionConfig {
     }
 
     /// Fails as [`init`](Self::init) does.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         self.check_unsupported()?;
         let levels = self.levels();
         in_range("number of block_out_channels", levels, MAX_DEPTH)?;

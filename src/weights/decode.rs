@@ -5,7 +5,7 @@ use ::safetensors::Dtype;
 use crate::error::{Error, Result};
 
 /// The numbers of tensor `name`, little-endian, as f32.
-pub(crate) fn decode(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
+pub fn decode(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
     Ok(match dtype {
         Dtype::F32 => numbers(bytes, f32::from_le_bytes),
         Dtype::F16 => numbers(bytes, |b| half::f16::from_le_bytes(b).to_f32()),

@@ -106,12 +106,12 @@ impl Files for Overlay<'_> {
 }
 
 /// Of sorted paths, the names of the files directly in `folder`.
-pub(crate) fn files_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+pub fn files_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
     below(paths, folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
 }
 
 /// Of sorted paths, the names of the folders directly in `folder`.
-pub(crate) fn folders_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+pub fn folders_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
     let mut names: Vec<String> =
         below(paths, folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
     names.dedup();
@@ -127,6 +127,6 @@ fn below<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> impl Iter
 }
 
 /// A file that the model should have.
-pub(crate) fn file_missing(path: &str) -> Error {
+pub fn file_missing(path: &str) -> Error {
     Error::weights("file-missing", format!("{path} is missing from the model"), "fetch the model again")
 }

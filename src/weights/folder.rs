@@ -16,7 +16,7 @@ use super::paths::without_mark;
 use crate::error::{Error, Result};
 
 /// The folder in a model folder that holds new files on their way to their places. While it is there, some are new and some old.
-pub(crate) const EXPORT: &str = ".export";
+pub const EXPORT: &str = ".export";
 
 /// Bytes that are hashed at a time.
 const PIECE: usize = 1 << 20;
@@ -316,8 +316,7 @@ fn hash(mut file: File) -> IoResult<String> {
 /// Files that no manifest lists are left to whoever opens them. Of a folder, only whether all that is listed is there.
 ///
 /// Fails with `file-corrupt` or `file-missing`.
-#[cfg(feature = "convert")]
-pub(crate) fn check_listed(path: &Path) -> Result<()> {
+pub fn check_listed(path: &Path) -> Result<()> {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     // A checkpoint may lie anywhere, and other programs have files of that name.
     if folder.map(manifest).transpose()?.flatten().is_some_and(|json| !is_ours(&json)) {

@@ -243,7 +243,7 @@ impl Sha256Stream {
 }
 
 /// Whether a path stays inside the folder that it is relative to.
-pub(crate) fn is_inside(path: &str) -> bool {
+pub fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains(['\\', ':', '\0'])
 }
 

@@ -17,36 +17,29 @@ mod writing;
 
 pub use component::Component;
 pub use files::{Files, MemoryFiles, Overlay};
-#[cfg(target_arch = "wasm32")]
-pub(crate) use files::{file_missing, files_in, folders_in};
-#[cfg(feature = "train")]
-pub(crate) use folder::EXPORT;
-#[cfg(feature = "convert")]
-pub(crate) use folder::check_listed;
 pub use folder::{CheckedFolder, Folder, sha256_file};
-#[cfg(feature = "train")]
-pub(crate) use manifest::is_inside;
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
-#[cfg(feature = "train")]
-pub(crate) use module::is_named;
 pub use module::{apply, collect};
-#[cfg(feature = "convert")]
-pub(crate) use names::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
 pub(crate) use paths::without_mark;
 pub use paths::{MAX_TEXT, check_output, check_output_folder, open_file, read_file, read_text};
 pub use quantize::{Quantization, encode};
 
 pub use crate::kernels::Blocks;
-#[cfg(feature = "convert")]
-pub(crate) use decode::decode;
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
-#[cfg(feature = "train")]
-pub(crate) use stream::tensors_into;
 pub use stream::{Views, write_tensors};
-#[cfg(feature = "train")]
-pub(crate) use tensors::check_finite;
 pub use tensors::{TensorSource, Tensors};
-#[cfg(feature = "train")]
-pub(crate) use writing::sync_folder;
 pub use writing::{NewFolder, abandon, write_file, write_file_by, write_folder, write_folder_until, writing};
+
+pub(crate) mod internal {
+    pub use super::decode::decode;
+    pub use super::files::{file_missing, files_in, folders_in};
+    pub use super::folder::{EXPORT, check_listed};
+    pub use super::manifest::is_inside;
+    pub use super::module::is_named;
+    pub use super::names::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
+    pub use super::paths::without_mark;
+    pub use super::stream::tensors_into;
+    pub use super::tensors::check_finite;
+    pub use super::writing::sync_folder;
+}

@@ -41,7 +41,7 @@ pub fn collect<M: Module>(module: &M, prefix: &str) -> Result<Tensors> {
 }
 
 /// Which of several layers an enum holds is the config's business: its variant is no part of a tensor's name.
-pub(crate) fn is_named(container_type: &str) -> bool {
+pub fn is_named(container_type: &str) -> bool {
     !container_type.starts_with("Enum:")
 }
 

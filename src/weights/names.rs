@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Endings of files that hold tensors, those that are preferred first.
-pub(crate) const WEIGHT_ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
+pub const WEIGHT_ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
 /// The variant that is left out where there is another one: weights to train on with, beside those to draw with.
 const TRAINING: &str = "non_ema";
 
@@ -14,7 +14,7 @@ const TRAINING: &str = "non_ema";
 /// An index of pieces is `model.safetensors.index.json`, with a variant `model.safetensors.index.fp16.json` or, in older
 /// versions, `model.safetensors.fp16.index.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WeightName<'a> {
+pub struct WeightName<'a> {
     /// The name itself.
     pub name: &'a str,
     /// What comes before all else.
@@ -79,7 +79,7 @@ fn without_piece(name: &str) -> (&str, Option<(usize, usize)>) {
 
 /// Of the files of one stem and ending those to read: the ones without a variant, or of the only variant. Where several
 /// variants are left, all of them.
-pub(crate) fn preferred<'a>(files: &[WeightName<'a>]) -> Vec<WeightName<'a>> {
+pub fn preferred<'a>(files: &[WeightName<'a>]) -> Vec<WeightName<'a>> {
     let mut variants: BTreeSet<&str> = files.iter().map(|file| file.variant).collect();
     if variants.len() > 1 && !variants.contains("") {
         variants.remove(TRAINING);
@@ -91,7 +91,7 @@ pub(crate) fn preferred<'a>(files: &[WeightName<'a>]) -> Vec<WeightName<'a>> {
 }
 
 /// The first piece that `files` lack, where some of them are pieces.
-pub(crate) fn missing_piece(files: &[WeightName]) -> Option<String> {
+pub fn missing_piece(files: &[WeightName]) -> Option<String> {
     files.iter().filter_map(|file| Some((file, file.piece?.1))).find_map(|(file, count)| {
         let mut names = (1..=count).map(|number| file.sibling(number));
         names.find(|name| !files.iter().any(|other| other.name == name))

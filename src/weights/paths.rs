@@ -51,7 +51,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 /// JSON without a byte order mark, which editors put before it and parsers do not know.
-pub(crate) fn without_mark(json: &[u8]) -> &[u8] {
+pub fn without_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
 }
 

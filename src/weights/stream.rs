@@ -21,9 +21,7 @@ pub fn write_tensors(path: &Path, tensors: &Views) -> Result<()> {
 }
 
 /// What writes them into a file that is open.
-pub(crate) fn tensors_into<'a>(
-    tensors: &'a Views,
-) -> Result<impl FnOnce(&mut dyn Write) -> IoResult<()> + 'a> {
+pub fn tensors_into<'a>(tensors: &'a Views) -> Result<impl FnOnce(&mut dyn Write) -> IoResult<()> + 'a> {
     let entries = tensors
         .iter()
         .map(|(name, (shape, values))| (name.as_str(), Dtype::F32, *shape, size_of_val(*values)));

@@ -97,7 +97,7 @@ pub(super) fn missing(name: &str) -> Error {
 }
 
 /// Fails with `not-finite` where a weight is an infinity or not a number: whatever is computed with it would be, too, or hide it.
-pub(crate) fn check_finite(name: &str, values: &[f32]) -> Result<()> {
+pub fn check_finite(name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::weights(

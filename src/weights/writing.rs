@@ -118,7 +118,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Has a folder's names on the disk. Where a system cannot do that for folders, there is nothing more to be done.
-pub(crate) fn sync_folder(folder: &Path) -> IoResult<()> {
+pub fn sync_folder(folder: &Path) -> IoResult<()> {
     if !cfg!(unix) {
         return Ok(());
     }
@@ -204,11 +204,7 @@ impl NewFolder<'_> {
     }
 
     /// As [`write`](Self::write), of what `fill` writes.
-    pub(crate) fn write_by(
-        &self,
-        path: &str,
-        fill: impl FnOnce(&mut dyn Write) -> IoResult<()>,
-    ) -> Result<()> {
+    pub fn write_by(&self, path: &str, fill: impl FnOnce(&mut dyn Write) -> IoResult<()>) -> Result<()> {
         self.go_on()?;
         let _writing = writing();
         let path = self.path.join(path);

@@ -97,7 +97,7 @@ test("what is kept of a request holds no picture", () => {
 test("the face maker offers every trait and choice of the renderer", () => {
   const snake = (/** @type {string} */ name) => name.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
   const read = (/** @type {string} */ path) => readFileSync(ROOT + path, "utf8");
-  const identity = read("src/synth/identity.rs");
+  const identity = read("crates/synth/src/identity.rs");
   const names = /^traits! \{(.*?)^\}/ms.exec(identity)?.[1].matchAll(/^ {4}(\w+),$/gm) ?? [];
   const colours = ["hair_red", "hair_green", "hair_blue", "frame_red", "frame_green", "frame_blue"];
   const traits = [...names].map(([, name]) => name).filter((name) => !colours.includes(name));
@@ -108,7 +108,7 @@ test("the face maker offers every trait and choice of the renderer", () => {
   assert.deepEqual([...HAIR_STYLES], choices(identity, "HairStyle"));
   assert.deepEqual([...BEARDS], choices(identity, "Beard"));
   assert.deepEqual([...GLASSES], ["none", ...choices(identity, "Glasses")]);
-  const scene = read("src/synth/scene.rs");
+  const scene = read("crates/synth/src/scene.rs");
   assert.deepEqual([...STYLES], choices(scene, "Style"));
   assert.deepEqual([...BACKGROUNDS], choices(scene, "Background"));
 });

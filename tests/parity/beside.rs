@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use facestudio::Error;
-use facestudio::convert::scheduler::Sampling;
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::image::processor::{Preprocessing, Resize};
 use facestudio::weights::{Component, Files, Folder, Manifest, Quantization};
+use facestudio_convert::scheduler::Sampling;
+use facestudio_convert::{Plan, Slot, convert};
 use image::imageops::FilterType;
 use serde_json::{Value, json};
 

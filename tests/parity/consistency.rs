@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use facestudio::sampling::{Prediction, SchedulerConfig};
-use facestudio::train::consistency::{consistent, solve};
+use facestudio_lab::train::consistency::{consistent, solve};
 
 use crate::{assert_close, fixture, io};
 

@@ -7,9 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Device};
 use facestudio::Error;
-use facestudio::convert::checkpoint::Checkpoint;
-use facestudio::convert::scheduler::Sampling;
-use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
@@ -18,6 +15,9 @@ use facestudio::vae::Vae;
 use facestudio::weights::{
     Component, Folder, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, Tensors, sha256,
 };
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::scheduler::Sampling;
+use facestudio_convert::{ComponentReport, Plan, Slot, convert};
 use serde_json::{Value, json};
 
 use crate::assert_close;
@@ -26,7 +26,7 @@ use crate::assert_close;
 const TOLERANCE: f32 = 1e-4;
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/convert").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/parity/convert").join(name)
 }
 
 fn plan(base: Option<&str>, parts: &[(Slot, PathBuf)]) -> Plan {

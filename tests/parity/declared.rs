@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use facestudio::Error;
-use facestudio::convert::checkpoint::Checkpoint;
-use facestudio::convert::declared::Declared;
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::sampling::SchedulerConfig;
 use facestudio::weights::{Quantization, TensorSource, Tensors, encode};
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::declared::Declared;
+use facestudio_convert::{Plan, Slot, convert};
 use serde_json::{Value, json};
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/convert").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/parity/convert").join(name)
 }
 
 fn tensors(path: &Path) -> Tensors {

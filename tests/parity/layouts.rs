@@ -6,16 +6,16 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Device};
 use facestudio::Error;
-use facestudio::convert::checkpoint::Checkpoint;
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::weights::{Component, Folder, Quantization, TensorSource, Tensors, encode};
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::{Plan, Slot, convert};
 use serde_json::{Value, json};
 
 use crate::{assert_close, fixture, io};
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/parity").join(name)
 }
 
 fn run(parts: &[(Slot, PathBuf)], out: &Path) -> Result<(), Error> {

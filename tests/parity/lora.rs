@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use facestudio::Error;
-use facestudio::convert::checkpoint::Checkpoint;
-use facestudio::convert::ldm::{self, Blocks};
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::weights::{Component, Folder, Quantization, SafetensorsFile, TensorSource, Tensors};
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::ldm::{self, Blocks};
+use facestudio_convert::{Plan, Slot, convert};
 
 /// Sums of two to four products in another order.
 const TOLERANCE: f32 = 2e-6;
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/lora").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/parity/lora").join(name)
 }
 
 fn read(path: &Path) -> Tensors {

@@ -5,33 +5,23 @@
 
 mod align;
 mod arc2face;
-#[cfg(feature = "convert")]
 mod beside;
 mod codec;
-#[cfg(feature = "train")]
 mod consistency;
-#[cfg(feature = "convert")]
 mod convert;
-#[cfg(feature = "convert")]
 mod declared;
 mod face;
 mod ip_adapter;
-#[cfg(feature = "convert")]
 mod layouts;
-#[cfg(feature = "convert")]
 mod lora;
-#[cfg(feature = "convert")]
 mod onnx;
 mod preprocess;
 mod prior;
-#[cfg(feature = "convert")]
 mod refused;
 mod sampling;
-#[cfg(feature = "convert")]
 mod segmenter;
 mod text;
 mod tokenizer;
-#[cfg(feature = "train")]
 mod train;
 mod unet;
 mod vae;
@@ -45,7 +35,7 @@ use facestudio::weights::{Files, Folder, SafetensorsFile, Tensors};
 
 /// The fixture folder of a room's case, for example `unet/sd1`.
 fn fixture(case: &str) -> Folder {
-    Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(case))
+    Folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/parity").join(case))
 }
 
 /// The inputs and expected outputs of a fixture folder.

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use facestudio::Result;
-use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::encoders::detector::Detector;
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::weights::{Component, Folder, Quantization, Tensors};
+use facestudio_convert::{ComponentReport, Plan, Slot, convert};
 use serde::Deserialize;
 
 use crate::{assert_close, fixture, io};

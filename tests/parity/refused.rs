@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use facestudio::Result;
-use facestudio::convert::scheduler::Sampling;
-use facestudio::convert::{ComponentReport, Plan, Slot, convert};
 use facestudio::encoders::text::TextConfig;
 use facestudio::encoders::vision::VisionConfig;
 use facestudio::nn::Activation;
 use facestudio::request::Sampler;
 use facestudio::weights::{Component, Files, MemoryFiles};
+use facestudio_convert::scheduler::Sampling;
+use facestudio_convert::{ComponentReport, Plan, Slot, convert};
 use serde_json::{Value, json};
 
 use crate::fixture;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::segmenter::{Segmenter, SegmenterConfig};
 use facestudio::weights::{Component, Folder, Quantization};
+use facestudio_convert::{Plan, Slot, convert};
 use image::RgbImage;
 use serde_json::json;
 

@@ -3,10 +3,10 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use facestudio::condition::Condition;
-use facestudio::train::optim::{AdamW, AdamWConfig};
-use facestudio::train::recompute;
 use facestudio::unet::UNet2DConditionModel;
 use facestudio::weights::{Component, Tensors, collect};
+use facestudio_lab::train::optim::{AdamW, AdamWConfig};
+use facestudio_lab::train::recompute;
 
 use crate::{assert_close, fixture, io};
 

@@ -61,16 +61,15 @@ fn faces_of_both_of_the_published_layouts() {
     }
 }
 
-#[cfg(feature = "convert")]
 #[test]
 fn an_exported_detector_finds_the_same_faces() {
     use std::path::PathBuf;
     use std::sync::atomic::AtomicBool;
 
-    use facestudio::convert::scheduler::Sampling;
-    use facestudio::convert::{Plan, Slot, convert};
     use facestudio::encoders::detector::Detector;
     use facestudio::weights::{Folder, ModelCard, Quantization};
+    use facestudio_convert::scheduler::Sampling;
+    use facestudio_convert::{Plan, Slot, convert};
 
     let run = |file: PathBuf, out: &std::path::Path| {
         let plan = Plan {

@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use facestudio::convert::{Plan, Slot, convert};
 use facestudio::encoders::detector::DetectorConfig;
 use facestudio::encoders::detector::facestudio::FaceStudioDetectorConfig;
 use facestudio::encoders::face::FaceEncoderConfig;
@@ -27,6 +26,7 @@ use facestudio::vae::AutoencoderDcConfig;
 use facestudio::weights::{
     MAX_SHARD, Manifest, MemoryFiles, ModelCard, Quantization, Tensors, collect, write_shards,
 };
+use facestudio_convert::{Plan, Slot, convert};
 use serde::Serialize;
 use serde_json::json;
 
@@ -68,7 +68,10 @@ pub fn files_with_adapters(pictures: bool) -> MemoryFiles {
 #[allow(dead_code, reason = "not every test looks for people")]
 pub fn files_with_segmenter() -> MemoryFiles {
     let mut model = with_adapters(false);
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/segmenter/transformers");
+    // Tests of several crates use this file.
+    let fixture = |root: &Path| root.join("tests/parity/segmenter/transformers");
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let fixture = roots.map(fixture).find(|folder| folder.is_dir()).unwrap();
     let plan = Plan { parts: vec![(Slot::Segmenter, fixture)], ..Plan::default() };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

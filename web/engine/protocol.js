@@ -121,7 +121,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
- * A made-up face: traits in [0, 1] and a few choices, as documented in `src/synth/identity.rs`.
+ * A made-up face: traits in [0, 1] and a few choices, as documented in `crates/synth/src/identity.rs`.
  * @typedef {{ hair_style: string, hair_color: string, beard: string, glasses: string | null,
  *   [trait: string]: number | string | null }} MadeFace
  */

@@ -1,4 +1,4 @@
-/** The face maker's controls: which traits of `src/synth/identity.rs` it offers, in groups. */
+/** The face maker's controls: which traits of `crates/synth/src/identity.rs` it offers, in groups. */
 
 /** Names of traits by group; every continuous trait but the hair's and the frame's colour is in exactly one. */
 export const GROUPS = /** @type {const} */ ({

@@ -1,7 +1,7 @@
 use ::image::{GrayImage, Rgb, imageops};
 
 use super::*;
-use crate::synth::{Scene, SceneOptions, render};
+use facestudio_synth::{Scene, SceneOptions, render};
 
 fn picture(index: u64, side: u32) -> RgbImage {
     render(&Scene::random(3, index, &SceneOptions::default()), side).image

@@ -1,4 +1,4 @@
-"""Makes the fixtures of tests/pipelines.rs with diffusers' pipelines of Stable Diffusion: pictures from noise, from a picture
+"""Makes the fixtures of crates/cli/tests/pipelines.rs with diffusers' pipelines of Stable Diffusion: pictures from noise, from a picture
 and inside a mask, with every sampler, and with the scheduler configs that those pipelines do not take as they are.
 
     pip install torch diffusers transformers safetensors && python tests/parity/pipelines/reference.py

@@ -1,4 +1,4 @@
-"""Makes the fixtures of tests/prompt.rs with diffusers: whole pictures' latents from a prompt and a negative prompt, through
+"""Makes the fixtures of crates/cli/tests/prompt.rs with diffusers: whole pictures' latents from a prompt and a negative prompt, through
 tokenizer, text encoder, a UNet with one adapter, and the samplers of ordinary, LCM and Turbo models.
 
     pip install torch diffusers transformers accelerate safetensors && python tests/parity/prompt/reference.py

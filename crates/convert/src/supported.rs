@@ -1,0 +1,105 @@
+//! Whether what a plan would write can be drawn with, asked before any of it is written.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Plan, Slot, beside, components, open, read, scheduler, small_file};
+use facestudio::encoders::detector::DetectorConfig;
+use facestudio::encoders::face::FaceEncoderConfig;
+use facestudio::encoders::segmenter::SegmenterConfig;
+use facestudio::encoders::text::TextConfig;
+use facestudio::encoders::vision::VisionConfig;
+use facestudio::error::{Error, Result};
+use facestudio::guidance::ip_adapter::IpAdapterConfig;
+use facestudio::guidance::prior::PriorConfig;
+use facestudio::internal::without_mark;
+use facestudio::request::{Defaults, Sampler};
+use facestudio::sampling::SchedulerConfig;
+use facestudio::unet::UNet2DConditionConfig;
+use facestudio::vae::VaeConfig;
+use facestudio::weights::{Component, MemoryFiles};
+
+/// Fails where a component's config, or how pictures are sampled, is not supported.
+pub fn check(plan: &Plan) -> Result<()> {
+    schedule(plan)?;
+    beside::check_tokenizer(plan)?;
+    for (_, slot, path) in components(plan)? {
+        let checkpoint = open(slot, &path)?;
+        let (config, _) = read(slot, &path, &checkpoint, plan)?;
+        match network(slot, &config) {
+            // Sizes are held against the tensors when the network is loaded; a file without a config does not tell them all.
+            Err(error) if error.code != "config-range" => return Err(error.context(path.display())),
+            _ => {}
+        }
+        if slot == Slot::Prior {
+            let file = beside::prior_schedule(&path).ok_or_else(|| {
+                Error::input(
+                    "convert-config",
+                    format!("{} has no {SCHEDULER}: how the prior draws is not known", path.display()),
+                    "put the scheduler's config that the prior was trained with beside its config.json",
+                )
+            })?;
+            let drawn = SchedulerConfig::from_json(&small_file(&file)?);
+            drawn
+                .and_then(|config| config.schedule(Sampler::Ddim, 1, None))
+                .map_err(|e| e.context(file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The file that says how pictures, or a prior's embeddings, are drawn.
+pub const SCHEDULER: &str = "scheduler_config.json";
+
+/// Fails unless the base's schedule gives as many steps as a request without any has.
+fn schedule(plan: &Plan) -> Result<()> {
+    let Some(base) = plan.base.as_ref().filter(|base| base.is_dir()) else { return Ok(()) };
+    let file = base.join("scheduler").join(SCHEDULER);
+    let check = || {
+        let bytes = small_file(&file)?;
+        // Another sampler may run on it, but it must be a schedule that we know.
+        if let Err(error) = SchedulerConfig::from_json(&bytes)
+            && (plan.sampling.sampler.is_none() || !is_trajectory(&bytes))
+        {
+            return Err(error);
+        }
+        let text = String::from_utf8_lossy(without_mark(&bytes)).replace("-Infinity", "null");
+        let mut config: Value = serde_json::from_str(&text).map_err(|e| {
+            Error::weights("config", e.to_string(), "use the config of a supported scheduler")
+        })?;
+        scheduler::change(&mut config, plan.sampling.sampler, plan.sampling.timestep_spacing);
+        let config = SchedulerConfig::from_json(config.to_string().as_bytes())?.for_latents();
+        let sampler = config.default_sampler()?;
+        // Latent consistency models are drawn in few.
+        let usual = if sampler == Sampler::Lcm { 4 } else { Defaults::default().steps };
+        config.schedule(sampler, plan.sampling.steps.unwrap_or(usual), None)
+    };
+    check().map(|_| ()).map_err(|e| e.context(file.display()))
+}
+
+/// Whether the class is the one that is refused with a way round.
+fn is_trajectory(bytes: &[u8]) -> bool {
+    let config: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    config["_class_name"] == "TCDScheduler"
+}
+
+/// Fails unless a network of ours has this config.
+fn network(slot: Slot, config: &Value) -> Result<()> {
+    let files = MemoryFiles([("config.json".to_owned(), config.to_string().into_bytes())].into());
+    let component = Component::new(&files, "");
+    match slot {
+        Slot::Unet => parsed::<UNet2DConditionConfig>(&component)?.check(),
+        Slot::Vae | Slot::TinyVae => VaeConfig::from_component(&component)?.check(),
+        Slot::TextEncoder => TextConfig::read(&component).map(|_| ()),
+        Slot::VisionEncoder => VisionConfig::read(&component).map(|_| ()),
+        Slot::FaceEncoder => parsed::<FaceEncoderConfig>(&component).map(|_| ()),
+        Slot::Detector => parsed::<DetectorConfig>(&component).map(|_| ()),
+        Slot::Segmenter => parsed::<SegmenterConfig>(&component).map(|_| ()),
+        Slot::Prior => parsed::<PriorConfig>(&component).map(|_| ()),
+        Slot::IpAdapter(_) => IpAdapterConfig::read(&component).map(|_| ()),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(component: &Component) -> Result<T> {
+    component.json("config.json")
+}

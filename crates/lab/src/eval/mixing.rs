@@ -1,0 +1,106 @@
+//! Identity mixing, `e_f = Σ β_i e_f^i` (paper, section 3.2): does the person go from one to the other as β grows?
+
+use super::drawing::{Drawing, Photo, REFERENCE, Sitter};
+use super::lab::Lab;
+use super::options::EvalOptions;
+use super::section::{Grid, Plot, PlotKind, Section, Shown, Target, Unit};
+use super::statistics::{Estimate, share_of};
+use facestudio::error::Result;
+
+const BETAS: [f32; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+/// Rows of the grid.
+const SHOWN: usize = 6;
+
+/// The other person of trial `i`.
+fn other(options: &EvalOptions, i: usize) -> usize {
+    i + options.half()
+}
+
+/// Trial `i`'s person at β, the other at 1 − β; who has no weight is left out, so that the end is another experiment's
+/// picture.
+fn drawing(options: &EvalOptions, i: usize, beta: f32) -> Drawing {
+    let sitters = [(i, beta), (other(options, i), 1.0 - beta)];
+    let mixed = sitters.iter().all(|(_, beta)| *beta > 0.0);
+    let sitters = sitters.iter().filter(|(_, beta)| *beta > 0.0);
+    let sitters = sitters
+        .map(|(who, beta)| Sitter { beta: if mixed { *beta } else { 1.0 }, ..Sitter::new(*who as u64, 1) });
+    Drawing::trial(options, i).of(sitters.collect())
+}
+
+pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
+    (0..options.half()).flat_map(|i| BETAS.map(|beta| drawing(options, i, beta))).collect()
+}
+
+pub fn measure(lab: &Lab) -> Result<Section> {
+    let options = &lab.options;
+    let n = options.half();
+    let levels = lab.levels(2 * n)?;
+    let mut section = Section::new([
+        "Two people are mixed into one at weights β and 1 − β; style image and seed stay the same. A pair is monotone if \
+         the picture's similarity to the first person less that to the second rises at every one of the four steps of β. \
+         Halves are between both if the similarity to each person at β = ½ lies between that at 0 and at 1. Pairs with a \
+         picture in which no face is found count as failures.",
+    ]);
+    // [β][pair]
+    let mut to_first = vec![Vec::new(); BETAS.len()];
+    let mut to_second = to_first.clone();
+    for (k, beta) in BETAS.iter().enumerate() {
+        for i in 0..n {
+            let drawing = drawing(options, i, *beta);
+            to_first[k].push(lab.likeness(&drawing, i as u64)?);
+            to_second[k].push(lab.likeness(&drawing, other(options, i) as u64)?);
+        }
+    }
+    let difference = |k: usize, i: usize| Some(to_first[k][i]? - to_second[k][i]?);
+    let rises = |k: usize, i: usize| difference(k, i).zip(difference(k + 1, i)).is_some_and(|(a, b)| b > a);
+    let steps = BETAS.len() - 1;
+    let monotone = share_of((0..n).map(|i| (0..steps).all(|k| rises(k, i))));
+    let risen = share_of((0..n).flat_map(|i| (0..steps).map(move |k| (k, i))).map(|(k, i)| rises(k, i)));
+    let ends =
+        share_of((0..n).map(|i| difference(0, i).zip(difference(steps, i)).is_some_and(|(a, b)| b > a)));
+    let between = share_of((0..n).map(|i| {
+        let inside = |to: &[Vec<Option<f64>>]| {
+            let (Some(none), Some(half), Some(whole)) = (to[0][i], to[steps / 2][i], to[steps][i]) else {
+                return false;
+            };
+            none.min(whole) <= half && half <= none.max(whole)
+        };
+        inside(&to_first) && inside(&to_second)
+    }));
+    section.aimed("monotone", "monotone pairs", monotone, Unit::Share, Target::AtLeast(0.95));
+    section.figure("steps", "single steps of β that rise", risen, Unit::Share);
+    section.figure("ends", "pairs whose ends are in order", ends, Unit::Share);
+    section.figure("between", "halves between both", between, Unit::Share);
+    let people = |offset: usize| levels.of(&(offset..offset + n).collect::<Vec<_>>());
+    let line = |to: &[Vec<Option<f64>>], offset: usize| -> Vec<Estimate> {
+        to.iter().map(|cosines| people(offset).relative(cosines)).collect()
+    };
+    section.plots.push(Plot {
+        caption: "Relative similarity to …".to_owned(),
+        unit: Unit::Plain,
+        kind: PlotKind::Lines {
+            axis: "β of the first person".to_owned(),
+            places: BETAS.iter().map(|beta| f64::from(*beta)).collect(),
+            lines: vec![
+                ("the first person".to_owned(), line(&to_first, 0)),
+                ("the second person".to_owned(), line(&to_second, n)),
+            ],
+        },
+        marks: Vec::new(),
+    });
+    let photo = |who: usize| Some(Shown::Photo(Photo::new(who as u64, REFERENCE)));
+    section.grids.push(Grid {
+        caption: "From the second person (left) to the first (right)".to_owned(),
+        head: ["second", "β = 0", "0.25", "0.5", "0.75", "1", "first"].map(str::to_owned).to_vec(),
+        labels: Vec::new(),
+        rows: (0..n.min(SHOWN))
+            .map(|i| {
+                let mut row = vec![photo(other(options, i))];
+                row.extend(BETAS.iter().map(|beta| Shown::drawing(drawing(options, i, *beta))));
+                row.push(photo(i));
+                row
+            })
+            .collect(),
+    });
+    Ok(section)
+}

@@ -1,0 +1,187 @@
+//! Several people in one picture: does each region show its own person? With one attention a region (paper, section 3.4),
+//! and with plain cross-attention on the average of all.
+
+use super::drawing::{Drawing, Photo, REFERENCE, STYLE_PEOPLE, Sitter, Staged, in_turn};
+use super::lab::Lab;
+use super::likeness::Face;
+use super::options::EvalOptions;
+use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit};
+use super::statistics::{Estimate, mean, share_of, share_of_groups};
+use facestudio::error::Result;
+
+/// Number of people, with the share of right regions that is asked for.
+const COUNTS: [(usize, f64); 2] = [(2, 0.98), (3, 0.95)];
+/// Rows of the grids.
+const SHOWN: usize = 5;
+
+/// The people of trial `i`, from left to right.
+fn people(count: usize, i: usize) -> Vec<u64> {
+    (0..count).map(|k| (i * count + k) as u64).collect()
+}
+
+fn style(count: usize, i: usize) -> Staged {
+    let scene = (1000 * count + i) as u64;
+    let shows = (0..count).map(|k| STYLE_PEOPLE + 10 * scene + k as u64).collect();
+    Staged { scene, shows, style: in_turn(i), yaw: None, subject: None }
+}
+
+/// One person a column.
+fn by_regions(options: &EvalOptions, count: usize, i: usize) -> Drawing {
+    let people = people(count, i).into_iter().map(|who| vec![Sitter::new(who, 1)]).collect();
+    Drawing { people, style: Some(style(count, i)), ..Drawing::trial(options, i) }
+}
+
+/// The average of all everywhere.
+fn plain(options: &EvalOptions, count: usize, i: usize) -> Drawing {
+    let people = vec![people(count, i).into_iter().map(|who| Sitter::new(who, 1)).collect()];
+    Drawing { people, style: Some(style(count, i)), ..Drawing::trial(options, i) }
+}
+
+type Way = fn(&EvalOptions, usize, usize) -> Drawing;
+const WAYS: [(&str, &str, Way); 2] =
+    [("regions", "one attention a region", by_regions), ("plain", "plain, averaged", plain)];
+
+pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
+    let trials = |count: usize| (0..options.half()).map(move |i| (count, i));
+    let all = COUNTS.iter().flat_map(|(count, _)| trials(*count));
+    all.flat_map(|(count, i)| WAYS.map(|(_, _, way)| way(options, count, i))).collect()
+}
+
+/// The largest face whose middle is in each of `count` columns.
+fn by_column(faces: &[Face], count: usize) -> Vec<Option<&Face>> {
+    let column = |face: &Face| {
+        let middle = 0.5 * (face.face_box[0] + face.face_box[2]);
+        ((middle * count as f64) as usize).min(count - 1)
+    };
+    (0..count).map(|k| faces.iter().find(|face| column(face) == k)).collect()
+}
+
+/// What the regions of one picture show.
+struct Regions {
+    /// Own person nearest of those in the picture; none without a face.
+    right: Vec<Option<bool>>,
+    /// Cosine to the own person less the mean of those to the others; 0 without a face.
+    margins: Vec<f64>,
+}
+
+fn look(lab: &Lab, drawing: &Drawing, people: &[u64]) -> Result<Regions> {
+    let faces = lab.faces(drawing)?;
+    let mut regions = Regions { right: Vec::new(), margins: Vec::new() };
+    for (k, face) in by_column(&faces, people.len()).into_iter().enumerate() {
+        let Some(face) = face else {
+            regions.right.push(None);
+            regions.margins.push(0.0);
+            continue;
+        };
+        let to =
+            people.iter().map(|who| lab.similarity(&face.embedding, *who)).collect::<Result<Vec<_>>>()?;
+        regions.right.push(Some((0..to.len()).all(|j| j == k || to[j] < to[k])));
+        let others = (to.iter().sum::<f64>() - to[k]) / (to.len() - 1).max(1) as f64;
+        regions.margins.push(to[k] - others);
+    }
+    Ok(regions)
+}
+
+/// The share of right regions.
+fn regions_right(pictures: &[Regions]) -> Estimate {
+    let all = pictures.iter().flat_map(|picture| &picture.right);
+    let right = all.clone().filter(|right| **right == Some(true)).count();
+    share_of_groups(right, all.count(), pictures.len())
+}
+
+pub fn measure(lab: &Lab) -> Result<Section> {
+    let options = &lab.options;
+    let n = options.half();
+    let levels = lab.levels(options.trials)?;
+    let mut section = Section::new([
+        "Two or three people, one photo each, in columns of equal width; the style image shows as many strangers. Of the \
+         faces in a column the largest counts. A region is right if its face is nearer to its own person than to any \
+         other person of the picture, each by two photos that conditioned nothing; a region without a face is wrong. \
+         Chance is one in two, or in three.",
+        "With one attention a region, features of a column attend to their own person's tokens only. Plain \
+         cross-attention has no regions: the people's identities are averaged, brought back to unit length, and act \
+         everywhere. Intervals take a picture for one trial, since its \
+         regions are not independent. The margin is the similarity to the own person less the \
+         mean to the others, on the encoder's scale.",
+    ]);
+    let mut table = Table {
+        caption: format!("{n} pictures of two people and {n} of three"),
+        head: ["", "right regions", "right of those with a face", "whole picture right", "margin"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: Vec::new(),
+    };
+    let scale = levels.means(&(0..options.trials).collect::<Vec<_>>());
+    let mut bars = Vec::new();
+    for (count, least) in COUNTS {
+        for (key, label, way) in WAYS {
+            let pictures = (0..n)
+                .map(|i| look(lab, &way(options, count, i), &people(count, i)))
+                .collect::<Result<Vec<_>>>()?;
+            let right = regions_right(&pictures);
+            let found = share_of(pictures.iter().flat_map(|picture| picture.right.iter().flatten().copied()));
+            let whole = share_of(pictures.iter().map(|p| p.right.iter().all(|right| *right == Some(true))));
+            let margins: Vec<f64> =
+                pictures.iter().map(|picture| picture.margins.iter().sum::<f64>() / count as f64).collect();
+            let margin = mean(&margins).scaled(1.0 / (scale.0 - scale.1).max(1e-6), 0.0);
+            let label = format!("{count} people, {label}");
+            let whole_label = format!("right regions, {label}");
+            let key = format!("{key}-{count}");
+            if key.starts_with("regions") {
+                section.aimed(&key, &whole_label, right, Unit::Share, Target::AtLeast(least));
+            } else {
+                section.figure(&key, &whole_label, right, Unit::Share);
+            }
+            let shares = [right, found, whole].map(|share| Cell::Estimate(share, Unit::Share));
+            let cells = shares.into_iter().chain([Cell::Estimate(margin, Unit::Plain)]).collect();
+            table.rows.push((label.clone(), cells));
+            bars.push((label, right));
+        }
+        section.grids.push(Grid {
+            caption: format!("{count} people: photos, style image, one attention a region, plain"),
+            head: (1..=count)
+                .map(|k| format!("photo {k}"))
+                .chain(["style image", "regions", "plain"].map(str::to_owned))
+                .collect(),
+            labels: Vec::new(),
+            rows: (0..n.min(SHOWN))
+                .map(|i| {
+                    let photos = people(count, i).into_iter();
+                    let mut row: Vec<_> =
+                        photos.map(|who| Some(Shown::Photo(Photo::new(who, REFERENCE)))).collect();
+                    row.push(Some(Shown::Staged(style(count, i))));
+                    row.extend(WAYS.map(|(_, _, way)| Shown::drawing(way(options, count, i))));
+                    row
+                })
+                .collect(),
+        });
+    }
+    section.tables.push(table);
+    section.plots.push(Plot {
+        caption: "Right regions".to_owned(),
+        unit: Unit::Share,
+        kind: PlotKind::Rows(bars),
+        marks: COUNTS.map(|(count, _)| (format!("chance of {count}"), 1.0 / count as f64)).to_vec(),
+    });
+    Ok(section)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faces_belong_to_the_column_of_their_middle() {
+        let face = |left: f64, right: f64| Face {
+            face_box: [left, 0.2, right, 0.6],
+            landmarks: [[0.0; 2]; 5],
+            embedding: Vec::new(),
+        };
+        // Largest first, as `Lab::faces` gives them.
+        let faces = [face(0.3, 0.8), face(0.05, 0.4), face(0.0, 0.2)];
+        let columns = by_column(&faces, 2);
+        assert_eq!(columns[1].unwrap().face_box[0], 0.3);
+        assert_eq!(columns[0].unwrap().face_box[0], 0.05);
+        assert!(by_column(&faces, 3)[2].is_none());
+    }
+}

@@ -1,0 +1,7 @@
+//! Training and evaluation: what makes models, and what says how good they are.
+
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod eval;
+pub mod train;

@@ -1,0 +1,213 @@
+//! The consistency stage: a trained UNet is distilled into one that draws in 2 to 4 steps without guidance what the other draws
+//! in its many with guidance (latent consistency distillation: Luo et al. 2023, arXiv 2310.04378, algorithm 1).
+//!
+//! The trained UNet, with classifier-free guidance, says where a noisy picture was a fiftieth of the schedule earlier; the
+//! consistency function of both is to be the same. As in consistency training since Song and Dhariwal 2023 (arXiv 2310.14189,
+//! section 3.2), the earlier one is the student's own, without gradient, and not that of averaged weights. The guidance scale is
+//! the model's own, one for all, so that the student needs no input for it.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::data::trained;
+use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
+use super::encoded::{encode_all, fingerprint};
+use super::export::export;
+use super::run::{Event, Options, Step};
+use super::shown::{Drawn, Shown};
+use super::{Setup, portraits, run};
+use facestudio::condition::Condition;
+use facestudio::error::{Error, Result};
+use facestudio::guidance::fusion::FusionConfig;
+use facestudio::internal::{TIMESTEP_SCALING, boundary};
+use facestudio::pipeline::{DEFAULTS, defaults};
+use facestudio::request::Sampler;
+use facestudio::sampling::{Prediction, SchedulerConfig};
+use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use facestudio::vae::VaeConfig;
+use facestudio::weights::{CheckedFolder, Component, apply};
+
+/// Steps of the solver that the student's are taken from (paper, appendix; diffusers' `num_ddim_timesteps`).
+const SOLVER_STEPS: usize = 50;
+/// Scale of the pseudo-Huber loss, `√(x² + c²) − c` (diffusers' `examples/consistency_distillation`).
+const HUBER: f64 = 1e-3;
+/// Steps of a sample sheet.
+const SHEET_STEPS: usize = 4;
+
+/// Distils the UNet of `setup.base`, and writes `unet/`, `guidance/` and `scheduler/` of the model folder, whose encoders and
+/// autoencoder must be the base's. A `defaults.json` there, which is for the base's many steps, is removed.
+///
+/// Fails with `base-missing` without a base, with `base-distilled` where it draws without guidance already, with `base-mismatch`
+/// where the folder's encoders are others', and with `config-unsupported` where the schedule cannot be one of few steps.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Some(base) = setup.base.clone().map(CheckedFolder::new) else {
+        let message = "the consistency stage distils a trained model";
+        return Err(Error::input("base-missing", message, "name the model's folder with --base"));
+    };
+    let options = Options {
+        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 1e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let taught = defaults(&base)?;
+    if taught.sampler == Sampler::Lcm || taught.guidance_scale <= 1.0 {
+        let message = format!("{} draws without guidance already", base.path().display());
+        return Err(Error::input("base-distilled", message, "name the model that it was distilled from"));
+    }
+    let own = |folder: &Path| std::fs::canonicalize(folder).ok();
+    if own(base.path()).is_some_and(|base| own(&setup.out) == Some(base)) {
+        let message = "the model folder is the base: its UNet would be lost";
+        return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
+    }
+    if fingerprint(base.path())? != fingerprint(&setup.out)? {
+        let message =
+            format!("the encoders or the autoencoder of {} are not the base's", setup.out.display());
+        return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
+    }
+    let device = options.device()?;
+    let dtype = options.backend.dtype();
+    let [unet_files, guidance_files, scheduler_files] =
+        ["unet", "guidance", "scheduler"].map(|folder| Component::new(&base, folder));
+    let unet_json: serde_json::Value = unet_files.json("config.json")?;
+    let unet_config: UNet2DConditionConfig = unet_files.json("config.json")?;
+    let fusion_config: FusionConfig = guidance_files.json("config.json")?;
+    let vae_config =
+        VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
+    let scheduler = SchedulerConfig::from_component(&scheduler_files)?;
+    let prediction = scheduler.prediction_type.unwrap_or_default();
+    let alphas_cumprod = scheduler.alphas_cumprod()?;
+    let mut scheduler_json: serde_json::Value = scheduler_files.json("scheduler_config.json")?;
+    scheduler_json["_class_name"] = "LCMScheduler".into();
+    scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
+    scheduler_json["timestep_scaling"] = TIMESTEP_SCALING.into();
+    let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
+    let stride = alphas_cumprod.len() / SOLVER_STEPS;
+    if stride == 0 {
+        return Err(Error::weights(
+            "config-unsupported",
+            format!("a schedule of {} training steps is too short to be distilled", alphas_cumprod.len()),
+            format!("use a base of {SOLVER_STEPS} training steps at least"),
+        ));
+    }
+    if distilled.alphas_cumprod()? != alphas_cumprod {
+        return Err(Error::weights(
+            "config-unsupported",
+            "the noise of the base's training steps is not what LCMScheduler makes of its scheduler_config.json",
+            "write num_train_timesteps and the β into it, or use a base without rescale_betas_zero_snr",
+        ));
+    }
+    let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
+    let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    check_fits(setup, &unet_config, &fusion_config, &encoded)?;
+    let trained = trained(encoded.len, HELD_OUT)?;
+
+    let student: UNet2DConditionModel =
+        apply(unet_config.init(&device)?, unet_files.tensors()?.as_ref(), "")?;
+    let teacher = student.clone().no_grad();
+    let fusion = apply(fusion_config.init(&device)?, guidance_files.tensors()?.as_ref(), "")?.no_grad();
+    log(Event::Note(format!("{} parameters, {trained} pictures", student.num_params())));
+
+    let shown = Shown::new(setup, &pictures, &encoded, trained)?;
+    let n = options.batch;
+    let null = fusion.forward(
+        Tensor::zeros([n, fusion_config.image_embed_dim], &device),
+        Tensor::zeros([n, fusion_config.id_embed_dim], &device),
+    );
+    let null = Condition::single(null.cast(dtype));
+    let run_unet =
+        |unet: &UNet2DConditionModel, latents: &Tensor<4>, timesteps: &[usize], condition: &Condition| {
+            let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+            let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &device);
+            Ok::<_, Error>(unet.forward(latents.clone().cast(dtype), timesteps, condition)?.cast(DType::F32))
+        };
+    let objective = |student: &UNet2DConditionModel, step: &Step| {
+        let mut rng = step.rng();
+        let Drawn { latents, condition, weight } = shown.draw(n, &fusion, dtype, &device, &mut rng)?;
+        let later: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
+        let earlier: Vec<usize> = later.iter().map(|t| t.saturating_sub(stride)).collect();
+        let noise = rng.normals(latents.shape().num_elements());
+        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
+        let noised = noised(latents, noise, &later, &alphas_cumprod);
+
+        let unguided = run_unet(&teacher, &noised, &later, &null)?;
+        let guided = run_unet(&teacher, &noised, &later, &condition)?;
+        let guided = unguided.clone() + (guided - unguided) * taught.guidance_scale;
+        let solved = solve(prediction, &noised, &guided, [&later, &earlier], &alphas_cumprod);
+        let output = run_unet(&student.clone().no_grad(), &solved, &earlier, &condition)?;
+        let target = consistent(prediction, &solved, &output, &earlier, &alphas_cumprod);
+
+        let output = run_unet(student, &noised, &later, &condition)?;
+        let errors = consistent(prediction, &noised, &output, &later, &alphas_cumprod) - target;
+        let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
+        Ok((huber * weight.clone()).mean() / weight.mean())
+    };
+    let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
+    let show = |student: &UNet2DConditionModel, folder: &Path| {
+        sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))
+    };
+    let finished = run::train(&options, student, objective, show, log)?;
+
+    export(&setup.out, |export| {
+        export.json("unet/config.json", &unet_json)?;
+        export.weights("unet/diffusion_pytorch_model.safetensors", &finished.averaged)?;
+        export.json("guidance/config.json", &fusion_config)?;
+        export.weights("guidance/model.safetensors", &fusion)?;
+        export.json("scheduler/scheduler_config.json", &scheduler_json)?;
+        // Those of the base's many steps.
+        export.remove(DEFAULTS);
+        Ok(())
+    })
+}
+
+/// One step of DDIM (Song et al. 2021, equation 12, without noise) of each sample, `[n, channels, height, width]`, from its own
+/// timestep to an earlier one.
+pub fn solve(
+    prediction: Prediction,
+    sample: &Tensor<4>,
+    output: &Tensor<4>,
+    [from, to]: [&[usize]; 2],
+    alphas_cumprod: &[f64],
+) -> Tensor<4> {
+    let [original, noise] = split(prediction, sample, output, from, alphas_cumprod);
+    noised(original, noise, to, alphas_cumprod)
+}
+
+/// The consistency function's value, `c_skip z + c_out x₀`, of samples `[n, channels, height, width]` at a timestep each, from the
+/// network's output.
+pub fn consistent(
+    prediction: Prediction,
+    sample: &Tensor<4>,
+    output: &Tensor<4>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+) -> Tensor<4> {
+    let [original, _] = split(prediction, sample, output, timesteps, alphas_cumprod);
+    let factors: Vec<[f64; 2]> = timesteps.iter().map(|t| boundary(*t as f64 * TIMESTEP_SCALING)).collect();
+    let [skip, out] = [0, 1].map(|k| {
+        let values: Vec<f32> = factors.iter().map(|factors| factors[k] as f32).collect();
+        Tensor::<4>::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), &sample.device())
+    });
+    sample.clone() * skip + original * out
+}
+
+/// x₀ and ε of samples at a timestep each, from the network's output.
+fn split(
+    prediction: Prediction,
+    sample: &Tensor<4>,
+    output: &Tensor<4>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+) -> [Tensor<4>; 2] {
+    let [alpha, sigma] = levels(timesteps, alphas_cumprod, &sample.device());
+    let (sample, output) = (sample.clone(), output.clone());
+    match prediction {
+        Prediction::Epsilon => [(sample - output.clone() * sigma) / alpha, output],
+        Prediction::VPrediction => {
+            [sample.clone() * alpha.clone() - output.clone() * sigma.clone(), output * alpha + sample * sigma]
+        }
+        Prediction::Sample => [output.clone(), (sample - output * alpha) / sigma],
+    }
+}

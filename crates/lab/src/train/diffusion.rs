@@ -1,0 +1,408 @@
+//! The diffusion stage: the shared Linear and the UNet, by the paper's recipe (section 3.1 and 4.1).
+//!
+//! A picture is reconstructed from itself with its faces hidden (style) and from its largest face (identity), each
+//! dropped independently for classifier-free guidance. Only the image branch is trained, so no captions are needed.
+//!
+//! Four things are ours. A picture whose identity is dropped, and a few others, keep their heads in the style. In a part of
+//! the steps pictures of several people are reconstructed from all of their identities, each in its region, so that what the
+//! paper only infers with (section 3.4) is trained for as well. Noise levels are drawn where the picture is decided (Esser et
+//! al. 2024), not evenly over the timesteps. And errors in faces count more.
+//!
+//! The paper's loss is `‖ε − ε_θ(z_t, t, e_g)‖²`. `mini` predicts the velocity instead (Salimans and Ho 2022, section
+//! 4): in terms of ε, an error in the clean latents counts ᾱ_t times as much, which is next to nothing at the noise
+//! levels where colours and composition are decided, and a small model's short training is spent elsewhere. The
+//! scheduler's config says what is predicted.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::data::{Pictures, pictures_of, trained};
+use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
+use super::export::export;
+use super::memory::{Batch, Estimate};
+use super::realign::realign;
+use super::run::{Event, Gather, Options, Step};
+use super::shown::{Drawn, Shown};
+use super::{Setup, plot, portraits, recompute, run};
+use facestudio::condition::Condition;
+use facestudio::error::{Error, Result};
+use facestudio::guidance::classifier_free::guide;
+use facestudio::guidance::fusion::{Fusion, FusionConfig};
+use facestudio::request::{MAX_SIDE, Sampler};
+use facestudio::sampling::{NoiseSource, Prediction, Schedule, Scheduler, SchedulerConfig};
+use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use facestudio::vae::{Vae, VaeConfig};
+use facestudio::weights::{CheckedFolder, Component, apply};
+
+/// Side of `mini`'s pictures.
+const SIZE: usize = 256;
+/// Pictures kept from training, to show.
+pub(super) const HELD_OUT: usize = 64;
+/// Paper section 4.1: how often the style is dropped.
+pub const DROP_STYLE: f32 = 0.64;
+/// Paper section 4.1: how often the identity is dropped.
+pub const DROP_IDENTITY: f32 = 0.1;
+/// Logarithm of the noise-to-signal ratio: mean and standard deviation (Esser et al. 2024, arXiv 2403.03206, section 3.1, their
+/// best: the logit of the time, which is this logarithm, is standard normal).
+const NOISE: [f32; 2] = [0.0, 1.0];
+/// Guidance tokens of `mini`, and of a base that has none of its own.
+const TOKENS: usize = 4;
+const BASE_TOKENS: usize = 16;
+/// Channels of a guidance token of `mini`.
+const TOKEN_CHANNELS: usize = 256;
+/// Pictures, steps and guidance of a sample sheet.
+const SHEET: usize = 16;
+const SHEET_STEPS: usize = 20;
+const SHEET_GUIDANCE: f32 = 2.0;
+
+/// What the stage trains.
+#[derive(Module, Debug)]
+pub struct DiffusionTrainee {
+    /// The denoiser.
+    pub unet: UNet2DConditionModel,
+    /// The shared Linear.
+    pub guidance: Fusion,
+}
+
+fn unet_config(setup: &Setup, latent_channels: usize) -> Result<serde_json::Value> {
+    match setup.preset.as_str() {
+        "mini" => Ok(serde_json::json!({
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": 8, "in_channels": latent_channels, "out_channels": latent_channels,
+            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [192, 256], "layers_per_block": 1, "norm_num_groups": 16,
+            "attention_head_dim": [3, 4], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
+        })),
+        _ => Err(setup.unknown_preset(&["mini"])),
+    }
+}
+
+/// Stable Diffusion's schedule (scaled linear β, 1000 steps), sampled by the paper's Euler ancestral.
+fn scheduler_json() -> serde_json::Value {
+    serde_json::json!({
+        "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction", "timestep_spacing": "trailing", "steps_offset": 1,
+    })
+}
+
+/// Trains the UNet and the Linear, and writes `unet/`, `guidance/` and `scheduler/` of the model folder.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let options = Options {
+        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 5e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.device()?;
+    let dtype = options.backend.dtype();
+    let base = setup.base.clone().map(CheckedFolder::new);
+    let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
+    let vae_config =
+        VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
+    let (unet_json, scheduler_json) = match &base {
+        Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
+        None => (unet_config(setup, vae_config.latent_channels())?, scheduler_json()),
+    };
+    let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
+        Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
+    })?;
+    // A base without the shared Linear, as a converted Stable Diffusion, gets a new one.
+    let trained_fusion = base
+        .as_ref()
+        .map(|[_, guidance, _]| guidance)
+        .filter(|g| g.contains("config.json").is_ok_and(|has| has));
+    let trained_config: Option<FusionConfig> = trained_fusion.map(|g| g.json("config.json")).transpose()?;
+    let n_tokens = match &trained_config {
+        Some(config) if setup.n_tokens.is_some_and(|n| n != config.n_tokens) => {
+            return Err(Error::input(
+                "tokens-unused",
+                format!("the base's shared Linear has {} tokens", config.n_tokens),
+                "leave --n-tokens out, or the base's guidance folder, for a new one",
+            ));
+        }
+        Some(config) => config.n_tokens,
+        None => setup.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
+    };
+    let unet = unet_config.init(&device)?;
+    let side = picture_side(&unet_config, &vae_config)?;
+    let size = [side.div_ceil(vae_config.downsampling()); 2];
+    let largest = Batch { samples: options.batch, size, tokens: n_tokens, people: PEOPLE, dtype };
+    log(Event::Note(Estimate::new(&unet, &largest).to_string()));
+    let pictures = portraits::portraits(setup, side, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    let trained = trained(encoded.len, HELD_OUT)?;
+    let fusion_config = trained_config.unwrap_or(FusionConfig {
+        image_embed_dim: encoded.image_embed_dim(),
+        id_embed_dim: encoded.id_embed_dim(),
+        n_tokens,
+        cross_attention_dim: unet_config.cross_attention_dim,
+    });
+    check_fits(setup, &unet_config, &fusion_config, &encoded)?;
+    let scheduler = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
+    let alphas_cumprod = scheduler.alphas_cumprod()?;
+    let mut model = DiffusionTrainee { unet, guidance: fusion_config.init(&device)? };
+    if let Some([unet, ..]) = &base {
+        model.unet = apply(model.unet, unet.tensors()?.as_ref(), "")?;
+    }
+    if let Some(guidance) = trained_fusion {
+        let guidance = apply(model.guidance, guidance.tensors()?.as_ref(), "")?;
+        model.guidance = realign(guidance, setup, &pictures, &encoded, log)?;
+    }
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let shown = Shown::new(setup, &pictures, &encoded, trained)?;
+    let ratios: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
+    let objective = |model: &DiffusionTrainee, step: &Step, gather: Gather| {
+        let mut rng = step.rng();
+        let n = options.batch;
+        let Drawn { latents, condition, weight } =
+            shown.draw(n, &model.guidance, dtype, &device, &mut rng)?;
+        let timesteps: Vec<usize> =
+            rng.normals(n).into_iter().map(|x| timestep(&ratios, NOISE[0] + NOISE[1] * x)).collect();
+        let noise = rng.normals(latents.shape().num_elements());
+        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
+        let target = target(
+            scheduler.prediction_type.unwrap_or_default(),
+            &latents,
+            &noise,
+            &timesteps,
+            &alphas_cumprod,
+        );
+        let noised = noised(latents, noise, &timesteps, &alphas_cumprod);
+        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
+        let loss = |predicted: Tensor<4>| {
+            let errors = (predicted.cast(DType::F32) - target).square();
+            (errors * weight.clone()).mean() / weight.mean()
+        };
+        if options.gradient_checkpointing {
+            return recompute::backward(&model.unet, noised.cast(dtype), steps, &condition, loss, gather);
+        }
+        let loss = loss(model.unet.forward(noised.cast(dtype), steps, &condition)?);
+        gather(loss.backward())?;
+        Ok(loss)
+    };
+    let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
+    let show = |model: &DiffusionTrainee, folder: &Path| {
+        let schedule = scheduler.schedule(Sampler::EulerAncestral, SHEET_STEPS, None)?;
+        sheet.draw(&model.unet, &model.guidance, &schedule, SHEET_GUIDANCE, &folder.join("samples.png"))
+    };
+    let finished = run::train_in_parts(&options, model, objective, show, log)?;
+
+    let DiffusionTrainee { unet, guidance } = finished.averaged;
+    export(&setup.out, |export| {
+        export.json("unet/config.json", &unet_json)?;
+        export.weights("unet/diffusion_pytorch_model.safetensors", &unet)?;
+        export.json("guidance/config.json", &fusion_config)?;
+        export.weights("guidance/model.safetensors", &guidance)?;
+        export.json("scheduler/scheduler_config.json", &scheduler_json)
+    })
+}
+
+/// Fails with `base-mismatch` where the networks do not take what the encoders and the autoencoder give.
+pub(super) fn check_fits(
+    setup: &Setup,
+    unet: &UNet2DConditionConfig,
+    fusion: &FusionConfig,
+    encoded: &Encoded,
+) -> Result<()> {
+    let gives =
+        [encoded.latent_dims[0], unet.cross_attention_dim, encoded.image_embed_dim(), encoded.id_embed_dim()];
+    let takes = [unet.in_channels, fusion.cross_attention_dim, fusion.image_embed_dim, fusion.id_embed_dim];
+    if takes == gives {
+        return Ok(());
+    }
+    Err(Error::input(
+        "base-mismatch",
+        format!(
+            "the base takes {takes:?} latent channels, token channels, style and identity values; the encoders and the \
+             autoencoder of {} give {gives:?}",
+            setup.out.display()
+        ),
+        "put the components that the base was trained with into the model folder",
+    ))
+}
+
+/// Side of the training pictures: that of the pictures which the UNet was made for.
+pub(super) fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Result<usize> {
+    let Some([height, width]) = unet.sample_sides() else { return Ok(SIZE) };
+    let side = height.min(width).saturating_mul(vae.downsampling());
+    if (1..=MAX_SIDE).contains(&side) {
+        return Ok(side);
+    }
+    Err(Error::weights(
+        "config-range",
+        format!("sample_size {height}×{width} means pictures of {side} pixels; it must be 1 to {MAX_SIDE}"),
+        "use the config.json that belongs to the weights",
+    ))
+}
+
+/// The first timestep with at least this logarithm of the noise-to-signal ratio; `ratios` rises.
+fn timestep(ratios: &[f32], ratio: f32) -> usize {
+    ratios.partition_point(|r| *r < ratio).min(ratios.len() - 1)
+}
+
+/// `z_t = √ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, eq. 4), one timestep a row.
+pub(super) fn noised(
+    latents: Tensor<4>,
+    noise: Tensor<4>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+) -> Tensor<4> {
+    let [alpha, sigma] = levels(timesteps, alphas_cumprod, &latents.device());
+    latents * alpha + noise * sigma
+}
+
+/// What the denoiser is to say about [`noised`] latents.
+pub(super) fn target(
+    prediction: Prediction,
+    latents: &Tensor<4>,
+    noise: &Tensor<4>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+) -> Tensor<4> {
+    match prediction {
+        Prediction::Epsilon => noise.clone(),
+        Prediction::VPrediction => {
+            let [alpha, sigma] = levels(timesteps, alphas_cumprod, &latents.device());
+            noise.clone() * alpha - latents.clone() * sigma
+        }
+        Prediction::Sample => latents.clone(),
+    }
+}
+
+/// `√ᾱ_t` and `√(1 − ᾱ_t)` of each timestep, `[n, 1, 1, 1]` both.
+pub(super) fn levels(timesteps: &[usize], alphas_cumprod: &[f64], device: &Device) -> [Tensor<4>; 2] {
+    [|a: f64| a.sqrt(), |a: f64| (1.0 - a).sqrt()].map(|f| {
+        let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
+        Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), device)
+    })
+}
+
+/// What a run shows of itself: pictures that were never trained on, and below each what is drawn from its style and identity.
+pub(super) struct Sheet<'a> {
+    pictures: &'a Pictures,
+    encoded: &'a Encoded,
+    /// The first picture that is not trained on.
+    first: usize,
+    vae: Vae,
+    dtype: DType,
+}
+
+impl<'a> Sheet<'a> {
+    pub fn new(setup: &Setup, pictures: &'a Pictures, encoded: &'a Encoded, first: usize) -> Result<Self> {
+        let backend = setup.run.backend;
+        let files = CheckedFolder::new(setup.out.clone());
+        let vae = Vae::load(&Component::new(&files, "vae"), &backend.device()?.without_autodiff())?;
+        Ok(Self { pictures, encoded, first, vae, dtype: backend.dtype() })
+    }
+
+    /// Draws the sheet into a file; the text is for the log.
+    pub fn draw(
+        &self,
+        unet: &UNet2DConditionModel,
+        guidance: &Fusion,
+        schedule: &Schedule,
+        guidance_scale: f32,
+        path: &Path,
+    ) -> Result<String> {
+        let shown: Vec<usize> = (self.first..self.encoded.len).take(SHEET).collect();
+        let mut drawn = Vec::new();
+        for indices in shown.chunks(at_once(self.pictures.size())) {
+            let latents = self.latents(unet, guidance, indices, schedule, guidance_scale)?;
+            drawn.extend(pictures_of(self.vae.decode_latents(latents.cast(self.dtype))?.cast(DType::F32))?);
+        }
+        let originals: Vec<_> = shown.iter().map(|i| super::style::rgb(&self.pictures.get(*i))).collect();
+        let mut sheet = Vec::new();
+        for (above, below) in originals.chunks(8).zip(drawn.chunks(8)) {
+            sheet.extend_from_slice(above);
+            sheet.extend_from_slice(below);
+        }
+        plot::sheet(path, &sheet, 8)?;
+        Ok("sample sheet written".to_owned())
+    }
+
+    /// Latents of pictures `indices`, from their embeddings alone.
+    fn latents(
+        &self,
+        unet: &UNet2DConditionModel,
+        guidance: &Fusion,
+        indices: &[usize],
+        schedule: &Schedule,
+        guidance_scale: f32,
+    ) -> Result<Tensor<4>> {
+        let Self { encoded, dtype, .. } = self;
+        let device = unet.devices().into_iter().next().unwrap_or_default();
+        let n = indices.len();
+        let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
+        let id_embeds = encoded.identities(0, indices, &device);
+        let null = guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
+        let tokens = Tensor::cat(vec![null, guidance.forward(image_embeds, id_embeds)], 0).cast(*dtype);
+        let condition = Condition::single(tokens);
+        let mut scheduler = Scheduler::new(schedule.clone());
+        let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
+        let [c, h, w] = encoded.latent_dims;
+        let mut latents = noise.tensor(0, [n, c, h, w], &device) * schedule.init_noise_sigma();
+        for (i, timestep) in schedule.timesteps().into_iter().enumerate() {
+            let input = scheduler.scale_model_input(i, latents.clone())?;
+            let input = Tensor::cat(vec![input.clone(), input], 0).cast(*dtype);
+            let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
+            let noise_pred =
+                guide(unet.forward(input, timesteps, &condition)?.cast(DType::F32), guidance_scale);
+            let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
+            latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
+        }
+        Ok(latents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use facestudio::sampling::NoiseLevel;
+
+    #[test]
+    fn pictures_are_as_large_as_the_base_was_made_for() {
+        let vae = VaeConfig::Kl(facestudio::vae::AutoencoderKlConfig {
+            block_out_channels: vec![32; 4],
+            ..Default::default()
+        });
+        let side = |sample_size: serde_json::Value| {
+            let unet =
+                UNet2DConditionConfig { sample_size: Some(sample_size), ..UNet2DConditionConfig::default() };
+            picture_side(&unet, &vae)
+        };
+        assert_eq!(side(64.into()).unwrap(), 512);
+        assert_eq!(side(serde_json::json!([96, 64])).unwrap(), 512);
+        assert_eq!(side(1_000_000.into()).unwrap_err().code, "config-range");
+        assert_eq!(picture_side(&UNet2DConditionConfig::default(), &vae).unwrap(), SIZE);
+        assert_eq!((at_once(128), at_once(512), at_once(4096)), (32, 2, 1));
+    }
+
+    #[test]
+    fn noise_levels_are_drawn_around_even_shares_of_picture_and_noise() {
+        let config = SchedulerConfig::from_json(scheduler_json().to_string().as_bytes()).unwrap();
+        let alphas = config.alphas_cumprod().unwrap();
+        let ratios: Vec<f32> = alphas.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
+        let middle = timestep(&ratios, 0.0);
+        assert!((alphas[middle] - 0.5).abs() < 0.01, "{}", alphas[middle]);
+        assert_eq!([timestep(&ratios, -100.0), timestep(&ratios, 100.0)], [0, 999]);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_the_sampler_takes_it_for() {
+        let device = Device::flex();
+        let [latents, noise] = [0, 1].map(|s| NoiseSource::new(0).tensor::<4>(s, [1, 2, 3, 4], &device));
+        let alphas_cumprod = [0.9, 0.3];
+        for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
+            let noised = noised(latents.clone(), noise.clone(), &[1], &alphas_cumprod);
+            let target = target(prediction, &latents, &noise, &[1], &alphas_cumprod);
+            let level = NoiseLevel { alpha: 0.3f64.sqrt(), sigma: 0.7f64.sqrt() };
+            let error = prediction.original(level, &noised, &target) - latents.clone();
+            assert!(error.abs().max().into_scalar::<f32>() < 1e-5, "{prediction:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! AdamW with gradient clipping and an exponential moving average of the weights.
+//!
+//! The state lives on the host, one fused pass over each parameter: on two cores an update of a few million weights
+//! costs a fraction of the dozen whole-tensor operations of a device-side update, and a checkpoint is these vectors.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor, TensorData};
+use rayon::prelude::*;
+
+use facestudio::error::{Error, Result};
+use facestudio::internal::is_named;
+use facestudio::weights::{Tensors, Views};
+
+/// Values handled by one task of the fused pass.
+const CHUNK: usize = 1 << 15;
+
+/// Settings of [`AdamW`].
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta_1: f32,
+    /// Decay of the second moment.
+    pub beta_2: f32,
+    /// Added to the root of the second moment (PyTorch's default 1e-8).
+    pub epsilon: f32,
+    /// Decoupled weight decay; parameters of one dimension (biases, norms) never decay.
+    pub weight_decay: f32,
+    /// Gradients are scaled to at most this norm over all parameters.
+    pub max_grad_norm: f32,
+    /// Decay of the weights' moving average; the first steps use `(1 + step) / (10 + step)` where that is less.
+    pub ema_decay: f32,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            ema_decay: 0.999,
+        }
+    }
+}
+
+/// One parameter and what is kept about it.
+struct Slot {
+    shape: Vec<usize>,
+    value: Vec<f32>,
+    moment_1: Vec<f32>,
+    moment_2: Vec<f32>,
+    ema: Vec<f32>,
+    gradient: Option<Vec<f32>>,
+}
+
+/// Loshchilov and Hutter 2019, algorithm 2, over a module's trainable parameters.
+pub struct AdamW {
+    config: AdamWConfig,
+    step: u64,
+    slots: BTreeMap<String, Slot>,
+}
+
+impl AdamW {
+    /// A new optimiser; it learns the module's parameters at the first step.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, step: 0, slots: BTreeMap::new() }
+    }
+
+    /// Adds gradients, of all parameters or of some, to those that the next [`step`](Self::step) follows.
+    pub fn gather<M: Module>(&mut self, module: &M, gradients: Gradients) -> Result<()> {
+        let mut reader = GradientReader { gradients, path: Vec::new(), slots: &mut self.slots, error: None };
+        module.visit(&mut reader);
+        reader.error.map_or(Ok(()), Err)
+    }
+
+    /// Updates `module` by the gathered gradients' mean over so many `batches`; returns it with their norm before clipping.
+    ///
+    /// A norm that is not finite leaves every weight as it is: one overflow must not end a run.
+    pub fn step<M: Module>(&mut self, module: M, batches: u32, lr: f64) -> (M, f32) {
+        let mean = 1.0 / batches.max(1) as f32;
+        let square_sum: f64 =
+            self.slots.values().filter_map(|slot| slot.gradient.as_deref()).map(squares).sum();
+        let norm = square_sum.sqrt() as f32 * mean;
+        if !norm.is_finite() {
+            self.slots.values_mut().for_each(|slot| slot.gradient = None);
+            return (module, norm);
+        }
+        self.step += 1;
+        let scale = mean * (self.config.max_grad_norm / (norm + 1e-6)).min(1.0);
+        for slot in self.slots.values_mut() {
+            update(slot, &self.config, self.step, lr as f32, scale);
+        }
+        let mut writer = Writer { slots: &self.slots, averaged: false, path: Vec::new() };
+        (module.map(&mut writer), norm)
+    }
+
+    /// `module` with the averaged weights, recording no gradients. What is not trained (running statistics) is kept.
+    pub fn averaged<M: Module>(&self, module: &M) -> M {
+        let mut writer = Writer { slots: &self.slots, averaged: true, path: Vec::new() };
+        module.valid().map(&mut writer)
+    }
+
+    /// Updates so far, and everything but the weights themselves by name, for a checkpoint.
+    pub fn state(&self) -> (u64, Views<'_>) {
+        let views = self.slots.iter().flat_map(|(name, slot)| {
+            let kinds = [("m", &slot.moment_1), ("v", &slot.moment_2), ("ema", &slot.ema)];
+            kinds.map(|(kind, values)| (format!("{kind}.{name}"), (&slot.shape[..], &values[..])))
+        });
+        (self.step, views.collect())
+    }
+
+    /// Restores [`AdamW::state`]; `weights` are the module's parameters at that moment.
+    pub fn restore(&mut self, step: u64, state: Tensors, weights: &Tensors) -> Result<()> {
+        let damaged = |name: &str| {
+            Error::weights(
+                "checkpoint",
+                format!("the optimiser's state does not fit the weights at '{name}'"),
+                "start the run again without --resume",
+            )
+        };
+        self.slots.clear();
+        let mut state = state.0;
+        let names: Vec<String> =
+            state.keys().filter_map(|k| k.strip_prefix("m.")).map(str::to_owned).collect();
+        for name in names {
+            let (shape, value) = weights.0.get(&name).cloned().ok_or_else(|| damaged(&name))?;
+            let mut take = |kind: &str| {
+                let (_, values) = state.remove(&format!("{kind}.{name}")).ok_or_else(|| damaged(&name))?;
+                if values.len() == value.len() { Ok(values) } else { Err(damaged(&name)) }
+            };
+            let (moment_1, moment_2, ema) = (take("m")?, take("v")?, take("ema")?);
+            self.slots.insert(name, Slot { shape, value, moment_1, moment_2, ema, gradient: None });
+        }
+        self.step = step;
+        Ok(())
+    }
+}
+
+fn squares(values: &[f32]) -> f64 {
+    // Partial sums are collected in order, so that the norm does not depend on how the threads took turns.
+    let partial: Vec<f64> = values
+        .par_chunks(CHUNK)
+        .map(|chunk| {
+            let mut lanes = [0f32; 16];
+            for values in chunk.chunks(16) {
+                lanes.iter_mut().zip(values).for_each(|(lane, v)| *lane += v * v);
+            }
+            lanes.iter().map(|v| *v as f64).sum()
+        })
+        .collect();
+    partial.iter().sum()
+}
+
+fn update(slot: &mut Slot, config: &AdamWConfig, step: u64, lr: f32, scale: f32) {
+    let Some(gradient) = slot.gradient.take() else { return };
+    let AdamWConfig { beta_1, beta_2, epsilon, .. } = *config;
+    let decay = if slot.shape.len() > 1 { 1.0 - lr * config.weight_decay } else { 1.0 };
+    let correction_1 = 1.0 - (beta_1 as f64).powf(step as f64);
+    let correction_2 = 1.0 - (beta_2 as f64).powf(step as f64);
+    let rate = (lr as f64 / correction_1) as f32;
+    let scale_2 = (1.0 / correction_2.sqrt()) as f32;
+    let keep = config.ema_decay.min((1 + step) as f32 / (10 + step) as f32);
+    slot.value
+        .par_chunks_mut(CHUNK)
+        .zip(slot.moment_1.par_chunks_mut(CHUNK))
+        .zip(slot.moment_2.par_chunks_mut(CHUNK))
+        .zip(slot.ema.par_chunks_mut(CHUNK))
+        .zip(gradient.par_chunks(CHUNK))
+        .for_each(|((((value, m), v), ema), gradient)| {
+            for ((((value, m), v), ema), g) in value.iter_mut().zip(m).zip(v).zip(ema).zip(gradient) {
+                let g = g * scale;
+                *m = beta_1 * *m + (1.0 - beta_1) * g;
+                *v = beta_2 * *v + (1.0 - beta_2) * g * g;
+                *value = *value * decay - rate * *m / (v.sqrt() * scale_2 + epsilon);
+                *ema += (1.0 - keep) * (*value - *ema);
+            }
+        });
+}
+
+struct GradientReader<'a> {
+    gradients: Gradients,
+    path: Vec<String>,
+    slots: &'a mut BTreeMap<String, Slot>,
+    error: Option<Error>,
+}
+
+impl ModuleVisitor for GradientReader<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if is_named(container_type) {
+            self.path.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        if is_named(container_type) {
+            self.path.pop();
+        }
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            return;
+        }
+        let Some(gradient) = param.val().grad_remove(&mut self.gradients) else { return };
+        let read = |tensor: Tensor<D>| {
+            tensor
+                .try_into_vec_as::<f32>()
+                .map_err(|e| Error::device("read-back", format!("could not read a gradient back: {e:?}"), ""))
+        };
+        let name = self.path.join(".");
+        let result = read(gradient).and_then(|gradient| {
+            if let Some(slot) = self.slots.get_mut(&name) {
+                match &mut slot.gradient {
+                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g),
+                    none => *none = Some(gradient),
+                }
+                return Ok(());
+            }
+            let value = read(param.val())?;
+            let zeros = vec![0.0; value.len()];
+            self.slots.insert(
+                name,
+                Slot {
+                    shape: param.val().dims().to_vec(),
+                    moment_1: zeros.clone(),
+                    moment_2: zeros,
+                    ema: value.clone(),
+                    value,
+                    gradient: Some(gradient),
+                },
+            );
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
+    }
+}
+
+struct Writer<'a> {
+    slots: &'a BTreeMap<String, Slot>,
+    averaged: bool,
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Writer<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if is_named(container_type) {
+            self.path.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        if is_named(container_type) {
+            self.path.pop();
+        }
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(slot) = self.slots.get(&self.path.join(".")) else { return param };
+        let values = if self.averaged { &slot.ema } else { &slot.value };
+        replace(param, values.clone(), &slot.shape)
+    }
+}
+
+/// The parameter with other values, on the same device and with the same gradient setting.
+fn replace<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>, shape: &[usize]) -> Param<Tensor<D>> {
+    let id = param.id;
+    let tensor = Tensor::from_data(TensorData::new(values, shape.to_vec()), &param.lazy_device());
+    param.transform_for_load(tensor, id)
+}

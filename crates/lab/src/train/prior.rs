@@ -1,0 +1,220 @@
+//! The prior stage: from a prompt's embeddings to the vision embedding that its picture would have, heads and all, so that
+//! words may say how a face and its hair are.
+//!
+//! A diffusion of embeddings (Ramesh et al. 2022, section 2.2): the transformer predicts the clean, normalised
+//! embedding, and the loss is its mean squared error.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::data::trained;
+use super::encoded::{Encoded, encode_all};
+use super::export::export;
+use super::run::{Event, Options, Step};
+use super::{Setup, portraits, run};
+use facestudio::encoders::text::{TextConfig, TextEncoder};
+use facestudio::encoders::tokenizer::Tokenizer;
+use facestudio::error::{Error, Result};
+use facestudio::guidance::prior::{PriorConfig, PriorTransformer};
+use facestudio::sampling::SchedulerConfig;
+use facestudio::weights::{CheckedFolder, Component, apply};
+
+/// Side of the training pictures.
+const SIZE: usize = 128;
+/// Pictures kept from training, to measure on.
+const HELD_OUT: usize = 256;
+
+fn config(setup: &Setup, embedding_dim: usize, text: &TextConfig) -> Result<PriorConfig> {
+    let json = match setup.preset.as_str() {
+        "mini" => serde_json::json!({
+            "num_attention_heads": 4, "attention_head_dim": 40, "num_layers": 2,
+            "embedding_dim": embedding_dim, "embedding_proj_dim": text.projection_dim,
+            "encoder_hid_dim": text.hidden_size, "num_embeddings": text.max_position_embeddings,
+        }),
+        _ => return Err(setup.unknown_preset(&["mini"])),
+    };
+    serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string()))
+}
+
+/// unCLIP's schedule for priors: cosine β, predicting the clean embedding.
+fn scheduler_json() -> serde_json::Value {
+    serde_json::json!({
+        "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "sample", "clip_sample": false, "timestep_spacing": "trailing",
+    })
+}
+
+/// Trains the prior and writes `prior/` of the model folder, its scheduler's config beside it.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let options = Options {
+        batch: if setup.run.batch == 0 { 128 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.device()?;
+    let dtype = options.backend.dtype();
+    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let encoded = encode_all(setup, &pictures, log)?;
+    let trained = trained(encoded.len, HELD_OUT)?;
+
+    let files = CheckedFolder::new(setup.out.clone());
+    let text_config = TextConfig::read(&Component::new(&files, "text_encoder"))?;
+    let text =
+        TextEncoder::load(&Component::new(&files, "text_encoder"), &device.clone().without_autodiff())?;
+    let tokenizer = Tokenizer::load(&Component::new(&files, "tokenizer"))?;
+    let base = setup.base.clone().map(CheckedFolder::new);
+    let base = base.as_ref().map(|files| Component::new(files, "prior"));
+    let config: PriorConfig = match &base {
+        Some(base) => base.json("config.json")?,
+        None => config(setup, encoded.image_embed_dim(), &text_config)?,
+    };
+    let or_embedding = |dim: Option<usize>| dim.unwrap_or(config.embedding_dim);
+    let takes = [
+        config.embedding_dim,
+        or_embedding(config.embedding_proj_dim),
+        or_embedding(config.encoder_hid_dim),
+        config.num_embeddings,
+    ];
+    let gives = [
+        encoded.image_embed_dim(),
+        text_config.projection_dim,
+        text_config.hidden_size,
+        text_config.max_position_embeddings,
+    ];
+    if takes != gives {
+        return Err(Error::input(
+            "base-mismatch",
+            format!(
+                "the base takes style and text embeddings, states and tokens of {takes:?}; the encoders of {} give \
+                 {gives:?}",
+                setup.out.display()
+            ),
+            "put the components that the base was trained with into the model folder",
+        ));
+    }
+    let scheduler = SchedulerConfig::from_json(scheduler_json().to_string().as_bytes())?;
+    let alphas_cumprod = scheduler.alphas_cumprod()?;
+    let mut model = config.init(&device)?;
+    if let Some(base) = &base {
+        model = apply(model, base.tensors()?.as_ref(), "")?;
+    }
+    let (mean, std) = statistics(&encoded, trained);
+    let buffer = |values: Vec<f32>| {
+        let width = values.len();
+        let tensor = Tensor::<2>::from_data(TensorData::new(values, [1, width]), &device);
+        Param::from_tensor(tensor).set_require_grad(false)
+    };
+    model.clip_mean = buffer(mean);
+    model.clip_std = buffer(std);
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let batch = |indices: &[usize], variant: u64| -> Result<Prompts> {
+        let ids = indices
+            .par_iter()
+            .map(|i| {
+                let caption = portraits::caption(setup, &pictures, *i, variant);
+                tokenizer.encode(&caption, text_config.max_position_embeddings)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Prompts::encode(&text, &ids, text_config.eos_token_id, dtype)
+    };
+    let loss = |model: &PriorTransformer,
+                indices: &[usize],
+                prompts: Prompts,
+                timesteps: &[usize],
+                noise: Vec<f32>| {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        let width = encoded.image_embed_dim();
+        let clean = Encoded::rows(&encoded.whole_embeds, width, indices, &device);
+        let clean = model.pre_process_latents(clean);
+        let noise = Tensor::<2>::from_data(TensorData::new(noise, [indices.len(), width]), &device);
+        let column = |f: fn(f64) -> f64| {
+            let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [timesteps.len(), 1]), &device)
+        };
+        let noised = clean.clone() * column(f64::sqrt) + noise * column(|a| (1.0 - a).sqrt());
+        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
+        let Prompts { text_embeds, states, mask } = prompts.on(&device);
+        let predicted = model.forward(noised.cast(dtype), steps, text_embeds, Some(states), Some(mask))?;
+        Ok::<_, Error>((predicted.cast(DType::F32) - clean).square().mean())
+    };
+    let objective = |model: &PriorTransformer, step: &Step| {
+        let mut rng = step.rng();
+        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let prompts = batch(&indices, rng.next_u64())?;
+        let timesteps: Vec<usize> = indices.iter().map(|_| rng.below(alphas_cumprod.len())).collect();
+        let noise = rng.normals(indices.len() * encoded.image_embed_dim());
+        loss(model, &indices, prompts, &timesteps, noise)
+    };
+    let show = |model: &PriorTransformer, _: &Path| {
+        // From pure noise the prediction rests on the text alone: 1 is the error of guessing the mean.
+        let indices: Vec<usize> = (trained..encoded.len).collect();
+        let prompts = batch(&indices, 0)?;
+        let timesteps = vec![alphas_cumprod.len() - 1; indices.len()];
+        let noise = super::rng::Rng::new(1, 1).normals(indices.len() * encoded.image_embed_dim());
+        let error: f32 = loss(model, &indices, prompts, &timesteps, noise)?
+            .try_into_scalar()
+            .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
+        Ok(format!("held-out error from text alone {error:.3}"))
+    };
+    let finished = run::train(&options, model, objective, show, log)?;
+
+    export(&setup.out, |export| {
+        export.json("prior/config.json", &config)?;
+        export.json("prior/scheduler_config.json", &scheduler_json())?;
+        export.weights("prior/diffusion_pytorch_model.safetensors", &finished.averaged)
+    })
+}
+
+/// What the text encoder says about a batch of prompts.
+struct Prompts {
+    text_embeds: Tensor<2>,
+    states: Tensor<3>,
+    mask: Tensor<2>,
+}
+
+impl Prompts {
+    fn encode(text: &TextEncoder, ids: &[Vec<u32>], end: u32, dtype: DType) -> Result<Self> {
+        let output = text.forward(ids, dtype)?;
+        let [n, tokens, _] = output.last_hidden_state.dims();
+        let mask: Vec<f32> =
+            ids.iter().flat_map(|row| facestudio::guidance::prior::text_mask(row, end)).collect();
+        let mask = Tensor::from_data(TensorData::new(mask, [n, tokens]), &output.last_hidden_state.device());
+        let text_embeds = output.text_embeds.unwrap_or(output.pooled);
+        Ok(Self { text_embeds, states: output.last_hidden_state, mask })
+    }
+
+    /// Constants on a device that records gradients.
+    fn on(self, device: &Device) -> Self {
+        if device.is_autodiff() {
+            Self {
+                text_embeds: Tensor::from_inner(self.text_embeds),
+                states: Tensor::from_inner(self.states),
+                mask: Tensor::from_inner(self.mask),
+            }
+        } else {
+            self
+        }
+    }
+}
+
+/// Mean and standard deviation of each feature over the first `count` rows.
+fn statistics(encoded: &Encoded, count: usize) -> (Vec<f32>, Vec<f32>) {
+    let width = encoded.image_embed_dim();
+    let (mut sum, mut square) = (vec![0f64; width], vec![0f64; width]);
+    for row in encoded.whole_embeds.chunks_exact(width).take(count) {
+        for (i, v) in row.iter().enumerate() {
+            sum[i] += f64::from(*v);
+            square[i] += f64::from(*v).powi(2);
+        }
+    }
+    let n = count.max(1) as f64;
+    let mean: Vec<f32> = sum.iter().map(|s| (s / n) as f32).collect();
+    let std =
+        sum.iter().zip(&square).map(|(s, q)| ((q / n - (s / n).powi(2)).max(1e-6)).sqrt() as f32).collect();
+    (mean, std)
+}

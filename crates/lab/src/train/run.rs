@@ -1,0 +1,557 @@
+//! The loop that every stage shares.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Tensor};
+
+use super::Backend;
+use super::checkpoint::{self, Progress};
+use super::optim::{AdamW, AdamWConfig};
+use super::plot;
+use super::rng::Rng;
+use facestudio::error::{Error, Result};
+
+/// How long and how a run trains.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Checkpoints, the loss curve and sample sheets go here.
+    pub folder: PathBuf,
+    /// Where to compute.
+    pub backend: Backend,
+    /// Samples of a batch; for the report only, the objective makes its own batches.
+    pub batch: usize,
+    /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
+    pub accumulate: u32,
+    /// Whether the UNet's segments are computed again for their gradients ([`recompute`](super::recompute)), instead of all
+    /// that they need for them being kept. For the diffusion stage alone.
+    pub gradient_checkpointing: bool,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Steps over which the rate rises linearly from 0.
+    pub warmup: u64,
+    /// Stop after this many steps, all sessions together.
+    pub steps: Option<u64>,
+    /// Stop after this many minutes, all sessions together.
+    pub minutes: Option<f64>,
+    /// Go on from the folder's checkpoint, if there is one.
+    pub resume: bool,
+    /// Decides every random number of the run.
+    pub seed: u64,
+    /// AdamW's settings.
+    pub optimizer: AdamWConfig,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// Time between sample sheets.
+    pub show_every: Duration,
+    /// Set from outside to stop after the step in progress, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Options {
+    /// Whether the run goes on from a checkpoint.
+    pub fn goes_on(&self) -> bool {
+        self.resume && ["checkpoint", "checkpoint.old"].iter().any(|name| self.folder.join(name).exists())
+    }
+
+    /// The device, recording gradients; the seed decides what random weights it gives.
+    pub fn device(&self) -> Result<Device> {
+        let device = self.backend.device()?;
+        device.seed(self.seed);
+        Ok(device)
+    }
+
+    /// A run in `folder` with the defaults of every stage.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            backend: Backend::Cpu,
+            batch: 16,
+            accumulate: 1,
+            gradient_checkpointing: false,
+            lr: 4e-4,
+            warmup: 100,
+            steps: None,
+            minutes: None,
+            resume: false,
+            seed: 0,
+            optimizer: AdamWConfig::default(),
+            checkpoint_every: Duration::from_secs(120),
+            show_every: Duration::from_secs(120),
+            stop: Arc::default(),
+        }
+    }
+
+    /// Fraction of the planned run that is done, in [0, 1].
+    fn progress(&self, step: u64, elapsed: f64) -> f64 {
+        let by_steps = self.steps.map_or(0.0, |steps| step as f64 / steps.max(1) as f64);
+        let by_time = self.minutes.map_or(0.0, |minutes| elapsed / (60.0 * minutes).max(1e-9));
+        by_steps.max(by_time).min(1.0)
+    }
+
+    /// Linear warm-up, then a half cosine to a hundredth of the peak (Loshchilov and Hutter 2017).
+    fn rate(&self, step: u64, progress: f64) -> f64 {
+        let warm = ((step + 1) as f64 / (self.warmup + 1) as f64).min(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.lr * warm * (0.01 + 0.99 * cosine)
+    }
+}
+
+/// The step in progress.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Counts from 0.
+    pub number: u64,
+    /// Fraction of the planned run that is done, in [0, 1].
+    pub progress: f64,
+    /// Which of the step's batches this is.
+    batch: u32,
+    seed: u64,
+}
+
+impl Step {
+    /// The random numbers of the step's batch.
+    pub fn rng(&self) -> Rng {
+        // No run has 2^40 steps.
+        Rng::new(self.seed, self.number | u64::from(self.batch) << 40)
+    }
+}
+
+/// A line of the run's log.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Steps done.
+    pub step: u64,
+    /// Fraction of the run that is done, in [0, 1].
+    pub progress: f64,
+    /// Moving average of the loss.
+    pub loss: f32,
+    /// Norm of the last gradient, before clipping.
+    pub grad_norm: f32,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Samples a second of this session.
+    pub samples_per_second: f64,
+    /// Estimated seconds left.
+    pub seconds_left: f64,
+    /// What the stage measured, where it showed samples.
+    pub note: Option<String>,
+}
+
+/// What a run tells of itself as it goes.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Something worth a line.
+    Note(String),
+    /// So many pictures of so many have been rendered, decoded or encoded.
+    Prepared(usize, usize),
+    /// A step was done.
+    Step(Report),
+}
+
+/// A run that came to its end or was stopped.
+pub struct Finished<M> {
+    /// The module with averaged weights, recording no gradients.
+    pub averaged: M,
+    /// Steps done.
+    pub steps: u64,
+    /// False if it was stopped from outside before its plan was done.
+    pub completed: bool,
+}
+
+/// Decay of the reported loss.
+const LOSS_DECAY: f32 = 0.98;
+/// The loss curve is thinned to half when it has this many points.
+const CURVE_POINTS: usize = 2000;
+
+/// Trains `model` on `objective`, the mean loss of one step's batch (f32, `[1]`).
+///
+/// `show` gets the averaged weights from time to time and at the end, may write sample sheets into the folder, and
+/// returns a line for the log. `log` hears of every step.
+pub fn train<M: Module>(
+    options: &Options,
+    model: M,
+    mut objective: impl FnMut(&M, &Step) -> Result<Tensor<1>>,
+    show: impl FnMut(&M, &Path) -> Result<String>,
+    log: &mut dyn FnMut(Event),
+) -> Result<Finished<M>> {
+    if options.gradient_checkpointing {
+        let message = "this stage keeps all that its gradients need";
+        return Err(Error::input("checkpointing-unused", message, "leave gradient checkpointing off"));
+    }
+    let objective = |model: &M, step: &Step, gather: Gather| {
+        let loss = objective(model, step)?;
+        gather(loss.backward())?;
+        Ok(loss)
+    };
+    train_in_parts(options, model, objective, show, log)
+}
+
+/// Takes gradients of a batch's loss, of all parameters or of some; what it gets of a step is added up.
+pub type Gather<'a> = &'a mut dyn FnMut(Gradients) -> Result<()>;
+
+/// As [`train`], on an objective that hands over its loss's gradients itself.
+pub fn train_in_parts<M: Module>(
+    options: &Options,
+    model: M,
+    mut objective: impl FnMut(&M, &Step, Gather) -> Result<Tensor<1>>,
+    mut show: impl FnMut(&M, &Path) -> Result<String>,
+    log: &mut dyn FnMut(Event),
+) -> Result<Finished<M>> {
+    if options.steps.is_none() && options.minutes.is_none() {
+        return Err(Error::input(
+            "no-end",
+            "the run has no end",
+            "give --steps, --minutes or both (the first to be reached ends it)",
+        ));
+    }
+    std::fs::create_dir_all(&options.folder).map_err(|e| Error::io(options.folder.display(), &e))?;
+    let mut model = model;
+    // Random weights are drawn when they are first looked at: here, in the order of their names and not in that of their use, so
+    // that a run that is stopped before its first step draws the same ones as one that goes on.
+    model.visit(&mut Draw);
+    let mut optimizer = AdamW::new(options.optimizer);
+    let mut state = Progress { seed: options.seed, ..Progress::default() };
+    if options.goes_on() {
+        (model, state) = checkpoint::load(&options.folder, model, &mut optimizer)?;
+    }
+
+    let samples = options.batch as f64 * f64::from(options.accumulate);
+    let before = state.elapsed;
+    let start = Instant::now();
+    let first_step = state.step;
+    let (mut last_checkpoint, mut last_show) = (Instant::now(), Instant::now());
+    let mut loss_average = state.losses.last().map(|(_, loss)| *loss);
+    let mut completed = true;
+    loop {
+        state.elapsed = before + start.elapsed().as_secs_f64();
+        let progress = options.progress(state.step, state.elapsed);
+        if progress >= 1.0 {
+            break;
+        }
+        if options.stop.load(Ordering::Relaxed) {
+            completed = false;
+            break;
+        }
+        let mut loss = 0.0;
+        for batch in 0..options.accumulate {
+            let step = Step { number: state.step, progress, batch, seed: state.seed };
+            let one = objective(&model, &step, &mut |gradients| optimizer.gather(&model, gradients))?;
+            loss += one.try_into_scalar::<f32>().map_err(|e| {
+                Error::device("read-back", format!("could not read the loss back: {e:?}"), "")
+            })? / options.accumulate as f32;
+        }
+        let lr = options.rate(state.step, progress);
+        let grad_norm;
+        (model, grad_norm) = optimizer.step(model, options.accumulate, lr);
+        state.step += 1;
+        if loss.is_finite() {
+            // Early on a plain mean, so that the start does not linger.
+            let keep = LOSS_DECAY.min((state.step - 1) as f32 / state.step as f32);
+            let average = loss_average.map_or(loss, |average| keep * average + (1.0 - keep) * loss);
+            loss_average = Some(average);
+            record(&mut state, average);
+        }
+
+        let note = if last_show.elapsed() >= options.show_every {
+            let note = show(&optimizer.averaged(&model), &options.folder)?;
+            plot::curve(&options.folder.join("loss.png"), &state.losses)?;
+            last_show = Instant::now();
+            Some(note)
+        } else {
+            None
+        };
+        if last_checkpoint.elapsed() >= options.checkpoint_every {
+            checkpoint::save(&options.folder, &model, &optimizer, &state)?;
+            last_checkpoint = Instant::now();
+        }
+        let session = start.elapsed().as_secs_f64();
+        let done = options.progress(state.step, before + session);
+        log(Event::Step(Report {
+            step: state.step,
+            progress: done,
+            loss: loss_average.unwrap_or(f32::NAN),
+            grad_norm,
+            lr,
+            samples_per_second: (state.step - first_step) as f64 * samples / session,
+            seconds_left: (before + session) * (1.0 - done) / done.max(1e-9),
+            note,
+        }));
+    }
+    checkpoint::save(&options.folder, &model, &optimizer, &state)?;
+    let averaged = optimizer.averaged(&model);
+    checkpoint::write(&options.folder.join("ema.safetensors"), &averaged)?;
+    log(Event::Note(show(&averaged, &options.folder)?));
+    plot::curve(&options.folder.join("loss.png"), &state.losses)?;
+    Ok(Finished { averaged, steps: state.step, completed })
+}
+
+/// Looks at each parameter.
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let _ = param.val();
+    }
+}
+
+/// Adds a point to the loss curve; the curve keeps a spacing at which it stays within its size.
+fn record(state: &mut Progress, loss: f32) {
+    let spacing = match state.losses.as_slice() {
+        [.., a, b] => b.0 - a.0,
+        _ => 1,
+    };
+    if state.losses.last().is_none_or(|(step, _)| state.step >= step + spacing) {
+        state.losses.push((state.step, loss));
+    }
+    if state.losses.len() >= CURVE_POINTS {
+        let mut odd = false;
+        state.losses.retain(|_| {
+            odd = !odd;
+            !odd
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+    use facestudio::nn::{BatchNorm, Linear, LinearConfig};
+    use facestudio::weights::collect;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        a: Linear,
+        norm: BatchNorm,
+        b: Linear,
+    }
+
+    fn net() -> Net {
+        let device = Backend::Cpu.device().unwrap();
+        let mut rng = Rng::new(9, 9);
+        let mut net = Net {
+            a: LinearConfig::new(3, 8).init(&device),
+            norm: BatchNorm::new(8, 1e-5, &device),
+            b: LinearConfig::new(8, 1).init(&device),
+        };
+        // Not burn's generator: tests that run side by side share its state.
+        let mut weight = |rows: usize, columns: usize| {
+            let data = TensorData::new(rng.normals(rows * columns), [rows, columns]);
+            Tensor::<2>::from_data(data, &device).require_grad()
+        };
+        net.a.weight = burn::module::Param::from_tensor(weight(8, 3));
+        net.b.weight = burn::module::Param::from_tensor(weight(1, 8));
+        net.a.bias = None;
+        net.b.bias = None;
+        net
+    }
+
+    fn loss(net: &Net, step: &Step) -> Tensor<1> {
+        let mut rng = step.rng();
+        let device = net.a.weight.val().device();
+        let x = Tensor::<2>::from_data(TensorData::new(rng.normals(48), [16, 3]), &device);
+        let y = x.clone().sum_dim(1);
+        (net.b.forward(net.norm.forward(net.a.forward(x))) - y).square().mean()
+    }
+
+    fn run(folder: &Path, resume: bool, stop_after: Option<u64>) -> Finished<Net> {
+        let options =
+            Options { steps: Some(4), lr: 0.05, warmup: 1, resume, seed: 3, ..Options::new(folder) };
+        let stop = options.stop.clone();
+        let objective = |net: &Net, step: &Step| {
+            if Some(step.number + 1) == stop_after {
+                stop.store(true, Ordering::Relaxed);
+            }
+            Ok(loss(net, step))
+        };
+        train(&options, net(), objective, |_, _| Ok(String::new()), &mut |_| ()).unwrap()
+    }
+
+    #[test]
+    fn a_resumed_run_is_the_run_that_never_stopped() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let straight = run(whole.path(), false, None);
+        assert!(straight.completed);
+        let first = run(parts.path(), false, Some(2));
+        assert!(!first.completed);
+        assert_eq!(first.steps, 2);
+        let second = run(parts.path(), true, None);
+        assert_eq!(second.steps, 4);
+        let (a, b) = (collect(&straight.averaged, "").unwrap(), collect(&second.averaged, "").unwrap());
+        assert_eq!(a.0, b.0);
+        let halfway = collect(&first.averaged, "").unwrap();
+        assert_ne!(a.0, halfway.0);
+        let file = |folder: &Path| std::fs::read(folder.join("checkpoint/model.safetensors")).unwrap();
+        assert_eq!(file(whole.path()), file(parts.path()));
+    }
+
+    /// A network whose random start is drawn, by whoever looks at it first, one number after the other.
+    fn drawn() -> Net {
+        use std::sync::atomic::AtomicU64;
+
+        let device = Backend::Cpu.device().unwrap();
+        let next = Arc::new(AtomicU64::new(0));
+        let weight = |rows: usize, columns: usize| {
+            let next = next.clone();
+            facestudio::nn::lazy([rows, columns], &device, move |shape, device| {
+                let mut rng = Rng::new(7, next.fetch_add(1, Ordering::Relaxed));
+                Tensor::from_data(TensorData::new(rng.normals(rows * columns), shape), device)
+            })
+        };
+        let (a, b) = (weight(8, 3), weight(1, 8));
+        let mut net = net();
+        // Used in another order than that of their names.
+        (net.a.weight, net.b.weight) = (a, b);
+        net
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_before_its_first_step_starts_like_one_that_goes_on() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let run = |folder: &Path, resume, stopped| {
+            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, resume, ..Options::new(folder) };
+            options.stop.store(stopped, Ordering::Relaxed);
+            // The last layer's weights are looked at first.
+            let objective = |net: &Net, step: &Step| {
+                let last = net.b.weight.val().square().mean();
+                Ok(loss(net, step) + last * 1e-3)
+            };
+            train(&options, drawn(), objective, |_, _| Ok(String::new()), &mut |_| ()).unwrap()
+        };
+        let straight = run(whole.path(), false, false);
+        assert_eq!(run(parts.path(), false, true).steps, 0);
+        let resumed = run(parts.path(), true, false);
+        assert_eq!(resumed.steps, 3);
+        assert_eq!(collect(&straight.averaged, "").unwrap().0, collect(&resumed.averaged, "").unwrap().0);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_what_was_written_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(run(folder.path(), false, Some(2)).steps, 2);
+        let again = || {
+            let options =
+                Options { steps: Some(4), lr: 0.05, warmup: 1, resume: true, ..Options::new(folder.path()) };
+            let objective = |net: &Net, step: &Step| Ok(loss(net, step));
+            train(&options, net(), objective, |_, _| Ok(String::new()), &mut |_| ()).err()
+        };
+        let checkpoint = folder.path().join("checkpoint");
+        let names = ["model.safetensors", "optimizer.safetensors", "progress.json", "SHA256SUMS"];
+        for name in names {
+            let path = checkpoint.join(name);
+            let good = std::fs::read(&path).unwrap();
+            // A digit that becomes another one is a checkpoint all the same.
+            let at = if name == "progress.json" {
+                good.iter().position(|b| *b == b'2').unwrap()
+            } else {
+                good.len() - 3
+            };
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let error = again().expect(name);
+            assert_eq!(
+                (error.code, error.fault),
+                ("checkpoint", facestudio::error::Fault::Weights),
+                "{error}"
+            );
+            assert!(error.message.contains(checkpoint.to_str().unwrap()), "{error}");
+            assert!(error.remedy.contains("--resume"), "{error}");
+            std::fs::write(&path, good).unwrap();
+        }
+        std::fs::rename(checkpoint.join("SHA256SUMS"), folder.path().join("aside")).unwrap();
+        let error = again().unwrap();
+        assert!(error.code == "checkpoint" && error.remedy.contains("sha256sum"), "{error}");
+        std::fs::rename(folder.path().join("aside"), checkpoint.join("SHA256SUMS")).unwrap();
+        assert!(again().is_none());
+    }
+
+    /// Two batches of a step against their samples in one batch. Without running statistics, which see each batch apart.
+    #[test]
+    fn gathered_batches_are_one_batch_of_all_their_samples() {
+        let plain = |net: &Net, step: &Step| {
+            let device = net.a.weight.val().device();
+            let x = Tensor::<2>::from_data(TensorData::new(step.rng().normals(48), [16, 3]), &device);
+            (net.b.forward(net.a.forward(x.clone())) - x.sum_dim(1)).square().mean()
+        };
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let run = |folder: &Path, accumulate, objective: &dyn Fn(&Net, &Step) -> Tensor<1>| {
+            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, accumulate, ..Options::new(folder) };
+            let mut losses = Vec::new();
+            let done = train(
+                &options,
+                net(),
+                |net, step| Ok(objective(net, step)),
+                |_, _| Ok(String::new()),
+                &mut |event| {
+                    if let Event::Step(report) = event {
+                        losses.push((report.loss, report.grad_norm));
+                    }
+                },
+            );
+            (collect(&done.unwrap().averaged, "").unwrap(), losses)
+        };
+        let (apart, apart_losses) = run(folders[0].path(), 2, &plain);
+        let (whole, whole_losses) = run(folders[1].path(), 1, &|net, step| {
+            let [first, second] = [0, 1].map(|batch| plain(net, &Step { batch, ..*step }));
+            (first + second) / 2.0
+        });
+        let close = |a: f32, b: f32| (a - b).abs() <= 1e-5 * b.abs().max(1e-3);
+        for (name, (_, values)) in &whole.0 {
+            let theirs = &apart.0[name].1;
+            assert!(values.iter().zip(theirs).all(|(a, b)| close(*a, *b)), "{name}: {values:?} {theirs:?}");
+        }
+        for ((loss, norm), (other_loss, other_norm)) in whole_losses.iter().zip(&apart_losses) {
+            assert!(close(*loss, *other_loss) && close(*norm, *other_norm));
+        }
+        // The second batch is not the first one again.
+        let step = Step { number: 0, progress: 0.0, batch: 0, seed: 0 };
+        assert_ne!(step.rng().next_u64(), Step { batch: 1, ..step }.rng().next_u64());
+    }
+
+    #[test]
+    fn training_lowers_the_loss_and_moves_running_statistics() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { steps: Some(150), lr: 0.05, warmup: 5, ..Options::new(folder.path()) };
+        let mut losses = Vec::new();
+        let done =
+            train(&options, net(), |net, step| Ok(loss(net, step)), |_, _| Ok(String::new()), &mut |event| {
+                if let Event::Step(report) = event {
+                    losses.push(report.loss);
+                }
+            })
+            .unwrap();
+        assert!(losses[149] < 0.2 * losses[0], "{} → {}", losses[0], losses[149]);
+        let variance = collect(&done.averaged, "").unwrap().0["norm.running_var"].1.clone();
+        assert!(variance.iter().any(|v| (v - 1.0).abs() > 0.1), "{variance:?}");
+    }
+
+    #[test]
+    fn a_run_needs_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path());
+        let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
+        assert_eq!(result.err().map(|e| e.code), Some("no-end"));
+    }
+
+    #[test]
+    fn checkpointing_is_refused_where_nothing_would_be_computed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { steps: Some(1), gradient_checkpointing: true, ..Options::new(folder.path()) };
+        let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
+        assert_eq!(result.err().map(|e| e.code), Some("checkpointing-unused"));
+    }
+
+    #[test]
+    fn the_rate_warms_up_and_decays() {
+        let options = Options { steps: Some(1000), lr: 1.0, warmup: 10, ..Options::new("") };
+        let rate = |step| options.rate(step, options.progress(step, 0.0));
+        assert!(rate(0) < 0.1 && rate(10) > 0.99);
+        assert!(rate(500) > 0.45 && rate(500) < 0.55);
+        assert!(rate(999) < 0.011);
+    }
+}

@@ -1,0 +1,207 @@
+//! What the stages of the UNet are shown: latents of pictures, and what guides it to them, drawn at random.
+//!
+//! A picture is told by itself with its faces hidden (style) and by its largest face (identity), each dropped independently
+//! (paper, section 3.1 and 4.1). A picture whose identity is dropped, and a few others, keep their heads in the style. In a
+//! part of the batches pictures of several people are told by all of their identities, each in its region.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::Setup;
+use super::data::{Picture, Pictures};
+use super::encoded::{Encoded, PEOPLE, by_face};
+use super::rng::Rng;
+use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
+use facestudio::error::Result;
+use facestudio::guidance::fusion::Fusion;
+use facestudio::image::mask::Mask;
+
+/// How often a style with its heads seen stands beside an identity, as a prompt's does; without an identity it always does,
+/// since nothing else says then how a head is.
+const WHOLE: f32 = 0.2;
+/// Steps that train on several people with regions.
+const TOGETHER: f32 = 0.25;
+/// How often their regions are boxes, as people draw them, and not the people's outlines.
+const BOXES: f32 = 0.5;
+/// What an error in a face counts, against 1 elsewhere: a face has few latents, and is what is looked at.
+const FACE_WEIGHT: f32 = 3.0;
+
+/// The pictures that are drawn from.
+pub struct Shown<'a> {
+    setup: &'a Setup,
+    pictures: &'a Pictures,
+    encoded: &'a Encoded,
+    /// The first so many are trained on.
+    trained: usize,
+    /// Those of them that show several people.
+    crowds: Vec<usize>,
+    /// How much of each latent position a face covers, `[pictures][height · width]`.
+    faces: Vec<f32>,
+}
+
+/// One batch.
+pub struct Drawn {
+    /// `[n, channels, height, width]`.
+    pub latents: Tensor<4>,
+    /// What guides to them, in the precision of the activations.
+    pub condition: Condition,
+    /// What an error counts, `[n, 1, height, width]`.
+    pub weight: Tensor<4>,
+}
+
+impl<'a> Shown<'a> {
+    /// Of the first `trained` pictures.
+    pub fn new(
+        setup: &'a Setup,
+        pictures: &'a Pictures,
+        encoded: &'a Encoded,
+        trained: usize,
+    ) -> Result<Self> {
+        let [_, height, width] = encoded.latent_dims;
+        let faces = face_coverage(pictures, [height, width])?;
+        let crowds = (0..trained).filter(|i| shows_several(&pictures.get(*i))).collect();
+        Ok(Self { setup, pictures, encoded, trained, crowds, faces })
+    }
+
+    /// `n` pictures, guided to by tokens of `guidance`.
+    pub fn draw(
+        &self,
+        n: usize,
+        guidance: &Fusion,
+        dtype: DType,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Result<Drawn> {
+        let Self { setup, pictures, encoded, trained, crowds, faces } = self;
+        let [_, height, width] = encoded.latent_dims;
+        let together = rng.chance(TOGETHER) && !crowds.is_empty();
+        let mut draw = || if together { crowds[rng.below(crowds.len())] } else { rng.below(*trained) };
+        let indices: Vec<usize> = (0..n).map(|_| draw()).collect();
+        let mut kept =
+            |p: f32| -> Vec<f32> { (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect() };
+        let (keep_style, keep_identity, hidden) =
+            (kept(setup.drop_style), kept(setup.drop_identity), kept(WHOLE));
+        let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [n, 1]), device);
+        let hidden = column(hidden.iter().zip(&keep_identity).map(|(h, k)| h * k).collect());
+        let (keep_style, keep_identity) = (column(keep_style), column(keep_identity));
+        let rows = |values: &[f32]| Encoded::rows(values, encoded.image_embed_dim(), &indices, device);
+        let whole = rows(&encoded.whole_embeds);
+        let image_embeds = (whole.clone() + (rows(&encoded.image_embeds) - whole) * hidden) * keep_style;
+        let tokens = |k| {
+            let id_embeds = encoded.identities(k, &indices, device) * keep_identity.clone();
+            guidance.forward(image_embeds.clone(), id_embeds).cast(dtype)
+        };
+        let condition = if together {
+            let own = |i: &usize| regions(&pictures.get(*i), [height, width], rng);
+            let regions = Regions::stack(&indices.iter().map(own).collect::<Result<Vec<_>>>()?)?;
+            let tokens = (0..PEOPLE).map(tokens).collect();
+            Condition::new(vec![Stream::new(Projection::Own, tokens, Some(Places::Regions(regions)))?])
+        } else {
+            Condition::single(tokens(0))
+        };
+        let faces = Encoded::rows(faces, height * width, &indices, device).reshape([n, 1, height, width]);
+        Ok(Drawn {
+            latents: encoded.latents(&indices, device),
+            condition,
+            weight: faces * (FACE_WEIGHT - 1.0) + 1.0,
+        })
+    }
+}
+
+/// How much of each latent position a face covers, `[pictures][height · width]`.
+fn face_coverage(pictures: &Pictures, size: [usize; 2]) -> Result<Vec<f32>> {
+    let rows = (0..pictures.len())
+        .into_par_iter()
+        .map(|i| covered(pictures.get(i).faces, pictures.size(), size, |person| person > 0))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(rows.concat())
+}
+
+/// How much of each position of `[height, width]` has a value of `map`, `side × side`, that is `shown`.
+fn covered(map: &[u8], side: usize, size: [usize; 2], shown: impl Fn(u8) -> bool) -> Result<Vec<f32>> {
+    let values = map.iter().map(|person| if shown(*person) { 1.0 } else { 0.0 }).collect();
+    Ok(Mask::new(side, side, values)?.resized(size[1], size[0])?.into_values())
+}
+
+/// Whether two people or more are seen.
+fn shows_several(picture: &Picture) -> bool {
+    picture.people.contains(&1) && picture.people.iter().any(|person| *person > 1)
+}
+
+/// Where each of a picture's people is, those with the largest faces: their outlines, or boxes around them. The rest of
+/// the picture goes to any one of them, as a request may choose.
+fn regions(picture: &Picture, [height, width]: [usize; 2], rng: &mut Rng) -> Result<Regions> {
+    let people = by_face(picture);
+    let boxes = rng.chance(BOXES);
+    let mut masks = vec![vec![0.0; height * width]; PEOPLE];
+    for (mask, person) in masks.iter_mut().zip(&people) {
+        *mask = covered(picture.people, picture.size, [height, width], |p| usize::from(p) == person + 1)?;
+        if boxes {
+            fill_box(mask, width);
+        }
+    }
+    Regions::new(height, width, masks, rng.below(people.len()))
+}
+
+/// Fills the box around what a mask covers.
+fn fill_box(mask: &mut [f32], width: usize) {
+    let covered: Vec<usize> = (0..mask.len()).filter(|p| mask[*p] > 0.0).collect();
+    let span = |of: fn(usize, usize) -> usize| {
+        let places = covered.iter().map(|p| of(*p, width));
+        places.clone().min().zip(places.max())
+    };
+    if let (Some((top, bottom)), Some((left, right))) = (span(|p, w| p / w), span(|p, w| p % w)) {
+        for y in top..=bottom {
+            mask[y * width + left..=y * width + right].fill(1.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::data::{Meta, OwnedPicture, Person};
+
+    /// The left person smaller than the right one; a strip between them that is nobody's.
+    fn two_people() -> Pictures {
+        let side = 8;
+        let people = (0..side * side).map(|p| [1, 1, 0, 0, 2, 2, 2, 2][p % side]).collect::<Vec<u8>>();
+        let person = |face_box| Person { face_box, ..Person::default() };
+        let known = vec![person([0.0, 0.0, 1.0, 1.0]), person([4.0, 0.0, 8.0, 4.0])];
+        let meta = Meta { people: known, ..Meta::default() };
+        let rgb = vec![0; 3 * side * side];
+        Pictures::of(side, &[OwnedPicture { rgb, faces: people.clone(), people, meta }])
+    }
+
+    #[test]
+    fn each_person_has_its_place_and_the_rest_is_anyones() {
+        let pictures = two_people();
+        let picture = pictures.get(0);
+        assert!(shows_several(&picture));
+        assert_eq!(by_face(&picture), [1, 0]);
+        let mut rest = [0; PEOPLE];
+        for seed in 0..20 {
+            let regions = regions(&picture, [4, 4], &mut Rng::new(seed, 0)).unwrap();
+            let weights = regions.resized(4, 4);
+            for row in 0..4 {
+                assert_eq!([2, 3].map(|x| weights[0][4 * row + x]), [1.0, 1.0]);
+                assert_eq!(weights[1][4 * row], 1.0);
+            }
+            assert!(weights[2].iter().all(|w| *w == 0.0));
+            rest[weights.iter().position(|w| w[1] == 1.0).unwrap()] += 1;
+        }
+        assert!(rest[0] > 0 && rest[1] > 0 && rest[2] == 0, "{rest:?}");
+        assert_eq!(face_coverage(&pictures, [1, 4]).unwrap(), [1.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_box_goes_around_what_is_covered() {
+        let mut mask = vec![0.0; 12];
+        (mask[1], mask[6]) = (0.3, 1.0);
+        fill_box(&mut mask, 4);
+        assert_eq!(mask, [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let mut empty = vec![0.0; 4];
+        fill_box(&mut empty, 2);
+        assert_eq!(empty, [0.0; 4]);
+    }
+}

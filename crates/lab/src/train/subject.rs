@@ -1,0 +1,239 @@
+//! One person learnt from photos by tuning a model that has no identity input: what the paper's baselines have in common.
+//!
+//! Their base is a text-to-image model. Ours is the model itself without an identity: prompt → text encoder → prior → shared
+//! Linear, with zeros for the identity, → UNet. The loss is the base's own, with timesteps drawn evenly as in both baselines'
+//! code, at a constant rate and without averaged weights, as theirs.
+
+use std::ops::ControlFlow;
+
+use ::image::RgbImage;
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::Backend;
+use super::diffusion::{noised, picture_side, target};
+use super::encoded::{Encoded, at_once};
+use super::optim::{AdamW, AdamWConfig};
+use super::rng::Rng;
+use facestudio::condition::Condition;
+use facestudio::error::{Error, Result};
+use facestudio::guidance::fusion::{Fusion, FusionConfig};
+use facestudio::image::preprocess::{resize_to_cover, signed_tensor};
+use facestudio::sampling::{Prediction, SchedulerConfig};
+use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use facestudio::vae::{Vae, VaeConfig};
+use facestudio::weights::{Component, Files, MemoryFiles, Quantization, Tensors, encode};
+
+/// Whom to learn, on what, and where.
+pub struct Subject<'a> {
+    /// The model folder.
+    pub files: &'a dyn Files,
+    /// Photos of one person, of any size.
+    pub photos: &'a [RgbImage],
+    /// What the person is, in a word: `woman`.
+    pub class: &'a str,
+    /// Updates.
+    pub steps: usize,
+    /// Decides every random number.
+    pub seed: u64,
+    /// Where to compute.
+    pub backend: Backend,
+}
+
+/// What was learnt.
+pub struct Learnt {
+    /// Folders of the model that are others now, whole: to be laid [over](facestudio::weights::Overlay) its files.
+    pub folders: MemoryFiles,
+    /// Seconds from the photos to these weights, with the networks loaded.
+    pub seconds: f64,
+    /// The loss of each step.
+    pub losses: Vec<f32>,
+}
+
+/// Hears of every step, counted from 1; `Break` cancels.
+pub type Watch<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+
+impl Subject<'_> {
+    /// Fails with `no-photo`, `class-missing`, `steps-range` or `component-missing`.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.photos.is_empty() {
+            let message = "there is no photo to learn a person from";
+            return Err(Error::input("no-photo", message, "add a photo of the face"));
+        }
+        if self.class.trim().is_empty() {
+            let message = "there is no word for what the person is";
+            return Err(Error::input("class-missing", message, "name the class, such as 'woman'"));
+        }
+        if self.steps == 0 {
+            return Err(Error::input(
+                "steps-range",
+                "a person is learnt in at least one step",
+                "ask for 1 step or more",
+            ));
+        }
+        let folders = self.files.folders("")?;
+        for needed in ["guidance", "prior", "text_encoder", "tokenizer", "unet", "vae", "scheduler"] {
+            if !folders.iter().any(|folder| folder == needed) {
+                return Err(Error::weights(
+                    "component-missing",
+                    format!("the model has no component '{needed}', which learning a person needs"),
+                    "use a model that draws from prompts through a prior, as mini",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The networks behind the text branch, and what the loss needs of them.
+pub(super) struct Base {
+    pub unet: UNet2DConditionModel,
+    pub fusion: Fusion,
+    vae: Vae,
+    /// Side of the pictures that the UNet was made for.
+    side: usize,
+    id_embed_dim: usize,
+    /// Channels of the UNet's finest level.
+    pub width: usize,
+    prediction: Prediction,
+    alphas_cumprod: Vec<f64>,
+    /// Records gradients.
+    pub device: Device,
+    /// Of the activations.
+    pub dtype: DType,
+}
+
+impl Base {
+    pub fn load(subject: &Subject) -> Result<Self> {
+        let device = subject.backend.device()?;
+        let component = |folder| Component::new(subject.files, folder);
+        let load = |folder: &'static str| move |e: Error| e.context(folder);
+        let unet_config: UNet2DConditionConfig = component("unet").json("config.json")?;
+        let fusion_config: FusionConfig = component("guidance").json("config.json")?;
+        let vae_config = VaeConfig::from_component(&component("vae"))?;
+        let scheduler = SchedulerConfig::from_component(&component("scheduler"))?;
+        Ok(Self {
+            unet: UNet2DConditionModel::load(&component("unet"), &device).map_err(load("unet"))?,
+            fusion: Fusion::load(&component("guidance"), &device).map_err(load("guidance"))?,
+            vae: Vae::load(&component("vae"), &device.clone().without_autodiff()).map_err(load("vae"))?,
+            side: picture_side(&unet_config, &vae_config)?,
+            id_embed_dim: fusion_config.id_embed_dim,
+            width: unet_config.block_out_channels.first().copied().unwrap_or(1),
+            prediction: scheduler.prediction_type.unwrap_or_default(),
+            alphas_cumprod: scheduler.alphas_cumprod()?,
+            device,
+            dtype: subject.backend.dtype(),
+        })
+    }
+
+    /// The latents of pictures of any size.
+    pub fn latents(&self, pictures: &[RgbImage]) -> Result<Latents> {
+        let device = self.device.clone().without_autodiff();
+        let mut out = Latents { values: Vec::new(), dims: [0; 3] };
+        for pictures in pictures.chunks(at_once(self.side)) {
+            let square = |picture| resize_to_cover(picture, self.side, self.side);
+            let pictures = pictures.iter().map(square).collect::<Result<Vec<_>>>()?;
+            let pixels = signed_tensor(&pictures.iter().collect::<Vec<_>>(), &device)?;
+            let latents = self.vae.encode_latents(pixels.cast(self.dtype))?;
+            let [_, c, h, w] = latents.dims();
+            out.dims = [c, h, w];
+            out.values.extend(host(latents)?);
+        }
+        Ok(out)
+    }
+
+    /// Squared errors of what `unet` says about noised `latents`, `[n, c, h, w]` both, drawn from `image_embeds`,
+    /// `[n, image_embed_dim]`, of nobody.
+    pub fn errors(
+        &self,
+        unet: &UNet2DConditionModel,
+        fusion: &Fusion,
+        image_embeds: Tensor<2>,
+        latents: Tensor<4>,
+        rng: &mut Rng,
+    ) -> Result<Tensor<4>> {
+        let n = latents.dims()[0];
+        let nobody = Tensor::zeros([n, self.id_embed_dim], &self.device);
+        let condition = Condition::single(fusion.forward(image_embeds, nobody).cast(self.dtype));
+        let timesteps: Vec<usize> = (0..n).map(|_| rng.below(self.alphas_cumprod.len())).collect();
+        let noise = TensorData::new(rng.normals(latents.shape().num_elements()), latents.dims());
+        let noise = Tensor::<4>::from_data(noise, &self.device);
+        let target = target(self.prediction, &latents, &noise, &timesteps, &self.alphas_cumprod);
+        let noised = noised(latents, noise, &timesteps, &self.alphas_cumprod);
+        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let steps = Tensor::<1>::from_floats(steps.as_slice(), &self.device);
+        let predicted = unet.forward(noised.cast(self.dtype), steps, &condition)?;
+        Ok((predicted.cast(DType::F32) - target).square())
+    }
+}
+
+/// Latents of several pictures on the host.
+pub(super) struct Latents {
+    values: Vec<f32>,
+    /// `[channels, height, width]`.
+    dims: [usize; 3],
+}
+
+impl Latents {
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dims.iter().product::<usize>().max(1)
+    }
+
+    /// `[indices, channels, height, width]`.
+    pub fn pick(&self, indices: &[usize], device: &Device) -> Tensor<4> {
+        let [c, h, w] = self.dims;
+        Encoded::rows(&self.values, c * h * w, indices, device).reshape([indices.len(), c, h, w])
+    }
+}
+
+/// Updates `model` by the gradient of `objective`, the loss of one step's batch (f32, `[1]`), at a constant rate.
+pub(super) fn tune<M: Module>(
+    mut model: M,
+    subject: &Subject,
+    optimizer: AdamWConfig,
+    lr: f64,
+    mut objective: impl FnMut(&M, &mut Rng) -> Result<Tensor<1>>,
+    watch: &mut Watch,
+) -> Result<(M, Vec<f32>)> {
+    let mut optimizer = AdamW::new(optimizer);
+    let mut losses = Vec::with_capacity(subject.steps);
+    for step in 0..subject.steps {
+        let loss = objective(&model, &mut Rng::new(subject.seed, step as u64))?;
+        let gradients = loss.backward();
+        losses.push(loss.try_into_scalar::<f32>().map_err(|e| {
+            Error::device("read-back", format!("could not read the loss back: {e:?}"), "try again")
+        })?);
+        optimizer.gather(&model, gradients)?;
+        (model, _) = optimizer.step(model, 1, lr);
+        if watch(step + 1).is_break() {
+            return Err(Error::cancelled());
+        }
+    }
+    Ok((model, losses))
+}
+
+/// A folder of the model with other weights, in f32; its other files are kept.
+pub(super) fn put(
+    folders: &mut MemoryFiles,
+    files: &dyn Files,
+    folder: &str,
+    weights: &Tensors,
+) -> Result<()> {
+    // Configs and tokenizers; what else lies there is not read, as checkpoints in other formats.
+    let is_text = |name: &String| name.ends_with(".json") || name.ends_with(".txt");
+    for name in files.list(folder)?.into_iter().filter(is_text) {
+        let path = format!("{folder}/{name}");
+        folders.0.insert(path.clone(), files.read(&path)?);
+    }
+    let bytes = encode(weights, Quantization::None, &Default::default())?;
+    folders.0.insert(format!("{folder}/model.safetensors"), bytes);
+    Ok(())
+}
+
+/// A tensor's values, row-major.
+pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor
+        .cast(DType::F32)
+        .try_into_vec_as::<f32>()
+        .map_err(|e| Error::device("read-back", format!("could not read a tensor back: {e:?}"), "try again"))
+}

@@ -1,0 +1,414 @@
+//! The autoencoder stage: a deep-compression autoencoder.
+//!
+//! First on reconstruction alone: sharpness comes from comparing the pictures' gradients beside their values, and faces count
+//! more than what surrounds them. The decoder sees slightly noisy latents, so that it forgives what a denoiser leaves over.
+//!
+//! Then the decoder alone ([`Setup::decoder_only`]), against a discriminator as well: what reconstruction leaves blurred are
+//! local details, and the latents, with them a UNet, stay as they are (as in the third phase of Chen et al. 2024, DC-AE, arXiv
+//! 2410.10733, section 3.2, where the decoder's last layers alone learn). No network that was trained on photographs has a part
+//! in it.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::data::{Pictures, View, pictures_of, trained};
+use super::discriminator::{Discriminator, deceived, hinge, matched};
+use super::export::export;
+use super::optim::AdamWConfig;
+use super::rng::Rng;
+use super::run::{Event, Options, Step};
+use super::{Setup, plot, portraits, run};
+use facestudio::error::{Error, Result};
+use facestudio::vae::{AutoencoderDc, AutoencoderDcConfig};
+use facestudio::weights::{CheckedFolder, Component, apply};
+
+/// Side of the training pictures.
+const SIZE: usize = 256;
+/// Side of the random crops of them that a step sees: the networks are convolutions, which learn the same from a quarter of the
+/// pixels, and more pictures make a batch.
+const CROP: usize = 128;
+/// Pictures kept from training, to measure on.
+const HELD_OUT: usize = 64;
+/// Weight of the picture gradients' L1.
+const EDGE_WEIGHT: f64 = 0.5;
+/// Weight of the L1 between pictures at a half and a quarter of the size.
+const COARSE_WEIGHT: f64 = 0.25;
+/// Weight of the latents' mean square: keeps their scale bounded.
+const LATENT_WEIGHT: f64 = 3e-4;
+/// What a face's pixel weighs beyond any other's 1: faces are a tenth of a picture, and what people look at.
+const FACE_WEIGHT: f32 = 2.0;
+/// Largest share of noise in the latents that the decoder learns from: they are `(1 − τ) z + τ n`, τ even in [0, this] for each
+/// picture, `n` normal with each channel's own mean and standard deviation. A denoiser leaves errors, and latents that are read
+/// through noise are easier for it (Yang et al. 2025, l-DeTok, arXiv 2507.15856, section 3.2).
+const LATENT_NOISE: f32 = 0.3;
+/// Weight of the discriminator's scores in the decoder's loss.
+const DECEIT_WEIGHT: f64 = 0.05;
+/// Weight of the distance of its layers' outputs.
+const MATCH_WEIGHT: f64 = 0.5;
+/// Step from which the discriminator's scores count: until then it says nothing yet.
+const DECEIT_FROM: u64 = 200;
+/// Decay of the first moment where two networks learn from each other (usual since Radford et al. 2016, arXiv 1511.06434).
+const ADVERSARIAL_BETA: f32 = 0.5;
+/// Pictures over which the latents' statistics are taken.
+const STATISTICS: usize = 1000;
+
+/// The sizes of a preset.
+fn config(setup: &Setup) -> Result<AutoencoderDcConfig> {
+    let json = match setup.preset.as_str() {
+        "mini" => serde_json::json!({
+            "_class_name": "AutoencoderDC",
+            "in_channels": 3,
+            "latent_channels": 64,
+            "encoder_block_types": "ResBlock",
+            "decoder_block_types": "ResBlock",
+            "encoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+            "decoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+            "encoder_layers_per_block": [0, 1, 1, 2, 1, 1],
+            "decoder_layers_per_block": [0, 1, 2, 2, 1, 2],
+            "downsample_block_type": "pixel_unshuffle",
+            "upsample_block_type": "pixel_shuffle",
+            "scaling_factor": 1.0,
+        }),
+        _ => return Err(setup.unknown_preset(&["mini"])),
+    };
+    serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string()))
+}
+
+/// Trains the autoencoder and writes `vae/` of the model folder.
+pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
+    if setup.decoder_only && setup.base.is_none() {
+        return Err(Error::input(
+            "decoder-only",
+            "a decoder that is trained alone needs an encoder that is trained already",
+            "name the model folder that has it with --base",
+        ));
+    }
+    let base = setup.base.clone().map(CheckedFolder::new);
+    let base = base.as_ref().map(|files| Component::new(files, "vae"));
+    let mut config = base.as_ref().map_or_else(|| config(setup), |base| base.json("config.json"))?;
+    let options = Options {
+        batch: if setup.run.batch == 0 { 8 } else { setup.run.batch },
+        lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
+        ..setup.run.clone()
+    };
+    let device = options.device()?;
+    let dtype = options.backend.dtype();
+    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let trained = trained(pictures.len(), HELD_OUT)?;
+    let mut model = config.init(&device)?;
+    if let Some(base) = &base {
+        model = apply(model, base.tensors()?.as_ref(), "")?;
+    }
+    log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
+
+    let encode = |model: &AutoencoderDc, step: &Step| {
+        let mut rng = step.rng();
+        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let views: Vec<View> = indices.iter().map(|_| View::draw(pictures.size(), CROP, &mut rng)).collect();
+        let images = pictures.views(&indices, &views, &device);
+        let latents = model.encode(images.clone().cast(dtype)).cast(DType::F32);
+        let noisy = noisy(latents.clone(), &mut rng);
+        let weight = face_weights(&pictures, &indices, &views, &device);
+        Encoded { images, noisy, latents, weight }
+    };
+    let decode = |model: &AutoencoderDc, encoded: &Encoded| {
+        model.decode(encoded.noisy.clone().cast(dtype)).cast(DType::F32)
+    };
+    let reconstruction = |decoded: Tensor<4>, encoded: &Encoded| {
+        reconstruction_loss((decoded - encoded.images.clone()) * encoded.weight.clone())
+    };
+    let show = |model: &AutoencoderDc, folder: &Path| show(model, &pictures, trained, dtype, folder);
+    let averaged = if setup.decoder_only {
+        let model =
+            Adversaries { autoencoder: model.freeze_encoder(), discriminator: Discriminator::new(&device) };
+        let objective = |model: &Adversaries, step: &Step| {
+            let encoded = encode(&model.autoencoder, step);
+            let decoded = decode(&model.autoencoder, &encoded);
+            let contest = contest(
+                &model.discriminator,
+                encoded.images.clone(),
+                decoded.clone(),
+                step.number >= DECEIT_FROM,
+                dtype,
+            );
+            Ok(reconstruction(decoded, &encoded) + contest)
+        };
+        let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..options.optimizer };
+        let options = Options { optimizer, ..options.clone() };
+        let show = |model: &Adversaries, folder: &Path| show(&model.autoencoder, folder);
+        run::train(&options, model, objective, show, log)?.averaged.autoencoder
+    } else {
+        let objective = |model: &AutoencoderDc, step: &Step| {
+            let encoded = encode(model, step);
+            let size = encoded.latents.clone().square().mean() * LATENT_WEIGHT;
+            Ok(reconstruction(decode(model, &encoded), &encoded) + size)
+        };
+        run::train(&options, model, objective, show, log)?.averaged
+    };
+
+    let device = options.backend.device()?.without_autodiff();
+    if !setup.decoder_only {
+        let (mean, std) = latent_statistics(&averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
+        log(Event::Note(format!("latents' mean {mean:.2?}, standard deviation {std:.2?}")));
+        config.latents_mean = Some(mean);
+        config.latents_std = Some(std);
+    }
+    export(&setup.out, |export| {
+        export.json("vae/config.json", &config)?;
+        export.weights("vae/diffusion_pytorch_model.safetensors", &averaged)
+    })
+}
+
+/// The decoder that is to draw, and who tells its pictures from true ones: one step teaches both.
+#[derive(Module, Debug)]
+struct Adversaries {
+    autoencoder: AutoencoderDc,
+    discriminator: Discriminator,
+}
+
+/// A step's pictures, and what the decoder gets of them.
+struct Encoded {
+    images: Tensor<4>,
+    latents: Tensor<4>,
+    /// The latents, slightly wrong.
+    noisy: Tensor<4>,
+    /// What each pixel weighs, `[n, 1, size, size]`.
+    weight: Tensor<4>,
+}
+
+/// What both learn from the other: the decoder from the discriminator's view of its pictures (of their scores only if `deceive`),
+/// the discriminator from pictures that it cannot change. `[n, 3, size, size]` each.
+fn contest(
+    discriminator: &Discriminator,
+    images: Tensor<4>,
+    decoded: Tensor<4>,
+    deceive: bool,
+    dtype: DType,
+) -> Tensor<1> {
+    // First, since it makes the weights where they are not yet: a clone without gradients would make them without, for both.
+    let truth = discriminator.forward(images, dtype);
+    let theirs = discriminator.forward(decoded.clone().detach(), dtype);
+    let ours = discriminator.clone().no_grad().forward(decoded, dtype);
+    let learnt = hinge(&truth, &theirs) + matched(&truth, &ours) * MATCH_WEIGHT;
+    if deceive { learnt + deceived(&ours) * DECEIT_WEIGHT } else { learnt }
+}
+
+/// Latents `[n, c, h, w]` with a share of noise ([`LATENT_NOISE`]). No gradient goes through the noise's statistics.
+fn noisy(latents: Tensor<4>, rng: &mut Rng) -> Tensor<4> {
+    let [n, c, h, w] = latents.dims();
+    let device = latents.device();
+    let shares: Vec<f32> = (0..n).map(|_| rng.uniform() * LATENT_NOISE).collect();
+    let shares = Tensor::<4>::from_data(TensorData::new(shares, [n, 1, 1, 1]), &device);
+    let noise = Tensor::<4>::from_data(TensorData::new(rng.normals(n * c * h * w), [n, c, h, w]), &device);
+    let values = latents.clone().detach();
+    let mean = values.clone().mean_dims(&[0, 2, 3]);
+    let deviation = (values - mean.clone()).square().mean_dims(&[0, 2, 3]).sqrt();
+    latents * (shares.clone().neg() + 1.0) + (noise * deviation + mean) * shares
+}
+
+/// What each pixel of the pictures' views weighs, `[n, 1, side, side]`.
+fn face_weights(pictures: &Pictures, indices: &[usize], views: &[View], device: &Device) -> Tensor<4> {
+    let side = views.first().map_or(0, |view| view.side);
+    let weight = |face: &u8| if *face > 0 { 1.0 + FACE_WEIGHT } else { 1.0 };
+    let mut weights = Vec::with_capacity(indices.len() * side * side);
+    for (i, view) in indices.iter().zip(views) {
+        for row in pictures.get(*i).faces.chunks_exact(pictures.size()).skip(view.top).take(side) {
+            let row = &row[view.left..view.left + side];
+            if view.mirrored {
+                weights.extend(row.iter().rev().map(weight));
+            } else {
+                weights.extend(row.iter().map(weight));
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(weights, [indices.len(), 1, side, side]), device)
+}
+
+/// L1 of values, of gradients and of two coarser scales of the error `[n, 3, h, w]`.
+pub fn reconstruction_loss(error: Tensor<4>) -> Tensor<1> {
+    let [_, _, h, w] = error.dims();
+    let across = error.clone().narrow(3, 1, w - 1) - error.clone().narrow(3, 0, w - 1);
+    let down = error.clone().narrow(2, 1, h - 1) - error.clone().narrow(2, 0, h - 1);
+    let half = halved(error.clone());
+    let quarter = halved(half.clone());
+    error.abs().mean()
+        + (across.abs().mean() + down.abs().mean()) * EDGE_WEIGHT
+        + (half.abs().mean() + quarter.abs().mean()) * COARSE_WEIGHT
+}
+
+/// `[n, c, h, w]` → `[n, c, h/2, w/2]`, means of 2×2 pixels; `h` and `w` are even.
+fn halved(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h / 2, 2, w / 2, 2]).mean_dims(&[3, 5]).reshape([n, c, h / 2, w / 2])
+}
+
+/// Peak signal-to-noise ratio in dB of pictures in [-1, 1].
+pub fn psnr(decoded: Tensor<4>, images: Tensor<4>) -> Result<f32> {
+    let error = scalar((decoded.clamp(-1.0, 1.0) - images).square().mean())?;
+    Ok(10.0 * (4.0 / error.max(1e-12)).log10())
+}
+
+fn scalar(measure: Tensor<1>) -> Result<f32> {
+    measure
+        .try_into_scalar()
+        .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))
+}
+
+/// Reconstructs the held-out pictures: a sheet with each above its copy, and the mean PSNR.
+fn show(
+    model: &AutoencoderDc,
+    pictures: &Pictures,
+    from: usize,
+    dtype: DType,
+    folder: &Path,
+) -> Result<String> {
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let held_out: Vec<usize> = (from..pictures.len()).collect();
+    let (mut total, mut count) = (0.0, 0);
+    let (mut face_square, mut face_pixels) = (0f64, 0f64);
+    let mut sheet = Vec::new();
+    for indices in held_out.chunks(16) {
+        let images = pictures.tensor(indices, &device);
+        let latents = model.encode(images.clone().cast(dtype));
+        let decoded = model.decode(latents).cast(DType::F32);
+        total += psnr(decoded.clone(), images.clone())? * indices.len() as f32;
+        count += indices.len();
+        let face =
+            (face_weights(pictures, indices, &vec![View::whole(pictures.size()); indices.len()], &device)
+                - 1.0)
+                / FACE_WEIGHT;
+        let square = (decoded.clone().clamp(-1.0, 1.0) - images.clone()).square().mean_dim(1) * face.clone();
+        face_square += f64::from(scalar(square.sum())?);
+        face_pixels += f64::from(scalar(face.sum())?);
+        if sheet.is_empty() {
+            for (image, copy) in pictures_of(images)?.chunks(8).zip(pictures_of(decoded)?.chunks(8)) {
+                sheet.extend_from_slice(image);
+                sheet.extend_from_slice(copy);
+            }
+        }
+    }
+    plot::sheet(&folder.join("samples.png"), &sheet, 8)?;
+    let faces = 10.0 * (4.0 / (face_square / face_pixels.max(1.0)).max(1e-12)).log10();
+    Ok(format!("held-out PSNR {:.2} dB, in faces {faces:.2} dB", total / count.max(1) as f32))
+}
+
+/// Mean and standard deviation of each latent channel over the first `count` pictures.
+fn latent_statistics(
+    model: &AutoencoderDc,
+    pictures: &Pictures,
+    count: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let indices: Vec<usize> = (0..count).collect();
+    let (mut sums, mut squares, mut seen) = (Vec::new(), Vec::new(), 0usize);
+    for chunk in indices.chunks(16) {
+        let latents = model.encode(pictures.tensor(chunk, device).cast(dtype));
+        let [n, channels, h, w] = latents.dims();
+        let values: Vec<f32> = latents
+            .try_into_vec_as::<f32>()
+            .map_err(|e| Error::device("read-back", format!("could not read latents back: {e:?}"), ""))?;
+        sums.resize(channels, 0f64);
+        squares.resize(channels, 0f64);
+        for (i, plane) in values.chunks_exact(h * w).enumerate() {
+            sums[i % channels] += plane.iter().map(|v| f64::from(*v)).sum::<f64>();
+            squares[i % channels] += plane.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        }
+        seen += n * h * w;
+    }
+    let count = seen.max(1) as f64;
+    let mean = sums.iter().map(|sum| sum / count).collect();
+    let std = sums
+        .iter()
+        .zip(&squares)
+        .map(|(sum, square)| (square / count - (sum / count).powi(2)).max(1e-6).sqrt());
+    let std = std.collect();
+    Ok((mean, std))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::data::{Meta, OwnedPicture};
+
+    #[test]
+    fn a_shifted_edge_costs_more_than_the_same_error_spread_out() {
+        let device = Device::flex();
+        let flat = Tensor::<4>::full([1, 3, 8, 8], 0.125, &device);
+        let mut values = vec![0.0; 192];
+        (0..192).step_by(8).for_each(|i| values[i + 3] = 1.0);
+        let edge = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 8, 8]), &device);
+        let loss = |error| reconstruction_loss(error).into_scalar::<f32>();
+        assert!(loss(edge) > 1.2 * loss(flat));
+    }
+
+    #[test]
+    fn a_contest_teaches_both_and_deceit_the_decoder_alone() {
+        let device = Device::flex().autodiff();
+        let discriminator = Discriminator::new(&device);
+        let picture = |stream| {
+            let values = crate::train::rng::Rng::new(5, stream).normals(3 * 32 * 32);
+            Tensor::<4>::from_data(TensorData::new(values, [1, 3, 32, 32]), &device)
+        };
+        let gradients = |deceive| {
+            let decoded = picture(1).require_grad();
+            let loss = contest(&discriminator, picture(0), decoded.clone(), deceive, DType::F32);
+            let gradients = loss.backward();
+            let weight = discriminator.weights().remove(0).grad(&gradients).unwrap();
+            [decoded.grad(&gradients).unwrap().into_data(), weight.into_data()]
+        };
+        let ([decoder, own], [deceiving, same]) = (gradients(false), gradients(true));
+        assert_ne!(decoder, deceiving);
+        assert_eq!(own, same);
+    }
+
+    #[test]
+    fn faces_weigh_more_and_follow_a_mirrored_picture() {
+        let picture = OwnedPicture {
+            rgb: vec![0; 12],
+            people: vec![0; 4],
+            faces: vec![1, 0, 0, 0],
+            meta: Meta::default(),
+        };
+        let pictures = Pictures::of(2, &[picture]);
+        let whole = View::whole(2);
+        let corner = View { side: 1, ..whole };
+        let of = |views: &[View]| -> Vec<f32> {
+            face_weights(&pictures, &[0, 0], views, &Device::flex()).try_into_vec_as().unwrap()
+        };
+        let face = 1.0 + FACE_WEIGHT;
+        let mirrored = View { mirrored: true, ..whole };
+        assert_eq!(of(&[whole, mirrored]), [face, 1.0, 1.0, 1.0, 1.0, face, 1.0, 1.0]);
+        assert_eq!(of(&[corner, View { left: 1, ..corner }]), [face, 1.0]);
+    }
+
+    #[test]
+    fn noise_is_a_share_of_each_channels_own_spread() {
+        let device = Device::flex();
+        let values = crate::train::rng::Rng::new(7, 7).normals(4 * 2 * 64);
+        let values = values.chunks(64).enumerate().flat_map(|(plane, chunk)| {
+            let [mean, deviation] = [[5.0, 0.01], [-1.0, 20.0]][plane % 2];
+            chunk.iter().map(move |v| mean + deviation * v).collect::<Vec<_>>()
+        });
+        let latents = Tensor::<4>::from_data(TensorData::new(values.collect(), [4, 2, 8, 8]), &device);
+        let noisy = noisy(latents.clone(), &mut Rng::new(1, 2));
+        let change = (noisy - latents).square().mean_dims(&[0, 2, 3]).sqrt();
+        let change: Vec<f32> = change.try_into_vec_as().unwrap();
+        // A share τ moves a value by τ · √2 standard deviations; its root mean square over [0, 0.3] is 0.3 · √(2 / 3).
+        let expected = LATENT_NOISE * (2.0f32 / 3.0).sqrt();
+        for (change, deviation) in change.iter().zip([0.01, 20.0]) {
+            let ratio = change / deviation / expected;
+            assert!((0.5..1.5).contains(&ratio), "{ratio}");
+        }
+    }
+
+    #[test]
+    fn psnr_of_a_known_error() {
+        let device = Device::flex();
+        let zeros = Tensor::<4>::zeros([1, 3, 4, 4], &device);
+        // An error of 0.2 of a range of 2 is 20 dB.
+        assert!((psnr(zeros.clone() + 0.2, zeros).unwrap() - 20.0).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,273 @@
+//! [`Engine`]: one device, one model, one generation at a time.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use burn::tensor::Device;
+use js_sys::{Array, Function, Promise};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use super::convert;
+use super::files::StoredFiles;
+use facestudio::error::{Error, Result};
+use facestudio::image::codec;
+#[cfg(feature = "gpu")]
+use facestudio::kernels;
+use facestudio::pipeline::{FaceStudio, Phase, Precision, Progress};
+
+/// A device with a model on it.
+///
+/// Every method takes `&self`, so that `cancel` can be called while `generate` is awaited.
+#[wasm_bindgen]
+pub struct Engine {
+    device: Device,
+    studio: RefCell<Option<Rc<Loaded>>>,
+    cancelled: Cell<bool>,
+    busy: Cell<bool>,
+}
+
+/// Encoders whose files are larger than this are let go of when a picture's guidance is made, and read again for the next.
+const KEPT_ENCODERS: u64 = 512 << 20;
+
+/// A model, and the files that a large one came from.
+struct Loaded {
+    studio: FaceStudio,
+    files: Option<StoredFiles>,
+}
+
+impl Loaded {
+    /// The model with its encoders.
+    fn whole(&self) -> Result<&FaceStudio> {
+        if let Some(files) = &self.files {
+            self.studio.load_encoders(files)?;
+        }
+        Ok(&self.studio)
+    }
+
+    /// Lets go of what the rest of a picture does not need, if it is large.
+    fn lighten(&self) {
+        if self.files.is_some() {
+            self.studio.release_encoders();
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens a device: `webgpu`, or `cpu` for wasm itself. Rejects with a `Failure`.
+    pub async fn open(backend: String) -> Result<Engine, JsValue> {
+        let device = device(&backend).await?;
+        Ok(Self { device, studio: RefCell::new(None), cancelled: Cell::new(false), busy: Cell::new(false) })
+    }
+
+    /// Rejects where the device does not compute in a `precision` of [`load`](Self::load).
+    pub fn check_precision(&self, precision: &str) -> Result<(), JsValue> {
+        Ok(precision.parse::<Precision>()?.check(&self.device)?)
+    }
+
+    /// Measures what [`set_tiles`](Self::set_tiles) takes, in about half a second on a graphics card; `undefined` on the CPU, which has
+    /// no tiles.
+    pub async fn measure_tiles(&self) -> Option<Vec<u32>> {
+        #[cfg(feature = "gpu")]
+        if let Some(tiles) = kernels::measure_tiles(&self.device, now).await {
+            return Some(tiles.map(|border| border as u32).to_vec());
+        }
+        None
+    }
+
+    /// Chooses the tiles of the GPU's products, as [`measure_tiles`](Self::measure_tiles) found them on this adapter.
+    pub fn set_tiles(&self, tiles: Vec<u32>) -> Result<(), JsValue> {
+        #[cfg(feature = "gpu")]
+        if let [large, middle] = tiles[..]
+            && kernels::set_tiles([large as usize, middle as usize])
+        {
+            return Ok(());
+        }
+        let message = format!("{tiles:?} were not measured by this build");
+        Err(Error::device("tiles", message, "measure them again").into())
+    }
+
+    /// What the GPU's products are chosen by: from how many workgroups on each tile but the smallest is used; `undefined` in a
+    /// build without WebGPU.
+    pub fn tiles(&self) -> Option<Vec<u32>> {
+        #[cfg(feature = "gpu")]
+        return Some(kernels::tiles().map(|border| border as u32).to_vec());
+        #[cfg(not(feature = "gpu"))]
+        None
+    }
+
+    /// Loads the model whose files are `paths` with `sizes`; `read(path, start, end)` gives their bytes at once.
+    ///
+    /// At most one file is in memory at a time, besides what is already on the device; `read` is kept for large models, and
+    /// `lean` ones, whose encoders are let go of while a picture is drawn. `precision` is `auto`, `f16` or `f32`.
+    pub fn load(
+        &self,
+        paths: Vec<String>,
+        sizes: Vec<f64>,
+        read: Function,
+        lean: bool,
+        precision: &str,
+    ) -> Result<(), JsValue> {
+        let precision: Precision = precision.parse()?;
+        let files = StoredFiles::new(paths, sizes, read);
+        let studio = FaceStudio::load(&files, &self.device)?.with_precision(precision)?;
+        let large = lean || studio.encoders_size() > KEPT_ENCODERS;
+        self.studio.replace(Some(Rc::new(Loaded { studio, files: large.then_some(files) })));
+        Ok(())
+    }
+
+    /// Whether the model is small enough to keep its encoders while pictures are drawn; a large one calls `read` of
+    /// [`load`](Self::load) again.
+    pub fn keeps_encoders(&self) -> Result<bool, JsValue> {
+        Ok(self.loaded()?.files.is_none())
+    }
+
+    /// Whether the model is there as a whole: a large one's encoders are let go of once a picture's guidance is made.
+    pub fn has_encoders(&self) -> Result<bool, JsValue> {
+        Ok(self.loaded()?.studio.has_encoders())
+    }
+
+    /// Reads the encoders again if they were let go of.
+    pub fn load_encoders(&self) -> Result<(), JsValue> {
+        self.loaded()?.whole()?;
+        Ok(())
+    }
+
+    /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`.
+    ///
+    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns. `whole` is called, and awaited, where
+    /// a large model's encoders are needed and were let go of: it has them loaded again.
+    pub async fn generate(
+        &self,
+        request: JsValue,
+        on_progress: Function,
+        whole: Function,
+    ) -> Result<Array, JsValue> {
+        if self.busy.replace(true) {
+            return Err(Error::input(
+                "engine-busy",
+                "a picture is being made already",
+                "wait for it, or cancel it",
+            )
+            .into());
+        }
+        self.cancelled.set(false);
+        let result = self.run(request, on_progress, whole).await;
+        self.busy.set(false);
+        result
+    }
+
+    /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
+    pub async fn faces(&self, image: Vec<u8>) -> Result<Array, JsValue> {
+        let loaded = self.loaded()?;
+        let picture = codec::decode(&image)?;
+        let mut found = loaded.studio.faces(&picture).await?;
+        found.sort_by(|a, b| b.area().total_cmp(&a.area()));
+        let faces = found.iter().map(|face| convert::face(face, &picture)).collect::<Result<Array>>()?;
+        Ok(faces)
+    }
+
+    /// How alike the people of a picture and a `Person` of `web/engine/protocol.js` are, −1 to 1.
+    pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, JsValue> {
+        let loaded = self.loaded()?;
+        let person = convert::reference(person)?;
+        Ok(loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await?)
+    }
+
+    /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
+    pub fn abilities(&self) -> Result<JsValue, JsValue> {
+        Ok(convert::abilities(&self.loaded()?.studio)?)
+    }
+
+    /// What the loaded model's denoiser computes in: `f16` or `f32`.
+    pub fn precision(&self) -> Result<String, JsValue> {
+        Ok(self.loaded()?.studio.precision().to_owned())
+    }
+
+    /// Stops the generation that is under way within one step; its promise rejects with code `cancelled`.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+}
+
+impl Engine {
+    fn loaded(&self) -> Result<Rc<Loaded>> {
+        self.studio
+            .borrow()
+            .clone()
+            .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))
+    }
+
+    async fn run(&self, request: JsValue, on_progress: Function, whole: Function) -> Result<Array, JsValue> {
+        let loaded = self.loaded()?;
+        let request = convert::request(request, loaded.studio.defaults())?;
+        if !loaded.studio.has_encoders() && loaded.studio.needs_encoders(&request) {
+            JsFuture::from(Promise::resolve(&whole.call0(&JsValue::NULL)?)).await?;
+        }
+        let watch = async |progress: Progress| {
+            if progress.phase != Phase::Encode || progress.step == progress.steps {
+                loaded.lighten();
+            }
+            // A progress handler that throws must not stop the picture.
+            let _ = on_progress.call1(&JsValue::NULL, &convert::progress(&progress));
+            next_task().await;
+            if self.cancelled.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let pictures = loaded.studio.generate(&request, watch).await?;
+        let array = Array::new();
+        for picture in &pictures {
+            array.push(&convert::picture(picture, &request)?);
+        }
+        Ok(array)
+    }
+}
+
+/// The device of a backend.
+pub(super) async fn device(backend: &str) -> Result<Device> {
+    match backend {
+        #[cfg(feature = "gpu")]
+        "webgpu" => webgpu().await,
+        #[cfg(feature = "cpu")]
+        "cpu" => Ok(Device::flex()),
+        _ => Err(Error::device(
+            "backend-missing",
+            format!("this build has no backend '{backend}'"),
+            "build with the features `cpu` and `gpu`",
+        )),
+    }
+}
+
+#[cfg(feature = "gpu")]
+async fn webgpu() -> Result<Device> {
+    thread_local! {
+        // The runtime can be set up once per module; the device is cheap to clone.
+        static DEVICE: RefCell<Option<Device>> = const { RefCell::new(None) };
+    }
+    if let Some(device) = DEVICE.with(|slot| slot.borrow().clone()) {
+        return Ok(device);
+    }
+    let device = Device::wgpu_options().init_async().await.map_err(|e| {
+        Error::device("webgpu-failed", format!("WebGPU did not start: {e}"), "use the backend `cpu`")
+    })?;
+    DEVICE.with(|slot| slot.replace(Some(device.clone())));
+    Ok(device)
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, milliseconds: i32);
+
+    #[cfg(feature = "gpu")]
+    #[wasm_bindgen(js_namespace = performance)]
+    fn now() -> f64;
+}
+
+/// Waits for the next turn of the event loop: a resolved promise would run before any message is delivered.
+async fn next_task() {
+    let promise = Promise::new(&mut |resolve, _| set_timeout(&resolve, 0));
+    // This promise is never rejected.
+    let _ = JsFuture::from(promise).await;
+}
