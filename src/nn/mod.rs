@@ -8,12 +8,14 @@
 mod attention;
 mod conv;
 mod finite;
+mod lazy;
 mod linear;
 mod norm;
 
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use finite::read_finite;
+pub(crate) use lazy::lazy;
 pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 
@@ -31,24 +33,6 @@ pub(crate) fn uniform_fan_in<const D: usize>(
     lazy(shape, device, move |shape, device| {
         Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
     })
-}
-
-/// A parameter that is created on first use: a model about to be loaded never allocates its random start.
-pub(crate) fn lazy<const D: usize>(
-    shape: [usize; D],
-    device: &Device,
-    init: impl FnOnce([usize; D], &Device) -> Tensor<D> + Send + Sync + 'static,
-) -> burn::module::Param<Tensor<D>> {
-    burn::module::Param::uninitialized(
-        burn::module::ParamId::new(),
-        move |device, require_grad| {
-            let tensor = init(shape, device);
-            if require_grad { tensor.require_grad() } else { tensor }
-        },
-        device.clone(),
-        true,
-        shape.into(),
-    )
 }
 
 /// Element-wise activations by their names in diffusers and transformers configs.
@@ -119,4 +103,5 @@ pub fn upsample_nearest(x: Tensor<4>, factor: usize) -> Tensor<4> {
 
 pub(crate) mod internal {
     pub use super::attention::MOST_SCORES;
+    pub use super::lazy::lazy;
 }

@@ -397,7 +397,7 @@ mod tests {
         let next = Arc::new(AtomicU64::new(0));
         let weight = |rows: usize, columns: usize| {
             let next = next.clone();
-            facestudio::nn::lazy([rows, columns], &device, move |shape, device| {
+            facestudio::internal::lazy([rows, columns], &device, move |shape, device| {
                 let mut rng = Rng::new(7, next.fetch_add(1, Ordering::Relaxed));
                 Tensor::from_data(TensorData::new(rng.normals(rows * columns), shape), device)
             })
