@@ -24,6 +24,7 @@ const MAX_REPEAT: u64 = 1_000_000;
 
 /// Which network, of which folder, on which tensors.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// The network.
     kind: Kind,

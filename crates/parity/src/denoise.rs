@@ -21,6 +21,7 @@ use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
 
 /// Which model, on which tensors, by which steps.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// A model folder; its unet, scheduler and ip_adapter folders are used, and with --prompt tokenizer and text_encoder.
     #[arg(long, value_name = "DIR")]
