@@ -167,7 +167,7 @@ impl Creature {
         (self.nose, cover)
     }
 
-    /// Both ears. They stay within what is hidden of a head in a style image ([`Mask::head`](crate::image::mask::Mask::head)).
+    /// Both ears. They stay within what is hidden of a head in a style image (`Mask::head` of the library's `image::mask`).
     pub(super) fn ears(&self, face: &Face) -> Vec<Mesh> {
         let wide = face.skull(1.0, 0.0, 3.0)[0];
         let (centre, radii): (V3, V3) = match self.species {

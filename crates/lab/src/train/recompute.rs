@@ -140,12 +140,10 @@ mod tests {
     use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
-    use facestudio::condition::{Places, Projection, Regions, Stream};
-    use facestudio::guidance::fusion::FusionConfig;
     use crate::train::diffusion::DiffusionTrainee;
     use crate::train::optim::{AdamW, AdamWConfig};
     use crate::train::rng::Rng;
-    use facestudio::condition::Regions;
+    use facestudio::condition::{Places, Projection, Regions, Stream};
     use facestudio::guidance::fusion::FusionConfig;
     use facestudio::unet::UNet2DConditionConfig;
     use facestudio::weights::{apply, collect};
