@@ -33,6 +33,8 @@ pub mod pipeline;
 /// What the workspace's other crates need beyond the interface; nobody else may rely on it.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(all(feature = "gpu", target_family = "wasm"))]
+    pub use crate::kernels::{Tiles, measure_tiles, set_tiles, tiles};
     pub use crate::nn::internal::*;
     pub use crate::sampling::internal::*;
     pub use crate::weights::internal::*;

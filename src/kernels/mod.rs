@@ -62,25 +62,25 @@ struct Sizes {
 
 /// From how many workgroups on the larger tiles of a product are used on the GPU, the largest first.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
-pub(crate) type Tiles = [usize; 2];
+pub type Tiles = [usize; 2];
 
 /// Measures what [`set_tiles`] takes on a GPU; `now` is a clock in milliseconds. `None` where our kernels do not run, or the
 /// device fails.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
-pub(crate) async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Option<Tiles> {
+pub async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Option<Tiles> {
     gpu::measure_tiles(device, now).await
 }
 
 /// Chooses the tiles of every product from now on, in the whole process. Speed depends on it, and no result. False where
 /// [`measure_tiles`] never gives such numbers.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
-pub(crate) fn set_tiles(tiles: Tiles) -> bool {
+pub fn set_tiles(tiles: Tiles) -> bool {
     gpu::set_tiles(tiles)
 }
 
 /// The tiles that products are chosen by.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
-pub(crate) fn tiles() -> Tiles {
+pub fn tiles() -> Tiles {
     gpu::tiles()
 }
 

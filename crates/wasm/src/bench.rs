@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use wasm_bindgen::prelude::*;
 
+use super::failure::Failure;
 use facestudio::condition::Condition;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::error::{Error, Result};
@@ -24,14 +25,14 @@ impl Bench {
         config: Vec<u8>,
         weights: Vec<u8>,
         inputs: Vec<u8>,
-    ) -> Result<Bench, JsValue> {
+    ) -> Result<Bench, Failure> {
         let device = super::engine::device(&backend).await?;
         let files = [("config.json".to_owned(), config), ("model.safetensors".to_owned(), weights)];
         Ok(Self(load(&kind, &MemoryFiles(files.into()), inputs, &device)?))
     }
 
     /// Computes the output and reads it back, its floats in order.
-    pub async fn run(&self) -> Result<Vec<f32>, JsValue> {
+    pub async fn run(&self) -> Result<Vec<f32>, Failure> {
         let unread = |e: String| Error::device("read-back", format!("no output came back: {e}"), "try again");
         let data = (self.0)()?.into_data_async().await.map_err(|e| unread(format!("{e:?}")))?;
         Ok(data.try_into_vec().map_err(|e| unread(format!("{e:?}")))?)

@@ -10,11 +10,12 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use super::convert;
+use super::failure::Failure;
 use super::files::StoredFiles;
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 #[cfg(feature = "gpu")]
-use facestudio::kernels;
+use facestudio::internal::{measure_tiles, set_tiles, tiles};
 use facestudio::pipeline::{FaceStudio, Phase, Precision, Progress};
 
 /// A device with a model on it.
@@ -57,13 +58,13 @@ impl Loaded {
 #[wasm_bindgen]
 impl Engine {
     /// Opens a device: `webgpu`, or `cpu` for wasm itself. Rejects with a `Failure`.
-    pub async fn open(backend: String) -> Result<Engine, JsValue> {
+    pub async fn open(backend: String) -> Result<Engine, Failure> {
         let device = device(&backend).await?;
         Ok(Self { device, studio: RefCell::new(None), cancelled: Cell::new(false), busy: Cell::new(false) })
     }
 
     /// Rejects where the device does not compute in a `precision` of [`load`](Self::load).
-    pub fn check_precision(&self, precision: &str) -> Result<(), JsValue> {
+    pub fn check_precision(&self, precision: &str) -> Result<(), Failure> {
         Ok(precision.parse::<Precision>()?.check(&self.device)?)
     }
 
@@ -71,17 +72,17 @@ impl Engine {
     /// no tiles.
     pub async fn measure_tiles(&self) -> Option<Vec<u32>> {
         #[cfg(feature = "gpu")]
-        if let Some(tiles) = kernels::measure_tiles(&self.device, now).await {
+        if let Some(tiles) = measure_tiles(&self.device, now).await {
             return Some(tiles.map(|border| border as u32).to_vec());
         }
         None
     }
 
     /// Chooses the tiles of the GPU's products, as [`measure_tiles`](Self::measure_tiles) found them on this adapter.
-    pub fn set_tiles(&self, tiles: Vec<u32>) -> Result<(), JsValue> {
+    pub fn set_tiles(&self, tiles: Vec<u32>) -> Result<(), Failure> {
         #[cfg(feature = "gpu")]
         if let [large, middle] = tiles[..]
-            && kernels::set_tiles([large as usize, middle as usize])
+            && set_tiles([large as usize, middle as usize])
         {
             return Ok(());
         }
@@ -93,7 +94,7 @@ impl Engine {
     /// build without WebGPU.
     pub fn tiles(&self) -> Option<Vec<u32>> {
         #[cfg(feature = "gpu")]
-        return Some(kernels::tiles().map(|border| border as u32).to_vec());
+        return Some(tiles().map(|border| border as u32).to_vec());
         #[cfg(not(feature = "gpu"))]
         None
     }
@@ -109,7 +110,7 @@ impl Engine {
         read: Function,
         lean: bool,
         precision: &str,
-    ) -> Result<(), JsValue> {
+    ) -> Result<(), Failure> {
         let precision: Precision = precision.parse()?;
         let files = StoredFiles::new(paths, sizes, read);
         let studio = FaceStudio::load(&files, &self.device)?.with_precision(precision)?;
@@ -120,17 +121,17 @@ impl Engine {
 
     /// Whether the model is small enough to keep its encoders while pictures are drawn; a large one calls `read` of
     /// [`load`](Self::load) again.
-    pub fn keeps_encoders(&self) -> Result<bool, JsValue> {
+    pub fn keeps_encoders(&self) -> Result<bool, Failure> {
         Ok(self.loaded()?.files.is_none())
     }
 
     /// Whether the model is there as a whole: a large one's encoders are let go of once a picture's guidance is made.
-    pub fn has_encoders(&self) -> Result<bool, JsValue> {
+    pub fn has_encoders(&self) -> Result<bool, Failure> {
         Ok(self.loaded()?.studio.has_encoders())
     }
 
     /// Reads the encoders again if they were let go of.
-    pub fn load_encoders(&self) -> Result<(), JsValue> {
+    pub fn load_encoders(&self) -> Result<(), Failure> {
         self.loaded()?.whole()?;
         Ok(())
     }
@@ -144,7 +145,7 @@ impl Engine {
         request: JsValue,
         on_progress: Function,
         whole: Function,
-    ) -> Result<Array, JsValue> {
+    ) -> Result<Array, Failure> {
         if self.busy.replace(true) {
             return Err(Error::input(
                 "engine-busy",
@@ -160,7 +161,7 @@ impl Engine {
     }
 
     /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
-    pub async fn faces(&self, image: Vec<u8>) -> Result<Array, JsValue> {
+    pub async fn faces(&self, image: Vec<u8>) -> Result<Array, Failure> {
         let loaded = self.loaded()?;
         let picture = codec::decode(&image)?;
         let mut found = loaded.studio.faces(&picture).await?;
@@ -170,19 +171,19 @@ impl Engine {
     }
 
     /// How alike the people of a picture and a `Person` of `web/engine/protocol.js` are, −1 to 1.
-    pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, JsValue> {
+    pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, Failure> {
         let loaded = self.loaded()?;
         let person = convert::reference(person)?;
         Ok(loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await?)
     }
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
-    pub fn abilities(&self) -> Result<JsValue, JsValue> {
+    pub fn abilities(&self) -> Result<JsValue, Failure> {
         Ok(convert::abilities(&self.loaded()?.studio)?)
     }
 
     /// What the loaded model's denoiser computes in: `f16` or `f32`.
-    pub fn precision(&self) -> Result<String, JsValue> {
+    pub fn precision(&self) -> Result<String, Failure> {
         Ok(self.loaded()?.studio.precision().to_owned())
     }
 
@@ -200,7 +201,7 @@ impl Engine {
             .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))
     }
 
-    async fn run(&self, request: JsValue, on_progress: Function, whole: Function) -> Result<Array, JsValue> {
+    async fn run(&self, request: JsValue, on_progress: Function, whole: Function) -> Result<Array, Failure> {
         let loaded = self.loaded()?;
         let request = convert::request(request, loaded.studio.defaults())?;
         if !loaded.studio.has_encoders() && loaded.studio.needs_encoders(&request) {

@@ -11,8 +11,22 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// `{ code, fault, message, remedy }`, the `Failure` of `web/engine/protocol.js`.
-impl From<Error> for JsValue {
+/// What is thrown: `{ code, fault, message, remedy }`, the `Failure` of `web/engine/protocol.js`, or what JavaScript threw itself.
+pub struct Failure(JsValue);
+
+impl From<Failure> for JsValue {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}
+
+impl From<JsValue> for Failure {
+    fn from(thrown: JsValue) -> Self {
+        Self(thrown)
+    }
+}
+
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let fault = match error.fault {
             Fault::Input => "input",
@@ -28,7 +42,7 @@ impl From<Error> for JsValue {
         for (name, value) in fields {
             set(&object, name, &value.into());
         }
-        object.into()
+        Self(object.into())
     }
 }
 

@@ -4,7 +4,7 @@ use js_sys::Object;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
-use super::failure::set;
+use super::failure::{Failure, set};
 use facestudio::error::Error;
 use facestudio::image::codec;
 use facestudio_synth::{
@@ -31,7 +31,7 @@ const STYLES: [(&str, Style); 8] = [
 /// The style `photo` gives an identity photo of person `seed`; every other style (`watercolor`, `ink_sketch`, …) a
 /// portrait of a random person in that style. These people are never among those that the model was trained on.
 #[wasm_bindgen]
-pub fn render_face(seed: u32, style: &str, size: u32) -> Result<Vec<u8>, JsValue> {
+pub fn render_face(seed: u32, style: &str, size: u32) -> Result<Vec<u8>, Failure> {
     let style = STYLES.iter().find(|(name, _)| *name == style).map(|(_, style)| *style).ok_or_else(|| {
         let names: Vec<&str> = STYLES.iter().map(|(name, _)| *name).collect();
         let remedy = format!("use one of {}", names.join(", "));
@@ -55,18 +55,18 @@ pub fn render_face(seed: u32, style: &str, size: u32) -> Result<Vec<u8>, JsValue
 
 /// The face maker's random person: `MadeFace` of `web/engine/protocol.js`; the same seed gives the same one.
 #[wasm_bindgen]
-pub fn random_face(seed: u32) -> Result<JsValue, JsValue> {
+pub fn random_face(seed: u32) -> Result<JsValue, Failure> {
     to_js(&Identity::from_pool(IdentitySplit::HeldOut, seed.into()))
 }
 
 /// The hair colours that [`random_face`] draws from: an array of `[name, [red, green, blue]]`, in [0, 1].
 #[wasm_bindgen]
-pub fn hair_colors() -> Result<JsValue, JsValue> {
+pub fn hair_colors() -> Result<JsValue, Failure> {
     let colors: Vec<_> = HairColor::ALL.iter().map(|color| (color, color.rgb())).collect();
     to_js(&colors)
 }
 
-fn to_js(value: &impl Serialize) -> Result<JsValue, JsValue> {
+fn to_js(value: &impl Serialize) -> Result<JsValue, Failure> {
     let serializer = serde_wasm_bindgen::Serializer::json_compatible();
     value.serialize(&serializer).map_err(|e| {
         Error::internal("face-encode", format!("a made-up face cannot be handed over: {e}")).into()
@@ -94,7 +94,7 @@ struct Portrait {
 ///
 /// In the style `photo` it is an identity photo. Numbers outside their range are brought into it.
 #[wasm_bindgen]
-pub fn draw_face(portrait: JsValue, size: u32) -> Result<Vec<u8>, JsValue> {
+pub fn draw_face(portrait: JsValue, size: u32) -> Result<Vec<u8>, Failure> {
     let portrait: Portrait = serde_wasm_bindgen::from_value(portrait).map_err(|e| {
         let message = format!("the face cannot be read: {e}");
         Error::input("face-format", message, "see `Portrait` in engine/protocol.js")
@@ -128,7 +128,7 @@ fn check_size(size: u32) -> Result<(), Error> {
 
 /// Decodes a picture to learn its `{ width, height }`; rejects a file that is none with a `Failure`.
 #[wasm_bindgen]
-pub fn inspect_image(bytes: &[u8]) -> Result<JsValue, JsValue> {
+pub fn inspect_image(bytes: &[u8]) -> Result<JsValue, Failure> {
     let image = codec::decode(bytes)?;
     let object = Object::new();
     set(&object, "width", &image.width().into());

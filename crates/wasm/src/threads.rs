@@ -5,7 +5,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use rayon::{ThreadBuilder, ThreadPoolBuilder};
 use wasm_bindgen::prelude::*;
 
-use facestudio::error::{Error, Result};
+use super::failure::Failure;
+use facestudio::error::Error;
 
 /// Threads of the pool that no worker runs yet.
 static WAITING: Mutex<Vec<ThreadBuilder>> = Mutex::new(Vec::new());
@@ -15,7 +16,7 @@ static ADDED: Condvar = Condvar::new();
 /// small networks would spend as much time on as on their work. Returns when each of `count − 1` workers has come to
 /// [`run_thread`].
 #[wasm_bindgen]
-pub fn start_threads(count: usize) -> Result<()> {
+pub fn start_threads(count: usize) -> Result<(), Failure> {
     let pool = ThreadPoolBuilder::new().num_threads(count).use_current_thread().spawn_handler(|thread| {
         WAITING.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         ADDED.notify_one();
