@@ -22,7 +22,7 @@ pub fn start_threads(count: usize) -> Result<(), Failure> {
         ADDED.notify_one();
         Ok(())
     });
-    pool.build_global().map_err(|e| Error::device("threads", e.to_string(), "reload the page"))
+    Ok(pool.build_global().map_err(|e| Error::device("threads", e.to_string(), "reload the page"))?)
 }
 
 /// Runs a thread of the pool in the calling worker; does not return while the pool lives.
