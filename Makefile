@@ -5,11 +5,11 @@ PORT ?= 8080
 .PHONY: help setup pkg demo test fmt lint test-native test-web test-gpu parity-full bench
 
 help:
-	@echo "make demo    build the browser package and serve the page on http://127.0.0.1:$(PORT)"
+	@echo "make demo    build what the page needs on this machine, and serve it on http://127.0.0.1:$(PORT)"
 	@echo "make test    what CI checks, make test-gpu aside"
 	@echo "make test-gpu   the kernels for WebGPU on this machine's Vulkan, Metal or DX12 (CUBECL_WGPU_DEFAULT_DEVICE=Cpu: Mesa's software driver)"
 	@echo "make setup   the tool chain: wasm target, wasm-bindgen, npm packages"
-	@echo "make pkg     the browser package in pkg/"
+	@echo "make pkg     the browser package in pkg/: both modules of the engine, as small as they get, and types"
 	@echo "make lint    formatting, clippy, types"
 	@echo "make fmt     format the code"
 	@echo "make parity-full   every network at full size against PyTorch (12 GB of memory; see tests/parity/full.py)"
@@ -21,8 +21,10 @@ setup:
 pkg: setup
 	scripts/build-pkg.sh
 
-demo: pkg
-	cargo run --bin facestudio -- serve --port $(PORT)
+demo: setup
+	scripts/build-pkg.sh demo
+	@echo "demo: compiling the server (a minute of processor time the first time)"
+	cargo run --package facestudio-serve -- --port $(PORT)
 
 fmt:
 	cargo fmt

@@ -1,36 +1,60 @@
 #!/usr/bin/env bash
-# Makes pkg/, the browser package: wasm, its JavaScript, the element and the page. Needs setup.sh.
+# Makes pkg/, the browser package: wasm, its JavaScript, the element and the page. Needs setup.sh. After the word `demo` it makes
+# what the page needs on this machine alone: the module with one thread, not made smaller, and no types.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+demo=
+if [ "${1:-}" = demo ]; then demo=yes; fi
+
+say() { echo "pkg: $*"; }
+
 # bind FOLDER TARGET: a built module and its JavaScript in pkg/FOLDER.
 bind() {
-  local built=$2/wasm32-unknown-unknown/release/facestudio_wasm.wasm bound=$2/bindgen wasm=pkg/$1/facestudio_bg.wasm
-  mkdir -p "pkg/$1"
-  # wasm-opt takes minutes: only when the module changed. For size: the compiler has already made it fast, and -O2 adds code
-  # (5.28 MB gzipped against 5.22).
-  if [ ! -f "$wasm" ] || [ "$built" -nt "$wasm" ]; then
-    rm -rf "$bound"
-    scripts/wasm-bindgen.sh --target web --out-name facestudio --out-dir "$bound" "$built"
+  local built=$2/wasm32-unknown-unknown/release/facestudio_wasm.wasm bound=$2/bindgen
+  local module=$bound/facestudio_bg.wasm optimised=$bound/optimised.wasm
+  if [ ! -f "$module" ] || [ "$built" -nt "$module" ]; then
+    rm -rf "$bound" "$bound.part"
+    scripts/wasm-bindgen.sh --target web --out-name facestudio --remove-name-section --remove-producers-section \
+      --out-dir "$bound.part" "$built"
+    mv "$bound.part" "$bound"
+  fi
+  # For size: the compiler has already made it fast, and -O2 adds code (5.28 MB gzipped against 5.22).
+  if [ -z "$demo" ] && [ ! -f "$optimised" ]; then
+    say "making the module smaller (some three minutes of processor time)"
     npx wasm-opt "${WASM_OPT_LEVEL:--Oz}" --strip-debug --strip-producers --enable-threads \
       --enable-simd --enable-bulk-memory --enable-bulk-memory-opt --enable-nontrapping-float-to-int \
       --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue \
-      "$bound/facestudio_bg.wasm" -o "$bound/optimised.wasm"
-    cp "$bound/facestudio.js" "$bound"/*.d.ts "pkg/$1/"
-    mv "$bound/optimised.wasm" "$wasm"
+      "$module" -o "$optimised.part"
+    mv "$optimised.part" "$optimised"
   fi
+  if [ -f "$optimised" ]; then module=$optimised; fi
+  rm -rf "pkg/$1"
+  mkdir -p "pkg/$1"
+  cp "$bound/facestudio.js" "$bound"/*.d.ts "pkg/$1/"
+  cp "$module" "pkg/$1/facestudio_bg.wasm"
 }
 
+say "compiling the engine with both backends (some twenty minutes of processor time the first time, a few after a change)"
 scripts/cargo-wasm.sh build
 bind wasm target-wasm
-scripts/cargo-wasm.sh threads build
-bind wasm-threads target-wasm-threads
+if [ -z "$demo" ]; then
+  say "compiling the engine with threads (some eight minutes of processor time the first time)"
+  scripts/cargo-wasm.sh threads build
+  bind wasm-threads target-wasm-threads
+else
+  # In the place of the module with threads a word why it is not there, which the page shows where it would take it.
+  rm -rf pkg/wasm-threads
+  mkdir -p pkg/wasm-threads
+  echo 'throw new Error("the demo is built without threads; `make pkg` builds them");' >pkg/wasm-threads/facestudio.js
+fi
 
+say "packing the page"
 rm -rf pkg/engine pkg/face-studio
 cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/package.json web/engine \
   README.md LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.txt pkg/
 # TypeScript's declarations come from the JSDoc.
-npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
+[ -n "$demo" ] || npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 # The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
 npx esbuild web/face-studio/face-studio.js web/face-studio/session.js --bundle --splitting '--external:../engine/*' \
   --format=esm --minify --target=es2022 --outdir=pkg/face-studio --log-level=warning

@@ -24,7 +24,10 @@ fi
 # wasm-bindgen's program must be of the very version of the crate.
 version=$(sed -n '/^name = "wasm-bindgen"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
 if ! scripts/wasm-bindgen.sh --version 2>/dev/null | grep -qF " $version"; then
-  cargo install wasm-bindgen-cli --version "$version" --root target-tools
+  echo "setup: compiling wasm-bindgen's program (some three minutes of processor time)"
+  # It runs for seconds, so it is hardly optimised; what it would fetch browsers' drivers with is left out.
+  cargo install wasm-bindgen-cli --version "$version" --root target-tools --no-default-features \
+    --config profile.release.opt-level=1
 fi
 
 if [ ! -d node_modules ] || [ package-lock.json -nt node_modules ]; then

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use facestudio::Error;
+use super::error::{Error, cannot_serve, io};
 
 /// What is served.
 pub struct Site {
@@ -22,13 +22,13 @@ pub struct Found {
 impl Site {
     pub fn new(root: &Path, models: &Path) -> Result<Self, Error> {
         if !root.join("index.html").is_file() {
-            return Err(Error::input(
+            return Err(cannot_serve(
                 "page-missing",
                 format!("{} holds no index.html", root.display()),
                 "build the browser package with `make pkg`, or name its folder with --root",
             ));
         }
-        let root = root.canonicalize().map_err(|e| Error::io(root.display(), &e))?;
+        let root = root.canonicalize().map_err(|e| io(root.display(), e))?;
         Ok(Self { root, models: models.canonicalize().ok() })
     }
 

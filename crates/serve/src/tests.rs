@@ -412,7 +412,22 @@ fn what_shrinks_comes_compressed_to_those_who_ask() {
 fn a_folder_without_a_page_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let Err(error) = Site::new(dir.path(), dir.path()) else { panic!("there is no page") };
-    assert_eq!(error.code, "page-missing");
+    assert!(matches!(error, Error::Refused { code: "page-missing", .. }), "{error}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let dir = folders();
+    let args = Args {
+        port: start(&dir).port(),
+        host: Ipv4Addr::LOCALHOST.into(),
+        host_name: Vec::new(),
+        root: dir.path().join("pkg"),
+        models: dir.path().join("models"),
+        not_isolated: false,
+    };
+    let Err(error) = listen(args) else { panic!("two servers have one address") };
+    assert!(matches!(error, Error::Refused { code: "port-taken", .. }), "{error}");
 }
 
 #[test]
