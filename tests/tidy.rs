@@ -321,6 +321,23 @@ fn only_a_few_files_touch_the_outside_world() {
     assert_none(outside_problems(&[File::new("src/weights/folder.rs", "use std::fs;")]));
 }
 
+/// Manifests of crates without the workspace's lints, which deny unsafe code.
+fn lint_problems(manifests: &[File]) -> Vec<String> {
+    let lints = "\n[lints]\nworkspace = true\n";
+    let without = manifests.iter().filter(|file| !file.text.contains(lints));
+    without.map(|file| format!("{} does not take the workspace's lints", file.path)).collect()
+}
+
+#[test]
+fn every_crate_takes_the_lints() {
+    let mut manifests = files("crates", &["Cargo.toml"]);
+    assert!(manifests.len() > 5, "the crates were not found");
+    let root = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    manifests.push(File::new("Cargo.toml", &root));
+    assert_none(lint_problems(&manifests));
+    assert_eq!(lint_problems(&[File::new("crates/x/Cargo.toml", "[package]\nname = \"x\"\n")]).len(), 1);
+}
+
 // ---- sizes, names, unfinished work -----------------------------------------------------------------------------------
 
 const LONGEST: usize = 600;

@@ -6,6 +6,7 @@
 //! on with those. Sizes are looked at here: the kernels rely on them.
 
 #[cfg(feature = "cpu")]
+#[allow(unsafe_code)]
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -1,6 +1,7 @@
 //! The browser's door: an [`Engine`] for the worker in `web/engine/worker.js`, and plain JavaScript objects across it.
 
 #![cfg(target_arch = "wasm32")]
+#![allow(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 

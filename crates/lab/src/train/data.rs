@@ -208,6 +208,7 @@ impl Pictures {
         (0..count).map(|_| rng.below(below.min(self.len()))).collect()
     }
 
+    #[allow(unsafe_code)] // the memory map
     fn read(name: String, bin: &Path, jsonl: &Path, size: usize) -> Result<Self> {
         let text = std::fs::read_to_string(jsonl).map_err(|e| Error::io(jsonl.display(), &e))?;
         let damaged = |path: &Path, what: String| {

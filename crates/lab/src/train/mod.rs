@@ -152,6 +152,7 @@ fn multiplies_bf16() -> bool {
 }
 
 /// Makes this thread, and those that it starts, take denormal numbers for 0 and write 0 in their place.
+#[allow(unsafe_code)] // a register that nothing else sets
 fn flush_denormals() {
     #[cfg(target_arch = "x86_64")]
     {
