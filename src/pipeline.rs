@@ -6,10 +6,14 @@ mod cache;
 mod defaults;
 mod denoise;
 mod embed;
+mod evidence;
+mod family;
+mod folder;
 mod fused;
 mod models;
 mod precision;
 pub mod prompt;
+mod readers;
 mod regions;
 
 use std::ops::ControlFlow;
@@ -18,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::condition::{Condition, Regions};
 pub use crate::encoders::detector::Found;
 use crate::error::{Error, Notice, Result};
 use crate::guidance::mixing;
@@ -32,7 +35,8 @@ use crate::weights::Files;
 use cache::{Cache, Key};
 pub use defaults::{NAME as DEFAULTS, defaults};
 pub use denoise::{Denoiser, Held, denoise, start};
-use models::{Encoders, Guidance, Models};
+use family::Guided;
+use models::{Encoders, Models};
 pub use precision::Precision;
 pub use regions::Canvas;
 
@@ -169,7 +173,7 @@ impl FaceStudio {
     }
 
     fn key(&self, request: &GenerateRequest, canvas: &Canvas) -> Key {
-        let draws = self.models.has_prior && fused::texts(request).iter().any(Option::is_some);
+        let draws = self.models.draws && fused::texts(request).iter().any(Option::is_some);
         Key::of_guidance(request, canvas, draws)
     }
 
@@ -209,7 +213,8 @@ impl FaceStudio {
         let encoders = self.encoders()?;
         let mut identities = Vec::new();
         for face in self.faces(picture).await? {
-            let embedding = embed::face(&encoders, picture, &face, "the picture", &self.device).await?;
+            let embedding =
+                embed::face(&encoders.readers, picture, &face, "the picture", &self.device).await?;
             identities.push((face, embedding));
         }
         Ok(identities)
@@ -224,7 +229,7 @@ impl FaceStudio {
         let mut embeddings = Vec::new();
         for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
             let name = format!("photo {}", embeddings.len() + 1);
-            embeddings.push(embed::identity(&encoders, photo, &name, &self.device).await?);
+            embeddings.push(embed::identity(&encoders.readers, photo, &name, &self.device).await?);
         }
         let reference = embed::mix(person, &mut embeddings.into_iter());
         let identities = self.identities(picture).await?;
@@ -317,17 +322,19 @@ impl FaceStudio {
             return Ok((canvas, prepared));
         }
         let encoders = self.encoders()?;
-        encoders.guidance.check(request)?;
-        let masks = regions::masks(request, &canvas, encoders.finder(), &self.device).await?;
+        let Encoders { readers, family, .. } = encoders.as_ref();
+        family.check(request)?;
+        let masks = regions::masks(request, &canvas, readers.finder(), &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
-        let guided = self.guided(&encoders, request, regions, watcher).await?;
+        let needs = family.needs(request);
+        let evidence = evidence::gather(readers, &needs, request, watcher, &self.device).await?;
+        let guided = family.condition(&evidence, request, regions.as_ref(), &self.device)?;
         for Guided { condition, .. } in &guided {
             for tokens in condition.tokens() {
                 read_finite(tokens.clone(), "the guidance").await?;
             }
         }
-        let notices = encoders.guidance.notices(request)?;
-        let prepared = Arc::new(Prepared { masks, guided, notices });
+        let prepared = Arc::new(Prepared { masks, guided, notices: evidence.notices });
         self.prepared.put(key, prepared.clone());
         Ok((canvas, prepared))
     }
@@ -355,26 +362,6 @@ impl FaceStudio {
         };
         let (height, width) = (side("height", request.height, 0)?, side("width", request.width, 1)?);
         Ok(Canvas { width, height, latent_width: width / factor, latent_height: height / factor })
-    }
-
-    /// Photos, style image and prompts to what each picture's denoiser attends to.
-    async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
-        &self,
-        encoders: &Encoders,
-        request: &GenerateRequest,
-        regions: Option<Regions>,
-        watcher: &mut Watcher<W>,
-    ) -> Result<Vec<Guided>> {
-        let device = &self.device;
-        match &encoders.guidance {
-            Guidance::Fused(fused) => fused.guided(encoders, request, regions, watcher, device).await,
-            Guidance::Adapters(adapters) => {
-                adapters.guided(encoders, request, regions, watcher, device).await
-            }
-            Guidance::Arc2Face(arc2face) => {
-                arc2face.guided(encoders, request, regions, watcher, device).await
-            }
-        }
     }
 
     /// The latents of the init image, `[1, channels, height, width]`.
@@ -420,13 +407,6 @@ struct Prepared {
     guided: Vec<Guided>,
     /// Of the texts.
     notices: Vec<Notice>,
-}
-
-/// What one picture's denoiser attends to; with a guidance scale, the condition's batch holds the null half first.
-#[derive(Debug, Clone)]
-struct Guided {
-    condition: Condition,
-    guidance_scale: Option<f32>,
 }
 
 /// Tells progress, and stops where the watcher wants to.

@@ -4,36 +4,27 @@
 //! read them. α moves weight between style adapters and prompt, β mixes identity embeddings before they are projected, and
 //! regions say where each person's tokens act.
 
-use std::hash::Hash;
-use std::ops::ControlFlow;
-
-use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
-use super::cache::{Cache, Key};
-use super::models::{Encoders, ModelFolder, Target, same};
-use super::prompt::{self, Said};
-use super::{Encoding, Guided, Progress, Watcher, embed};
+use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
+use super::family::{Configs, Family, Guided, Kind, Opened, Target};
+use super::folder::{ModelFolder, same};
+use super::prompt::Said;
+use super::readers::TextReader;
 use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Regions, Stream};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionOutput};
-use crate::error::{Error, Notice, Result};
+use crate::error::{Error, Result};
 use crate::guidance::ip_adapter::{Features, IpAdapterConfig, Projection, Role};
 use crate::request::{GenerateRequest, Person};
 
-/// Folder of the first adapter; the second's is `ip_adapter_2`, and so on.
-pub const ADAPTER: &str = "ip_adapter";
+/// The family of IP-Adapters. The second's folder is `ip_adapter_2`, and so on.
+pub const ADAPTERS: Kind = Kind { folder: "ip_adapter", needs_face_encoder: false, fits, open };
 
-/// Text encoder, vision encoder and adapters' projections; their keys and values are in the UNet.
+/// The adapters' projections; their keys and values are in the UNet.
 #[derive(Debug)]
 pub struct AdapterGuidance {
-    /// `tokenizer/`.
-    tokenizer: Tokenizer,
-    /// `text_encoder/`.
-    text_encoder: TextEncoder,
-    /// `vision_encoder/`, where an adapter reads pictures.
-    vision: Option<VisionEncoder>,
     /// `ip_adapter/`, `ip_adapter_2/` and so on, numbered as in the UNet.
     adapters: Vec<Adapter>,
 }
@@ -51,140 +42,86 @@ struct Read {
     null: Features,
 }
 
-impl AdapterGuidance {
-    /// Whether an adapter reads style images.
-    pub fn reads_styles(&self) -> bool {
-        self.adapters.iter().any(|adapter| adapter.config.role == Role::Style)
-    }
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
+    let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
+    same("the text encoder's tokens", text.hidden_size, "the unet's tokens", configs.unet.cross_attention_dim)
+}
 
-    /// Loads the folders, and the adapters' keys and values into a fresh `unet`, whose tokens are `width` wide;
-    /// `id_embed_dim` is `face_encoder`'s width, where there is one.
-    pub(super) fn load(
-        folder: &ModelFolder,
-        mut unet: Target,
-        width: usize,
-        id_embed_dim: Option<usize>,
-        device: &Device,
-    ) -> Result<Self> {
-        let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
-        same("the text encoder's tokens", text.hidden_size, "the unet's tokens", width)?;
-        let mut adapters = Vec::new();
-        for k in 1.. {
-            let name = if k == 1 { ADAPTER.to_owned() } else { format!("{ADAPTER}_{k}") };
-            if !folder.has(&name) {
-                break;
-            }
-            adapters.push(folder.load(&name, |component| {
-                let config = IpAdapterConfig::read(component)?;
-                same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
-                let source = component.tensors()?;
-                if let Target::Fresh(unet) = &mut unet {
-                    unet.add_adapter(source.as_ref(), device)?;
-                }
-                let scale = if config.block_scales.is_empty() {
-                    LayerScale::All(config.scale)
-                } else {
-                    unet.unet().layer_scale(&config.block_scales)?.times(config.scale)
-                };
-                let projection = config.projection.load(source.as_ref(), device)?;
-                Ok(Adapter { config, projection, scale })
-            })?);
+/// Adds the adapters' keys and values to a fresh UNet.
+fn open(folder: &ModelFolder, mut unet: Target, configs: &Configs, device: &Device) -> Result<Opened> {
+    let width = configs.unet.cross_attention_dim;
+    let id_embed_dim = configs.face.as_ref().map(|face| face.embedding_size);
+    let mut adapters = Vec::new();
+    for k in 1.. {
+        let name = if k == 1 { ADAPTERS.folder.to_owned() } else { format!("{}_{k}", ADAPTERS.folder) };
+        if !folder.has(&name) {
+            break;
         }
-        let needs = || adapters.iter().map(|adapter| (adapter, adapter.projection.needs()));
-        for (adapter, needs) in needs() {
-            let Some(needed) = needs.id_embeds else { continue };
-            if adapter.config.role == Role::Style {
-                return Err(Error::weights(
-                    "model-mismatch",
-                    "an adapter that reads identity embeddings cannot read the style image",
-                    "convert it with --identity-adapter",
-                ));
+        adapters.push(folder.load_compact(&name, |component| {
+            let config = IpAdapterConfig::read(component)?;
+            same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
+            let source = component.tensors()?;
+            if let Target::Fresh(unet) = &mut unet {
+                unet.add_adapter(source.as_ref(), device)?;
             }
-            // Without an identity encoder nothing is as wide as what is needed.
-            same("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
-        }
-        let pictures = needs().any(|(_, needs)| needs.image_embeds.or(needs.hidden_states).is_some());
-        let vision = if pictures {
-            let config = folder.load("vision_encoder", VisionConfig::read)?;
-            let hidden = match &config {
-                VisionConfig::Vit(vit) => vit.hidden_size,
-                // It has no states that an adapter could read.
-                VisionConfig::ResNet(_) => 0,
+            let scale = if config.block_scales.is_empty() {
+                LayerScale::All(config.scale)
+            } else {
+                unet.unet().layer_scale(&config.block_scales)?.times(config.scale)
             };
-            for (_, needs) in needs() {
-                let embeds = needs.image_embeds.unwrap_or(config.embed_dim());
-                same("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
-                same(
-                    "the adapter's states",
-                    needs.hidden_states.unwrap_or(hidden),
-                    "vision_encoder's",
-                    hidden,
-                )?;
-            }
-            Some(folder.load("vision_encoder", |c| VisionEncoder::load(c, device))?)
-        } else {
-            None
+            let projection = config.projection.load(source.as_ref(), device)?;
+            Ok(Adapter { config, projection, scale })
+        })?);
+    }
+    let needs = || adapters.iter().map(|adapter| (adapter, adapter.projection.needs()));
+    for (adapter, needs) in needs() {
+        let Some(needed) = needs.id_embeds else { continue };
+        if adapter.config.role == Role::Style {
+            return Err(Error::weights(
+                "model-mismatch",
+                "an adapter that reads identity embeddings cannot read the style image",
+                "convert it with --identity-adapter",
+            ));
+        }
+        // Without an identity encoder nothing is as wide as what is needed.
+        same("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
+    }
+    let pictures = needs().any(|(_, needs)| needs.image_embeds.or(needs.hidden_states).is_some());
+    let vision = if pictures {
+        let config = folder.load("vision_encoder", VisionConfig::read)?;
+        let hidden = match &config {
+            VisionConfig::Vit(vit) => vit.hidden_size,
+            // It has no states that an adapter could read.
+            VisionConfig::ResNet(_) => 0,
         };
-        Ok(Self {
-            tokenizer: folder.load("tokenizer", Tokenizer::load)?,
-            text_encoder: folder.load("text_encoder", |c| TextEncoder::load(c, device))?,
-            vision,
-            adapters,
-        })
+        for (_, needs) in needs() {
+            let embeds = needs.image_embeds.unwrap_or(config.embed_dim());
+            same("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
+            same("the adapter's states", needs.hidden_states.unwrap_or(hidden), "vision_encoder's", hidden)?;
+        }
+        vec![folder.load_compact("vision_encoder", |c| VisionEncoder::load(c, device))?]
+    } else {
+        Vec::new()
+    };
+    let text = TextReader::Tokens {
+        tokenizer: folder.load("tokenizer", Tokenizer::load)?,
+        encoder: folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?,
+    };
+    Ok(Opened { family: Box::new(AdapterGuidance { adapters }), vision, text: Some(text) })
+}
+
+impl Family for AdapterGuidance {
+    fn reads_words(&self) -> bool {
+        true
     }
 
-    /// What each picture's denoiser attends to: the same for all, since no prior draws. One step for each photo and the style
-    /// image, and one for the texts.
-    pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
-        &self,
-        encoders: &Encoders,
-        request: &GenerateRequest,
-        regions: Option<Regions>,
-        watcher: &mut Watcher<W>,
-        device: &Device,
-    ) -> Result<Vec<Guided>> {
-        let alpha = request.effective_alpha();
-        let style = request.style.as_ref().filter(|_| alpha > 0.0);
-        let guided = request.guidance_scale != 1.0;
-        let mut encoding = watcher.encoding(request, style.is_some(), 1);
-
-        let mut nothing = None;
-        if guided {
-            let key = Key::new("nothing", |_| ());
-            nothing = encoders.cache.remember(key, async || self.see_nothing(device)).await?;
-        }
-        let mut people = Vec::with_capacity(request.people.len());
-        for (i, person) in request.people.iter().enumerate() {
-            people.push(self.person(encoders, person, i, &nothing, &mut encoding, device).await?);
-        }
-        let mut seen = None;
-        if let Some(style) = style {
-            seen = Some(self.style(&encoders.cache, style, &nothing, device).await?);
-            encoding.advance().await?;
-        }
-        let text = self.text(request, alpha)?;
-        let null_text = if guided { Some(self.tokens(&request.negative_prompt)?) } else { None };
-        encoding.advance().await?;
-
-        let streams =
-            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &seen, &regions, alpha, of);
-        let condition = Condition::new(streams(text, |read| &read.features)?);
-        let guided = match null_text {
-            None => Guided { condition, guidance_scale: None },
-            Some(text) => Guided {
-                condition: Condition::cat(Condition::new(streams(text, |read| &read.null)?), condition)?,
-                guidance_scale: Some(request.guidance_scale),
-            },
-        };
-        Ok(vec![guided; request.count])
-    }
-
-    fn of_role(&self, role: Role) -> impl Iterator<Item = (usize, &Adapter)> {
-        self.adapters.iter().enumerate().filter(move |(_, adapter)| adapter.config.role == role)
+    /// Where an adapter reads them.
+    fn reads_styles(&self) -> bool {
+        self.of_role(Role::Style).next().is_some()
     }
 
     /// Refuses what the model's adapters give no meaning to.
-    pub(super) fn check(&self, request: &GenerateRequest) -> Result<()> {
+    fn check(&self, request: &GenerateRequest) -> Result<()> {
         request.validate_subject()?;
         let style = request.style.is_some() && request.effective_alpha() > 0.0;
         for (asked, role, what, remedy) in [
@@ -226,99 +163,67 @@ impl AdapterGuidance {
         Ok(())
     }
 
-    /// What of the texts is not read.
-    pub(super) fn notices(&self, request: &GenerateRequest) -> Result<Vec<Notice>> {
-        let length = self.text_encoder.context_length();
-        let cut = |said, text: &str| prompt::cut(&self.tokenizer, length, said, text);
-        let read = [
-            (request.effective_alpha() < 1.0).then(|| cut(Said::Prompt, &request.prompt)),
-            (request.guidance_scale != 1.0).then(|| cut(Said::NegativePrompt, &request.negative_prompt)),
-        ];
-        let notices = read.into_iter().flatten().collect::<Result<Vec<_>>>()?;
-        Ok(notices.into_iter().flatten().collect())
-    }
-
-    /// The text's tokens, `[1, tokens, channels]`: the prompt's, moved toward those of no prompt by α.
-    fn text(&self, request: &GenerateRequest, alpha: f32) -> Result<Tensor<3>> {
-        if alpha == 1.0 {
-            return self.tokens("");
+    fn needs<'a>(&self, request: &'a GenerateRequest) -> Needs<'a> {
+        let alpha = request.effective_alpha();
+        let guided = request.guidance_scale != 1.0;
+        let needs = || self.adapters.iter().map(|adapter| (adapter.config.role, adapter.projection.needs()));
+        let pictures =
+            |role| needs().any(|(of, n)| of == role && n.image_embeds.or(n.hidden_states).is_some());
+        let mut texts = Vec::new();
+        if alpha < 1.0 {
+            texts.push((Some(Said::Prompt), request.prompt.as_str()));
         }
-        let prompt = self.tokens(&request.prompt)?;
-        if alpha == 0.0 {
-            return Ok(prompt);
+        if alpha > 0.0 {
+            texts.push((None, ""));
         }
-        Ok(prompt * (1.0 - alpha) + self.tokens("")? * alpha)
+        if guided {
+            texts.push((Some(Said::NegativePrompt), request.negative_prompt.as_str()));
+        }
+        Needs {
+            identities: needs().any(|(role, needs)| role == Role::Identity && needs.id_embeds.is_some()),
+            faces: pictures(Role::Identity),
+            style: (alpha > 0.0).then_some(Style::Whole),
+            nothing: guided && (pictures(Role::Identity) || pictures(Role::Style)),
+            texts: Texts::Tokens(texts),
+        }
     }
 
-    /// CLIP's last states of a text, padded to its context length, `[1, tokens, hidden]`.
-    fn tokens(&self, text: &str) -> Result<Tensor<3>> {
-        self.text_encoder.states(&self.tokenizer, text)
-    }
-
-    fn see(&self, picture: &RgbImage, device: &Device) -> Result<Option<VisionOutput>> {
-        let Some(vision) = &self.vision else { return Ok(None) };
-        let seen = vision.forward(vision.preprocessing().tensor(picture, device)?)?;
-        // No adapter reads the last states; what is kept of a picture is smaller without.
-        Ok(Some(VisionOutput { last_hidden_state: None, ..seen }))
-    }
-
-    /// What the vision encoder says to an input of zeros: the null condition of adapters that read its states (diffusers'
-    /// `encode_image`).
-    fn see_nothing(&self, device: &Device) -> Result<Option<VisionOutput>> {
-        let Some(vision) = &self.vision else { return Ok(None) };
-        let size = vision.preprocessing().size;
-        vision.forward(Tensor::zeros([1, 3, size, size], device)).map(Some)
-    }
-
-    /// The whole style image: adapters were trained on pictures with their faces, and would draw a hidden one.
-    async fn style(
+    /// The same for all pictures, since no prior draws.
+    fn condition(
         &self,
-        cache: &Cache,
-        picture: &RgbImage,
-        nothing: &Option<VisionOutput>,
-        device: &Device,
-    ) -> Result<Read> {
-        let key = Key::new("style", |hasher| picture.hash(hasher));
-        let seen = cache.remember(key, async || self.see(picture, device)).await?;
-        let seen: Vec<(f32, VisionOutput)> = seen.map(|seen| (1.0, seen)).into_iter().collect();
-        Ok(read(&seen, None, nothing))
+        evidence: &Evidence,
+        request: &GenerateRequest,
+        regions: Option<&Regions>,
+        _: &Device,
+    ) -> Result<Vec<Guided>> {
+        let alpha = request.effective_alpha();
+        let mut tokens = evidence.tokens.iter().cloned();
+        let mut next =
+            || tokens.next().ok_or_else(|| Error::internal("condition-shape", "a text was not read"));
+        // The prompt's, moved toward those of no prompt by α.
+        let text =
+            if alpha > 0.0 && alpha < 1.0 { next()? * (1.0 - alpha) + next()? * alpha } else { next()? };
+        let nothing = &evidence.nothing;
+        let person = |person: &PersonEvidence| read(&person.faces, person.id_embeds.clone(), nothing);
+        let people: Vec<Read> = evidence.people.iter().map(person).collect();
+        let style = evidence.style.as_ref().map(|style| read(&[(1.0, style.clone())], None, nothing));
+        let streams =
+            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &style, regions, alpha, of);
+        let condition = Condition::new(streams(text, |read| &read.features)?);
+        let guided = if request.guidance_scale == 1.0 {
+            Guided { condition, guidance_scale: None }
+        } else {
+            let null = Condition::new(streams(next()?, |read| &read.null)?);
+            let guidance_scale = Some(request.guidance_scale);
+            Guided { condition: Condition::cat(null, condition)?, guidance_scale }
+        };
+        Ok(vec![guided; request.count])
     }
+}
 
-    /// One person's faces, cut out in the pose of the identity encoder's template.
-    async fn person<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
-        &self,
-        encoders: &Encoders,
-        person: &Person,
-        index: usize,
-        nothing: &Option<VisionOutput>,
-        encoding: &mut Encoding<'_, W>,
-        device: &Device,
-    ) -> Result<Read> {
-        let needs_id = self.of_role(Role::Identity).any(|(_, a)| a.projection.needs().id_embeds.is_some());
-        let (mut seen, mut embeddings) = (Vec::new(), Vec::new());
-        let mut number = 0;
-        for identity in &person.identities {
-            for photo in &identity.photos {
-                number += 1;
-                let name = format!("photo {number} of person {}", index + 1);
-                if needs_id {
-                    embeddings.push(embed::identity(encoders, photo, &name, device).await?);
-                }
-                if let Some(vision) = &self.vision {
-                    let key = Key::new("face", |hasher| photo.hash(hasher));
-                    let see = async || {
-                        let face = embed::largest(encoders, photo, &name, device).await?;
-                        self.see(&embed::aligned(photo, &face, vision.preprocessing().size)?, device)
-                    };
-                    let output = encoders.cache.remember(key, see).await?;
-                    let weight = identity.beta / identity.photos.len() as f32;
-                    seen.extend(output.map(|output| (weight, output)));
-                }
-                encoding.advance().await?;
-            }
-        }
-        let id_embeds = needs_id.then(|| embed::mixed(person, &mut embeddings.into_iter(), device));
-        Ok(read(&seen, id_embeds, nothing))
+impl AdapterGuidance {
+    fn of_role(&self, role: Role) -> impl Iterator<Item = (usize, &Adapter)> {
+        self.adapters.iter().enumerate().filter(move |(_, adapter)| adapter.config.role == role)
     }
 
     /// The text's stream and every adapter's: of the style image where there is one, and of the people in their regions.
@@ -327,7 +232,7 @@ impl AdapterGuidance {
         text: Tensor<3>,
         people: &[Read],
         style: &Option<Read>,
-        regions: &Option<Regions>,
+        regions: Option<&Regions>,
         alpha: f32,
         of: impl Fn(&Read) -> &Features,
     ) -> Result<Vec<Stream>> {
@@ -345,7 +250,7 @@ impl AdapterGuidance {
                         continue;
                     }
                     let tokens = people.iter().map(|person| adapter.projection.forward(of(person)));
-                    let places = regions.clone().map(Places::Regions);
+                    let places = regions.cloned().map(Places::Regions);
                     let stream = Stream::new(Layers::Adapter(i), tokens.collect::<Result<_>>()?, places)?;
                     Stream { scale: adapter.scale.clone(), ..stream }
                 }

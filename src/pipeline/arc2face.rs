@@ -1,11 +1,10 @@
 //! Guidance by a face alone: Arc2Face's text encoder in place of styles, prompts and adapters.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{Device, Tensor};
 
-use super::models::{Encoders, ModelFolder, same};
-use super::{Guided, Progress, Watcher, embed};
+use super::evidence::{Evidence, Needs, Texts};
+use super::family::{Configs, Family, Guided, Kind, Opened, Target};
+use super::folder::{ModelFolder, same};
 use crate::condition::{Condition, Places, Projection, Regions, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
 use crate::encoders::text::{TextConfig, TextEncoder};
@@ -13,8 +12,8 @@ use crate::encoders::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
 
-/// The folder that tells the family.
-pub const ARC2FACE: &str = "arc2face";
+/// The family that draws from faces alone.
+pub const ARC2FACE: Kind = Kind { folder: "arc2face", needs_face_encoder: true, fits, open };
 
 /// `arc2face/`, `tokenizer/` and `text_encoder/`.
 #[derive(Debug)]
@@ -22,35 +21,48 @@ pub struct Arc2FaceGuidance {
     encoder: Arc2FaceEncoder,
 }
 
-impl Arc2FaceGuidance {
-    /// Loads the folders, for a UNet whose tokens are `width` wide and an identity encoder of `id_embed_dim`.
-    pub(super) fn load(
-        folder: &ModelFolder,
-        width: usize,
-        id_embed_dim: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
-        same("the text encoder's tokens", text.hidden_size, "the unet's tokens", width)?;
-        if id_embed_dim > text.hidden_size {
-            return Err(Error::weights(
-                "model-mismatch",
-                format!(
-                    "components do not fit: face_encoder's identities {id_embed_dim} wide, the text encoder, which takes \
-                     them for a word, {}",
-                    text.hidden_size
-                ),
-                "use components that were trained together",
-            ));
-        }
-        let config: Arc2FaceConfig = folder.load(ARC2FACE, |c| c.json("config.json"))?;
-        let tokenizer = folder.load("tokenizer", Tokenizer::load)?;
-        let text_encoder = folder.load("text_encoder", |c| TextEncoder::load(c, device))?;
-        Ok(Self { encoder: Arc2FaceEncoder::new(&config, tokenizer, text_encoder)? })
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
+    let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
+    same(
+        "the text encoder's tokens",
+        text.hidden_size,
+        "the unet's tokens",
+        configs.unet.cross_attention_dim,
+    )?;
+    let id_embed_dim = configs.face.as_ref().map_or(0, |face| face.embedding_size);
+    if id_embed_dim > text.hidden_size {
+        return Err(Error::weights(
+            "model-mismatch",
+            format!(
+                "components do not fit: face_encoder's identities {id_embed_dim} wide, the text encoder, which takes \
+                 them for a word, {}",
+                text.hidden_size
+            ),
+            "use components that were trained together",
+        ));
+    }
+    Ok(())
+}
+
+fn open(folder: &ModelFolder, _: Target, _: &Configs, device: &Device) -> Result<Opened> {
+    let config: Arc2FaceConfig = folder.load(ARC2FACE.folder, |c| c.json("config.json"))?;
+    let tokenizer = folder.load("tokenizer", Tokenizer::load)?;
+    let text_encoder = folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?;
+    let encoder = Arc2FaceEncoder::new(&config, tokenizer, text_encoder)?;
+    Ok(Opened { family: Box::new(Arc2FaceGuidance { encoder }), vision: Vec::new(), text: None })
+}
+
+impl Family for Arc2FaceGuidance {
+    fn reads_words(&self) -> bool {
+        false
+    }
+
+    fn reads_styles(&self) -> bool {
+        false
     }
 
     /// Refuses, with `identity-only`, what a face alone gives no meaning to.
-    pub(super) fn check(&self, request: &GenerateRequest) -> Result<()> {
+    fn check(&self, request: &GenerateRequest) -> Result<()> {
         let said = |text: &str| !text.trim().is_empty();
         let asked = [
             (request.style.is_some(), "style image"),
@@ -72,38 +84,31 @@ impl Arc2FaceGuidance {
         ))
     }
 
-    /// What each picture's denoiser attends to: each person's tokens in their region, the same for all pictures. One step for
-    /// each photo, and one for the text.
-    pub(super) async fn guided<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+    fn needs<'a>(&self, _: &'a GenerateRequest) -> Needs<'a> {
+        Needs { identities: true, faces: false, style: None, nothing: false, texts: Texts::None }
+    }
+
+    /// Each person's tokens in their region, the same for all pictures.
+    fn condition(
         &self,
-        encoders: &Encoders,
+        evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<Regions>,
-        watcher: &mut Watcher<W>,
-        device: &Device,
+        regions: Option<&Regions>,
+        _: &Device,
     ) -> Result<Vec<Guided>> {
-        let mut encoding = watcher.encoding(request, false, 1);
-        let mut tokens = Vec::with_capacity(request.people.len());
-        for (i, person) in request.people.iter().enumerate() {
-            let mut embeddings = Vec::new();
-            for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
-                let name = format!("photo {} of person {}", embeddings.len() + 1, i + 1);
-                embeddings.push(embed::identity(encoders, photo, &name, device).await?);
-                encoding.advance().await?;
-            }
-            tokens.push(self.encoder.forward(embed::mixed(person, &mut embeddings.into_iter(), device))?);
-        }
         let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
-            let places = regions.clone().map(Places::Regions);
+            let places = regions.cloned().map(Places::Regions);
             Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places)?]))
         };
+        let people = evidence.people.iter().filter_map(|person| person.id_embeds.clone());
+        let tokens: Vec<Tensor<3>> =
+            people.map(|id_embeds| self.encoder.forward(id_embeds)).collect::<Result<_>>()?;
         let people = tokens.len();
         let mut condition = join(tokens)?;
         let guidance_scale = Some(request.guidance_scale).filter(|scale| *scale != 1.0);
         if guidance_scale.is_some() {
             condition = Condition::cat(join(vec![self.encoder.nobody()?; people])?, condition)?;
         }
-        encoding.advance().await?;
         Ok(vec![Guided { condition, guidance_scale }; request.count])
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::models::ModelFolder;
+use super::folder::ModelFolder;
 use crate::error::{Error, Result};
 use crate::request::{Defaults, Sampler};
 use crate::sampling::SchedulerConfig;

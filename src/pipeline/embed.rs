@@ -7,7 +7,7 @@ use ::image::imageops::{self, FilterType};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::cache::Key;
-use super::models::Encoders;
+use super::readers::Readers;
 use crate::encoders::detector::{Detector, Found};
 use crate::encoders::vision::VisionEnsemble;
 use crate::error::{Error, Result};
@@ -23,28 +23,23 @@ use crate::request::Person;
 const STYLE_SIDES: usize = 2;
 
 /// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
-pub async fn identity(
-    encoders: &Encoders,
-    photo: &RgbImage,
-    name: &str,
-    device: &Device,
-) -> Result<Vec<f32>> {
+pub async fn identity(readers: &Readers, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
     let key = Key::new("identity", |hasher| photo.hash(hasher));
     let embed = async || {
-        let largest = largest(encoders, photo, name, device).await?;
-        face(encoders, photo, &largest, name, device).await
+        let largest = largest(readers, photo, name, device).await?;
+        face(readers, photo, &largest, name, device).await
     };
-    encoders.cache.remember(key, embed).await
+    readers.cache.remember(key, embed).await
 }
 
 /// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
-pub async fn largest(encoders: &Encoders, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
+pub async fn largest(readers: &Readers, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
     let key = Key::new("largest", |hasher| photo.hash(hasher));
     let find = async || {
-        let found = encoders.detector.detect(photo, false, device).await?;
+        let found = readers.detector.detect(photo, false, device).await?;
         found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
     };
-    encoders.cache.remember(key, find).await
+    readers.cache.remember(key, find).await
 }
 
 /// A face brought onto [`align::TEMPLATE`], `size × size` pixels.
@@ -65,13 +60,13 @@ pub fn not_found(name: &str) -> Error {
 
 /// The unit-length identity embedding of one face in the photo called `name`.
 pub async fn face(
-    encoders: &Encoders,
+    readers: &Readers,
     photo: &RgbImage,
     face: &Found,
     name: &str,
     device: &Device,
 ) -> Result<Vec<f32>> {
-    let encoder = encoders.face_encoder()?;
+    let encoder = readers.face_encoder()?;
     let crop = aligned(photo, face, encoder.image_size())?;
     let embeds = encoder.embed(signed_tensor(&[&crop], device)?)?;
     read_finite(embeds, &format!("the identity of {name}")).await

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::models::{ModelFolder, same};
+use super::folder::{ModelFolder, same};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::{Excess, Tokenizer};
 use crate::error::{Notice, Result};
@@ -103,8 +103,8 @@ impl TextBranch {
         }
         Ok(Self {
             tokenizer,
-            text_encoder: folder.load("text_encoder", |c| TextEncoder::load(c, device))?,
-            prior: folder.load("prior", |c| PriorTransformer::load(c, device))?,
+            text_encoder: folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?,
+            prior: folder.load_compact("prior", |c| PriorTransformer::load(c, device))?,
             scheduler: folder.load("prior", SchedulerConfig::from_component)?,
         })
     }

@@ -1,0 +1,92 @@
+//! A model folder's components by name, and whether they fit each other.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::weights::{Component, Files};
+
+/// A model folder and the components that it has.
+pub(super) struct ModelFolder<'a> {
+    files: &'a dyn Files,
+    folders: Vec<String>,
+    /// Components that were loaded through it.
+    loaded: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> ModelFolder<'a> {
+    pub(super) fn new(files: &'a dyn Files) -> Result<Self> {
+        Ok(Self { files, folders: files.folders("")?, loaded: RefCell::default() })
+    }
+
+    pub(super) fn has(&self, folder: &str) -> bool {
+        self.folders.iter().any(|name| name == folder)
+    }
+
+    /// Bytes of the files of those components that were loaded through it.
+    pub(super) fn loaded_size(&self) -> Result<u64> {
+        let mut size = 0;
+        for folder in self.loaded.borrow().iter() {
+            for file in self.files.list(folder)? {
+                size += self.files.size(&format!("{folder}/{file}"))?;
+            }
+        }
+        Ok(size)
+    }
+
+    /// What `load` makes of a component; fails with `component-missing` where the model has no such folder, and names
+    /// the component in any error.
+    pub(super) fn load<T>(&self, folder: &str, load: impl FnOnce(&Component) -> Result<T>) -> Result<T> {
+        self.take(folder, |component| load(&component))
+    }
+
+    /// [`load`](Self::load) of a large network: its weights may be held as they are stored.
+    pub(super) fn load_compact<T>(
+        &self,
+        folder: &str,
+        load: impl FnOnce(&Component) -> Result<T>,
+    ) -> Result<T> {
+        self.take(folder, |component| load(&component.compact()))
+    }
+
+    fn take<T>(&self, folder: &str, load: impl FnOnce(Component) -> Result<T>) -> Result<T> {
+        if !self.has(folder) {
+            return Err(missing(folder));
+        }
+        self.loaded.borrow_mut().insert(folder.to_owned());
+        load(Component::new(self.files, folder)).map_err(|e| e.context(folder))
+    }
+}
+
+/// The model lacks a folder.
+pub(super) fn missing(folder: &str) -> Error {
+    Error::weights(
+        "component-missing",
+        format!("the model has no component '{folder}'"),
+        "point to a whole model folder, or train or convert the missing component",
+    )
+}
+
+/// Fails with `model-mismatch` unless two components agree on a width.
+pub(super) fn same(first: &str, first_width: usize, second: &str, second_width: usize) -> Result<()> {
+    if first_width == second_width {
+        return Ok(());
+    }
+    Err(Error::weights(
+        "model-mismatch",
+        format!("components do not fit: {first} {first_width} wide, {second} {second_width}"),
+        "use components that were trained together",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mismatch_names_both_components() {
+        let error = same("the prior", 96, "the vision encoders together", 80).unwrap_err();
+        assert_eq!(error.code, "model-mismatch");
+        assert!(error.message.contains("prior 96") && error.message.contains("together 80"), "{error}");
+    }
+}
