@@ -3,6 +3,7 @@
 use ::image::{GrayImage, RgbImage};
 
 use crate::error::{Error, Result};
+use crate::sampling::Sampler;
 
 /// Everything that decides a picture. The same request with the same model gives the same pictures.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub struct GenerateRequest {
     pub seed: u64,
     /// Number of pictures; picture `i` uses seed `seed + i`.
     pub count: usize,
-    /// Denoising steps.
+    /// Denoising steps: each runs the denoiser as often as its sampler says, see [`Sampler::evaluations`].
     pub steps: usize,
     /// Classifier-free guidance scale; 1 turns guidance off.
     pub guidance_scale: f32,
@@ -119,36 +120,6 @@ pub struct InitImage {
     pub mask: Option<GrayImage>,
 }
 
-/// The samplers, named as in the field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sampler {
-    /// Euler with ancestral noise, the paper's choice.
-    #[default]
-    EulerAncestral,
-    /// Euler, deterministic.
-    Euler,
-    /// DDIM with η = 0.
-    Ddim,
-    /// DPM-Solver++ 2M.
-    Dpmpp2m,
-    /// Latent consistency sampling, for distilled models.
-    Lcm,
-}
-
-impl Sampler {
-    /// diffusers' class, as `scheduler_config.json` names it.
-    pub const fn scheduler_class(self) -> &'static str {
-        match self {
-            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
-            Self::Euler => "EulerDiscreteScheduler",
-            Self::Ddim => "DDIMScheduler",
-            Self::Dpmpp2m => "DPMSolverMultistepScheduler",
-            Self::Lcm => "LCMScheduler",
-        }
-    }
-}
-
 /// What a request runs with that does not say: a model has its own, see [`FaceStudio::defaults`].
 ///
 /// [`FaceStudio::defaults`]: crate::pipeline::FaceStudio::defaults
@@ -170,6 +141,15 @@ impl Default for Defaults {
 }
 
 impl Defaults {
+    /// With a sampler whose models are distilled theirs, with others as always.
+    pub fn with_sampler(sampler: Sampler) -> Self {
+        let usual = Self { sampler, ..Self::default() };
+        match sampler.distilled_for() {
+            Some((steps, guidance_scale)) => Self { steps, guidance_scale, ..usual },
+            None => usual,
+        }
+    }
+
     /// Fails with `guidance-scale-range` or `steps-range`.
     pub fn validate(&self) -> Result<()> {
         range("guidance-scale", self.guidance_scale, 1.0, 30.0, "2 to 5 is usual; 1 turns guidance off")?;

@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use facestudio::pipeline::{FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
 };
+use facestudio::sampling::Sampler;
 use facestudio::weights::MemoryFiles;
 use facestudio::{Error, Result};
 use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -229,7 +230,7 @@ fn what_is_held_stays_the_init_image() {
     };
     // Nothing may change: the picture is the autoencoder's.
     let unchanged = of(0, Sampler::Euler, Some(GrayImage::new(128, 64)));
-    for sampler in [Sampler::EulerAncestral, Sampler::Euler, Sampler::Ddim, Sampler::Dpmpp2m, Sampler::Lcm] {
+    for sampler in Sampler::ALL.iter().copied() {
         let (a, b) = (of(1, sampler, Some(right(112))), of(2, sampler, Some(right(112))));
         assert_ne!(a, b);
         // The decoder sees less than 64 pixels far; held latents are equal to the last bit.
@@ -586,6 +587,10 @@ fn a_folder_says_how_its_model_samples() {
         assert_eq!(error.code, code, "{file}");
         assert!(error.message.contains("defaults.json"), "{error}");
     }
-    let error = defaults(r#"{ "_class_name": "TCDScheduler" }"#, None).unwrap_err();
+    assert_eq!(
+        defaults(r#"{ "_class_name": "TCDScheduler" }"#, None).unwrap(),
+        made_for(Sampler::Tcd, 4, 1.0)
+    );
+    let error = defaults(r#"{ "_class_name": "UnCLIPScheduler" }"#, None).unwrap_err();
     assert_eq!(error.code, "config-unsupported");
 }

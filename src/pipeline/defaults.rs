@@ -4,16 +4,12 @@ use serde::Deserialize;
 
 use super::folder::ModelFolder;
 use crate::error::{Error, Result};
-use crate::request::{Defaults, Sampler};
+use crate::request::Defaults;
 use crate::sampling::SchedulerConfig;
 use crate::weights::{Files, without_mark};
 
 /// The file directly in a model folder.
 pub const NAME: &str = "defaults.json";
-
-/// Latent consistency models are distilled for 2 to 4 steps with guidance inside (Luo et al. 2023, arXiv 2310.04378): to guide
-/// them once more only doubles the work.
-const LCM: Defaults = Defaults { sampler: Sampler::Lcm, steps: 4, guidance_scale: 1.0 };
 
 /// `defaults.json`: what `scheduler_config.json` has no place for.
 #[derive(Deserialize)]
@@ -26,7 +22,7 @@ struct DefaultsFile {
 /// Reads a model folder's defaults, without its weights.
 ///
 /// The sampler is that of `scheduler/scheduler_config.json`. Steps and guidance scale are those of `defaults.json`, as far as
-/// there is one and it says; else 4 steps without guidance for latent consistency models, and the paper's for all others.
+/// there is one and it says; else those of [`Defaults::with_sampler`].
 ///
 /// Fails with `component-missing` without a scheduler, and with `config` or `config-range` on a file that makes no sense.
 pub fn defaults(files: &dyn Files) -> Result<Defaults> {
@@ -34,7 +30,7 @@ pub fn defaults(files: &dyn Files) -> Result<Defaults> {
     let files = checked.as_ref().map_or(files, |checked| checked);
     let folder = ModelFolder::new(files)?;
     let sampler = folder.load("scheduler", SchedulerConfig::from_component)?.default_sampler()?;
-    let usual = if sampler == Sampler::Lcm { LCM } else { Defaults { sampler, ..Defaults::default() } };
+    let usual = Defaults::with_sampler(sampler);
     if !files.list("")?.iter().any(|name| name == NAME) {
         return Ok(usual);
     }

@@ -10,8 +10,7 @@ use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::{Excess, Tokenizer};
 use crate::error::{Notice, Result};
 use crate::guidance::prior::{PriorConfig, PriorTransformer, text_mask};
-use crate::request::Sampler;
-use crate::sampling::{NoiseSource, Scheduler, SchedulerConfig};
+use crate::sampling::{NoiseSource, Sampler, Scheduler, SchedulerConfig};
 use crate::weights::Files;
 
 /// Steps of the prior's diffusion: unCLIP's default is 25; with DDIM fewer do.

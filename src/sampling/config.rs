@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Prediction;
+use super::solver::Clips;
+use super::{Prediction, Sampler};
 use crate::error::{Error, Result};
-use crate::request::Sampler;
 use crate::weights::{Component, without_mark};
 
 /// How β grows over the training steps.
@@ -71,17 +71,17 @@ pub struct SchedulerConfig {
     pub steps_offset: Option<usize>,
     /// Rescales β so that the last training step is pure noise (Lin et al. 2023, algorithm 1).
     pub rescale_betas_zero_snr: Option<bool>,
-    /// Noise levels of Karras et al. 2022 (equation 5); Euler and DPM-Solver++.
+    /// Noise levels of Karras et al. 2022 (equation 5); Euler, Heun, DPM-Solver++ and UniPC.
     pub use_karras_sigmas: Option<bool>,
-    /// Lowest level of Karras' schedule; Euler.
+    /// Lowest level of Karras' schedule.
     pub sigma_min: Option<f64>,
-    /// Highest level of Karras' schedule; Euler.
+    /// Highest level of Karras' schedule.
     pub sigma_max: Option<f64>,
-    /// The level after the last step; Euler and DPM-Solver++.
+    /// The level after the last step; Euler, DPM-Solver++ and UniPC.
     pub final_sigmas_type: Option<FinalSigmas>,
     /// Whether DDIM's last step ends without noise, or at the level of training step 0.
     pub set_alpha_to_one: Option<bool>,
-    /// Whether x₀ is clipped; DDIM and LCM.
+    /// Whether x₀ is clipped; DDIM, LCM and Heun.
     pub clip_sample: Option<bool>,
     /// To ± this.
     pub clip_sample_range: Option<f64>,
@@ -89,13 +89,13 @@ pub struct SchedulerConfig {
     pub original_inference_steps: Option<usize>,
     /// Factor on LCM's timesteps in the boundary condition.
     pub timestep_scaling: Option<f64>,
-    /// 1 or 2; DPM-Solver++.
+    /// 1 or 2, and 3 with UniPC; DPM-Solver++ and UniPC.
     pub solver_order: Option<usize>,
     /// `dpmsolver++`.
     pub algorithm_type: Option<String>,
-    /// `midpoint`.
+    /// `midpoint`; `bh1` or `bh2` with UniPC.
     pub solver_type: Option<String>,
-    /// First order at the last of fewer than 15 steps.
+    /// First order at the last of fewer than 15 steps; with UniPC falling orders at the last of any number.
     pub lower_order_final: Option<bool>,
     /// First order at the last step.
     pub euler_at_final: Option<bool>,
@@ -117,6 +117,14 @@ pub struct SchedulerConfig {
     pub timestep_type: Option<String>,
     /// Not supported when set.
     pub variance_type: Option<String>,
+    /// Steps after which UniPC does not correct, counted from 0.
+    pub disable_corrector: Option<Vec<usize>>,
+    /// Not supported when false; UniPC.
+    pub predict_x0: Option<bool>,
+    /// Not supported when set; UniPC.
+    pub solver_p: Option<serde_json::Value>,
+    /// Not supported when true; UniPC.
+    pub use_dynamic_shifting: Option<bool>,
 }
 
 /// Most training steps: bounds what a hostile config can allocate.
@@ -155,36 +163,13 @@ impl SchedulerConfig {
     /// The sampler of the config's class; Euler ancestral, the paper's, where this crate does not have the class but its
     /// config means the same.
     pub fn default_sampler(&self) -> Result<Sampler> {
-        Ok(match self.class_name.as_str() {
-            "EulerDiscreteScheduler" => Sampler::Euler,
-            "DDIMScheduler" | "DDIMParallelScheduler" => Sampler::Ddim,
-            "DPMSolverMultistepScheduler" => Sampler::Dpmpp2m,
-            "LCMScheduler" => Sampler::Lcm,
-            ""
-            | "EulerAncestralDiscreteScheduler"
-            | "PNDMScheduler"
-            | "DDPMScheduler"
-            | "DDPMParallelScheduler"
-            | "LMSDiscreteScheduler"
-            | "HeunDiscreteScheduler"
-            | "UniPCMultistepScheduler"
-            | "DEISMultistepScheduler"
-            | "DPMSolverSinglestepScheduler"
-            | "DPMSolverSDEScheduler"
-            | "SASolverScheduler"
-            | "KDPM2DiscreteScheduler"
-            | "KDPM2AncestralDiscreteScheduler" => Sampler::EulerAncestral,
-            "TCDScheduler" => {
-                return Err(Error::weights(
-                    "config-unsupported",
-                    "scheduler class 'TCDScheduler' is not supported",
-                    "Hyper-SD's LoRAs of 2, 4 and 8 steps run with DDIM as well: convert with --sampler ddim \
-                     --timestep-spacing trailing",
-                ));
-            }
-            other => {
-                return Err(unsupported(format!("scheduler class '{other}' is not supported")));
-            }
+        Sampler::of_class(&self.class_name).ok_or_else(|| {
+            let classes: Vec<_> = Sampler::ALL.iter().map(|sampler| sampler.scheduler_class()).collect();
+            Error::weights(
+                "config-unsupported",
+                format!("scheduler class '{}' is not supported", self.class_name),
+                format!("use the scheduler config of another class: {}", classes.join(", ")),
+            )
         })
     }
 
@@ -218,7 +203,7 @@ impl SchedulerConfig {
         }
         if self.rescale_betas_zero_snr.unwrap_or(false) {
             rescale_zero_terminal_snr(&mut alphas_cumprod);
-            if matches!(sampler, Sampler::EulerAncestral | Sampler::Euler | Sampler::Dpmpp2m)
+            if !sampler.about().begins_at_pure_noise
                 && let Some(last) = alphas_cumprod.last_mut()
             {
                 // Close to zero, so that σ stays finite (diffusers' value).
@@ -235,17 +220,14 @@ impl SchedulerConfig {
             }
             return Ok(betas.clone());
         }
-        let (start, end, schedule) = match sampler {
-            Sampler::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
-            _ => (0.0001, 0.02, BetaSchedule::Linear),
-        };
+        let (start, end, schedule) = sampler.about().betas;
         let (start, end) = (self.beta_start.unwrap_or(start), self.beta_end.unwrap_or(end));
         if !((0.0..1.0).contains(&start) && (0.0..1.0).contains(&end)) {
             return Err(range(format!("beta_start is {start}, beta_end {end}")));
         }
         Ok(match self.beta_schedule.unwrap_or(schedule) {
-            BetaSchedule::Linear => super::schedule::linspace(start, end, count),
-            BetaSchedule::ScaledLinear => super::schedule::linspace(start.sqrt(), end.sqrt(), count)
+            BetaSchedule::Linear => super::spacing::linspace(start, end, count),
+            BetaSchedule::ScaledLinear => super::spacing::linspace(start.sqrt(), end.sqrt(), count)
                 .into_iter()
                 .map(|root| root * root)
                 .collect(),
@@ -261,40 +243,47 @@ impl SchedulerConfig {
 
     /// The bound that x₀ is clipped to with `sampler`, if any.
     pub(super) fn clip(&self, sampler: Sampler) -> Option<f64> {
-        let clips = matches!(sampler, Sampler::Ddim | Sampler::Lcm)
-            && self.clip_sample.unwrap_or(sampler == Sampler::Ddim && self.class_name.starts_with("DDIM"));
+        let clips = match sampler.about().clips {
+            Clips::Never => false,
+            Clips::IfStated => self.clip_sample.unwrap_or(false),
+            Clips::Unless => {
+                let own = !self.class_name.is_empty() && Sampler::of_class(&self.class_name) == Some(sampler);
+                self.clip_sample.unwrap_or(own)
+            }
+        };
         clips.then_some(self.clip_sample_range.unwrap_or(1.0))
     }
 
-    /// Fails, naming it, if the config asks `sampler` for something this crate does not have.
-    pub(super) fn check_supported(&self, sampler: Sampler) -> Result<()> {
-        let on = |flag: Option<bool>| flag.unwrap_or(false);
-        let other = |value: &Option<String>, known: &[&str]| {
-            value.as_deref().is_some_and(|value| !known.contains(&value))
-        };
-        // Only these choose their levels; the others never look at such flags, in diffusers either.
-        let spaced = matches!(sampler, Sampler::Euler | Sampler::Dpmpp2m);
-        let solver = sampler == Sampler::Dpmpp2m;
-        let named = [
-            (
-                "thresholding",
-                on(self.thresholding) && !matches!(sampler, Sampler::EulerAncestral | Sampler::Euler),
-            ),
-            ("use_exponential_sigmas", on(self.use_exponential_sigmas) && spaced),
-            ("use_beta_sigmas", on(self.use_beta_sigmas) && spaced),
-            ("use_lu_lambdas", on(self.use_lu_lambdas) && solver),
-            ("use_flow_sigmas", on(self.use_flow_sigmas)),
-            ("interpolation_type", sampler == Sampler::Euler && other(&self.interpolation_type, &["linear"])),
-            ("timestep_type", sampler == Sampler::Euler && other(&self.timestep_type, &["discrete"])),
-            ("variance_type", solver && other(&self.variance_type, &["fixed_small", "fixed_large"])),
-            ("algorithm_type", solver && other(&self.algorithm_type, &["dpmsolver++", "deis"])),
-            ("solver_type", solver && other(&self.solver_type, &["midpoint", "logrho", "bh1", "bh2"])),
-            ("solver_order", solver && !(1..=2).contains(&self.solver_order.unwrap_or(2))),
-        ];
-        match named.iter().find(|(_, bad)| *bad) {
-            Some((name, _)) => Err(unsupported(format!("the scheduler config's {name} is not supported"))),
-            None => Ok(()),
+    /// Whether `sampler`'s class clips x₀ in a config that does not state it.
+    pub fn clips_unless_told(sampler: Sampler) -> bool {
+        sampler.about().clips == Clips::Unless
+    }
+
+    /// The name of what the config asks for and `sampler` does not have.
+    fn refused_by(&self, sampler: Sampler) -> Option<&'static str> {
+        if self.use_flow_sigmas == Some(true) {
+            return Some("use_flow_sigmas");
         }
+        sampler.solver().refuses(self)
+    }
+
+    /// Fails, naming it, if the config asks `sampler` for something this crate does not have. The remedy names the samplers
+    /// that draw with this config.
+    pub(super) fn check_supported(&self, sampler: Sampler) -> Result<()> {
+        let Some(name) = self.refused_by(sampler) else { return Ok(()) };
+        let draws = |other: &&Sampler| self.refused_by(**other).is_none() && other.distilled_for().is_none();
+        let others: Vec<_> =
+            Sampler::ALL.iter().filter(draws).map(|other| other.name().replace('_', "-")).collect();
+        let remedy = "use a scheduler config without it".to_owned();
+        Err(Error::weights(
+            "config-unsupported",
+            format!("the scheduler config's {name} is not supported with the sampler {sampler}"),
+            if others.is_empty() {
+                remedy
+            } else {
+                format!("{remedy}, or another sampler: --sampler {}", others.join(" or "))
+            },
+        ))
     }
 }
 
@@ -318,33 +307,52 @@ fn range(message: String) -> Error {
     )
 }
 
-fn unsupported(message: String) -> Error {
-    Error::weights(
-        "config-unsupported",
-        message,
-        "use the config of an Euler, DDIM, DPM-Solver++ or LCM scheduler without it, or convert with another --sampler",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_samplers_class_is_read_as_that_sampler() {
-        for sampler in
-            [Sampler::EulerAncestral, Sampler::Euler, Sampler::Ddim, Sampler::Dpmpp2m, Sampler::Lcm]
-        {
-            let class_name = sampler.scheduler_class().to_owned();
-            let config = SchedulerConfig { class_name, ..SchedulerConfig::default() };
-            assert_eq!(config.default_sampler().unwrap(), sampler);
-        }
+    fn classes_that_are_not_built_in_are_read_as_they_are_meant_or_refused() {
+        let of = |class: &str| {
+            SchedulerConfig::from_json(format!(r#"{{ "_class_name": "{class}" }}"#).as_bytes())
+                .and_then(|config| config.default_sampler())
+        };
+        assert_eq!(of("").unwrap(), Sampler::EulerAncestral);
+        assert_eq!(of("PNDMScheduler").unwrap(), Sampler::EulerAncestral);
+        assert_eq!(of("DDIMParallelScheduler").unwrap(), Sampler::Ddim);
+        let error = of("UnCLIPScheduler").unwrap_err();
+        assert_eq!(error.code, "config-unsupported");
+        assert!(error.message.contains("UnCLIPScheduler") && !error.remedy.contains("--sampler"), "{error}");
     }
 
     #[test]
-    fn trajectory_consistency_is_refused_by_name_with_the_way_round() {
-        let error = SchedulerConfig::from_json(br#"{ "_class_name": "TCDScheduler" }"#).unwrap_err();
-        assert_eq!(error.code, "config-unsupported");
-        assert!(error.message.contains("TCDScheduler") && error.remedy.contains("ddim"), "{error}");
+    fn a_refusal_names_samplers_that_draw_with_the_config() {
+        for json in [
+            r#"{"thresholding": true}"#,
+            r#"{"use_beta_sigmas": true}"#,
+            r#"{"solver_order": 4}"#,
+            r#"{"predict_x0": false}"#,
+            r#"{"use_flow_sigmas": true}"#,
+            r#"{"timestep_type": "continuous"}"#,
+        ] {
+            let config = SchedulerConfig::from_json(json.as_bytes()).unwrap();
+            let refused = Sampler::ALL.iter().filter_map(|sampler| {
+                config.schedule(*sampler, 3, None).err().map(|error| (*sampler, error))
+            });
+            let mut count = 0;
+            for (sampler, error) in refused {
+                count += 1;
+                assert_eq!(error.code, "config-unsupported", "{sampler}: {error}");
+                let Some((_, named)) = error.remedy.split_once("--sampler ") else {
+                    assert!(json.contains("flow"), "{error}");
+                    continue;
+                };
+                for name in named.split(" or ") {
+                    let named: Sampler = name.replace('-', "_").parse().unwrap();
+                    config.schedule(named, 3, None).unwrap();
+                }
+            }
+            assert!(count > 0, "{json}");
+        }
     }
 }

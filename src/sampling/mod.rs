@@ -1,27 +1,38 @@
-//! From noise to latents, step by step. Knows no network: the caller runs the denoiser between
-//! [`Scheduler::scale_model_input`] and [`Scheduler::step`], so one loop, sync or async, serves every sampler.
+//! From noise to latents, one evaluation of the denoiser after the other. Knows no network: the caller runs the denoiser
+//! between [`Scheduler::scale_model_input`] and [`Scheduler::step`], so one loop, sync or async, serves every sampler.
+//!
+//! A sampler is a file with its solver, and a row in `sampler.rs`. Noise levels are pairs of factors `α x₀ + σ ε`, so
+//! that those of flow matching (α = 1 − σ) fit as well, and a step may take several evaluations.
 
 mod config;
 mod ddim;
 mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
+mod heun;
 mod lcm;
 mod noise;
 mod prediction;
+mod sampler;
 mod schedule;
+mod solver;
+mod spacing;
+mod tcd;
+mod unipc;
 
 pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, TimestepSpacing};
 pub use noise::NoiseSource;
 pub use prediction::Prediction;
+pub use sampler::Sampler;
 pub use schedule::{NoiseLevel, Schedule};
 
 use burn::tensor::Tensor;
 
+use self::schedule::Step;
+use self::solver::{Now, Past, Space};
 use crate::error::{Error, Result};
-use crate::request::Sampler;
 
-/// What one step gives.
+/// What one evaluation gives.
 #[derive(Debug, Clone)]
 pub struct StepOutput {
     /// The sample at the next noise level.
@@ -30,18 +41,17 @@ pub struct StepOutput {
     pub pred_original: Tensor<4>,
 }
 
-/// Steps a sample through a [`Schedule`], step 0 first; holds the history that multistep samplers need.
+/// Takes a sample through a [`Schedule`], evaluation 0 first; holds what multistep samplers need of those before.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     schedule: Schedule,
-    /// Level and predicted x₀ of the step before.
-    previous: Option<(NoiseLevel, Tensor<4>)>,
+    past: Vec<Past>,
 }
 
 impl Scheduler {
     /// At the start of `schedule`.
     pub fn new(schedule: Schedule) -> Self {
-        Self { schedule, previous: None }
+        Self { schedule, past: Vec::new() }
     }
 
     /// The schedule.
@@ -49,30 +59,24 @@ impl Scheduler {
         &self.schedule
     }
 
-    /// The denoiser's input for step `i`: Euler samplers keep `x₀ + σ ε`, networks expect variance 1.
+    /// The denoiser's input for evaluation `i`: samplers of Euler's kind keep `x₀ + σ ε`, networks expect variance 1.
     pub fn scale_model_input(&self, i: usize, sample: Tensor<4>) -> Result<Tensor<4>> {
         let NoiseLevel { alpha, sigma } = self.schedule.step(i)?.from;
-        Ok(match self.schedule.sampler() {
-            Sampler::EulerAncestral | Sampler::Euler => sample / alpha.hypot(sigma),
-            Sampler::Ddim | Sampler::Dpmpp2m | Sampler::Lcm => sample,
+        Ok(match self.schedule.sampler().about().space {
+            Space::Exploding => sample / alpha.hypot(sigma),
+            Space::Unscaled => sample,
         })
     }
 
-    /// Whether step `i` takes fresh noise.
+    /// Whether evaluation `i` takes fresh noise.
     pub fn needs_noise(&self, i: usize) -> bool {
-        match self.schedule.sampler() {
-            Sampler::EulerAncestral => {
-                self.schedule.step(i).is_ok_and(|step| euler_ancestral::ancestral(step.from, step.to).1 > 0.0)
-            }
-            Sampler::Lcm => i + 1 < self.schedule.len(),
-            Sampler::Euler | Sampler::Ddim | Sampler::Dpmpp2m => false,
-        }
+        self.schedule.sampler().solver().needs_noise(&self.schedule, i)
     }
 
-    /// Step `i`: `sample` and the denoiser's output for it, both `[batch, channels, height, width]`, to the next level.
+    /// Evaluation `i`: `sample` and the denoiser's output for it, both `[batch, channels, height, width]`, to the next level.
     ///
     /// `noise` is standard normal, of the sample's shape, and used only where [`Scheduler::needs_noise`]. Computes in
-    /// the sample's precision. Fails where the noise is missing or there is no such step.
+    /// the sample's precision. Fails where the noise is missing or there is no such evaluation.
     pub fn step(
         &mut self,
         i: usize,
@@ -87,34 +91,16 @@ impl Scheduler {
         }
         let noise = noise.filter(|_| needs_noise).map(|noise| noise.cast(sample.dtype()));
         let model_output = model_output.cast(sample.dtype());
-        let prediction = self.schedule.prediction();
-        let mut original = prediction.original(step.from, &sample, &model_output);
-        if let Some(range) = self.schedule.clip() {
+        let (sampler, schedule) = (self.schedule.sampler(), &self.schedule);
+        let mut original = schedule.prediction().original(step.from, &sample, &model_output);
+        if let Some(range) = schedule.config().clip(sampler) {
             original = original.clamp(-range, range);
         }
-        let sample = match self.schedule.sampler() {
-            Sampler::EulerAncestral => {
-                euler_ancestral::step(step.from, step.to, sample, original.clone(), noise)
-            }
-            Sampler::Euler => euler::step(step.from, step.to, sample, original.clone()),
-            Sampler::Ddim => {
-                let epsilon = prediction.epsilon(step.from, &sample, &model_output);
-                ddim::step(step.to, original.clone(), epsilon)
-            }
-            Sampler::Dpmpp2m => {
-                let previous = self.previous.take().filter(|_| step.second_order);
-                self.previous = Some((step.from, original.clone()));
-                dpmpp_2m::step(step.from, step.to, sample, original.clone(), previous)
-            }
-            Sampler::Lcm => {
-                original = lcm::denoised(self.schedule.scaled_timestep(i), sample, original);
-                lcm::step(step.to, original.clone(), noise)
-            }
-        };
-        Ok(StepOutput { sample, pred_original: original })
+        let now = Now { schedule, i, step, sample, model_output, original, noise };
+        Ok(sampler.solver().step(now, &mut self.past))
     }
 
-    /// `original` noised to the level that step `i` starts from: image-to-image begins here, and latents that are held
+    /// `original` noised to the level that evaluation `i` starts from: image-to-image begins here, and latents that are held
     /// fixed are brought here. `noise` is standard normal, of the same shape.
     pub fn add_noise(&self, i: usize, original: Tensor<4>, noise: Tensor<4>) -> Result<Tensor<4>> {
         let NoiseLevel { alpha, sigma } = self.schedule.step(i)?.from;

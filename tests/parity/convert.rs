@@ -10,7 +10,8 @@ use facestudio::Error;
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
-use facestudio::request::{Defaults, Sampler};
+use facestudio::request::Defaults;
+use facestudio::sampling::Sampler;
 use facestudio::vae::Vae;
 use facestudio::weights::{
     Component, Folder, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, Tensors, sha256,

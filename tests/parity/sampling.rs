@@ -102,3 +102,18 @@ fn dpmpp_2m() {
 fn lcm() {
     assert_parity("LCMScheduler");
 }
+
+#[test]
+fn heun() {
+    assert_parity("HeunDiscreteScheduler");
+}
+
+#[test]
+fn unipc() {
+    assert_parity("UniPCMultistepScheduler");
+}
+
+#[test]
+fn tcd() {
+    assert_parity("TCDScheduler");
+}

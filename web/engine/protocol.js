@@ -11,6 +11,20 @@ export const PROTOCOL = 8;
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
 
+/** The samplers of a request, and what people call them: those of `Sampler::ALL` in Rust, against which a test holds them. */
+export const SAMPLERS = /** @type {const} */ ({
+  euler_ancestral: "Euler ancestral",
+  euler: "Euler",
+  ddim: "DDIM",
+  dpmpp2m: "DPM++ 2M",
+  lcm: "LCM",
+  heun: "Heun",
+  unipc: "UniPC",
+  tcd: "TCD",
+});
+
+/** @typedef {keyof typeof SAMPLERS} Sampler */
+
 /** Most bytes of one chosen picture. */
 export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
@@ -105,7 +119,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {boolean} styles whether it reads style pictures
  * @property {number} steps of a request that does not say; so are the next two
  * @property {number} guidance_scale
- * @property {NonNullable<GenerateRequest["sampler"]>} sampler
+ * @property {Sampler} sampler
  */
 
 /**
@@ -157,7 +171,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} [count]
  * @property {number} [steps]
  * @property {number} [guidance_scale]
- * @property {"euler_ancestral" | "euler" | "ddim" | "dpmpp2m" | "lcm"} [sampler]
+ * @property {Sampler} [sampler]
  * @property {number} [width]
  * @property {number} [height]
  * @property {number} [preview_every] steps between previews; none without it

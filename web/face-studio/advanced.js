@@ -1,7 +1,8 @@
 /** The advanced panel: numbers of the sampler, seed, size, how many pictures, words to move away from. */
 
+import { SAMPLERS } from "../engine/protocol.js";
 import { drawing } from "./dialog.js";
-import { SAMPLERS } from "./settings.js";
+import { samplerOf } from "./settings.js";
 import { UNWATCHED } from "./words.js";
 
 /** @import { Abilities, GenerateRequest } from "../engine/protocol.js" */
@@ -42,7 +43,7 @@ export class Advanced {
     this.#steps = this.#slider("steps", "1", "50", "1", "25");
     this.#guidance = this.#slider("guidance", "1", "8", "0.5", "3");
     this.#count = this.#slider("count", "1", "8", "1", "1");
-    this.#sampler = h("select", { id: "sampler" }, ...SAMPLERS.map((name) => h("option", { value: name, text: `sampler.${name}` })));
+    this.#sampler = h("select", { id: "sampler" }, ...Object.entries(SAMPLERS).map(([value, name]) => h("option", { value, text: ["advanced.named", { name }] })));
     for (const control of this.#samplings()) {
       control.addEventListener("input", () => this.#chosen.add(control));
     }
@@ -124,7 +125,7 @@ export class Advanced {
     return {
       steps: this.#steps.input.valueAsNumber,
       guidance_scale: this.#guidance.input.valueAsNumber,
-      sampler: SAMPLERS.find((name) => name === this.#sampler.value) ?? SAMPLERS[0],
+      sampler: samplerOf(this.#sampler.value),
       seed: Number.isSafeInteger(seed) && seed >= 0 ? seed : 0,
       count: this.#count.input.valueAsNumber,
       ...(negative ? { negative_prompt: negative } : {}),
@@ -144,7 +145,7 @@ export class Advanced {
     this.#steps.set(steps ?? 25);
     this.#guidance.set(guidance_scale ?? 3);
     this.#count.set(1);
-    this.#sampler.value = sampler ?? SAMPLERS[0];
+    this.#sampler.value = samplerOf(sampler);
     this.#seed.value = String(seed ?? 0);
     this.#lock.checked = true;
     this.#negative.value = negative_prompt ?? "";

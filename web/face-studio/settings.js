@@ -1,9 +1,17 @@
 /** What is kept of a request beside its picture: every setting, and none of its pictures. */
 
-/** @import { Abilities, GenerateRequest, Picture } from "../engine/protocol.js" */
+import { SAMPLERS } from "../engine/protocol.js";
 
-/** The samplers of a request. */
-export const SAMPLERS = /** @type {const} */ (["euler_ancestral", "euler", "ddim", "dpmpp2m", "lcm"]);
+/** @import { Abilities, GenerateRequest, Picture, Sampler } from "../engine/protocol.js" */
+
+/**
+ * The sampler of that name; the first one where there is none.
+ * @param {unknown} name
+ */
+export function samplerOf(name) {
+  const names = /** @type {Sampler[]} */ (Object.keys(SAMPLERS));
+  return names.find((own) => own === name) ?? names[0];
+}
 
 /**
  * The settings that make a picture again from the same people and style picture.
@@ -14,7 +22,7 @@ export const SAMPLERS = /** @type {const} */ (["euler_ancestral", "euler", "ddim
  * @property {number} seed
  * @property {number} steps
  * @property {number} guidance_scale
- * @property {NonNullable<GenerateRequest["sampler"]>} sampler
+ * @property {Sampler} sampler
  * @property {number} width
  * @property {number} height
  * @property {number} people
@@ -62,7 +70,7 @@ export function settingsFrom(kept) {
     seed: number("seed", 0),
     steps: number("steps", 25),
     guidance_scale: number("guidance_scale", 3),
-    sampler: SAMPLERS.find((name) => name === record.sampler) ?? SAMPLERS[0],
+    sampler: samplerOf(record.sampler),
     width: number("width", 0),
     height: number("height", 0),
     people: number("people", 0),

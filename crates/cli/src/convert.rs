@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use facestudio::request::Sampler;
 use facestudio::weights::{ModelCard, Quantization, check_output, check_output_folder, write_file};
 use facestudio::{Error, Result};
 use facestudio_convert::ip_adapter::{Adapter, FaceIdPlus, Role};
@@ -206,7 +205,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             PredictionType::VPrediction => "v_prediction",
         }),
         sampling: Sampling {
-            sampler: args.sampler.map(Sampler::from),
+            sampler: args.sampler.map(|name| name.0),
             timestep_spacing: args.timestep_spacing.map(|spacing| match spacing {
                 Spacing::Linspace => "linspace",
                 Spacing::Leading => "leading",

@@ -2,16 +2,19 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use clap::builder::PossibleValue;
 use facestudio::Error;
 use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
 };
+use facestudio::sampling::Sampler;
 use facestudio::weights::{CheckedFolder, check_output, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -124,24 +127,24 @@ impl Job {
     }
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum SamplerName {
-    EulerAncestral,
-    Euler,
-    Ddim,
-    Dpmpp2m,
-    Lcm,
-}
+/// A sampler on the command line, where names have hyphens.
+#[derive(Clone, Copy)]
+pub struct SamplerName(pub Sampler);
 
-impl From<SamplerName> for Sampler {
-    fn from(name: SamplerName) -> Self {
-        match name {
-            SamplerName::EulerAncestral => Self::EulerAncestral,
-            SamplerName::Euler => Self::Euler,
-            SamplerName::Ddim => Self::Ddim,
-            SamplerName::Dpmpp2m => Self::Dpmpp2m,
-            SamplerName::Lcm => Self::Lcm,
-        }
+/// Every sampler, and its name with hyphens.
+static SAMPLERS: LazyLock<(Vec<SamplerName>, Vec<String>)> = LazyLock::new(|| {
+    Sampler::ALL.iter().map(|sampler| (SamplerName(*sampler), sampler.name().replace('_', "-"))).unzip()
+});
+
+impl clap::ValueEnum for SamplerName {
+    fn value_variants<'a>() -> &'a [Self] {
+        &SAMPLERS.0
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (samplers, names) = &*SAMPLERS;
+        let place = samplers.iter().position(|other| other.0 == self.0)?;
+        Some(PossibleValue::new(names[place].as_str()).help(self.0.label()))
     }
 }
 
@@ -268,7 +271,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         count: args.count,
         steps: args.steps.unwrap_or(defaults.steps),
         guidance_scale: args.guidance_scale.unwrap_or(defaults.guidance_scale),
-        sampler: args.sampler.map_or(defaults.sampler, Sampler::from),
+        sampler: args.sampler.map_or(defaults.sampler, |name| name.0),
         width: size.map(|s| s.0),
         height: size.map(|s| s.1),
         preview_every: None,

@@ -7,7 +7,7 @@ use super::ip_adapter::{Adapter, Role};
 use super::scheduler::Sampling;
 use super::{Plan, Slot};
 use facestudio::error::{Error, Result};
-use facestudio::request::Sampler;
+use facestudio::sampling::Sampler;
 use facestudio::weights::{ModelCard, Quantization};
 
 /// A recipe.

@@ -6,7 +6,8 @@ use super::declared::Declared;
 use super::{Plan, pretty, small_file};
 use facestudio::error::{Error, Result};
 use facestudio::internal::without_mark;
-use facestudio::request::{Defaults, Sampler};
+use facestudio::request::Defaults;
+use facestudio::sampling::{Sampler, SchedulerConfig};
 use facestudio::weights::NewFolder;
 
 /// What distilled models need that their files do not say.
@@ -110,8 +111,8 @@ fn declare(config: &mut Value, declared: &Declared) {
 pub(super) fn change(config: &mut Value, sampler: Option<Sampler>, timestep_spacing: Option<&str>) {
     if let Some(sampler) = sampler {
         config["_class_name"] = json!(sampler.scheduler_class());
-        if sampler == Sampler::Ddim && config.get("clip_sample").is_none() {
-            // That class would clip latents to ±1, which is meant for pixels.
+        if SchedulerConfig::clips_unless_told(sampler) && config.get("clip_sample").is_none() {
+            // The class would clip latents to ±1, which is meant for pixels.
             config["clip_sample"] = json!(false);
         }
     }

@@ -12,9 +12,8 @@ use facestudio::encoders::vision::VisionConfig;
 use facestudio::error::{Error, Result};
 use facestudio::guidance::ip_adapter::IpAdapterConfig;
 use facestudio::guidance::prior::PriorConfig;
-use facestudio::internal::without_mark;
-use facestudio::request::{Defaults, Sampler};
-use facestudio::sampling::SchedulerConfig;
+use facestudio::request::Defaults;
+use facestudio::sampling::{Sampler, SchedulerConfig};
 use facestudio::unet::UNet2DConditionConfig;
 use facestudio::vae::VaeConfig;
 use facestudio::weights::{Component, MemoryFiles};
@@ -42,6 +41,14 @@ pub fn check(plan: &Plan) -> Result<()> {
             let drawn = SchedulerConfig::from_json(&small_file(&file)?);
             drawn
                 .and_then(|config| config.schedule(Sampler::Ddim, 1, None))
+                .map_err(|e| match e.code {
+                    // Another sampler would be the base's: a prior draws with DDIM alone.
+                    "config-unsupported" => Error {
+                        remedy: "give a prior whose scheduler config is a DDIMScheduler's".into(),
+                        ..e
+                    },
+                    _ => e,
+                })
                 .map_err(|e| e.context(file.display()))?;
         }
     }
@@ -58,29 +65,15 @@ fn schedule(plan: &Plan) -> Result<()> {
     let check = || {
         let bytes = small_file(&file)?;
         // Another sampler may run on it, but it must be a schedule that we know.
-        if let Err(error) = SchedulerConfig::from_json(&bytes)
-            && (plan.sampling.sampler.is_none() || !is_trajectory(&bytes))
-        {
-            return Err(error);
-        }
-        let text = String::from_utf8_lossy(without_mark(&bytes)).replace("-Infinity", "null");
-        let mut config: Value = serde_json::from_str(&text).map_err(|e| {
-            Error::weights("config", e.to_string(), "use the config of a supported scheduler")
-        })?;
+        SchedulerConfig::from_json(&bytes)?;
+        let mut config = scheduler::parse(&bytes)?;
         scheduler::change(&mut config, plan.sampling.sampler, plan.sampling.timestep_spacing);
         let config = SchedulerConfig::from_json(config.to_string().as_bytes())?.for_latents();
         let sampler = config.default_sampler()?;
-        // Latent consistency models are drawn in few.
-        let usual = if sampler == Sampler::Lcm { 4 } else { Defaults::default().steps };
+        let usual = Defaults::with_sampler(sampler).steps;
         config.schedule(sampler, plan.sampling.steps.unwrap_or(usual), None)
     };
     check().map(|_| ()).map_err(|e| e.context(file.display()))
-}
-
-/// Whether the class is the one that is refused with a way round.
-fn is_trajectory(bytes: &[u8]) -> bool {
-    let config: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    config["_class_name"] == "TCDScheduler"
 }
 
 /// Fails unless a network of ours has this config.

@@ -7,11 +7,12 @@ use serde::Deserialize;
 use wasm_bindgen::JsValue;
 
 use super::failure::{notice, set};
+use crate::sampling::Sampler;
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Sampler,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
 };
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.

@@ -55,7 +55,10 @@ def scheduler_of(kind, config):
         vae=vae, text_encoder=text, tokenizer=None, unet=unet, scheduler=own, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )
-    ours = ("EulerAncestralDiscrete", "EulerDiscrete", "DDIM", "DPMSolverMultistep", "LCM")
+    ours = (
+        "EulerAncestralDiscrete", "EulerDiscrete", "DDIM", "DPMSolverMultistep", "LCM", "HeunDiscrete", "UniPCMultistep",
+        "TCD",
+    )
     if config["_class_name"] not in [f"{name}Scheduler" for name in ours]:
         pipe.scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
     return pipe
@@ -71,10 +74,12 @@ def run(what, config, strength=None, steps=STEPS):
     # The pipelines ask for sizes in pixels, eight (here: one) for each latent.
     pipe.vae_scale_factor = 1
     queue = list(given["noise"])
-    for module in ("euler_ancestral_discrete", "lcm"):
+    for module in ("euler_ancestral_discrete", "lcm", "tcd"):
         getattr(schedulers, f"scheduling_{module}").randn_tensor = lambda *_, **__: queue.pop(0)
     sys.modules[kind.__module__].randn_tensor = lambda *_, **__: given["latents"]
     options = {"latents": given["latents"]} if what == "text" else {"image": given["init_latents"], "strength": strength}
+    if isinstance(pipe.scheduler, diffusers.TCDScheduler):
+        options["eta"] = 0.3  # the scheduler's own default, which the pipelines overrule with 0
     if what != "image":
         options |= {"height": SIDES[0], "width": SIDES[1]}
     if what == "inpaint":
@@ -117,6 +122,12 @@ def cases():
                 unclipped = {"clip_sample": False} if (what, name) == ("inpaint", "DDIM") else {}
                 yield what, {"_class_name": f"{name}Scheduler", **LATENT, **unclipped}, strength
         yield "image", {"_class_name": f"{name}Scheduler", **leading, "steps_offset": 1}, 1.0
+    for name in ("HeunDiscrete", "UniPCMultistep", "TCD"):
+        for config in (LATENT, leading, LATENT | {"use_karras_sigmas": True}):
+            yield "text", {"_class_name": f"{name}Scheduler", **config}, None
+        for what in ("image", "inpaint"):
+            for strength in (1.0, 0.6):
+                yield what, {"_class_name": f"{name}Scheduler", **LATENT}, strength
 
 
 def main():

@@ -15,7 +15,10 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     LCMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
     schedulers,
 )
 from safetensors.torch import save_file
@@ -42,7 +45,7 @@ def injected(shape, **_):
     return formula(1000 + drawn[0])
 
 
-for module in ("euler_ancestral_discrete", "euler_discrete", "ddim", "dpmsolver_multistep", "lcm"):
+for module in ("euler_ancestral_discrete", "euler_discrete", "ddim", "dpmsolver_multistep", "lcm", "tcd"):
     getattr(schedulers, f"scheduling_{module}").randn_tensor = injected
 
 
@@ -52,6 +55,8 @@ def run(cls, config, steps, strength=None):
     timesteps, first = scheduler.timesteps, 0
     if strength is not None:
         first = max(steps - min(int(steps * strength), steps), 0)
+        # As diffusers' image-to-image: Heun has two evaluations, and timesteps, for a step.
+        first *= scheduler.order
         timesteps = timesteps[first:]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
@@ -96,6 +101,31 @@ def configs():
     yield DPMSolverMultistepScheduler, {**cosine, "lambda_min_clipped": -5.1}
     yield DPMSolverMultistepScheduler, {**cosine, "lambda_min_clipped": -5.1, "use_karras_sigmas": True}
     yield LCMScheduler, {"clip_sample": True, "clip_sample_range": 0.4, "timestep_scaling": 0.01}
+    # Those below came later: the cases above keep their names.
+    for spacing, prediction, karras in itertools.product(
+        ("linspace", "leading", "trailing"), ("epsilon", "v_prediction", "sample"), (False, True)
+    ):
+        base = {**LATENT, "timestep_spacing": spacing, "prediction_type": prediction, "steps_offset": 1}
+        yield HeunDiscreteScheduler, {**base, "use_karras_sigmas": karras}
+        yield UniPCMultistepScheduler, {**base, "use_karras_sigmas": karras}
+    yield HeunDiscreteScheduler, {}  # diffusers' defaults
+    yield HeunDiscreteScheduler, {**LATENT, "clip_sample": True, "clip_sample_range": 0.7}
+    yield UniPCMultistepScheduler, {}
+    yield UniPCMultistepScheduler, zero
+    yield UniPCMultistepScheduler, cosine
+    low = {**LATENT, "final_sigmas_type": "sigma_min"}
+    for order in (1, 2, 3):
+        yield UniPCMultistepScheduler, {**LATENT, "solver_order": order}
+        yield UniPCMultistepScheduler, {**low, "solver_order": order, "solver_type": "bh1"}
+    yield UniPCMultistepScheduler, low
+    yield UniPCMultistepScheduler, {**low, "solver_order": 3, "lower_order_final": False}
+    yield UniPCMultistepScheduler, {**low, "use_karras_sigmas": True}
+    yield UniPCMultistepScheduler, {**LATENT, "use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 8.0}
+    yield UniPCMultistepScheduler, {**LATENT, "disable_corrector": [0, 2, 4], "solver_order": 3}
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        yield TCDScheduler, {"prediction_type": prediction}
+    yield TCDScheduler, zero | {"original_inference_steps": 100}
+    yield TCDScheduler, {"beta_schedule": "linear", "num_train_timesteps": 500, "original_inference_steps": 25}
 
 
 def main():

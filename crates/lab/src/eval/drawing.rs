@@ -4,13 +4,14 @@
 use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::train::dreambooth;
-use facestudio::request::{self, GenerateRequest, InitImage, Layout, RelativeBox, Sampler};
+use facestudio::request::{self, GenerateRequest, InitImage, Layout, RelativeBox};
+use facestudio::sampling::Sampler;
 use facestudio_synth::{
-    self, Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render,
+    Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, Style, Subject, render,
 };
 
 use super::options::{EvalOptions, is_usual};
+use crate::train::dreambooth;
 
 /// Side of photos and style images in pixels.
 pub const PHOTO: u32 = 256;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use facestudio::request::{Defaults, Sampler};
+use facestudio::request::Defaults;
+use facestudio::sampling::Sampler;
 
 /// What decides an evaluation's pictures and figures, beside the model and the encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

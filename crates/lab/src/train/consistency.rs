@@ -23,8 +23,7 @@ use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::FusionConfig;
 use facestudio::internal::{TIMESTEP_SCALING, boundary};
 use facestudio::pipeline::{DEFAULTS, defaults};
-use facestudio::request::Sampler;
-use facestudio::sampling::{Prediction, SchedulerConfig};
+use facestudio::sampling::{Prediction, Sampler, SchedulerConfig};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::vae::VaeConfig;
 use facestudio::weights::{CheckedFolder, Component, apply};
@@ -52,7 +51,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         ..setup.run.clone()
     };
     let taught = defaults(&base)?;
-    if taught.sampler == Sampler::Lcm || taught.guidance_scale <= 1.0 {
+    if taught.sampler.distilled_for().is_some() || taught.guidance_scale <= 1.0 {
         let message = format!("{} draws without guidance already", base.path().display());
         return Err(Error::input("base-distilled", message, "name the model that it was distilled from"));
     }
@@ -79,7 +78,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let prediction = scheduler.prediction_type.unwrap_or_default();
     let alphas_cumprod = scheduler.alphas_cumprod()?;
     let mut scheduler_json: serde_json::Value = scheduler_files.json("scheduler_config.json")?;
-    scheduler_json["_class_name"] = "LCMScheduler".into();
+    scheduler_json["_class_name"] = Sampler::Lcm.scheduler_class().into();
     scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
     scheduler_json["timestep_scaling"] = TIMESTEP_SCALING.into();
     let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;

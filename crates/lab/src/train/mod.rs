@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use facestudio::encoders::detector::Detector;
     use facestudio::encoders::face::FaceEncoder;
-    use facestudio::request::Sampler;
+    use facestudio::sampling::Sampler;
     use facestudio::vae::Vae;
     use facestudio::weights::{Component, Folder, SafetensorsFile};
 
