@@ -25,17 +25,17 @@ mkdir -p "$runs"
 copy "$model" "$out" unet guidance face_encoder detector
 copy "$model" "$runs/base" guidance
 
-stage() { # name, preset, minutes, extra flags
-  local name=$1 preset=$2 minutes=$3
-  shift 3
-  "$program" train "$name" --preset "$preset" --out "$out" --runs "$runs" --backend "$backend" --creatures \
+stage() { # name, minutes, extra flags
+  local name=$1 minutes=$2
+  shift 2
+  "$program" train "$name" --out "$out" --runs "$runs" --backend "$backend" --creatures \
     --minutes "$(awk "BEGIN { print $minutes * $scale }")" --resume "$@"
 }
 
-stage detector mini 6
-stage face mini 8
-stage face mini-eval 6
-stage diffusion mini 25 --base "$runs/base" --pictures "$pictures" --drop-style 0.35 \
+stage detector 6
+stage face 8
+stage face 6 --preset mini-eval
+stage diffusion 25 --base "$runs/base" --pictures "$pictures" --drop-style 0.35 \
   --drop-identity 0.2 --n-tokens 4
 
 for which in before after; do

@@ -20,21 +20,21 @@ model=$runs/mini
 
 minutes() { awk "BEGIN { print $1 * $scale }"; }
 
-stage() { # name, preset, minutes, extra flags
-  local name=$1 preset=$2 time=$3
-  shift 3
-  "$program" train "$name" --preset "$preset" --out "$model" --runs "$runs" --backend "$backend" \
+stage() { # name, minutes, extra flags
+  local name=$1 time=$2
+  shift 2
+  "$program" train "$name" --out "$model" --runs "$runs" --backend "$backend" \
     --minutes "$(minutes "$time")" --resume "$@"
 }
 
-stage vae mini 30 --pictures "$pictures"
-stage clip mini 110 --pictures "$((2 * pictures))"
-stage face mini 20
-stage face mini-eval 10
-stage detector mini 12
-stage prior mini 53 --pictures "$((2 * pictures))"
-stage diffusion mini 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
-stage vae mini 45 --base "$model" --decoder-only --lr 3e-4 --batch 8 --pictures "$pictures"
+stage vae 30 --pictures "$pictures"
+stage clip 110 --pictures "$((2 * pictures))"
+stage face 20
+stage face 10 --preset mini-eval
+stage detector 12
+stage prior 53 --pictures "$((2 * pictures))"
+stage diffusion 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
+stage vae 45 --base "$model" --decoder-only --lr 3e-4 --batch 8 --pictures "$pictures"
 # The old model goes once the new one is whole.
 shipped=$runs/shipped
 rm -rf "$shipped"

@@ -8,7 +8,7 @@
 //! own: hard negatives as NegCLIP's (Yuksekgonul et al. 2023, section 4). Without them the towers found captions
 //! by style, clothes and background, and knew nothing of hair.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, activation};
@@ -17,8 +17,8 @@ use rayon::prelude::*;
 use super::data::{Pictures, trained};
 use super::encoded::Styles;
 use super::export::export;
-use super::run::{Event, Options, Step};
-use super::{Setup, portraits, run, style};
+use super::run::{Defaults, Event, Step};
+use super::{Setup, Source, portraits, run, style};
 use facestudio::encoders::text::{TextConfig, TextEncoder};
 use facestudio::encoders::tokenizer::{FILES, Tokenizer};
 use facestudio::encoders::vision::{
@@ -45,21 +45,32 @@ const CONTEXT: usize = 40;
 /// How often a face is hidden, as it is in every style input.
 const HIDE_FACES: f32 = 0.5;
 
-fn text_config(setup: &Setup, eos_token_id: u32) -> Result<TextConfig> {
-    match setup.preset.as_str() {
-        "mini" => Ok(TextConfig {
-            architectures: Some(vec!["CLIPTextModelWithProjection".to_owned()]),
-            vocab_size: VOCABULARY,
-            hidden_size: 192,
-            intermediate_size: 576,
-            projection_dim: 256,
-            num_hidden_layers: 3,
-            num_attention_heads: 4,
-            max_position_embeddings: CONTEXT,
-            eos_token_id,
-            ..TextConfig::default()
-        }),
-        _ => Err(setup.unknown_preset(&["mini"])),
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 128, lr: 8e-4 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// What to learn from.
+    pub source: Source,
+    /// A model folder whose weights and sizes to start from, in place of random ones of `mini`'s sizes.
+    pub base: Option<PathBuf>,
+}
+
+fn text_config(eos_token_id: u32) -> TextConfig {
+    TextConfig {
+        architectures: Some(vec!["CLIPTextModelWithProjection".to_owned()]),
+        vocab_size: VOCABULARY,
+        hidden_size: 192,
+        intermediate_size: 576,
+        projection_dim: 256,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        max_position_embeddings: CONTEXT,
+        eos_token_id,
+        ..TextConfig::default()
     }
 }
 
@@ -157,22 +168,19 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 }
 
 /// Trains the four towers and writes `tokenizer/`, `text_encoder/` and `vision_encoder*/` of the model folder.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let options = Options {
-        batch: if setup.run.batch == 0 { 128 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 8e-4 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
-    let pictures = portraits::portraits(setup, SIZE, log)?;
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, source, base } = options;
+    let run = &setup.run;
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
+    let pictures = portraits::portraits(setup, source, SIZE, log)?;
     let trained = trained(pictures.len(), HELD_OUT)?;
-    let base = setup.base.clone().map(CheckedFolder::new);
+    let base = base.clone().map(CheckedFolder::new);
     let towers = base.as_ref().map(Towers::read).transpose()?;
     if let Some(towers) = &towers {
         towers.give_tokenizer(&setup.out)?;
     }
-    let tokenizer = vocabulary(setup, &pictures)?;
+    let tokenizer = vocabulary(options, &pictures)?;
     let vision = match &towers {
         Some(towers) => towers.vision.iter().map(|(_, config)| config.clone()).collect(),
         None => vision_configs()?,
@@ -186,7 +194,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let end = end.ok_or_else(|| Error::internal("tokenizer", "an empty text has no end mark"))?;
     let config = match &towers {
         Some(towers) => towers.text.1.clone(),
-        None => text_config(setup, end)?,
+        None => text_config(end),
     };
     let mut model = ClipTrainee::init(&config, &vision, &device)?;
     if let Some(towers) = &towers {
@@ -199,7 +207,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let captions: Vec<(String, Option<String>)> = indices
             .par_iter()
             .zip(hide)
-            .map(|(i, hide)| portraits::captions(setup, &pictures, *i, !hide, variant))
+            .map(|(i, hide)| portraits::captions(source, run.seed, &pictures, *i, !hide, variant))
             .collect();
         let encode = |text: &String| tokenizer.encode(text, config.max_position_embeddings);
         let own = captions.iter().map(|(own, _)| encode(own)).collect::<Result<Vec<_>>>()?;
@@ -209,7 +217,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let objective = |model: &ClipTrainee, step: &Step| {
         let mut rng = step.rng();
-        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let indices = pictures.draw(&mut rng, run.batch, trained);
         let hide: Vec<bool> = indices.iter().map(|_| rng.chance(HIDE_FACES)).collect();
         let (pixels, own, wrong) = batch(&indices, &hide, rng.next_u64(), &device)?;
         model.loss(pixels, &[own, wrong].concat())
@@ -240,7 +248,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         }
         Ok(format!("held-out caption found among {n}: {}", found.join(", ")))
     };
-    let finished = run::train(&options, model, objective, show, log)?;
+    let finished = run::train(run, model, objective, show, log)?;
 
     let ClipTrainee { text, vision: learnt, .. } = finished.averaged;
     export(&setup.out, |export| {
@@ -261,12 +269,13 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 }
 
 /// The model folder's tokenizer; made from captions if it has none.
-fn vocabulary(setup: &Setup, pictures: &Pictures) -> Result<Tokenizer> {
+fn vocabulary(options: &Options, pictures: &Pictures) -> Result<Tokenizer> {
+    let Options { setup, source, .. } = options;
     let folder = setup.out.join("tokenizer");
     if !["vocab.json", "tokenizer.json"].iter().any(|name| folder.join(name).exists()) {
         let captions: Vec<String> = (0..VOCABULARY_CAPTIONS)
             .into_par_iter()
-            .map(|i| portraits::caption(setup, pictures, i % pictures.len(), i as u64))
+            .map(|i| portraits::caption(source, setup.run.seed, pictures, i % pictures.len(), i as u64))
             .collect();
         let (vocab, merges) = Tokenizer::train(&captions, VOCABULARY)?;
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(folder.display(), &e))?;
@@ -361,8 +370,7 @@ mod tests {
     fn a_wrong_caption_pulls_on_pictures_and_not_on_texts() {
         let device = Device::flex().autodiff();
         let vision = vision_configs().unwrap();
-        let setup = crate::train::tests::setup(Path::new("nowhere"), 4);
-        let model = ClipTrainee::init(&text_config(&setup, 3).unwrap(), &vision, &device).unwrap();
+        let model = ClipTrainee::init(&text_config(3), &vision, &device).unwrap();
         let pixels = || {
             let random = Tensor::<4>::from_data(
                 TensorData::new(Rng::new(1, 1).normals(2 * 3 * 64 * 64), [2, 3, 64, 64]),

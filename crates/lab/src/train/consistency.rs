@@ -6,7 +6,7 @@
 //! section 3.2), the earlier one is the student's own, without gradient, and not that of averaged weights. The guidance scale is
 //! the model's own, one for all, so that the student needs no input for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
@@ -15,14 +15,14 @@ use super::data::trained;
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
 use super::encoded::{encode_all, fingerprint};
 use super::export::export;
-use super::run::{Event, Options, Step};
-use super::shown::{Drawn, Shown};
-use super::{Setup, portraits, run};
+use super::run::{Defaults, Event, Step};
+use super::shown::{Drawn, Drops, Shown};
+use super::{Setup, Source, portraits, run};
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::FusionConfig;
 use facestudio::internal::{TIMESTEP_SCALING, boundary};
-use facestudio::pipeline::{DEFAULTS, defaults};
+use facestudio::pipeline::{self, defaults};
 use facestudio::sampling::{Prediction, Sampler, SchedulerConfig};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::vae::VaeConfig;
@@ -35,21 +35,31 @@ const HUBER: f64 = 1e-3;
 /// Steps of a sample sheet.
 const SHEET_STEPS: usize = 4;
 
-/// Distils the UNet of `setup.base`, and writes `unet/`, `guidance/` and `scheduler/` of the model folder, whose encoders and
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 32, lr: 1e-4 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// What to learn from.
+    pub source: Source,
+    /// The model folder whose UNet is distilled.
+    pub base: PathBuf,
+    /// How often a picture is told by less.
+    pub drops: Drops,
+}
+
+/// Distils the UNet of [`Options::base`], and writes `unet/`, `guidance/` and `scheduler/` of the model folder, whose encoders and
 /// autoencoder must be the base's. A `defaults.json` there, which is for the base's many steps, is removed.
 ///
-/// Fails with `base-missing` without a base, with `base-distilled` where it draws without guidance already, with `base-mismatch`
+/// Fails with `base-distilled` where that draws without guidance already, with `base-mismatch`
 /// where the folder's encoders are others', and with `config-unsupported` where the schedule cannot be one of few steps.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let Some(base) = setup.base.clone().map(CheckedFolder::new) else {
-        let message = "the consistency stage distils a trained model";
-        return Err(Error::input("base-missing", message, "name the model's folder with --base"));
-    };
-    let options = Options {
-        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 1e-4 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, source, base, drops } = options;
+    let run = &setup.run;
+    let base = CheckedFolder::new(base.clone());
     let taught = defaults(&base)?;
     if taught.sampler.distilled_for().is_some() || taught.guidance_scale <= 1.0 {
         let message = format!("{} draws without guidance already", base.path().display());
@@ -65,8 +75,8 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             format!("the encoders or the autoencoder of {} are not the base's", setup.out.display());
         return Err(Error::input("base-mismatch", message, "copy the base, and name the copy with --out"));
     }
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
     let [unet_files, guidance_files, scheduler_files] =
         ["unet", "guidance", "scheduler"].map(|folder| Component::new(&base, folder));
     let unet_json: serde_json::Value = unet_files.json("config.json")?;
@@ -98,7 +108,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         ));
     }
     let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
-    let pictures = portraits::portraits(setup, picture_side(&unet_config, &vae_config)?, log)?;
+    let pictures = portraits::portraits(setup, source, picture_side(&unet_config, &vae_config)?, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     check_fits(setup, &unet_config, &fusion_config, &encoded)?;
     let trained = trained(encoded.len, HELD_OUT)?;
@@ -109,8 +119,8 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let fusion = apply(fusion_config.init(&device)?, guidance_files.tensors()?.as_ref(), "")?.no_grad();
     log(Event::Note(format!("{} parameters, {trained} pictures", student.num_params())));
 
-    let shown = Shown::new(setup, &pictures, &encoded, trained)?;
-    let n = options.batch;
+    let shown = Shown::new(*drops, &pictures, &encoded, trained)?;
+    let n = run.batch;
     let null = fusion.forward(
         Tensor::zeros([n, fusion_config.image_embed_dim], &device),
         Tensor::zeros([n, fusion_config.id_embed_dim], &device),
@@ -147,7 +157,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let show = |student: &UNet2DConditionModel, folder: &Path| {
         sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))
     };
-    let finished = run::train(&options, student, objective, show, log)?;
+    let finished = run::train(run, student, objective, show, log)?;
 
     export(&setup.out, |export| {
         export.json("unet/config.json", &unet_json)?;
@@ -156,7 +166,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         export.weights("guidance/model.safetensors", &fusion)?;
         export.json("scheduler/scheduler_config.json", &scheduler_json)?;
         // Those of the base's many steps.
-        export.remove(DEFAULTS);
+        export.remove(pipeline::DEFAULTS);
         Ok(())
     })
 }

@@ -10,8 +10,8 @@ use super::augment::recolour;
 use super::data::{Picture, Pictures, View, pictures_of, planes, trained};
 use super::export::export;
 use super::rng::Rng;
-use super::run::{Event, Options, Step};
-use super::{Setup, plot, portraits, run};
+use super::run::{Defaults, Event, Step};
+use super::{Rendered, Setup, plot, portraits, run};
 use facestudio::encoders::detector::facestudio::{
     DecodeOptions, DetectorOutput, FACE_STRIDE, FaceStudioDetector, FaceStudioDetectorConfig, MASK_STRIDE,
 };
@@ -30,20 +30,26 @@ const LANDMARK_WEIGHT: f64 = 5.0;
 const MASK_WEIGHT: f64 = 1.0;
 const OFFSET_WEIGHT: f64 = 0.1;
 
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 32, lr: 2e-3 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// Whom to render.
+    pub rendered: Rendered,
+}
+
 /// Trains the detector and writes `detector/` of the model folder.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    if setup.preset != "mini" {
-        return Err(setup.unknown_preset(&["mini"]));
-    }
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, rendered } = options;
+    let run = &setup.run;
     let config = FaceStudioDetectorConfig::default();
-    let options = Options {
-        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 2e-3 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
-    let scenes = portraits::crowds(setup, config.image_size, setup.pictures.unwrap_or(SCENES), log)?;
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
+    let scenes = portraits::crowds(setup, *rendered, config.image_size, SCENES, log)?;
     let trained = trained(scenes.len(), HELD_OUT)?;
     let model = config.init(&device)?;
     log(Event::Note(format!("{} parameters, {trained} scenes", model.num_params())));
@@ -51,7 +57,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let objective = |model: &FaceStudioDetector, step: &Step| {
         let mut rng = step.rng();
         let picks: Vec<(usize, Rng)> =
-            (0..options.batch).map(|k| (rng.below(trained), Rng::new(rng.next_u64(), k as u64))).collect();
+            (0..run.batch).map(|k| (rng.below(trained), Rng::new(rng.next_u64(), k as u64))).collect();
         let samples: Vec<(Vec<f32>, Targets)> = picks
             .into_par_iter()
             .map(|(i, mut rng)| {
@@ -71,11 +77,11 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let (pixels, targets): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
         let size = config.image_size;
         let images =
-            Tensor::<4>::from_data(TensorData::new(pixels.concat(), [options.batch, 3, size, size]), &device);
+            Tensor::<4>::from_data(TensorData::new(pixels.concat(), [run.batch, 3, size, size]), &device);
         Ok(loss(model.forward(images.cast(dtype))?, &targets, &device))
     };
     let show = |model: &FaceStudioDetector, folder: &Path| show(model, &scenes, trained, dtype, folder);
-    let finished = run::train(&options, model, objective, show, log)?;
+    let finished = run::train(run, model, objective, show, log)?;
     export(&setup.out, |export| {
         export.json("detector/config.json", &DetectorConfig::FaceStudio(config.clone()))?;
         export.weights("detector/model.safetensors", &finished.averaged)

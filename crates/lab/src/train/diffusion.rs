@@ -13,7 +13,7 @@
 //! levels where colours and composition are decided, and a small model's short training is spent elsewhere. The
 //! scheduler's config says what is predicted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -23,9 +23,9 @@ use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
 use super::export::export;
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
-use super::run::{Event, Gather, Options, Step};
-use super::shown::{Drawn, Shown};
-use super::{Setup, plot, portraits, recompute, run};
+use super::run::{Defaults, Event, Gather, Step};
+use super::shown::{Drawn, Drops, Shown};
+use super::{Setup, Source, plot, portraits, recompute, run};
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
 use facestudio::guidance::classifier_free::guide;
@@ -40,10 +40,6 @@ use facestudio::weights::{CheckedFolder, Component, apply};
 const SIZE: usize = 256;
 /// Pictures kept from training, to show.
 pub(super) const HELD_OUT: usize = 64;
-/// Paper section 4.1: how often the style is dropped.
-pub const DROP_STYLE: f32 = 0.64;
-/// Paper section 4.1: how often the identity is dropped.
-pub const DROP_IDENTITY: f32 = 0.1;
 /// Logarithm of the noise-to-signal ratio: mean and standard deviation (Esser et al. 2024, arXiv 2403.03206, section 3.1, their
 /// best: the logit of the time, which is this logarithm, is standard normal).
 const NOISE: [f32; 2] = [0.0, 1.0];
@@ -57,6 +53,27 @@ const SHEET: usize = 16;
 const SHEET_STEPS: usize = 20;
 const SHEET_GUIDANCE: f32 = 2.0;
 
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 32, lr: 5e-4 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// What to learn from.
+    pub source: Source,
+    /// A model folder whose weights and sizes to start from, in place of random ones of `mini`'s sizes.
+    pub base: Option<PathBuf>,
+    /// How often a picture is told by less.
+    pub drops: Drops,
+    /// Guidance tokens of a new Linear; without a number 4 for `mini`, 16 for a base that has no Linear.
+    pub n_tokens: Option<usize>,
+    /// Whether the UNet's segments are computed again for their gradients ([`recompute`]), instead of all that they need for
+    /// them being kept.
+    pub gradient_checkpointing: bool,
+}
+
 /// What the stage trains.
 #[derive(Module, Debug)]
 pub struct DiffusionTrainee {
@@ -66,18 +83,16 @@ pub struct DiffusionTrainee {
     pub guidance: Fusion,
 }
 
-fn unet_config(setup: &Setup, latent_channels: usize) -> Result<serde_json::Value> {
-    match setup.preset.as_str() {
-        "mini" => Ok(serde_json::json!({
-            "_class_name": "UNet2DConditionModel",
-            "sample_size": 8, "in_channels": latent_channels, "out_channels": latent_channels,
-            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-            "block_out_channels": [192, 256], "layers_per_block": 1, "norm_num_groups": 16,
-            "attention_head_dim": [3, 4], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
-        })),
-        _ => Err(setup.unknown_preset(&["mini"])),
-    }
+/// The sizes of `mini`.
+fn unet_config(latent_channels: usize) -> serde_json::Value {
+    serde_json::json!({
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": 8, "in_channels": latent_channels, "out_channels": latent_channels,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        "block_out_channels": [192, 256], "layers_per_block": 1, "norm_num_groups": 16,
+        "attention_head_dim": [3, 4], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
+    })
 }
 
 /// Stable Diffusion's schedule (scaled linear β, 1000 steps), sampled by the paper's Euler ancestral.
@@ -90,21 +105,20 @@ fn scheduler_json() -> serde_json::Value {
 }
 
 /// Trains the UNet and the Linear, and writes `unet/`, `guidance/` and `scheduler/` of the model folder.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let options = Options {
-        batch: if setup.run.batch == 0 { 32 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 5e-4 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
-    let base = setup.base.clone().map(CheckedFolder::new);
+///
+/// Fails with `base-mismatch` where the base does not fit the folder's encoders and autoencoder, or `n_tokens` not its Linear.
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, source, base: base_folder, .. } = options;
+    let run = &setup.run;
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
+    let base = base_folder.clone().map(CheckedFolder::new);
     let base = base.as_ref().map(|files| ["unet", "guidance", "scheduler"].map(|f| Component::new(files, f)));
     let vae_config =
         VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
     let (unet_json, scheduler_json) = match &base {
         Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
-        None => (unet_config(setup, vae_config.latent_channels())?, scheduler_json()),
+        None => (unet_config(vae_config.latent_channels()), scheduler_json()),
     };
     let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
         Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
@@ -116,22 +130,22 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         .filter(|g| g.contains("config.json").is_ok_and(|has| has));
     let trained_config: Option<FusionConfig> = trained_fusion.map(|g| g.json("config.json")).transpose()?;
     let n_tokens = match &trained_config {
-        Some(config) if setup.n_tokens.is_some_and(|n| n != config.n_tokens) => {
+        Some(config) if options.n_tokens.is_some_and(|n| n != config.n_tokens) => {
             return Err(Error::input(
-                "tokens-unused",
+                "base-mismatch",
                 format!("the base's shared Linear has {} tokens", config.n_tokens),
                 "leave --n-tokens out, or the base's guidance folder, for a new one",
             ));
         }
         Some(config) => config.n_tokens,
-        None => setup.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
+        None => options.n_tokens.unwrap_or(if base.is_some() { BASE_TOKENS } else { TOKENS }),
     };
     let unet = unet_config.init(&device)?;
     let side = picture_side(&unet_config, &vae_config)?;
     let size = [side.div_ceil(vae_config.downsampling()); 2];
-    let largest = Batch { samples: options.batch, size, tokens: n_tokens, people: PEOPLE, dtype };
+    let largest = Batch { samples: run.batch, size, tokens: n_tokens, people: PEOPLE, dtype };
     log(Event::Note(Estimate::new(&unet, &largest).to_string()));
-    let pictures = portraits::portraits(setup, side, log)?;
+    let pictures = portraits::portraits(setup, source, side, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     let trained = trained(encoded.len, HELD_OUT)?;
     let fusion_config = trained_config.unwrap_or(FusionConfig {
@@ -147,17 +161,17 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     if let Some([unet, ..]) = &base {
         model.unet = apply(model.unet, unet.tensors()?.as_ref(), "")?;
     }
-    if let Some(guidance) = trained_fusion {
+    if let (Some(guidance), Some(folder)) = (trained_fusion, base_folder) {
         let guidance = apply(model.guidance, guidance.tensors()?.as_ref(), "")?;
-        model.guidance = realign(guidance, setup, &pictures, &encoded, log)?;
+        model.guidance = realign(guidance, folder, setup, &pictures, &encoded, log)?;
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
-    let shown = Shown::new(setup, &pictures, &encoded, trained)?;
+    let shown = Shown::new(options.drops, &pictures, &encoded, trained)?;
     let ratios: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
     let objective = |model: &DiffusionTrainee, step: &Step, gather: Gather| {
         let mut rng = step.rng();
-        let n = options.batch;
+        let n = run.batch;
         let Drawn { latents, condition, weight } =
             shown.draw(n, &model.guidance, dtype, &device, &mut rng)?;
         let timesteps: Vec<usize> =
@@ -190,7 +204,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let schedule = scheduler.schedule(Sampler::EulerAncestral, SHEET_STEPS, None)?;
         sheet.draw(&model.unet, &model.guidance, &schedule, SHEET_GUIDANCE, &folder.join("samples.png"))
     };
-    let finished = run::train_in_parts(&options, model, objective, show, log)?;
+    let finished = run::train_in_parts(run, model, objective, show, log)?;
 
     let DiffusionTrainee { unet, guidance } = finished.averaged;
     export(&setup.out, |export| {

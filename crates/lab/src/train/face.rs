@@ -10,8 +10,8 @@ use super::augment::recolour;
 use super::data::{Picture, Pictures, View, planes};
 use super::export::export;
 use super::rng::Rng;
-use super::run::{Event, Options, Step};
-use super::{Setup, plot, portraits, run};
+use super::run::{Defaults, Event, Step};
+use super::{Rendered, Setup, plot, portraits, run};
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::error::{Error, Result};
 use facestudio::image::align::{Similarity, template, warp};
@@ -30,17 +30,40 @@ const VIEWS: usize = 12;
 /// Identities kept from training, to measure on, and views of each.
 const HELD_OUT: (usize, usize) = (100, 8);
 
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 96, lr: 2e-3 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// Whom to render.
+    pub rendered: Rendered,
+    /// Which encoder.
+    pub preset: Preset,
+}
+
+/// Which identity encoder is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// `mini`'s own.
+    Mini,
+    /// Of other sizes, from another pool of people: a measure that the generator was never trained towards.
+    MiniEval,
+}
+
 /// What a preset trains on and with.
-struct Preset {
+struct Recipe {
     config: FaceEncoderConfig,
     split: IdentitySplit,
     identities: usize,
     folder: &'static str,
 }
 
-fn preset(setup: &Setup) -> Result<Preset> {
-    match setup.preset.as_str() {
-        "mini" => Ok(Preset {
+fn recipe(preset: Preset) -> Recipe {
+    match preset {
+        Preset::Mini => Recipe {
             config: FaceEncoderConfig {
                 layers: [1, 2, 2, 1],
                 channels: [16, 24, 48, 96, 160],
@@ -51,9 +74,8 @@ fn preset(setup: &Setup) -> Result<Preset> {
             split: IdentitySplit::Train,
             identities: 2500,
             folder: "face_encoder",
-        }),
-        // Of other sizes, from another pool: a measure that the generator was never trained towards.
-        "mini-eval" => Ok(Preset {
+        },
+        Preset::MiniEval => Recipe {
             config: FaceEncoderConfig {
                 layers: [2, 1, 1, 2],
                 channels: [16, 32, 64, 80, 112],
@@ -64,8 +86,7 @@ fn preset(setup: &Setup) -> Result<Preset> {
             split: IdentitySplit::EvalEncoder,
             identities: 2000,
             folder: "eval_face_encoder",
-        }),
-        _ => Err(setup.unknown_preset(&["mini", "mini-eval"])),
+        },
     }
 }
 
@@ -77,27 +98,25 @@ struct Trainee {
     centres: Param<Tensor<2>>,
 }
 
-/// Trains the encoder and writes `face_encoder/` of the model folder (`mini-eval`: `eval_face_encoder/` of the run).
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let Preset { config, split, identities, folder } = preset(setup)?;
-    let identities = setup.pictures.map_or(identities, |pictures| (pictures / VIEWS).max(2));
-    let options = Options {
-        batch: if setup.run.batch == 0 { 96 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 2e-3 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
+/// Trains the encoder and writes `face_encoder/` of the model folder ([`Preset::MiniEval`]: `eval_face_encoder/` of the run).
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, rendered, preset } = options;
+    let run = &setup.run;
+    let Recipe { config, split, identities, folder } = recipe(*preset);
+    let identities = rendered.pictures.map_or(identities, |pictures| (pictures / VIEWS).max(2));
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
     let size = config.image_size;
-    let train_views = portraits::people(setup, split, identities, VIEWS, PICTURE, log)?;
+    let train_views = portraits::people(setup, *rendered, split, identities, VIEWS, PICTURE, log)?;
     let (people, views) = (HELD_OUT.0.min(identities), HELD_OUT.1);
-    let test_views = portraits::people(setup, IdentitySplit::HeldOut, people, views, PICTURE, log)?;
+    let test_views =
+        portraits::people(setup, *rendered, IdentitySplit::HeldOut, people, views, PICTURE, log)?;
     let usable: Vec<usize> = (0..train_views.len()).filter(|i| has_face(&train_views.get(*i))).collect();
     if usable.is_empty() {
         return Err(Error::input("no-pictures", "no picture shows a face", "render or give more pictures"));
     }
 
-    let mut rng = Rng::new(options.seed, u64::MAX);
+    let mut rng = Rng::new(run.seed, u64::MAX);
     let centres =
         TensorData::new(rng.normals(identities * config.embedding_size), [identities, config.embedding_size]);
     let centres = Tensor::<2>::from_data(centres, &device) * 0.05;
@@ -110,7 +129,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 
     let objective = |model: &Trainee, step: &Step| {
         let mut rng = step.rng();
-        let picks: Vec<(usize, Rng)> = (0..options.batch)
+        let picks: Vec<(usize, Rng)> = (0..run.batch)
             .map(|k| (usable[rng.below(usable.len())], Rng::new(rng.next_u64(), k as u64)))
             .collect();
         let labels: Vec<i64> = picks.iter().map(|(i, _)| train_views.get(*i).meta.identity as i64).collect();
@@ -121,14 +140,17 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let crops = batch(&crops, size, &device);
         let embeds = model.encoder.forward(crops.cast(dtype))?.cast(DType::F32);
         let margin = MARGIN * (step.progress / MARGIN_WARM_UP).min(1.0);
-        let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [options.batch]), &device);
+        let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [run.batch]), &device);
         Ok(arcface(embeds, model.centres.val(), labels, margin))
     };
     let show = |model: &Trainee, folder: &Path| show(&model.encoder, &test_views, size, dtype, folder);
-    let finished = run::train(&options, model, objective, show, log)?;
+    let finished = run::train(run, model, objective, show, log)?;
 
     // The evaluation's own encoder is no part of a model.
-    let parent = if setup.preset == "mini" { &setup.out } else { &options.folder };
+    let parent = match preset {
+        Preset::Mini => &setup.out,
+        Preset::MiniEval => &run.folder,
+    };
     export(parent, |export| {
         export.json(&format!("{folder}/config.json"), &config)?;
         export.weights(&format!("{folder}/model.safetensors"), &finished.averaged.encoder)

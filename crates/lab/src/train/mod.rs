@@ -47,44 +47,35 @@ use serde::{Deserialize, Serialize};
 
 use facestudio::error::{Error, Result};
 
-/// What every stage is told; the stage decides the sizes, by the preset's name.
+pub use shown::Drops;
+
+/// What every stage is told; each has [`Options`](vae::Options) of its own beside it.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The model folder that gets the stage's components.
     pub out: PathBuf,
-    /// Sizes by name: `mini`, and what else the stage knows.
-    pub preset: String,
-    /// A model folder whose weights and sizes the stage starts from, in place of random ones of the preset's sizes.
-    pub base: Option<PathBuf>,
-    /// Trains the autoencoder's decoder alone.
-    pub decoder_only: bool,
-    /// How often the stages of the UNet drop the style, in [0, 1].
-    pub drop_style: f32,
-    /// How often they drop the identity, in [0, 1].
-    pub drop_identity: f32,
-    /// Guidance tokens of a new Linear; the preset's number if it is not given.
-    pub n_tokens: Option<usize>,
-    /// Renders animals' heads in the place of people's.
-    pub creatures: bool,
-    /// A folder of photographs with `metadata.jsonl`; rendered portraits if there is none.
-    pub data: Option<PathBuf>,
     /// Where rendered and decoded pictures are kept between runs.
     pub cache: PathBuf,
-    /// How many pictures to render; the stage's own number if it is not given.
-    pub pictures: Option<usize>,
-    /// How long, how fast, where; the stage fills in the rate and the batch where they were not given.
+    /// How long, how fast, where.
     pub run: run::Options,
 }
 
-impl Setup {
-    /// A preset that the stage does not know.
-    pub fn unknown_preset(&self, known: &[&str]) -> Error {
-        Error::input(
-            "preset",
-            format!("there is no preset '{}' for this stage", self.preset),
-            format!("use one of: {}", known.join(", ")),
-        )
-    }
+/// What a stage that learns from pictures of all kinds learns from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Rendered portraits.
+    Rendered(Rendered),
+    /// A folder of photographs with `metadata.jsonl`, or FFHQ's.
+    Photographs(PathBuf),
+}
+
+/// Whom to render, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rendered {
+    /// How many pictures; the stage's own number if it is not given.
+    pub pictures: Option<usize>,
+    /// Animals' heads in the place of people's.
+    pub creatures: bool,
 }
 
 /// Where training computes.
@@ -212,55 +203,59 @@ mod tests {
         .unwrap();
     }
 
-    /// One step on a few pictures, to see that a stage leaves what the pipeline can load.
-    pub(super) fn setup(folder: &Path, pictures: usize) -> Setup {
-        let run = run::Options { steps: Some(1), batch: 2, ..run::Options::new(folder.join("run")) };
-        Setup {
-            out: folder.join("model"),
-            preset: "mini".to_owned(),
-            base: None,
-            decoder_only: false,
-            drop_style: diffusion::DROP_STYLE,
-            drop_identity: diffusion::DROP_IDENTITY,
-            n_tokens: None,
-            creatures: false,
-            data: None,
-            cache: folder.join("cache"),
-            pictures: Some(pictures),
-            run,
+    /// One step of two pictures, to see that a stage leaves what the pipeline can load.
+    fn setup(folder: &Path, defaults: run::Defaults) -> Setup {
+        let defaults = run::Defaults { batch: 2, ..defaults };
+        let run = run::Options { steps: Some(1), ..run::Options::new(folder.join("run"), defaults) };
+        Setup { out: folder.join("model"), cache: folder.join("cache"), run }
+    }
+
+    /// As `setup`, into other folders.
+    fn second(folder: &Path, setup: &Setup) -> Setup {
+        let run = run::Options { folder: folder.join("run 2"), ..setup.run.clone() };
+        Setup { out: folder.join("second"), run, ..setup.clone() }
+    }
+
+    fn rendered(pictures: usize) -> Rendered {
+        Rendered { pictures: Some(pictures), creatures: false }
+    }
+
+    fn autoencoder(folder: &Path) -> vae::Options {
+        vae::Options {
+            setup: setup(folder, vae::DEFAULTS),
+            source: Source::Rendered(rendered(4)),
+            start: vae::Start::Random,
         }
     }
 
     #[test]
     fn the_autoencoder_stage_leaves_a_vae_with_its_latent_statistics() {
         let folder = tempfile::tempdir().unwrap();
-        let setup = setup(folder.path(), 4);
-        vae::train(&setup, &mut |_| ()).unwrap();
-        let files = Folder(setup.out.clone());
+        let options = autoencoder(folder.path());
+        vae::train(&options, &mut |_| ()).unwrap();
+        let Setup { out, run, .. } = options.setup;
+        let files = Folder(out);
         let component = Component::new(&files, "vae");
         let vae = Vae::load(&component, &Device::flex()).unwrap();
         assert_eq!((vae.latent_channels(), vae.downsampling()), (64, 32));
         let config: serde_json::Value = component.json("config.json").unwrap();
         let std = config["latents_std"].as_array().unwrap();
         assert!(std.len() == 64 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
-        assert!(setup.run.folder.join("samples.png").exists() && setup.run.folder.join("loss.png").exists());
+        assert!(run.folder.join("samples.png").exists() && run.folder.join("loss.png").exists());
     }
 
     #[test]
     fn a_decoder_that_learns_alone_leaves_the_latents_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
-        let first = setup(folder.path(), 4);
+        let first = autoencoder(folder.path());
         vae::train(&first, &mut |_| ()).unwrap();
-        let run = run::Options { steps: Some(2), lr: 1e-2, ..first.run.clone() };
-        let second = Setup {
-            base: Some(first.out.clone()),
-            decoder_only: true,
-            out: folder.path().join("second"),
-            run: run::Options { folder: folder.path().join("run 2"), ..run },
-            ..first.clone()
-        };
+        let mut setup = second(folder.path(), &first.setup);
+        (setup.run.steps, setup.run.lr) = (Some(2), 1e-2);
+        let second =
+            vae::Options { setup, start: vae::Start::Decoder(first.setup.out.clone()), ..first.clone() };
         vae::train(&second, &mut |_| ()).unwrap();
-        let [before, after] = [&first.out, &second.out].map(|out| {
+        let [before, after] = [&first, &second].map(|options| {
+            let out = &options.setup.out;
             let files = Folder(out.clone());
             let config: serde_json::Value = Component::new(&files, "vae").json("config.json").unwrap();
             let weights = std::fs::read(out.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
@@ -275,17 +270,19 @@ mod tests {
     #[test]
     fn the_contrastive_stage_goes_on_from_a_base() {
         let folder = tempfile::tempdir().unwrap();
-        let first = setup(folder.path(), 260);
-        clip::train(&first, &mut |_| ()).unwrap();
-        let second = Setup {
-            base: Some(first.out.clone()),
-            out: folder.path().join("second"),
-            run: run::Options { folder: folder.path().join("run 2"), lr: 1e-9, ..first.run.clone() },
-            ..first.clone()
+        let first = clip::Options {
+            setup: setup(folder.path(), clip::DEFAULTS),
+            source: Source::Rendered(rendered(260)),
+            base: None,
         };
+        clip::train(&first, &mut |_| ()).unwrap();
+        let mut setup = second(folder.path(), &first.setup);
+        setup.run.lr = 1e-9;
+        let second = clip::Options { setup, base: Some(first.setup.out.clone()), ..first.clone() };
         clip::train(&second, &mut |_| ()).unwrap();
+        let [first, out] = [&first, &second].map(|options| options.setup.out.clone());
         for part in ["text_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3"] {
-            let [before, after] = [&first.out, &second.out].map(|out| {
+            let [before, after] = [&first, &out].map(|out| {
                 let weights = std::fs::read(out.join(part).join("model.safetensors")).unwrap();
                 SafetensorsFile::new(weights).unwrap().into_tensors().unwrap().0
             });
@@ -296,26 +293,41 @@ mod tests {
             }
         }
         let tokens = |out: &Path| std::fs::read(out.join("tokenizer/vocab.json")).unwrap();
-        assert_eq!(tokens(&first.out), tokens(&second.out));
-        std::fs::write(second.out.join("tokenizer/merges.txt"), "x y").unwrap();
+        assert_eq!(tokens(&first), tokens(&out));
+        std::fs::write(out.join("tokenizer/merges.txt"), "x y").unwrap();
         assert_eq!(clip::train(&second, &mut |_| ()).unwrap_err().code, "base-mismatch");
     }
 
     #[test]
     fn the_identity_stage_leaves_a_face_encoder() {
         let folder = tempfile::tempdir().unwrap();
-        let setup = setup(folder.path(), 24);
-        face::train(&setup, &mut |_| ()).unwrap();
-        let files = Folder(setup.out);
+        let mut options = face::Options {
+            setup: setup(folder.path(), face::DEFAULTS),
+            rendered: rendered(24),
+            preset: face::Preset::Mini,
+        };
+        face::train(&options, &mut |_| ()).unwrap();
+        let files = Folder(options.setup.out.clone());
         let encoder = FaceEncoder::load(&Component::new(&files, "face_encoder"), &Device::flex()).unwrap();
         assert_eq!(encoder.image_size(), 64);
+        let [own, measure] = ["face_encoder", "eval_face_encoder"];
+        assert!(!options.setup.run.folder.join(measure).exists());
+
+        // What measures a model is no part of it.
+        options.preset = face::Preset::MiniEval;
+        std::fs::remove_dir_all(options.setup.out.join(own)).unwrap();
+        face::train(&options, &mut |_| ()).unwrap();
+        let files = Folder(options.setup.run.folder.clone());
+        FaceEncoder::load(&Component::new(&files, measure), &Device::flex()).unwrap();
+        assert!([own, measure].iter().all(|folder| !options.setup.out.join(folder).exists()));
     }
 
     #[test]
     fn the_detector_stage_leaves_a_detector() {
         let folder = tempfile::tempdir().unwrap();
-        let setup = setup(folder.path(), 4);
-        detector::train(&setup, &mut |_| ()).unwrap();
+        let setup = setup(folder.path(), detector::DEFAULTS);
+        detector::train(&detector::Options { setup: setup.clone(), rendered: rendered(4) }, &mut |_| ())
+            .unwrap();
         let files = Folder(setup.out);
         let detector = Detector::load(&Component::new(&files, "detector"), &Device::flex()).unwrap();
         assert!(matches!(detector, Detector::FaceStudio(network) if network.image_size() == 128));
@@ -325,75 +337,66 @@ mod tests {
     fn the_consistency_stage_leaves_a_model_of_few_steps() {
         let folder = tempfile::tempdir().unwrap();
         let mini = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("models/mini");
-        let first = setup(folder.path(), 6);
-        assert_eq!(consistency::train(&first, &mut |_| ()).unwrap_err().code, "base-missing");
+        let setup = setup(folder.path(), consistency::DEFAULTS);
+        let (out, run_folder) = (setup.out.clone(), setup.run.folder.clone());
         for part in
             ["vae", "face_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3", "guidance"]
         {
-            std::fs::create_dir_all(first.out.join(part)).unwrap();
+            std::fs::create_dir_all(out.join(part)).unwrap();
             for entry in std::fs::read_dir(mini.join(part)).unwrap() {
                 let from = entry.unwrap().path();
-                std::fs::copy(&from, first.out.join(part).join(from.file_name().unwrap())).unwrap();
+                std::fs::copy(&from, out.join(part).join(from.file_name().unwrap())).unwrap();
             }
         }
-        let distilled = Setup { base: Some(mini.clone()), ..first };
-        std::fs::write(distilled.out.join("defaults.json"), r#"{"steps": 25, "guidance_scale": 3}"#).unwrap();
-        let own = Setup { out: mini.clone(), ..distilled.clone() };
+        let distilled = consistency::Options {
+            setup,
+            source: Source::Rendered(rendered(6)),
+            base: mini.clone(),
+            drops: Drops::default(),
+        };
+        std::fs::write(out.join("defaults.json"), r#"{"steps": 25, "guidance_scale": 3}"#).unwrap();
+        let mut own = distilled.clone();
+        own.setup.out = mini.clone();
         assert_eq!(consistency::train(&own, &mut |_| ()).unwrap_err().code, "base-mismatch");
-        let config = distilled.out.join("vae/config.json");
+        let config = out.join("vae/config.json");
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.clone() + "\n").unwrap();
         assert_eq!(consistency::train(&distilled, &mut |_| ()).unwrap_err().code, "base-mismatch");
         std::fs::write(&config, text).unwrap();
         consistency::train(&distilled, &mut |_| ()).unwrap();
-        let [before, after] = [&mini, &distilled.out].map(|model| {
+        let [before, after] = [&mini, &out].map(|model| {
             let files = Folder(model.clone());
             Component::new(&files, "unet").tensors().unwrap().names()
         });
         assert_eq!(before, after);
-        let weights = std::fs::read(distilled.out.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+        let weights = std::fs::read(out.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
         let values = SafetensorsFile::new(weights).unwrap().into_tensors().unwrap().0;
         let files = Folder(mini.clone());
         let teacher = Component::new(&files, "unet").tensors().unwrap();
         let moved = before.iter().filter(|name| teacher.read(name).unwrap() != values[*name].1);
         assert!(moved.count() > before.len() / 2, "the student learns");
-        assert!(!distilled.out.join("defaults.json").exists(), "those of the base's many steps");
-        assert!(distilled.run.folder.join("samples.png").exists());
-        let defaults = facestudio::pipeline::defaults(&Folder(distilled.out.clone())).unwrap();
+        assert!(!out.join("defaults.json").exists(), "those of the base's many steps");
+        assert!(run_folder.join("samples.png").exists());
+        let defaults = facestudio::pipeline::defaults(&Folder(out.clone())).unwrap();
         assert_eq!((defaults.sampler, defaults.steps, defaults.guidance_scale), (Sampler::Lcm, 4, 1.0));
 
-        let again = Setup { base: Some(distilled.out.clone()), ..distilled };
+        let again = consistency::Options { base: out, ..distilled };
         assert_eq!(consistency::train(&again, &mut |_| ()).unwrap_err().code, "base-distilled");
     }
 
     #[test]
     fn a_stage_that_cannot_write_all_its_files_writes_none() {
         let folder = tempfile::tempdir().unwrap();
-        let setup = setup(folder.path(), 4);
-        let weights = setup.out.join("vae/diffusion_pytorch_model.safetensors");
+        let mut options = autoencoder(folder.path());
+        let out = options.setup.out.clone();
+        let weights = out.join("vae/diffusion_pytorch_model.safetensors");
         // What fails here fails after the config was written.
         std::fs::create_dir_all(weights.join("in the way")).unwrap();
-        assert!(vae::train(&setup, &mut |_| ()).is_err());
-        assert!(!setup.out.join("vae/config.json").exists(), "a new config beside old weights");
+        assert!(vae::train(&options, &mut |_| ()).is_err());
+        assert!(!out.join("vae/config.json").exists(), "a new config beside old weights");
         std::fs::remove_dir_all(weights).unwrap();
-        vae::train(
-            &Setup { run: run::Options { resume: true, ..setup.run.clone() }, ..setup.clone() },
-            &mut |_| (),
-        )
-        .unwrap();
-        Vae::load(&Component::new(&Folder(setup.out), "vae"), &Device::flex()).unwrap();
-    }
-
-    #[test]
-    fn an_unknown_preset_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let setup = Setup { preset: "huge".to_owned(), ..setup(folder.path(), 4) };
-        for result in [
-            vae::train(&setup, &mut |_| ()),
-            face::train(&setup, &mut |_| ()),
-            detector::train(&setup, &mut |_| ()),
-        ] {
-            assert_eq!(result.map_err(|e| e.code), Err("preset"));
-        }
+        options.setup.run.resume = true;
+        vae::train(&options, &mut |_| ()).unwrap();
+        Vae::load(&Component::new(&Folder(out), "vae"), &Device::flex()).unwrap();
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use facestudio::error::Result;
-use facestudio_synth::{Creature, Identity, IdentitySplit, Rendered, Scene, SceneOptions, render};
+use facestudio_synth::{Creature, Identity, IdentitySplit, Scene, SceneOptions, render};
 
-use super::Setup;
 use super::data::{Meta, OwnedPicture, Person, Pictures};
 use super::photographs::photographs;
 use super::run::Event;
+use super::{Rendered, Setup, Source};
 
 /// Rendered pictures of the stages that learn to draw, where `--pictures` does not say.
 const PORTRAITS: usize = 12_000;
@@ -17,72 +17,84 @@ const COVERED: u8 = 128;
 /// Changes when the same name no longer gives the same pictures: older caches are then left alone.
 const VERSION: u32 = 2;
 
-/// What the generating stages train on: `--data`, or portraits of one to three people and some other pictures.
-pub fn portraits(setup: &Setup, size: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
-    match &setup.data {
-        Some(folder) => photographs(folder, &setup.cache, size, &setup.run.stop, log),
-        None => {
-            let count = setup.pictures.unwrap_or(PORTRAITS);
-            scenes(setup, "portraits", size, count, &portrait_options(setup), log)
+/// What the generating stages train on: photographs, or portraits of one to three people and some other pictures.
+pub fn portraits(
+    setup: &Setup,
+    source: &Source,
+    size: usize,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
+    match source {
+        Source::Photographs(folder) => photographs(folder, &setup.cache, size, &setup.run.stop, log),
+        Source::Rendered(rendered) => {
+            let count = rendered.pictures.unwrap_or(PORTRAITS);
+            scenes(setup, "portraits", size, count, &portrait_options(*rendered), log)
         }
     }
 }
 
-fn portrait_options(setup: &Setup) -> SceneOptions {
-    SceneOptions { frontal_fraction: 0.1, creatures: setup.creatures, ..SceneOptions::default() }
+fn portrait_options(rendered: Rendered) -> SceneOptions {
+    SceneOptions { frontal_fraction: 0.1, creatures: rendered.creatures, ..SceneOptions::default() }
 }
 
-/// A caption of picture `i` of [`portraits`]; each `variant` leaves out and rewords other details. A photograph has
+/// A caption of picture `i` of [`portraits`] of a run's `seed`; each `variant` leaves out and rewords other details. A photograph has
 /// the one caption of its metadata.
-pub fn caption(setup: &Setup, pictures: &Pictures, i: usize, variant: u64) -> String {
-    if setup.data.is_some() {
-        return pictures.get(i).meta.caption.clone();
+pub fn caption(source: &Source, seed: u64, pictures: &Pictures, i: usize, variant: u64) -> String {
+    match source {
+        Source::Photographs(_) => pictures.get(i).meta.caption.clone(),
+        Source::Rendered(rendered) => {
+            facestudio_synth::caption(&portrait(*rendered, seed, i), &mut facestudio_synth::Rng::new(variant, i as u64))
+        }
     }
-    facestudio_synth::caption(&portrait(setup, i), &mut facestudio_synth::Rng::new(variant, i as u64))
 }
 
 /// The scene of rendered picture `i`.
-fn portrait(setup: &Setup, i: usize) -> Scene {
-    Scene::random(setup.run.seed, i as u64, &portrait_options(setup))
+fn portrait(rendered: Rendered, seed: u64, i: usize) -> Scene {
+    Scene::random(seed, i as u64, &portrait_options(rendered))
 }
 
 /// A caption of picture `i` with or without its heads, and one that is [wrong](facestudio_synth::wrong_caption) in one thing. A
 /// photograph has the one caption of its metadata and no wrong one.
 pub fn captions(
-    setup: &Setup,
+    source: &Source,
+    seed: u64,
     pictures: &Pictures,
     i: usize,
     heads: bool,
     variant: u64,
 ) -> (String, Option<String>) {
-    if setup.data.is_some() {
-        return (pictures.get(i).meta.caption.clone(), None);
-    }
-    let scene = portrait(setup, i);
+    let rendered = match source {
+        Source::Photographs(_) => return (pictures.get(i).meta.caption.clone(), None),
+        Source::Rendered(rendered) => *rendered,
+    };
+    let scene = portrait(rendered, seed, i);
     let caption = if heads { facestudio_synth::caption } else { facestudio_synth::caption_without_heads };
     let rng = facestudio_synth::Rng::new(variant, i as u64);
-    let wrong = facestudio_synth::wrong_caption(
-        &scene,
-        caption,
-        &rng,
-        &mut facestudio_synth::Rng::new(!variant, i as u64),
-    );
+    let wrong = facestudio_synth::wrong_caption(&scene, caption, &rng, &mut facestudio_synth::Rng::new(!variant, i as u64));
     (caption(&scene, &mut rng.clone()), Some(wrong))
 }
 
-/// What the detector trains on: scenes of none to three people, in equal parts but fewer without people.
-pub fn crowds(setup: &Setup, size: usize, count: usize, log: &mut dyn FnMut(Event)) -> Result<Pictures> {
+/// What the detector trains on: scenes of none to three people, in equal parts but fewer without people; so many as `rendered`
+/// says, or `count`.
+pub fn crowds(
+    setup: &Setup,
+    rendered: Rendered,
+    size: usize,
+    count: usize,
+    log: &mut dyn FnMut(Event),
+) -> Result<Pictures> {
+    let count = rendered.pictures.unwrap_or(count);
     let options = SceneOptions {
         people: [0.1, 0.4, 0.3, 0.2],
         non_human_fraction: 0.05,
-        creatures: setup.creatures,
+        creatures: rendered.creatures,
         ..SceneOptions::default()
     };
     scenes(setup, "crowds", size, count, &options, log)
 }
 
 /// `count` scenes of `options`, drawn or from the cache.
-pub fn scenes(
+fn scenes(
     setup: &Setup,
     name: &str,
     size: usize,
@@ -92,13 +104,14 @@ pub fn scenes(
 ) -> Result<Pictures> {
     let seed = setup.run.seed;
     let make = |i: u64| owned(&render(&Scene::random(seed, i, options), size as u32), size, 0);
-    let name = format!("{}-v{VERSION}-seed{seed}", of(setup, name));
+    let name = format!("{}-v{VERSION}-seed{seed}", of(options.creatures, name));
     cached(&setup.cache, &name, size, count, make, setup, log)
 }
 
 /// `identities` people of a pool, `views` pictures of each, one person a picture; `Meta::identity` says who.
 pub fn people(
     setup: &Setup,
+    rendered: Rendered,
     split: IdentitySplit,
     identities: usize,
     views: usize,
@@ -117,7 +130,7 @@ pub fn people(
         let who = i / views as u64;
         let mut scene = Scene::random(seed ^ 0xFACE, i, &options);
         if let Some(person) = scene.people.first_mut() {
-            if setup.creatures {
+            if rendered.creatures {
                 person.become_creature(Creature::from_pool(split, who));
             } else {
                 person.identity = Identity::from_pool(split, who);
@@ -125,13 +138,14 @@ pub fn people(
         }
         owned(&render(&scene, size as u32), size, who)
     };
-    let name = format!("{}-v{VERSION}-{split:?}-{views}views-seed{seed}", of(setup, "people")).to_lowercase();
+    let name = format!("{}-v{VERSION}-{split:?}-{views}views-seed{seed}", of(rendered.creatures, "people"));
+    let name = name.to_lowercase();
     cached(&setup.cache, &name, size, identities * views, make, setup, log)
 }
 
-/// The name of pictures that show whom `setup` says.
-fn of(setup: &Setup, name: &str) -> String {
-    if setup.creatures { format!("{name}-creatures") } else { name.to_owned() }
+/// The name of pictures of people, or of animals in their place.
+fn of(creatures: bool, name: &str) -> String {
+    if creatures { format!("{name}-creatures") } else { name.to_owned() }
 }
 
 fn cached(
@@ -147,7 +161,7 @@ fn cached(
 }
 
 /// A rendered picture with its masks as maps of person numbers.
-fn owned(rendered: &Rendered, size: usize, identity: u64) -> OwnedPicture {
+fn owned(rendered: &facestudio_synth::Rendered, size: usize, identity: u64) -> OwnedPicture {
     let (mut people, mut faces) = (vec![0; size * size], vec![0; size * size]);
     let mut known = Vec::with_capacity(rendered.people.len());
     for (k, person) in rendered.people.iter().enumerate() {

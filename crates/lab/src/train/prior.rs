@@ -4,7 +4,7 @@
 //! A diffusion of embeddings (Ramesh et al. 2022, section 2.2): the transformer predicts the clean, normalised
 //! embedding, and the loss is its mean squared error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use super::data::trained;
 use super::encoded::{Encoded, encode_all};
 use super::export::export;
-use super::run::{Event, Options, Step};
-use super::{Setup, portraits, run};
+use super::run::{Defaults, Event, Step};
+use super::{Setup, Source, portraits, run};
 use facestudio::encoders::text::{TextConfig, TextEncoder};
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::error::{Error, Result};
@@ -27,15 +27,26 @@ const SIZE: usize = 128;
 /// Pictures kept from training, to measure on.
 const HELD_OUT: usize = 256;
 
-fn config(setup: &Setup, embedding_dim: usize, text: &TextConfig) -> Result<PriorConfig> {
-    let json = match setup.preset.as_str() {
-        "mini" => serde_json::json!({
-            "num_attention_heads": 4, "attention_head_dim": 40, "num_layers": 2,
-            "embedding_dim": embedding_dim, "embedding_proj_dim": text.projection_dim,
-            "encoder_hid_dim": text.hidden_size, "num_embeddings": text.max_position_embeddings,
-        }),
-        _ => return Err(setup.unknown_preset(&["mini"])),
-    };
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 128, lr: 6e-4 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// What to learn from.
+    pub source: Source,
+    /// A model folder whose weights and sizes to start from, in place of random ones of `mini`'s sizes.
+    pub base: Option<PathBuf>,
+}
+
+fn config(embedding_dim: usize, text: &TextConfig) -> Result<PriorConfig> {
+    let json = serde_json::json!({
+        "num_attention_heads": 4, "attention_head_dim": 40, "num_layers": 2,
+        "embedding_dim": embedding_dim, "embedding_proj_dim": text.projection_dim,
+        "encoder_hid_dim": text.hidden_size, "num_embeddings": text.max_position_embeddings,
+    });
     serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string()))
 }
 
@@ -48,15 +59,12 @@ fn scheduler_json() -> serde_json::Value {
 }
 
 /// Trains the prior and writes `prior/` of the model folder, its scheduler's config beside it.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    let options = Options {
-        batch: if setup.run.batch == 0 { 128 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
-        ..setup.run.clone()
-    };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
-    let pictures = portraits::portraits(setup, SIZE, log)?;
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, source, base } = options;
+    let run = &setup.run;
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
+    let pictures = portraits::portraits(setup, source, SIZE, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
     let trained = trained(encoded.len, HELD_OUT)?;
 
@@ -65,11 +73,11 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     let text =
         TextEncoder::load(&Component::new(&files, "text_encoder"), &device.clone().without_autodiff())?;
     let tokenizer = Tokenizer::load(&Component::new(&files, "tokenizer"))?;
-    let base = setup.base.clone().map(CheckedFolder::new);
+    let base = base.clone().map(CheckedFolder::new);
     let base = base.as_ref().map(|files| Component::new(files, "prior"));
     let config: PriorConfig = match &base {
         Some(base) => base.json("config.json")?,
-        None => config(setup, encoded.image_embed_dim(), &text_config)?,
+        None => config(encoded.image_embed_dim(), &text_config)?,
     };
     let or_embedding = |dim: Option<usize>| dim.unwrap_or(config.embedding_dim);
     let takes = [
@@ -115,7 +123,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         let ids = indices
             .par_iter()
             .map(|i| {
-                let caption = portraits::caption(setup, &pictures, *i, variant);
+                let caption = portraits::caption(source, run.seed, &pictures, *i, variant);
                 tokenizer.encode(&caption, text_config.max_position_embeddings)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -144,7 +152,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let objective = |model: &PriorTransformer, step: &Step| {
         let mut rng = step.rng();
-        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let indices = pictures.draw(&mut rng, run.batch, trained);
         let prompts = batch(&indices, rng.next_u64())?;
         let timesteps: Vec<usize> = indices.iter().map(|_| rng.below(alphas_cumprod.len())).collect();
         let noise = rng.normals(indices.len() * encoded.image_embed_dim());
@@ -161,7 +169,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
         Ok(format!("held-out error from text alone {error:.3}"))
     };
-    let finished = run::train(&options, model, objective, show, log)?;
+    let finished = run::train(run, model, objective, show, log)?;
 
     export(&setup.out, |export| {
         export.json("prior/config.json", &config)?;

@@ -4,6 +4,7 @@
 //! embeddings to the old ones, fitted by least squares on pictures that both see, is put before it, so that the UNet goes on from
 //! what it knows.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use burn::module::Param;
@@ -21,16 +22,16 @@ const PICTURES: usize = 6000;
 /// What is added to the diagonal of the normal equations, of its mean: it keeps directions that no picture uses small.
 const RIDGE: f64 = 1e-3;
 
-/// `guidance`, which read what the encoders of `setup.base` say, made to read `encoded`. As it is where the base has no vision
+/// `guidance`, which read what the encoders of the model folder `base` say, made to read `encoded`. As it is where the base has no vision
 /// encoders, or the same.
 pub fn realign(
     guidance: Fusion,
+    base: &Path,
     setup: &Setup,
     pictures: &Pictures,
     encoded: &Encoded,
     log: &mut dyn FnMut(Event),
 ) -> Result<Fusion> {
-    let Some(base) = &setup.base else { return Ok(guidance) };
     // A checkpoint's Linear was turned when its run began.
     if setup.run.goes_on()
         || Styles::folders(base).is_empty()

@@ -15,6 +15,15 @@ use super::plot;
 use super::rng::Rng;
 use facestudio::error::{Error, Result};
 
+/// The batch and the rate that suit a stage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Defaults {
+    /// Samples of a batch.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+}
+
 /// How long and how a run trains.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -22,13 +31,10 @@ pub struct Options {
     pub folder: PathBuf,
     /// Where to compute.
     pub backend: Backend,
-    /// Samples of a batch; for the report only, the objective makes its own batches.
+    /// Samples of a batch. The stage's objective makes them; the loop counts them for its report.
     pub batch: usize,
     /// Batches of a step, whose gradients are averaged: as one batch of so many times the samples, in the memory of one.
     pub accumulate: u32,
-    /// Whether the UNet's segments are computed again for their gradients ([`recompute`](super::recompute)), instead of all
-    /// that they need for them being kept. For the diffusion stage alone.
-    pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// Steps over which the rate rises linearly from 0.
@@ -64,15 +70,14 @@ impl Options {
         Ok(device)
     }
 
-    /// A run in `folder` with the defaults of every stage.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    /// A run in `folder` with a stage's batch and rate, and what is alike in all of them.
+    pub fn new(folder: impl Into<PathBuf>, Defaults { batch, lr }: Defaults) -> Self {
         Self {
             folder: folder.into(),
             backend: Backend::Cpu,
-            batch: 16,
+            batch,
             accumulate: 1,
-            gradient_checkpointing: false,
-            lr: 4e-4,
+            lr,
             warmup: 100,
             steps: None,
             minutes: None,
@@ -178,10 +183,6 @@ pub fn train<M: Module>(
     show: impl FnMut(&M, &Path) -> Result<String>,
     log: &mut dyn FnMut(Event),
 ) -> Result<Finished<M>> {
-    if options.gradient_checkpointing {
-        let message = "this stage keeps all that its gradients need";
-        return Err(Error::input("checkpointing-unused", message, "leave gradient checkpointing off"));
-    }
     let objective = |model: &M, step: &Step, gather: Gather| {
         let loss = objective(model, step)?;
         gather(loss.backward())?;
@@ -330,6 +331,10 @@ mod tests {
         b: Linear,
     }
 
+    fn options(folder: &Path, lr: f64) -> Options {
+        Options { warmup: 1, ..Options::new(folder, Defaults { batch: 16, lr }) }
+    }
+
     fn net() -> Net {
         let device = Backend::Cpu.device().unwrap();
         let mut rng = Rng::new(9, 9);
@@ -359,8 +364,7 @@ mod tests {
     }
 
     fn run(folder: &Path, resume: bool, stop_after: Option<u64>) -> Finished<Net> {
-        let options =
-            Options { steps: Some(4), lr: 0.05, warmup: 1, resume, seed: 3, ..Options::new(folder) };
+        let options = Options { steps: Some(4), warmup: 1, resume, seed: 3, ..options(folder, 0.05) };
         let stop = options.stop.clone();
         let objective = |net: &Net, step: &Step| {
             if Some(step.number + 1) == stop_after {
@@ -413,7 +417,7 @@ mod tests {
     fn a_run_that_is_stopped_before_its_first_step_starts_like_one_that_goes_on() {
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let run = |folder: &Path, resume, stopped| {
-            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, resume, ..Options::new(folder) };
+            let options = Options { steps: Some(3), warmup: 1, resume, ..options(folder, 0.05) };
             options.stop.store(stopped, Ordering::Relaxed);
             // The last layer's weights are looked at first.
             let objective = |net: &Net, step: &Step| {
@@ -434,8 +438,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(run(folder.path(), false, Some(2)).steps, 2);
         let again = || {
-            let options =
-                Options { steps: Some(4), lr: 0.05, warmup: 1, resume: true, ..Options::new(folder.path()) };
+            let options = Options { steps: Some(4), warmup: 1, resume: true, ..options(folder.path(), 0.05) };
             let objective = |net: &Net, step: &Step| Ok(loss(net, step));
             train(&options, net(), objective, |_, _| Ok(String::new()), &mut |_| ()).err()
         };
@@ -480,7 +483,7 @@ mod tests {
         };
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let run = |folder: &Path, accumulate, objective: &dyn Fn(&Net, &Step) -> Tensor<1>| {
-            let options = Options { steps: Some(3), lr: 0.05, warmup: 1, accumulate, ..Options::new(folder) };
+            let options = Options { steps: Some(3), warmup: 1, accumulate, ..options(folder, 0.05) };
             let mut losses = Vec::new();
             let done = train(
                 &options,
@@ -516,7 +519,7 @@ mod tests {
     #[test]
     fn training_lowers_the_loss_and_moves_running_statistics() {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { steps: Some(150), lr: 0.05, warmup: 5, ..Options::new(folder.path()) };
+        let options = Options { steps: Some(150), warmup: 5, ..options(folder.path(), 0.05) };
         let mut losses = Vec::new();
         let done =
             train(&options, net(), |net, step| Ok(loss(net, step)), |_, _| Ok(String::new()), &mut |event| {
@@ -533,22 +536,14 @@ mod tests {
     #[test]
     fn a_run_needs_an_end() {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options::new(folder.path());
+        let options = options(folder.path(), 0.05);
         let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
         assert_eq!(result.err().map(|e| e.code), Some("no-end"));
     }
 
     #[test]
-    fn checkpointing_is_refused_where_nothing_would_be_computed_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = Options { steps: Some(1), gradient_checkpointing: true, ..Options::new(folder.path()) };
-        let result = train(&options, net(), |n, s| Ok(loss(n, s)), |_, _| Ok(String::new()), &mut |_| ());
-        assert_eq!(result.err().map(|e| e.code), Some("checkpointing-unused"));
-    }
-
-    #[test]
     fn the_rate_warms_up_and_decays() {
-        let options = Options { steps: Some(1000), lr: 1.0, warmup: 10, ..Options::new("") };
+        let options = Options { steps: Some(1000), warmup: 10, ..options(Path::new(""), 1.0) };
         let rate = |step| options.rate(step, options.progress(step, 0.0));
         assert!(rate(0) < 0.1 && rate(10) > 0.99);
         assert!(rate(500) > 0.45 && rate(500) < 0.55);

@@ -7,7 +7,6 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::Setup;
 use super::data::{Picture, Pictures};
 use super::encoded::{Encoded, PEOPLE, by_face};
 use super::rng::Rng;
@@ -26,9 +25,25 @@ const BOXES: f32 = 0.5;
 /// What an error in a face counts, against 1 elsewhere: a face has few latents, and is what is looked at.
 const FACE_WEIGHT: f32 = 3.0;
 
+/// How often a picture is told by less than it could be, for classifier-free guidance: probabilities.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drops {
+    /// How often the style is dropped.
+    pub style: f32,
+    /// How often the identity is dropped, independently of the style.
+    pub identity: f32,
+}
+
+impl Default for Drops {
+    /// The paper's (section 4.1).
+    fn default() -> Self {
+        Self { style: 0.64, identity: 0.1 }
+    }
+}
+
 /// The pictures that are drawn from.
 pub struct Shown<'a> {
-    setup: &'a Setup,
+    drops: Drops,
     pictures: &'a Pictures,
     encoded: &'a Encoded,
     /// The first so many are trained on.
@@ -51,16 +66,11 @@ pub struct Drawn {
 
 impl<'a> Shown<'a> {
     /// Of the first `trained` pictures.
-    pub fn new(
-        setup: &'a Setup,
-        pictures: &'a Pictures,
-        encoded: &'a Encoded,
-        trained: usize,
-    ) -> Result<Self> {
+    pub fn new(drops: Drops, pictures: &'a Pictures, encoded: &'a Encoded, trained: usize) -> Result<Self> {
         let [_, height, width] = encoded.latent_dims;
         let faces = face_coverage(pictures, [height, width])?;
         let crowds = (0..trained).filter(|i| shows_several(&pictures.get(*i))).collect();
-        Ok(Self { setup, pictures, encoded, trained, crowds, faces })
+        Ok(Self { drops, pictures, encoded, trained, crowds, faces })
     }
 
     /// `n` pictures, guided to by tokens of `guidance`.
@@ -72,15 +82,14 @@ impl<'a> Shown<'a> {
         device: &Device,
         rng: &mut Rng,
     ) -> Result<Drawn> {
-        let Self { setup, pictures, encoded, trained, crowds, faces } = self;
+        let Self { drops, pictures, encoded, trained, crowds, faces } = self;
         let [_, height, width] = encoded.latent_dims;
         let together = rng.chance(TOGETHER) && !crowds.is_empty();
         let mut draw = || if together { crowds[rng.below(crowds.len())] } else { rng.below(*trained) };
         let indices: Vec<usize> = (0..n).map(|_| draw()).collect();
         let mut kept =
             |p: f32| -> Vec<f32> { (0..n).map(|_| if rng.chance(p) { 0.0 } else { 1.0 }).collect() };
-        let (keep_style, keep_identity, hidden) =
-            (kept(setup.drop_style), kept(setup.drop_identity), kept(WHOLE));
+        let (keep_style, keep_identity, hidden) = (kept(drops.style), kept(drops.identity), kept(WHOLE));
         let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [n, 1]), device);
         let hidden = column(hidden.iter().zip(&keep_identity).map(|(h, k)| h * k).collect());
         let (keep_style, keep_identity) = (column(keep_style), column(keep_identity));

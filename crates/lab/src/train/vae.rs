@@ -3,12 +3,12 @@
 //! First on reconstruction alone: sharpness comes from comparing the pictures' gradients beside their values, and faces count
 //! more than what surrounds them. The decoder sees slightly noisy latents, so that it forgives what a denoiser leaves over.
 //!
-//! Then the decoder alone ([`Setup::decoder_only`]), against a discriminator as well: what reconstruction leaves blurred are
+//! Then the decoder alone ([`Start::Decoder`]), against a discriminator as well: what reconstruction leaves blurred are
 //! local details, and the latents, with them a UNet, stay as they are (as in the third phase of Chen et al. 2024, DC-AE, arXiv
 //! 2410.10733, section 3.2, where the decoder's last layers alone learn). No network that was trained on photographs has a part
 //! in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -18,8 +18,8 @@ use super::discriminator::{Discriminator, deceived, hinge, matched};
 use super::export::export;
 use super::optim::AdamWConfig;
 use super::rng::Rng;
-use super::run::{Event, Options, Step};
-use super::{Setup, plot, portraits, run};
+use super::run::{Defaults, Event, Step};
+use super::{Setup, Source, plot, portraits, run};
 use facestudio::error::{Error, Result};
 use facestudio::vae::{AutoencoderDc, AutoencoderDcConfig};
 use facestudio::weights::{CheckedFolder, Component, apply};
@@ -54,48 +54,64 @@ const ADVERSARIAL_BETA: f32 = 0.5;
 /// Pictures over which the latents' statistics are taken.
 const STATISTICS: usize = 1000;
 
-/// The sizes of a preset.
-fn config(setup: &Setup) -> Result<AutoencoderDcConfig> {
-    let json = match setup.preset.as_str() {
-        "mini" => serde_json::json!({
-            "_class_name": "AutoencoderDC",
-            "in_channels": 3,
-            "latent_channels": 64,
-            "encoder_block_types": "ResBlock",
-            "decoder_block_types": "ResBlock",
-            "encoder_block_out_channels": [16, 32, 64, 128, 256, 256],
-            "decoder_block_out_channels": [16, 32, 64, 128, 256, 256],
-            "encoder_layers_per_block": [0, 1, 1, 2, 1, 1],
-            "decoder_layers_per_block": [0, 1, 2, 2, 1, 2],
-            "downsample_block_type": "pixel_unshuffle",
-            "upsample_block_type": "pixel_shuffle",
-            "scaling_factor": 1.0,
-        }),
-        _ => return Err(setup.unknown_preset(&["mini"])),
-    };
+/// The batch and the rate that suit the stage.
+pub const DEFAULTS: Defaults = Defaults { batch: 8, lr: 6e-4 };
+
+/// What the stage is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The model folder, and how the run goes.
+    pub setup: Setup,
+    /// What to learn from.
+    pub source: Source,
+    /// Which weights it starts from, and which of them it trains.
+    pub start: Start,
+}
+
+/// What an autoencoder's training starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Random weights of `mini`'s sizes.
+    Random,
+    /// The weights and sizes of a model folder.
+    Base(PathBuf),
+    /// Those of a model folder, whose decoder alone is trained, against a discriminator.
+    Decoder(PathBuf),
+}
+
+/// The sizes of `mini`.
+fn config() -> Result<AutoencoderDcConfig> {
+    let json = serde_json::json!({
+        "_class_name": "AutoencoderDC",
+        "in_channels": 3,
+        "latent_channels": 64,
+        "encoder_block_types": "ResBlock",
+        "decoder_block_types": "ResBlock",
+        "encoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+        "decoder_block_out_channels": [16, 32, 64, 128, 256, 256],
+        "encoder_layers_per_block": [0, 1, 1, 2, 1, 1],
+        "decoder_layers_per_block": [0, 1, 2, 2, 1, 2],
+        "downsample_block_type": "pixel_unshuffle",
+        "upsample_block_type": "pixel_shuffle",
+        "scaling_factor": 1.0,
+    });
     serde_json::from_value(json).map_err(|e| Error::internal("preset", e.to_string()))
 }
 
 /// Trains the autoencoder and writes `vae/` of the model folder.
-pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
-    if setup.decoder_only && setup.base.is_none() {
-        return Err(Error::input(
-            "decoder-only",
-            "a decoder that is trained alone needs an encoder that is trained already",
-            "name the model folder that has it with --base",
-        ));
-    }
-    let base = setup.base.clone().map(CheckedFolder::new);
-    let base = base.as_ref().map(|files| Component::new(files, "vae"));
-    let mut config = base.as_ref().map_or_else(|| config(setup), |base| base.json("config.json"))?;
-    let options = Options {
-        batch: if setup.run.batch == 0 { 8 } else { setup.run.batch },
-        lr: if setup.run.lr == 0.0 { 6e-4 } else { setup.run.lr },
-        ..setup.run.clone()
+pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
+    let Options { setup, source, start } = options;
+    let run = &setup.run;
+    let decoder_only = matches!(start, Start::Decoder(_));
+    let base = match start {
+        Start::Random => None,
+        Start::Base(folder) | Start::Decoder(folder) => Some(CheckedFolder::new(folder.clone())),
     };
-    let device = options.device()?;
-    let dtype = options.backend.dtype();
-    let pictures = portraits::portraits(setup, SIZE, log)?;
+    let base = base.as_ref().map(|files| Component::new(files, "vae"));
+    let mut config = base.as_ref().map_or_else(config, |base| base.json("config.json"))?;
+    let device = run.device()?;
+    let dtype = run.backend.dtype();
+    let pictures = portraits::portraits(setup, source, SIZE, log)?;
     let trained = trained(pictures.len(), HELD_OUT)?;
     let mut model = config.init(&device)?;
     if let Some(base) = &base {
@@ -105,7 +121,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
 
     let encode = |model: &AutoencoderDc, step: &Step| {
         let mut rng = step.rng();
-        let indices = pictures.draw(&mut rng, options.batch, trained);
+        let indices = pictures.draw(&mut rng, run.batch, trained);
         let views: Vec<View> = indices.iter().map(|_| View::draw(pictures.size(), CROP, &mut rng)).collect();
         let images = pictures.views(&indices, &views, &device);
         let latents = model.encode(images.clone().cast(dtype)).cast(DType::F32);
@@ -120,7 +136,7 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
         reconstruction_loss((decoded - encoded.images.clone()) * encoded.weight.clone())
     };
     let show = |model: &AutoencoderDc, folder: &Path| show(model, &pictures, trained, dtype, folder);
-    let averaged = if setup.decoder_only {
+    let averaged = if decoder_only {
         let model =
             Adversaries { autoencoder: model.freeze_encoder(), discriminator: Discriminator::new(&device) };
         let objective = |model: &Adversaries, step: &Step| {
@@ -135,21 +151,21 @@ pub fn train(setup: &Setup, log: &mut dyn FnMut(Event)) -> Result<()> {
             );
             Ok(reconstruction(decoded, &encoded) + contest)
         };
-        let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..options.optimizer };
-        let options = Options { optimizer, ..options.clone() };
+        let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..run.optimizer };
+        let run = run::Options { optimizer, ..run.clone() };
         let show = |model: &Adversaries, folder: &Path| show(&model.autoencoder, folder);
-        run::train(&options, model, objective, show, log)?.averaged.autoencoder
+        run::train(&run, model, objective, show, log)?.averaged.autoencoder
     } else {
         let objective = |model: &AutoencoderDc, step: &Step| {
             let encoded = encode(model, step);
             let size = encoded.latents.clone().square().mean() * LATENT_WEIGHT;
             Ok(reconstruction(decode(model, &encoded), &encoded) + size)
         };
-        run::train(&options, model, objective, show, log)?.averaged
+        run::train(run, model, objective, show, log)?.averaged
     };
 
-    let device = options.backend.device()?.without_autodiff();
-    if !setup.decoder_only {
+    let device = run.backend.device()?.without_autodiff();
+    if !decoder_only {
         let (mean, std) = latent_statistics(&averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
         log(Event::Note(format!("latents' mean {mean:.2?}, standard deviation {std:.2?}")));
         config.latents_mean = Some(mean);
