@@ -127,3 +127,26 @@ fn shrunk(picture: &RgbImage, side: u32) -> RgbImage {
     let scaled = |length: u32| (u64::from(length) * u64::from(side) / u64::from(shorter)) as u32;
     imageops::resize(picture, scaled(width), scaled(height), FilterType::CatmullRom)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A face that lies as in the template is cut out pixel for pixel, whatever its surroundings.
+    #[test]
+    fn detections_count_from_the_corner_of_the_picture() {
+        let photo = RgbImage::from_fn(150, 140, |x, y| {
+            ::image::Rgb([(31 * x + 7 * y) as u8, (x * y) as u8, (53 * y + x) as u8])
+        });
+        for (left, top) in [(0, 0), (20, 9)] {
+            // The centre of the template's first pixel is half a pixel from the corner of that pixel.
+            let seen = |[x, y]: [f32; 2]| [x + left as f32 + 0.5, y + top as f32 + 0.5];
+            let landmarks = align::TEMPLATE.map(seen);
+            let face = Found { face_box: [0.0; 4], landmarks, mask: None };
+            let crop = aligned(&photo, &face, 112).unwrap();
+            let expected = imageops::crop_imm(&photo, left, top, 112, 112).to_image();
+            let off = crop.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(off.is_some_and(|off| off <= 1), "{off:?}");
+        }
+    }
+}

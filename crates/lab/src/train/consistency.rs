@@ -16,7 +16,7 @@ use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side
 use super::encoded::{encode_all, fingerprint};
 use super::export::export;
 use super::run::{Defaults, Event, Step};
-use super::shown::{Drawn, Drops, Shown};
+use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, portraits, run};
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
@@ -151,7 +151,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let output = run_unet(student, &noised, &later, &condition)?;
         let errors = consistent(prediction, &noised, &output, &later, &alphas_cumprod) - target;
         let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
-        Ok((huber * weight.clone()).mean() / weight.mean())
+        Ok(weighted(huber, &weight))
     };
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
     let show = |student: &UNet2DConditionModel, folder: &Path| {

@@ -23,8 +23,9 @@ use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
 use super::export::export;
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
+use super::rng::Rng;
 use super::run::{Defaults, Event, Gather, Step};
-use super::shown::{Drawn, Drops, Shown};
+use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, plot, portraits, recompute, run};
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
@@ -174,8 +175,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let n = run.batch;
         let Drawn { latents, condition, weight } =
             shown.draw(n, &model.guidance, dtype, &device, &mut rng)?;
-        let timesteps: Vec<usize> =
-            rng.normals(n).into_iter().map(|x| timestep(&ratios, NOISE[0] + NOISE[1] * x)).collect();
+        let timesteps = timesteps(&ratios, n, &mut rng);
         let noise = rng.normals(latents.shape().num_elements());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
         let target = target(
@@ -188,10 +188,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let noised = noised(latents, noise, &timesteps, &alphas_cumprod);
         let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
-        let loss = |predicted: Tensor<4>| {
-            let errors = (predicted.cast(DType::F32) - target).square();
-            (errors * weight.clone()).mean() / weight.mean()
-        };
+        let loss = |predicted: Tensor<4>| weighted((predicted.cast(DType::F32) - target).square(), &weight);
         if options.gradient_checkpointing {
             return recompute::backward(&model.unet, noised.cast(dtype), steps, &condition, loss, gather);
         }
@@ -252,6 +249,11 @@ pub(super) fn picture_side(unet: &UNet2DConditionConfig, vae: &VaeConfig) -> Res
         format!("sample_size {height}×{width} means pictures of {side} pixels; it must be 1 to {MAX_SIDE}"),
         "use the config.json that belongs to the weights",
     ))
+}
+
+/// Timesteps of `n` samples, around the noise levels at which a picture is decided ([`NOISE`]).
+fn timesteps(ratios: &[f32], n: usize, rng: &mut Rng) -> Vec<usize> {
+    rng.normals(n).into_iter().map(|x| timestep(ratios, NOISE[0] + NOISE[1] * x)).collect()
 }
 
 /// The first timestep with at least this logarithm of the noise-to-signal ratio; `ratios` rises.
@@ -404,6 +406,22 @@ mod tests {
         let middle = timestep(&ratios, 0.0);
         assert!((alphas[middle] - 0.5).abs() < 0.01, "{}", alphas[middle]);
         assert_eq!([timestep(&ratios, -100.0), timestep(&ratios, 100.0)], [0, 999]);
+
+        // Their logits are standard normal: as many below each quantile as there should be.
+        let mut drawn = timesteps(&ratios, 20_000, &mut Rng::new(2, 3));
+        drawn.sort_unstable();
+        for (share, quantile) in [
+            (0.0228, -2.0),
+            (0.1587, -1.0),
+            (0.3085, -0.5),
+            (0.5, 0.0),
+            (0.6915, 0.5),
+            (0.8413, 1.0),
+            (0.9772, 2.0),
+        ] {
+            let below = drawn.partition_point(|t| ratios[*t] < quantile) as f32 / drawn.len() as f32;
+            assert!((below - share).abs() < 0.012, "{below} below {quantile}, not {share}");
+        }
     }
 
     #[test]

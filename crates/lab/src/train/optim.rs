@@ -272,3 +272,37 @@ fn replace<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>, shape: &[u
     let tensor = Tensor::from_data(TensorData::new(values, shape.to_vec()), &param.lazy_device());
     param.transform_for_load(tensor, id)
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::weights::collect;
+    use burn::tensor::Device;
+
+    #[derive(Module, Debug)]
+    struct One {
+        weight: Param<Tensor<1>>,
+    }
+
+    /// The average follows the weights closely at first, by `(1 + step) / (10 + step)`, and by its decay once that is less.
+    #[test]
+    fn the_average_of_the_weights_warms_up() {
+        let device = Device::flex().autodiff();
+        let weight = Param::from_tensor(Tensor::<1>::from_floats([2.0], &device).require_grad());
+        let mut model = One { weight };
+        let decay = 0.5;
+        let mut optimizer = AdamW::new(AdamWConfig { ema_decay: decay, ..AdamWConfig::default() });
+        let value = |model: &One| f64::from(collect(model, "").unwrap().0["weight"].1[0]);
+        let mut average = value(&model);
+        for step in 1..=20 {
+            let gradients = model.weight.val().square().sum().backward();
+            optimizer.gather(&model, gradients).unwrap();
+            (model, _) = optimizer.step(model, 1, 0.05);
+            let keep = f64::from(decay).min(f64::from(1 + step) / f64::from(10 + step));
+            average = keep * average + (1.0 - keep) * value(&model);
+            let found = value(&optimizer.averaged(&model));
+            assert!((found - average).abs() < 1e-5, "step {step}: {found}, not {average}");
+            assert!((found - value(&model)).abs() > 1e-3, "step {step}: no average");
+        }
+    }
+}

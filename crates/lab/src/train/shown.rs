@@ -117,6 +117,11 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// The mean of errors `[n, channels, height, width]`, of which each counts what [`Drawn::weight`] says.
+pub fn weighted(errors: Tensor<4>, weight: &Tensor<4>) -> Tensor<1> {
+    (errors * weight.clone()).mean() / weight.clone().mean()
+}
+
 /// How much of each latent position a face covers, `[pictures][height · width]`.
 fn face_coverage(pictures: &Pictures, size: [usize; 2]) -> Result<Vec<f32>> {
     let rows = (0..pictures.len())
@@ -169,7 +174,9 @@ fn fill_box(mask: &mut [f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guidance::fusion::FusionConfig;
     use crate::train::data::{Meta, OwnedPicture, Person};
+    use burn::module::Param;
 
     /// The left person smaller than the right one; a strip between them that is nobody's.
     fn two_people() -> Pictures {
@@ -201,6 +208,88 @@ mod tests {
         }
         assert!(rest[0] > 0 && rest[1] > 0 && rest[2] == 0, "{rest:?}");
         assert_eq!(face_coverage(&pictures, [1, 4]).unwrap(), [1.0, 0.0, 1.0, 1.0]);
+    }
+
+    /// Pictures of one person each, in the left half: styles of 1 with the face hidden and 2 as they are, identities of 3.
+    fn portraits(count: usize) -> (Pictures, Encoded) {
+        let faces: Vec<u8> = (0..16).map(|p| u8::from(p % 4 < 2)).collect();
+        let person = Person { face_box: [0.0, 0.0, 2.0, 4.0], ..Person::default() };
+        let picture = || OwnedPicture {
+            rgb: vec![0; 48],
+            people: faces.clone(),
+            faces: faces.clone(),
+            meta: Meta { people: vec![person.clone()], ..Meta::default() },
+        };
+        let pictures = Pictures::of(4, &(0..count).map(|_| picture()).collect::<Vec<_>>());
+        let encoded = Encoded {
+            latents: vec![0.0; count * 4],
+            latent_dims: [1, 2, 2],
+            image_embeds: vec![1.0; count],
+            whole_embeds: vec![2.0; count],
+            id_embeds: [3.0, 0.0, 0.0].repeat(count),
+            len: count,
+        };
+        (pictures, encoded)
+    }
+
+    /// What `n` pictures are told by, `[style, identity]` of each, where they are dropped so often.
+    fn told(n: usize, style: f32, identity: f32) -> Vec<[f32; 2]> {
+        let device = Device::flex();
+        let (pictures, encoded) = portraits(8);
+        let config =
+            FusionConfig { image_embed_dim: 1, id_embed_dim: 1, n_tokens: 1, cross_attention_dim: 2 };
+        let mut linear = config.init(&device).unwrap();
+        // The token is the style and the identity, side by side.
+        linear.proj.weight = Param::from_tensor(Tensor::from_floats([[1.0, 0.0], [0.0, 1.0]], &device));
+        linear.proj.bias = None;
+        let drawn = Shown::new(Drops { style, identity }, &pictures, &encoded, 8)
+            .and_then(|shown| shown.draw(n, &linear, DType::F32, &device, &mut Rng::new(3, 5)))
+            .unwrap();
+        let tokens = drawn.condition.tokens().next().unwrap().clone();
+        let values: Vec<f32> = tokens.try_into_vec_as().unwrap();
+        values.chunks(2).map(|token| [token[0], token[1]]).collect()
+    }
+
+    #[test]
+    fn style_and_identity_are_dropped_as_often_as_is_said() {
+        let share = |told: &[[f32; 2]], part: usize| {
+            told.iter().filter(|told| told[part] == 0.0).count() as f32 / told.len() as f32
+        };
+        assert_eq!(Drops::default(), Drops { style: 0.64, identity: 0.1 });
+        for (style, identity) in [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.64, 0.1), (0.3, 0.2)] {
+            let told = told(4000, style, identity);
+            assert!((share(&told, 0) - style).abs() < 0.03, "style {style}: {}", share(&told, 0));
+            assert!((share(&told, 1) - identity).abs() < 0.03, "identity {identity}: {}", share(&told, 1));
+            // Independently of each other.
+            let neither = told.iter().filter(|told| **told == [0.0, 0.0]).count() as f32 / 4000.0;
+            assert!((neither - style * identity).abs() < 0.03, "{neither}");
+            // Heads are seen in the style where nothing else says how they are, and now and then beside an identity.
+            let styled = || told.iter().filter(|told| told[0] > 0.0);
+            assert!(styled().filter(|told| told[1] == 0.0).all(|told| told[0] == 2.0));
+            let beside: Vec<_> = styled().filter(|told| told[1] > 0.0).collect();
+            let whole = beside.iter().filter(|told| told[0] == 2.0).count() as f32;
+            assert!(beside.is_empty() || (whole / beside.len() as f32 - WHOLE).abs() < 0.05, "{whole}");
+        }
+    }
+
+    #[test]
+    fn errors_in_faces_count_more() {
+        let device = Device::flex();
+        let (pictures, encoded) = portraits(2);
+        let config =
+            FusionConfig { image_embed_dim: 1, id_embed_dim: 1, n_tokens: 1, cross_attention_dim: 2 };
+        let linear = config.init(&device).unwrap();
+        let shown = Shown::new(Drops::default(), &pictures, &encoded, 2).unwrap();
+        let weight = shown.draw(1, &linear, DType::F32, &device, &mut Rng::new(1, 1)).unwrap().weight;
+        let values: Vec<f32> = weight.clone().try_into_vec_as().unwrap();
+        assert_eq!(values, [FACE_WEIGHT, 1.0, FACE_WEIGHT, 1.0]);
+        let loss = |errors: [f32; 4]| {
+            let errors = Tensor::<1>::from_floats(errors, &device).reshape([1, 1, 2, 2]);
+            weighted(errors, &weight).into_scalar::<f32>()
+        };
+        assert!((loss([1.0; 4]) - 1.0).abs() < 1e-6, "weights share the errors out, and add none");
+        let (face, ground) = (loss([1.0, 0.0, 0.0, 0.0]), loss([0.0, 1.0, 0.0, 0.0]));
+        assert!((face / ground - FACE_WEIGHT).abs() < 1e-5, "{face} {ground}");
     }
 
     #[test]

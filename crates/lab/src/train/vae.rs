@@ -132,9 +132,6 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let decode = |model: &AutoencoderDc, encoded: &Encoded| {
         model.decode(encoded.noisy.clone().cast(dtype)).cast(DType::F32)
     };
-    let reconstruction = |decoded: Tensor<4>, encoded: &Encoded| {
-        reconstruction_loss((decoded - encoded.images.clone()) * encoded.weight.clone())
-    };
     let show = |model: &AutoencoderDc, folder: &Path| show(model, &pictures, trained, dtype, folder);
     let averaged = if decoder_only {
         let model =
@@ -149,7 +146,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
                 step.number >= DECEIT_FROM,
                 dtype,
             );
-            Ok(reconstruction(decoded, &encoded) + contest)
+            Ok(encoded.reconstruction(decoded) + contest)
         };
         let optimizer = AdamWConfig { beta_1: ADVERSARIAL_BETA, ..run.optimizer };
         let run = run::Options { optimizer, ..run.clone() };
@@ -159,7 +156,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let objective = |model: &AutoencoderDc, step: &Step| {
             let encoded = encode(model, step);
             let size = encoded.latents.clone().square().mean() * LATENT_WEIGHT;
-            Ok(reconstruction(decode(model, &encoded), &encoded) + size)
+            Ok(encoded.reconstruction(decode(model, &encoded)) + size)
         };
         run::train(run, model, objective, show, log)?.averaged
     };
@@ -192,6 +189,13 @@ struct Encoded {
     noisy: Tensor<4>,
     /// What each pixel weighs, `[n, 1, size, size]`.
     weight: Tensor<4>,
+}
+
+impl Encoded {
+    /// The loss of what was decoded, `[n, 3, size, size]`, in which faces weigh more.
+    fn reconstruction(&self, decoded: Tensor<4>) -> Tensor<1> {
+        reconstruction_loss((decoded - self.images.clone()) * self.weight.clone())
+    }
 }
 
 /// What both learn from the other: the decoder from the discriminator's view of its pictures (of their scores only if `deceive`),
@@ -398,6 +402,20 @@ mod tests {
         let mirrored = View { mirrored: true, ..whole };
         assert_eq!(of(&[whole, mirrored]), [face, 1.0, 1.0, 1.0, 1.0, face, 1.0, 1.0]);
         assert_eq!(of(&[corner, View { left: 1, ..corner }]), [face, 1.0]);
+    }
+
+    #[test]
+    fn an_error_in_a_face_costs_as_much_more_as_it_weighs() {
+        let device = Device::flex();
+        let halves = |left: f32, right: f32, channels: usize| {
+            let values = (0..16 * channels).map(|p| if p % 4 < 2 { left } else { right }).collect();
+            Tensor::<4>::from_data(TensorData::new::<f32, _>(values, [1, channels, 4, 4]), &device)
+        };
+        let images = halves(0.0, 0.0, 3);
+        let weight = halves(1.0 + FACE_WEIGHT, 1.0, 1);
+        let encoded = Encoded { noisy: images.clone(), latents: images.clone(), images, weight };
+        let loss = |left, right| encoded.reconstruction(halves(left, right, 3)).into_scalar::<f32>();
+        assert!((loss(0.1, 0.0) / loss(0.0, 0.1) - 1.0 - FACE_WEIGHT).abs() < 1e-3);
     }
 
     #[test]
