@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use facestudio::error::{Error, Result};
+use facestudio::weights::check_output_folder;
 use facestudio_lab::train::export::finish;
 use facestudio_lab::train::run::{Defaults, Event, Options, Report};
 use facestudio_lab::train::{
     Drops, Rendered, Setup, Source, clip, consistency, detector, diffusion, face, prior, vae,
 };
-use facestudio::weights::check_output_folder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::TrainingBackend;

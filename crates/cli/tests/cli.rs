@@ -326,63 +326,6 @@ fn wrong_flags_are_the_requests_fault() {
     }
 }
 
-#[test]
-fn each_stage_of_training_takes_its_own_flags_and_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("model");
-    let here = text(folder.path());
-    let run = |more: &[&str]| {
-        let arguments = [&["train"], more, &["--steps", "1", "--out", text(&out)]].concat();
-        facestudio(&arguments)
-    };
-    for (stage, flag) in [
-        (&["face"][..], &["--base", here][..]),
-        (&["face"], &["--data", here]),
-        (&["detector"], &["--base", here]),
-        (&["diffusion"], &["--decoder-only"]),
-        (&["vae"], &["--gradient-checkpointing"]),
-        (&["clip"], &["--n-tokens", "4"]),
-        (&["prior"], &["--drop-style", "0.3"]),
-        (&["vae"], &["--preset", "mini"]),
-    ] {
-        let refused = run(&[stage, flag].concat());
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains(&format!("unexpected argument '{}'", flag[0])), "{said}");
-    }
-    for (arguments, missing) in [(&["consistency"][..], "--base"), (&["vae", "--decoder-only"], "--base")] {
-        let refused = run(arguments);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(refused.status.code() == Some(2) && said.contains(missing), "{said}");
-    }
-    let refused = run(&["vae", "--data", here, "--pictures", "4"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot be used with"));
-    assert!(!out.exists());
-
-    let help = |stage: &str| String::from_utf8(facestudio(&["train", stage, "--help"]).stdout).unwrap();
-    assert!(help("vae").contains("--decoder-only") && help("vae").contains("--batch 8 --lr 6e-4"));
-    assert!(help("diffusion").contains("--drop-style <P>") && help("diffusion").contains("[default: 0.64]"));
-    assert!(!help("detector").contains("--data"));
-}
-
-#[cfg(feature = "train")]
-#[test]
-fn numbers_that_no_training_can_have_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("model");
-    let train = |more: &[&str], code| {
-        let arguments = [&["train"], more, &["--out", text(&out)]].concat();
-        assert_fails(&arguments, 2, code, &out)
-    };
-    train(&["diffusion", "--steps", "1", "--drop-identity", "1.5"], "drop-range");
-    train(&["vae", "--minutes", "0"], "minutes-range");
-    train(&["vae", "--minutes", "nan"], "minutes-range");
-    train(&["clip", "--steps", "1", "--lr", "0"], "lr-range");
-    for flag in ["--batch", "--accumulate", "--steps", "--pictures", "--n-tokens"] {
-        assert!(train(&["diffusion", flag, "0"], "count-range").contains(flag));
-    }
-}
-
 /// A model folder with one UNet component and a scheduler's config.
 fn model(folder: &Path) -> PathBuf {
     let model = folder.join("model");

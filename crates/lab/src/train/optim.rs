@@ -273,11 +273,11 @@ fn replace<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>, shape: &[u
     param.transform_for_load(tensor, id)
 }
 
-#[cfg(all(test, feature = "cpu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::collect;
     use burn::tensor::Device;
+    use facestudio::weights::collect;
 
     #[derive(Module, Debug)]
     struct One {

@@ -42,9 +42,10 @@ fn portrait_options(rendered: Rendered) -> SceneOptions {
 pub fn caption(source: &Source, seed: u64, pictures: &Pictures, i: usize, variant: u64) -> String {
     match source {
         Source::Photographs(_) => pictures.get(i).meta.caption.clone(),
-        Source::Rendered(rendered) => {
-            facestudio_synth::caption(&portrait(*rendered, seed, i), &mut facestudio_synth::Rng::new(variant, i as u64))
-        }
+        Source::Rendered(rendered) => facestudio_synth::caption(
+            &portrait(*rendered, seed, i),
+            &mut facestudio_synth::Rng::new(variant, i as u64),
+        ),
     }
 }
 
@@ -70,7 +71,12 @@ pub fn captions(
     let scene = portrait(rendered, seed, i);
     let caption = if heads { facestudio_synth::caption } else { facestudio_synth::caption_without_heads };
     let rng = facestudio_synth::Rng::new(variant, i as u64);
-    let wrong = facestudio_synth::wrong_caption(&scene, caption, &rng, &mut facestudio_synth::Rng::new(!variant, i as u64));
+    let wrong = facestudio_synth::wrong_caption(
+        &scene,
+        caption,
+        &rng,
+        &mut facestudio_synth::Rng::new(!variant, i as u64),
+    );
     (caption(&scene, &mut rng.clone()), Some(wrong))
 }
 

@@ -174,9 +174,9 @@ fn fill_box(mask: &mut [f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guidance::fusion::FusionConfig;
     use crate::train::data::{Meta, OwnedPicture, Person};
     use burn::module::Param;
+    use facestudio::guidance::fusion::FusionConfig;
 
     /// The left person smaller than the right one; a strip between them that is nobody's.
     fn two_people() -> Pictures {
