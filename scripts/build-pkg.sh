@@ -56,15 +56,18 @@ cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/
 # TypeScript's declarations come from the JSDoc.
 [ -n "$demo" ] || npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 # The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
-npx esbuild web/face-studio/face-studio.js web/face-studio/session.js --bundle --splitting '--external:../engine/*' \
-  --format=esm --minify --target=es2022 --outdir=pkg/face-studio --log-level=warning
+node scripts/bundle-element.mjs
 # Each side of the engine is one file too, but for what others read too, and for the storage, which tests take away from the worker.
 apart=(arguments protocol store trap)
-npx esbuild web/engine/client.js web/engine/worker.js --bundle '--external:../wasm/*' '--external:../wasm-threads/*' \
-  $(printf -- '--external:./%s.js ' "${apart[@]}") --format=esm --minify --target=es2022 --outdir=pkg/engine \
-  --allow-overwrite --log-level=warning
+# side "OTHERS" SCRIPT...: each script with all that it imports but the others.
+side() {
+  npx esbuild "${@:2}" --bundle '--external:../wasm/*' '--external:../wasm-threads/*' $(printf -- '--external:./%s.js ' $1) \
+    --format=esm --minify --target=es2022 --outdir=pkg/engine --allow-overwrite --log-level=warning
+}
+side "${apart[*]}" web/engine/client.js web/engine/worker.js
+side "${apart[*]} client" web/engine/session.js
 for script in pkg/engine/*.js; do
-  case " client worker thread ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
+  case " client session worker thread ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
 done
 # terser makes some 2 % less of it than esbuild.
 pack() { npx terser "$1" --module --compress passes=3,ecma=2022,unsafe_arrows --mangle --output "$1"; }

@@ -2,7 +2,7 @@
 
 import type { FaceStudioError, Opened, Picture } from "./engine/protocol.js";
 import type { FaceStudioElement } from "./face-studio/face-studio.js";
-import type { TimedProgress } from "./face-studio/session.js";
+import type { TimedProgress } from "./engine/session.js";
 
 export { FaceStudioElement };
 

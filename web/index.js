@@ -2,4 +2,4 @@
 
 export { EngineClient } from "./engine/client.js";
 export { FaceStudioError } from "./engine/protocol.js";
-export { FaceStudio } from "./face-studio/session.js";
+export { FaceStudio } from "./engine/session.js";

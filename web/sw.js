@@ -18,14 +18,24 @@ const CACHE = PREFIX + SHELL.version;
 /** Milliseconds without a byte after which the kept page is opened. */
 const STALL = 3000;
 
+/** Most pages and workers that are remembered. */
+const MOST = 100;
+
+/** Where they are written down: the browser ends this script when nothing was asked for a while, and its pages live on. */
+const NOTES = new URL("opened-from", scope.registration.scope).href;
+
 /**
  * Whether pages and workers, by their ids, were opened from what is kept: all of theirs comes from there, so that it is of one release.
- * @type {Map<string, boolean>}
+ * Under no id, whether the page was that was opened last. What a thread asks for names nobody that is known: it is of that page.
+ * @type {Promise<Map<string, boolean>>}
  */
-const opened = new Map();
-
-/** Whether the page that was opened last came from what is kept. What a thread asks for names nobody that is known: it is of that page. */
-let latest = false;
+const notes = caches
+  .match(NOTES, { cacheName: CACHE })
+  .then((response) => response?.json())
+  .then(
+    (entries) => new Map(entries),
+    () => new Map(),
+  );
 
 const urls = new Set(SHELL.files.map((path) => new URL(path, scope.registration.scope).href));
 
@@ -61,21 +71,36 @@ scope.addEventListener("fetch", (/** @type {any} */ event) => {
  * @param {any} event
  * @param {string} url without query and fragment
  */
-async function answer({ request, clientId, resultingClientId }, url) {
+async function answer(event, url) {
+  const { request, clientId, resultingClientId } = event;
   const kept = await caches.match(url, { cacheName: CACHE });
   if (!kept) {
     return isolated(request, await fetch(request));
   }
   // A navigation leaves the page that it comes from.
   const leaves = request.mode === "navigate";
-  const response = !leaves && (opened.get(clientId) ?? latest) ? null : await whole(request);
-  for (const id of [leaves ? "" : clientId, resultingClientId].filter(Boolean)) {
+  const opened = await notes;
+  const response = !leaves && (opened.get(clientId) ?? opened.get("")) ? null : await whole(request);
+  let news = false;
+  for (const id of leaves ? [resultingClientId, ""] : [clientId, resultingClientId].filter(Boolean)) {
+    news ||= opened.get(id) !== !response;
+    // Those that were asked for last come last, and are dropped last.
+    opened.delete(id);
     opened.set(id, !response);
   }
-  if (leaves) {
-    latest = !response;
+  if (news) {
+    event.waitUntil(write([...opened].slice(-MOST)));
   }
   return isolated(request, response ?? kept);
+}
+
+/** @param {[string, boolean][]} entries of {@link notes} */
+async function write(entries) {
+  try {
+    await (await caches.open(CACHE)).put(NOTES, new Response(JSON.stringify(entries)));
+  } catch {
+    // Storage is full: what is known is so until this script ends.
+  }
 }
 
 /**

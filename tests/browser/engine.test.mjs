@@ -8,7 +8,7 @@ import { chooseBackend } from "../../web/engine/capabilities.js";
 import { checkModel } from "../../web/engine/check.js";
 import { download } from "../../web/engine/download.js";
 import { deviceBytes, largestTensor, parseManifest } from "../../web/engine/manifest.js";
-import { FaceStudioError, RELEASE, mismatch, toFailure } from "../../web/engine/protocol.js";
+import { FaceStudioError, RELEASE, mismatch, toError, toFailure } from "../../web/engine/protocol.js";
 import { Sink } from "../../web/engine/sink.js";
 import { ROOT } from "./harness.mjs";
 
@@ -26,6 +26,7 @@ test("emulated WebGPU is passed over unless it is asked for", async () => {
   const emulated = gpu({ vendor: "google", architecture: "swiftshader" });
   const choice = await chooseBackend("auto", emulated);
   assert.equal(choice.backend, "cpu");
+  assert.equal(choice.why, "webgpu-emulated");
   assert.match(choice.reason, /swiftshader/);
   assert.equal((await chooseBackend("webgpu", emulated)).backend, "webgpu");
   assert.equal((await chooseBackend("auto", gpu({ vendor: "x", isFallbackAdapter: true }))).backend, "cpu");
@@ -36,9 +37,10 @@ test("without WebGPU the CPU computes, and a wish for WebGPU is refused", async 
   for (const none of [undefined, { requestAdapter: async () => null }, failing]) {
     const choice = await chooseBackend("auto", none);
     assert.equal(choice.backend, "cpu");
+    assert.equal(choice.why, none ? "webgpu-no-adapter" : "webgpu-missing");
     assert.notEqual(choice.reason, "");
     await assert.rejects(chooseBackend("webgpu", none), { code: "webgpu-missing", fault: "device" });
-    assert.equal((await chooseBackend("cpu", none)).backend, "cpu");
+    assert.equal((await chooseBackend("cpu", none)).why, "asked");
   }
 });
 
@@ -53,6 +55,7 @@ test("a tensor that no buffer of the adapter holds sends the model to the CPU", 
   assert.equal((await chooseBackend("auto", small, 1 << 27)).backend, "webgpu");
   const choice = await chooseBackend("auto", small, (1 << 27) + 1);
   assert.equal(choice.backend, "cpu");
+  assert.equal(choice.why, "webgpu-too-small");
   assert.match(choice.reason, /arm/);
   assert.equal((await chooseBackend("webgpu", small, 1 << 28)).backend, "webgpu");
 });
@@ -96,6 +99,7 @@ test("a check counts what is stored, and names what stands in the way", () => {
   const gpuChoice = {
     backend: "webgpu",
     threads: 1,
+    why: "webgpu",
     reason: "",
     adapter: "nvidia hopper",
     software: false,
@@ -218,6 +222,13 @@ test("failures keep their code, anything else becomes an internal one", () => {
   assert.deepEqual(toFailure(new FaceStudioError(/** @type {any} */ (failure))), failure);
   assert.equal(toFailure(new TypeError("x")).fault, "internal");
   assert.equal(toFailure(undefined).code, "unexpected");
+  // An error of ours is itself, another one's place is kept.
+  const own = new FaceStudioError(/** @type {any} */ (failure));
+  assert.equal(toError(own), own);
+  const other = new TypeError("x");
+  assert.ok(toError(other) instanceof FaceStudioError);
+  assert.equal(toError(other).stack, other.stack);
+  assert.ok(toError("x").stack);
 });
 
 test("the release is the same everywhere", () => {

@@ -6,9 +6,12 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { after, beforeEach } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { chromium } from "playwright-core";
+
+import { startFaultyServer } from "./faulty-server.mjs";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -69,6 +72,25 @@ export function tinyModel(...families) {
 
 export function startBrowser() {
   return chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true, timeout: PATIENCE });
+}
+
+/**
+ * What most tests need: a browser, and tiny models behind a server that fails on demand, and does not when a test begins.
+ * @param {Parameters<typeof tinyModel>} families
+ */
+export async function setUp(...families) {
+  const models = tinyModel(...families);
+  const server = await startFaultyServer(models);
+  const browser = await startBrowser();
+  after(async () => {
+    await browser.close();
+    server.stop();
+  });
+  beforeEach(() => {
+    server.log.length = 0;
+    server.fault = () => undefined;
+  });
+  return { models, server, browser };
 }
 
 /**

@@ -9,7 +9,7 @@ import { BACKGROUNDS, BEARDS, GLASSES, GROUPS, HAIR_STYLES, STYLES } from "../..
 import { addPhoto, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
 import { settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
-import { TimeLeft } from "../../web/face-studio/time-left.js";
+import { TimeLeft } from "../../web/engine/time-left.js";
 import { ROOT } from "./harness.mjs";
 
 /** @param {object} box */
@@ -62,7 +62,8 @@ test("real photos of a face add up, a drawn face takes their place", () => {
 });
 
 test("the time left follows the pace, over all pictures", () => {
-  const clock = new TimeLeft(2);
+  const clock = new TimeLeft();
+  clock.pictures = 2;
   const at = (/** @type {number} */ step, /** @type {number} */ picture, /** @type {number} */ now) =>
     clock.update({ phase: "denoise", step, steps: 10, picture }, now);
   assert.equal(at(1, 0, 0), undefined);

@@ -1,26 +1,12 @@
 /** One picture at a time, cancelled within a step; and what happens when worker, device or memory give out. */
 
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { describe, test } from "node:test";
 
 import { call as callIn, draw, open, openClient, request, until } from "./client.mjs";
-import { startFaultyServer } from "./faulty-server.mjs";
-import { startBrowser, tinyModel } from "./harness.mjs";
+import { setUp } from "./harness.mjs";
 
-/** @type {Awaited<ReturnType<typeof startFaultyServer>>} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
-before(async () => {
-  server = await startFaultyServer(tinyModel());
-  browser = await startBrowser();
-});
-
-after(async () => {
-  await browser?.close();
-  server?.stop();
-});
+const { server, browser } = await setUp();
 
 /**
  * Starts a picture of very many steps, and returns when it is at its second.
@@ -54,6 +40,13 @@ const wasmBytes = (page) =>
     const { default: init } = await import(new URL("../wasm/facestudio.js", location.href).href);
     return (await init()).memory.buffer.byteLength;
   });
+
+test("an error keeps where it happened", async () => {
+  const { context, page } = await openClient(browser, server.url);
+  const stack = await page.evaluate(() => /** @type {any} */ (globalThis).client.faces(new Uint8Array(4)).catch((/** @type {Error} */ error) => error.stack));
+  assert.match(stack, /engine\/worker\.js/);
+  await context.close();
+});
 
 describe("one picture at a time", () => {
   test("an abort stops within a step, and the next picture is what it would have been", async () => {

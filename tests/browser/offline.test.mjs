@@ -128,6 +128,15 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
       const took = await visit((path) => (path.endsWith("engine/worker.js") ? fault : undefined));
       assert.ok(took < 15_000, `${name}: ${took} ms`);
     }
+    // A page goes on with what is kept, though the browser has ended the service worker meanwhile.
+    await visit((path) => (path === "/" ? { status: 503 } : undefined));
+    const devtools = await context.newCDPSession(page);
+    await devtools.send("ServiceWorker.enable");
+    await devtools.send("ServiceWorker.stopAllWorkers");
+    server.log.length = 0;
+    server.fault = () => undefined;
+    assert.equal(await page.evaluate(async () => (await fetch("engine/client.js")).ok), true);
+    assert.deepEqual(server.log, []);
     // A server that is there again is asked again.
     await visit(() => undefined);
     assert.ok(server.log.some(({ path }) => path.endsWith("engine/worker.js")));

@@ -1,27 +1,13 @@
 /** What the page tells whom: fields that nobody else reads, words that a file need not carry, and what is said about photos. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
 import { TABLES } from "../../web/face-studio/messages.js";
 import { call as callIn, open, openClient } from "./client.mjs";
-import { startFaultyServer } from "./faulty-server.mjs";
-import { openPage, startBrowser, tinyModel } from "./harness.mjs";
+import { openPage, setUp } from "./harness.mjs";
 
-/** @type {Awaited<ReturnType<typeof startFaultyServer>>} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
-before(async () => {
-  server = await startFaultyServer(tinyModel());
-  browser = await startBrowser();
-});
-
-after(async () => {
-  await browser?.close();
-  server?.stop();
-});
+const { server, browser } = await setUp();
 
 /** A page with the element. @param {string} [lang] */
 async function openStudio(lang = "en") {

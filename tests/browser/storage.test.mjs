@@ -4,40 +4,18 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, describe, test } from "node:test";
+import { describe, test } from "node:test";
 
 import { chromium } from "playwright-core";
 
 import { RELEASE } from "../../web/engine/protocol.js";
 import { attach, call as callIn, draw, open, openClient, request, until } from "./client.mjs";
-import { startFaultyServer } from "./faulty-server.mjs";
-import { EXECUTABLE, FLAGS, PATIENCE, startBrowser, tinyModel } from "./harness.mjs";
+import { EXECUTABLE, FLAGS, PATIENCE, setUp } from "./harness.mjs";
 
 /** The largest file of the tiny model. */
 const BIG = "/models/mini/unet/model.safetensors";
 
-/** @type {string} */
-let models;
-/** @type {Awaited<ReturnType<typeof startFaultyServer>>} */
-let server;
-/** @type {import("playwright-core").Browser} */
-let browser;
-
-before(async () => {
-  models = tinyModel();
-  server = await startFaultyServer(models);
-  browser = await startBrowser();
-});
-
-after(async () => {
-  await browser?.close();
-  server?.stop();
-});
-
-beforeEach(() => {
-  server.log.length = 0;
-  server.fault = () => undefined;
-});
+const { models, server, browser } = await setUp();
 
 const manifest = () => JSON.parse(readFileSync(`${models}/mini/manifest.json`, "utf8"));
 const big = () => manifest().components.unet.files.find((/** @type {any} */ file) => BIG.endsWith(file.path));

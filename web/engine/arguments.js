@@ -1,6 +1,6 @@
 /** What a page hands over, checked before anything is done with it. */
 
-import { FaceStudioError, failure } from "./protocol.js";
+import { failure } from "./protocol.js";
 
 /** @import { BackendWish, GenerateRequest, PrecisionWish } from "./protocol.js" */
 
@@ -49,7 +49,7 @@ export function isRecord(value) {
  * @param {string} wanted
  */
 function refuse(what, value, wanted) {
-  return new FaceStudioError(failure("input", "argument-type", `${what} is ${shown(value)}, not ${wanted}`, "the types are in engine/protocol.js and engine/client.js"));
+  return failure("input", "argument-type", `${what} is ${shown(value)}, not ${wanted}`, "the types are in engine/protocol.js and engine/client.js");
 }
 
 /**
@@ -99,7 +99,7 @@ export function folder(model) {
 /** @param {unknown} model */
 function wrongModel(model) {
   const value = model instanceof URL ? model.href : model;
-  return new FaceStudioError(failure("input", "model-url", `the model is ${shown(value)}, which is no URL of a folder`, "give the URL of a model folder, such as “models/mini/”"));
+  return failure("input", "model-url", `the model is ${shown(value)}, which is no URL of a folder`, "give the URL of a model folder, such as “models/mini/”");
 }
 
 /**
@@ -108,7 +108,7 @@ function wrongModel(model) {
  */
 export function backendOf(backend) {
   if (backend !== "auto" && backend !== "webgpu" && backend !== "cpu") {
-    throw new FaceStudioError(failure("input", "backend-unknown", `there is no backend ${shown(backend)}`, "use “auto”, “webgpu” or “cpu”"));
+    throw failure("input", "backend-unknown", `there is no backend ${shown(backend)}`, "use “auto”, “webgpu” or “cpu”");
   }
   return backend;
 }
@@ -119,7 +119,7 @@ export function backendOf(backend) {
  */
 export function precisionOf(precision) {
   if (precision !== "auto" && precision !== "f16" && precision !== "f32") {
-    throw new FaceStudioError(failure("input", "precision-name", `there is no precision ${shown(precision)}`, "use “auto”, “f16” or “f32”"));
+    throw failure("input", "precision-name", `there is no precision ${shown(precision)}`, "use “auto”, “f16” or “f32”");
   }
   return precision;
 }
@@ -142,7 +142,7 @@ const INIT = ["image", "strength", "mask"];
 function known(what, value, fields) {
   const other = isRecord(value) ? Object.keys(value).find((name) => !fields.includes(name)) : undefined;
   if (other !== undefined) {
-    throw new FaceStudioError(failure("input", "request-format", `${what} has a field ${shown(other)}, which there is not`, `its fields are ${fields.join(", ")}`));
+    throw failure("input", "request-format", `${what} has a field ${shown(other)}, which there is not`, `its fields are ${fields.join(", ")}`);
   }
 }
 
@@ -156,7 +156,7 @@ const each = (list) => (Array.isArray(list) ? list : []);
  */
 export function requestOf(request) {
   if (!isRecord(request)) {
-    throw new FaceStudioError(failure("input", "request-format", `the request is ${shown(request)}, not an object`, "see `GenerateRequest` in engine/protocol.js"));
+    throw failure("input", "request-format", `the request is ${shown(request)}, not an object`, "see `GenerateRequest` in engine/protocol.js");
   }
   const { people, init } = /** @type {any} */ (request);
   known("the request", request, FIELDS);

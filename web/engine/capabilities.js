@@ -1,5 +1,7 @@
 /** Which backend to compute on, decided where it will run: in the worker. */
 
+import { failure } from "./protocol.js";
+
 /** @import { BackendWish, Choice } from "./protocol.js" */
 
 /**
@@ -23,6 +25,9 @@ const LIMITS = [
   "maxComputeWorkgroupStorageSize",
   "maxComputeWorkgroupsPerDimension",
 ];
+
+/** Why a backend is used that was asked for by its name. */
+const ASKED = "asked for by the page";
 
 /** Threads beyond which a picture's tasks are too small to be shared out. */
 const MOST_THREADS = 8;
@@ -61,9 +66,9 @@ export async function chooseBackend(wish, gpu, largest = 0) {
  */
 async function choose(wish, gpu, largest) {
   /** @type {Omit<Choice, "threads">} */
-  const cpu = { backend: "cpu", reason: "", adapter: "", software: false, features: [], limits: {} };
+  const cpu = { backend: "cpu", why: "asked", reason: ASKED, adapter: "", software: false, features: [], limits: {} };
   if (!gpu) {
-    return refuse(wish, { ...cpu, reason: "this browser has no WebGPU" });
+    return refuse(wish, cpu, "webgpu-missing", "this browser has no WebGPU");
   }
   let adapter;
   try {
@@ -72,7 +77,7 @@ async function choose(wish, gpu, largest) {
     adapter = null;
   }
   if (!adapter) {
-    return refuse(wish, { ...cpu, reason: "this browser's WebGPU offers no adapter" });
+    return refuse(wish, cpu, "webgpu-no-adapter", "this browser's WebGPU offers no adapter");
   }
   const info = adapter.info ?? {};
   const name = [info.vendor, info.architecture].filter(Boolean).join(" ") || info.description || "unnamed";
@@ -80,19 +85,16 @@ async function choose(wish, gpu, largest) {
     Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|software/i.test(name);
   const limits = Object.fromEntries(LIMITS.map((key) => [key, adapter.limits?.[key] ?? 0]));
   const found = { adapter: name, software, features: [...adapter.features].sort(), limits };
-  if (wish === "cpu") {
-    return { ...found, backend: "cpu", reason: "asked for by the page" };
-  }
-  if (wish === "webgpu") {
-    return { ...found, backend: "webgpu", reason: "asked for by the page" };
+  if (wish !== "auto") {
+    return { ...found, backend: wish, why: "asked", reason: ASKED };
   }
   if (software) {
-    return { ...found, backend: "cpu", reason: `WebGPU is emulated here (${name}); compiled code is faster` };
+    return { ...found, backend: "cpu", why: "webgpu-emulated", reason: `WebGPU is emulated here (${name}); compiled code is faster` };
   }
   if (largest > largestBuffer(limits)) {
-    return { ...found, backend: "cpu", reason: `the model's largest tensor does not fit into a buffer of ${name}` };
+    return { ...found, backend: "cpu", why: "webgpu-too-small", reason: `the model's largest tensor does not fit into a buffer of ${name}` };
   }
-  return { ...found, backend: "webgpu", reason: "this browser has WebGPU" };
+  return { ...found, backend: "webgpu", why: "webgpu", reason: "this browser has WebGPU" };
 }
 
 /**
@@ -105,17 +107,15 @@ export function largestBuffer({ maxBufferSize, maxStorageBufferBindingSize }) {
 }
 
 /**
+ * The CPU in place of a WebGPU that there is not; fails where that was asked for by its name.
  * @param {BackendWish} wish
- * @param {Omit<Choice, "threads">} choice
+ * @param {Omit<Choice, "threads">} cpu
+ * @param {Choice["why"]} why
+ * @param {string} reason
  */
-function refuse(wish, choice) {
+function refuse(wish, cpu, why, reason) {
   if (wish === "webgpu") {
-    throw {
-      code: "webgpu-missing",
-      fault: "device",
-      message: `WebGPU was asked for, but ${choice.reason}`,
-      remedy: "use another browser, or the backend “auto” or “cpu”",
-    };
+    throw failure("device", "webgpu-missing", `WebGPU was asked for, but ${reason}`, "use another browser, or the backend “auto” or “cpu”");
   }
-  return wish === "cpu" ? { ...choice, reason: "asked for by the page" } : choice;
+  return wish === "cpu" ? cpu : { ...cpu, why, reason };
 }

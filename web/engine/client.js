@@ -3,9 +3,9 @@
 import { backendOf, bytesOf, countOf, folder, optionsOf, precisionOf, requestOf, textOf } from "./arguments.js";
 import { unless } from "./network.js";
 import { Opening } from "./opening.js";
-import { CANCELLED, FaceStudioError, PROTOCOL, RELEASE, failure, mismatch } from "./protocol.js";
+import { FaceStudioError, PROTOCOL, RELEASE, cancelled, failure, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, Failure, GenerateRequest, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -96,6 +96,11 @@ export class EngineClient {
     this.close();
   }
 
+  /** What the open model is; null while there is none. */
+  get opened() {
+    return this.#opening?.opened ?? null;
+  }
+
   /**
    * What opening a model would mean: what would run, how much would be fetched, and what stands in the way. Reads
    * nothing but the model's manifest.
@@ -133,7 +138,8 @@ export class EngineClient {
       });
       this.#opening = opening;
       opening.done.then(
-        () => {
+        (opened) => {
+          opening.opened = opened;
           this.#last = wanted;
         },
         () => {
@@ -147,29 +153,40 @@ export class EngineClient {
   }
 
   /**
-   * Makes the pictures of a request. Aborting `signal` cancels within one step and rejects with code `cancelled`; so does
-   * asking for another picture, since the latest wins.
-   * @param {GenerateRequest} request
-   * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
+   * Makes the pictures of a request with the model that is open, or was. Aborting `signal` cancels within one step and rejects with
+   * code `cancelled`; so does asking for another picture, since the latest wins: the model is opened for it all the same.
+   *
+   * Where `model` is given, it is opened first. A function in the request's place is called then, and learns what the model can do.
+   * @param {GenerateRequest | ((opened: Opened) => GenerateRequest)} request
+   * @param {{ model?: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
+   * @returns {Promise<Answers["generate"]>}
    */
   async generate(request, options) {
-    const { onProgress, signal } = optionsOf("generate", options);
-    requestOf(request);
+    const { model, backend, onProgress, signal } = optionsOf("generate", options);
+    if (typeof request !== "function") {
+      requestOf(request);
+    }
     this.#newest?.abort();
     const mine = new AbortController();
     this.#newest = mine;
-    const cancel = () => mine.abort();
-    signal?.addEventListener("abort", cancel, { once: true });
-    if (signal?.aborted) {
-      cancel();
-    }
-    try {
-      if (!this.#opening && this.#last) {
-        await this.open({ ...this.#last, signal: mine.signal, ...(onProgress ? { onProgress } : {}) });
+    const linked = link(signal, mine.signal);
+    /** Who was cancelled hears no more, though opening may go on for others. @param {Progress} progress */
+    const report = (progress) => {
+      if (!linked.signal.aborted) {
+        onProgress?.(progress);
       }
-      return await this.#ask({ type: "generate", request }, onProgress, mine.signal);
+    };
+    const task = { signal: linked.signal, onProgress: report };
+    try {
+      if (model !== undefined || (!this.#opening && this.#last)) {
+        await this.open({ .../** @type {import("./opening.js").Wanted} */ (model === undefined ? this.#last : { model, backend }), ...task });
+      }
+      const asked = typeof request === "function" ? requestOf(request(/** @type {Opened} */ (this.opened))) : request;
+      return await this.#ask({ type: "generate", request: asked }, report, linked.signal);
+    } catch (thrown) {
+      throw linked.signal.aborted ? cancelled() : thrown;
     } finally {
-      signal?.removeEventListener("abort", cancel);
+      linked.free();
       if (this.#newest === mine) {
         this.#newest = null;
       }
@@ -258,14 +275,14 @@ export class EngineClient {
    */
   async unload() {
     this.#last = null;
-    this.#stop(CANCELLED);
+    this.#stop(cancelled());
   }
 
   /** Ends the worker; pending questions are rejected. */
   close() {
     this.#last = null;
     this.#held.clear();
-    this.#stop({ ...CANCELLED, message: "the engine was closed" });
+    this.#stop(cancelled("the engine was closed"));
   }
 
   /**
@@ -290,7 +307,7 @@ export class EngineClient {
       }
     } catch (thrown) {
       // Whoever cancels waits no longer: neither for the network nor for a worker that computes.
-      throw leaving?.aborted ? new FaceStudioError(CANCELLED) : thrown;
+      throw leaving?.aborted ? cancelled() : thrown;
     }
   }
 
@@ -303,7 +320,7 @@ export class EngineClient {
     const worker = this.#worker;
     if (!worker) {
       // It was ended between the question and its turn.
-      return Promise.reject(new FaceStudioError(CANCELLED));
+      return Promise.reject(cancelled());
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -313,7 +330,7 @@ export class EngineClient {
       } catch (thrown) {
         // A function, a symbol, bytes that were handed over to someone else: such things cannot reach the worker.
         const why = thrown instanceof Error ? thrown.message : String(thrown);
-        reject(new FaceStudioError(failure("input", "argument-type", `this cannot be handed over: ${why}`, "use plain objects, texts, numbers and bytes")));
+        reject(failure("input", "argument-type", `this cannot be handed over: ${why}`, "use plain objects, texts, numbers and bytes"));
       }
     });
   }
@@ -330,27 +347,27 @@ export class EngineClient {
       // What a worker that was replaced had still to say concerns nobody.
       const current = () => this.#worker === worker;
       worker.addEventListener("message", ({ data }) => current() && this.#receive(data));
-      alarm?.addEventListener("message", ({ data }) => current() && this.#stop(data));
+      alarm?.addEventListener("message", ({ data }) => current() && this.#stop(new FaceStudioError(data)));
       worker.addEventListener("error", (event) => {
         if (!current()) {
           return;
         }
         const message = event.message || "the worker's script cannot be loaded";
-        this.#stop({ code: "worker-failed", fault: "internal", message, remedy: "reload the page" });
+        this.#stop(failure("internal", "worker-failed", message, "reload the page"));
       });
       const timer = setTimeout(() => {
         const message = `the engine's worker does not answer: its scripts have not come within ${HELLO_TIMEOUT / 1000} s`;
-        this.#stop({ code: "worker-silent", fault: "internal", message, remedy: "check the connection, then try again" });
+        this.#stop(failure("internal", "worker-silent", message, "check the connection, then try again"));
       }, HELLO_TIMEOUT);
       try {
         const ours = { protocol: PROTOCOL, release: RELEASE };
-        const failure = mismatch(ours, await this.#send({ type: "hello", ...ours }));
-        if (failure) {
-          throw new FaceStudioError(failure);
+        const differs = mismatch(ours, await this.#send({ type: "hello", ...ours }));
+        if (differs) {
+          throw differs;
         }
       } catch (error) {
         if (this.#worker === worker) {
-          this.#stop(CANCELLED);
+          this.#stop(cancelled());
         }
         throw error;
       } finally {
@@ -373,7 +390,7 @@ export class EngineClient {
   /** @param {Reply} reply */
   #receive(reply) {
     if (reply.type === "crash") {
-      this.#stop(reply.error);
+      this.#stop(new FaceStudioError(reply.error, reply.stack));
       return;
     }
     if (reply.type === "held") {
@@ -392,12 +409,12 @@ export class EngineClient {
     if (reply.type === "result") {
       pending.resolve(reply.value);
     } else {
-      pending.reject(new FaceStudioError(reply.error));
+      pending.reject(new FaceStudioError(reply.error, reply.stack));
     }
   }
 
-  /** @param {Failure} failure */
-  #stop(failure) {
+  /** @param {FaceStudioError} error what everything that was asked ends with */
+  #stop(error) {
     this.#worker?.terminate();
     this.#worker = null;
     this.#alarm?.close();
@@ -406,7 +423,7 @@ export class EngineClient {
     this.#opening = null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
-    pending.forEach(({ reject }) => reject(new FaceStudioError(failure)));
+    pending.forEach(({ reject }) => reject(error));
   }
 }
 
@@ -419,6 +436,23 @@ function startWorker(url, name) {
     return new Worker(url, { type: "module", name });
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new FaceStudioError(failure("internal", "worker-failed", `the engine's worker cannot be started: ${why}`, "serve the package from the page's own origin, and allow workers in its policy"));
+    throw failure("internal", "worker-failed", `the engine's worker cannot be started: ${why}`, "serve the package from the page's own origin, and allow workers in its policy");
   }
+}
+
+/**
+ * A signal that is aborted when one of others is, until it is freed.
+ * @param {(AbortSignal | null | undefined)[]} signals
+ */
+export function link(...signals) {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  for (const signal of signals) {
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) {
+      abort();
+    }
+  }
+  const free = () => signals.forEach((signal) => signal?.removeEventListener("abort", abort));
+  return { signal: controller.signal, free };
 }

@@ -2,8 +2,6 @@
 
 import { failure } from "./protocol.js";
 
-/** @import { Failure } from "./protocol.js" */
-
 /** What is awaited for a loss to be told of, in milliseconds: a busy machine delivers it after the errors that it causes. */
 const PATIENCE = 2000;
 
@@ -17,7 +15,7 @@ export async function lossOrNone() {
 
 /**
  * Calls `fail` when a device that this worker opens from now on is lost, or out of memory.
- * @param {(error: Failure) => void} fail
+ * @param {(error: Error) => void} fail
  */
 export function watchDevices(fail) {
   const adapter = /** @type {any} */ (globalThis).GPUAdapter?.prototype;

@@ -19,6 +19,7 @@ import { failure, weights } from "./protocol.js";
  * @property {number} format
  * @property {string} name
  * @property {string} version
+ * @property {string} [family]
  * @property {FileEntry[]} [files]
  * @property {Record<string, Component>} components
  */
@@ -68,8 +69,7 @@ export async function readManifest(base, stored, signal, stall = STALL) {
   const url = new URL("manifest.json", base).href;
   const kept = ofStored(stored, url);
   const patience = kept ? Math.min(stall, PATIENCE) : stall;
-  let [why, reached] = ["", false];
-  for (let stalls = 0; stalls < STALLS; stalls += 1) {
+  for (let tries = 1, reached = false; ; tries += 1) {
     try {
       const connection = await connect(url, { cache: "no-cache" }, { signal, stall: patience });
       reached = true;
@@ -94,16 +94,13 @@ export async function readManifest(base, stored, signal, stall = STALL) {
       if (kept) {
         return kept;
       }
-      why = thrown.message;
-      if (!reached && !(thrown instanceof Stalled)) {
-        break;
+      const refused = !reached && !(thrown instanceof Stalled);
+      if (refused || tries === STALLS) {
+        const times = refused ? "" : `, ${tries} times in a row`;
+        throw failure("io", "network", `${url}: ${thrown.message}${times}`, "check the connection, then try again");
       }
     }
-    if (stalls + 1 === STALLS) {
-      throw failure("io", "network", `${url}: ${why}, ${STALLS} times in a row`, "check the connection, then try again");
-    }
   }
-  throw weights("model-missing", `no model at ${url}: ${why}`, "check the “model” attribute and the connection, or try again later");
 }
 
 /**

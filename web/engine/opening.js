@@ -1,6 +1,6 @@
 /** One model on its way, for everyone who waits for it. */
 
-import { CANCELLED, FaceStudioError } from "./protocol.js";
+import { cancelled } from "./protocol.js";
 
 /** @import { BackendWish, Opened, PrecisionWish, Progress } from "./protocol.js" */
 
@@ -13,6 +13,8 @@ export class Opening {
   #listeners = new Set();
   #waiting = 0;
   #finished = false;
+  /** What it has opened. @type {Opened | null} */
+  opened = null;
 
   /**
    * @param {Wanted} wanted
@@ -48,7 +50,7 @@ export class Opening {
     /** @type {() => void} */
     let leave = () => {};
     const left = new Promise((_, reject) => {
-      leave = () => reject(new FaceStudioError(CANCELLED));
+      leave = () => reject(cancelled());
     });
     signal?.addEventListener("abort", leave, { once: true });
     if (signal?.aborted) {

@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 8;
+export const PROTOCOL = 9;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -44,11 +44,17 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
+ * Why a backend was chosen: the page asked for it, WebGPU is here, or why it is not used.
+ * @typedef {"asked" | "webgpu" | "webgpu-missing" | "webgpu-no-adapter" | "webgpu-emulated" | "webgpu-too-small" | "webgpu-failed"} Reason
+ */
+
+/**
  * Which backend computes, and why.
  * @typedef {object} Choice
  * @property {Backend} backend
  * @property {number} threads that compute: more than one on the CPU of a page that is isolated from other origins
- * @property {string} reason one sentence for people
+ * @property {Reason} why for programs
+ * @property {string} reason the same in one sentence for people
  * @property {string} adapter vendor and architecture of the WebGPU adapter, "" where there is none
  * @property {boolean} software whether that adapter is emulated on the CPU
  * @property {string[]} features the adapter's features
@@ -117,6 +123,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} multiple sides of its pictures are multiples of this
  * @property {boolean} words whether it reads prompts
  * @property {boolean} styles whether it reads style pictures
+ * @property {boolean} drawn_only whether it knows made-up people only, and no photos
  * @property {number} steps of a request that does not say; so are the next two
  * @property {number} guidance_scale
  * @property {Sampler} sampler
@@ -243,20 +250,21 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * it for the next worker.
  * @typedef {{ type: "progress", id: number, progress: Progress }
  *   | { type: "result", id: number, value: unknown }
- *   | { type: "error", id: number, error: Failure }
+ *   | { type: "error", id: number, error: Failure, stack?: string | undefined }
  *   | { type: "held", sha256: string, bytes: Blob }
- *   | { type: "crash", error: Failure }} Reply
+ *   | { type: "crash", error: Failure, stack?: string | undefined }} Reply
  */
 
-/** How a task ends that was cancelled. @type {Failure} */
-export const CANCELLED = { code: "cancelled", fault: "cancelled", message: "cancelled", remedy: "" };
+/** How a task ends that was cancelled. */
+export function cancelled(message = "cancelled") {
+  return failure("cancelled", "cancelled", message, "");
+}
 
 /**
  * A failure of the model's files.
  * @param {string} code
  * @param {string} message
  * @param {string} remedy
- * @returns {Failure}
  */
 export function weights(code, message, remedy) {
   return failure("weights", code, message, remedy);
@@ -267,22 +275,38 @@ export function weights(code, message, remedy) {
  * @param {string} code
  * @param {string} message
  * @param {string} remedy
- * @returns {Failure}
  */
 export function failure(fault, code, message, remedy) {
-  return { code, fault, message, remedy };
+  return new FaceStudioError({ code, fault, message, remedy });
 }
 
 /** A {@link Failure} as a JavaScript error. */
 export class FaceStudioError extends Error {
-  /** @param {Failure} failure */
-  constructor({ code, fault, message, remedy }) {
+  /**
+   * @param {Failure} failure
+   * @param {string} [stack] where it happened, if that was elsewhere: in the worker
+   */
+  constructor({ code, fault, message, remedy }, stack) {
     super(message);
     this.name = "FaceStudioError";
     this.code = code;
     this.fault = fault;
     this.remedy = remedy;
+    this.stack = stack || this.stack;
   }
+}
+
+/**
+ * Any thrown value as an error that keeps where it happened.
+ * @param {unknown} thrown
+ */
+export function toError(thrown) {
+  return thrown instanceof FaceStudioError ? thrown : new FaceStudioError(toFailure(thrown), stackOf(thrown));
+}
+
+/** @param {unknown} thrown */
+export function stackOf(thrown) {
+  return thrown instanceof Error ? thrown.stack : undefined;
 }
 
 /**
@@ -303,7 +327,7 @@ export function toFailure(thrown) {
  * Why page and worker cannot speak to each other; null if they can.
  * @param {{ protocol: number, release: string }} ours
  * @param {{ protocol: number, release: string }} theirs
- * @returns {Failure | null}
+ * @returns {FaceStudioError | null}
  */
 export function mismatch(ours, theirs) {
   if (ours.protocol === theirs.protocol && ours.release === theirs.release) {
@@ -311,10 +335,6 @@ export function mismatch(ours, theirs) {
   }
   const name = (/** @type {{ protocol: number, release: string }} */ side) =>
     `${side.release} (protocol ${side.protocol})`;
-  return {
-    code: "version-mismatch",
-    fault: "internal",
-    message: `the page is FaceStudio ${name(ours)}, its worker ${name(theirs)}`,
-    remedy: "reload the page; if that does not help, serve all files from one release",
-  };
+  const message = `the page is FaceStudio ${name(ours)}, its worker ${name(theirs)}`;
+  return failure("internal", "version-mismatch", message, "reload the page; if that does not help, serve all files from one release");
 }

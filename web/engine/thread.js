@@ -1,6 +1,7 @@
 /** A thread of the CPU backend: an instance of wasm over the memory of the worker that started it. */
 
 import init, * as wasm from "../wasm-threads/facestudio.js";
+import { toFailure } from "./protocol.js";
 import { trapped } from "./trap.js";
 
 self.addEventListener(
@@ -19,7 +20,7 @@ self.addEventListener(
       wasm.run_thread();
     } catch (thrown) {
       // The worker waits for this thread, and hears nothing: the page ends both.
-      page.postMessage(trapped([wasm], thrown));
+      page.postMessage(toFailure(trapped([wasm], thrown)));
     }
   },
   { once: true },

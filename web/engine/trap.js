@@ -1,15 +1,13 @@
 /** What is left to say after wasm has trapped: its memory is in an unknown state, but its last words may be read. */
 
-import { failure } from "./protocol.js";
+import { failure, stackOf } from "./protocol.js";
 
-/** @import { Failure } from "./protocol.js" */
 /** @import { Wasm } from "./module.js" */
 
 /**
  * Why a module trapped; which one it was is not known.
  * @param {Wasm[]} modules those that can be called
  * @param {unknown} thrown
- * @returns {Failure}
  */
 export function trapped(modules, thrown) {
   const exhausted = outOfMemory(modules, thrown);
@@ -22,14 +20,15 @@ export function trapped(modules, thrown) {
   } catch {
     // Not even that can be read.
   }
-  return failure("internal", "engine-crashed", message, "try again with a smaller picture; if it comes back, please report it");
+  const crashed = failure("internal", "engine-crashed", message, "try again with a smaller picture; if it comes back, please report it");
+  crashed.stack = stackOf(thrown) ?? crashed.stack;
+  return crashed;
 }
 
 /**
  * Whether an exception means that memory is exhausted.
  * @param {Wasm[]} modules
  * @param {unknown} thrown
- * @returns {Failure | null}
  */
 export function outOfMemory(modules, thrown) {
   const trap = thrown instanceof WebAssembly.RuntimeError;

@@ -7,12 +7,12 @@ import { largestTensor, modelBytes, modelFiles, readManifest } from "./manifest.
 import { readModel, settle } from "./model.js";
 import { loadModule, running } from "./module.js";
 import { unless } from "./network.js";
-import { CANCELLED, PROTOCOL, RELEASE, failure, mismatch, toFailure } from "./protocol.js";
+import { PROTOCOL, RELEASE, cancelled, failure, mismatch, stackOf, toFailure } from "./protocol.js";
 import { MANIFEST, ModelStore, forgetModels, storedModels } from "./store.js";
 import { outOfMemory, trapped as lastWords } from "./trap.js";
 import { tune } from "./tuning.js";
 
-/** @import { Answers, Ask, Choice, Failure, Notice, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, Choice, Notice, Progress, Reply } from "./protocol.js" */
 /** @import { Wanted } from "./opening.js" */
 
 /** @typedef {(progress: Progress) => void} Report */
@@ -31,6 +31,8 @@ let ended = false;
 let trapped = false;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
 const QUEUED = new Set(["open", "generate", "forget", "faces", "similarity"]);
+/** The family of models that have seen nobody but the renderer's people. */
+const DRAWN = "mini";
 /** The tail of the queue. */
 let queue = Promise.resolve();
 /** How to cancel each task that waits or runs, by its id. @type {Map<number, AbortController>} */
@@ -51,7 +53,7 @@ async function start(threads) {
   modules.set(threads, started);
   const { wasm } = await started.catch((thrown) => {
     // The next worker may reach the server; this one may have to remember that it did not.
-    end(toFailure(thrown));
+    end(thrown);
     throw thrown;
   });
   const differs = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
@@ -121,7 +123,7 @@ const tasks = {
   },
 
   async cancel({ target }) {
-    tasksUnderWay.get(target)?.abort(CANCELLED);
+    tasksUnderWay.get(target)?.abort(cancelled());
     return null;
   },
 
@@ -179,7 +181,7 @@ async function whole(signal) {
   } catch (thrown) {
     // Files that are gone: the next picture's worker fetches them. After a trap the worker ends anyway.
     if (!signal.aborted && !(thrown instanceof WebAssembly.RuntimeError)) {
-      end(toFailure(thrown));
+      end(thrown);
     }
     throw thrown;
   }
@@ -230,7 +232,8 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
     const { name, version } = manifest;
     const tiles = choice.backend === "webgpu" ? [...(next.tiles() ?? [])] : null;
     const opened = { choice, precision: next.precision(), tiles, model: name, version, bytes: modelBytes(manifest), fetched };
-    return { ...opened, abilities: next.abilities(), notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
+    const abilities = { ...next.abilities(), drawn_only: manifest.family === DRAWN };
+    return { ...opened, abilities, notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
     // After a trap nothing of wasm may be touched.
     if (!(thrown instanceof WebAssembly.RuntimeError)) {
@@ -364,11 +367,12 @@ async function openDevice(choice) {
   try {
     return await deviceOf(choice);
   } catch (thrown) {
-    if (choice.backend !== "webgpu" || choice.reason === "asked for by the page") {
+    if (choice.backend !== "webgpu" || choice.why === "asked") {
       throw thrown;
     }
     choice.backend = "cpu";
     choice.threads = threadsFor("cpu");
+    choice.why = "webgpu-failed";
     choice.reason = `WebGPU did not start (${toFailure(thrown).message})`;
     return deviceOf(choice);
   }
@@ -429,7 +433,7 @@ async function answer(ask) {
     // A trap leaves wasm's memory in an unknown state: nothing after it can be trusted, and nothing else is begun.
     trapped ||= trap;
     const exhausted = outOfMemory(running, thrown);
-    const error = exhausted ?? toFailure(thrown);
+    const error = toFailure(exhausted ?? thrown);
     if (!exhausted && (error.fault === "device" || error.fault === "internal")) {
       // What broke may only be the first sign of a lost device, which is told of later.
       await lossOrNone();
@@ -437,7 +441,7 @@ async function answer(ask) {
     if (trap) {
       crash(thrown);
     } else if (!ended) {
-      post({ type: "error", id, error });
+      post({ type: "error", id, error, stack: stackOf(exhausted ?? thrown) });
     }
   } finally {
     tasksUnderWay.delete(id);
@@ -456,12 +460,12 @@ function buffers(value) {
 
 /**
  * Ends every task: the page replaces this worker.
- * @param {Failure} error
+ * @param {unknown} thrown
  */
-function end(error) {
+function end(thrown) {
   if (!ended) {
     ended = true;
-    post({ type: "crash", error });
+    post({ type: "crash", error: toFailure(thrown), stack: stackOf(thrown) });
   }
 }
 

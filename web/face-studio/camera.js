@@ -1,5 +1,6 @@
 /** Takes a photo with the device's camera, where there is one. */
 
+import { failure } from "../engine/protocol.js";
 import { drawing, openDialog } from "./dialog.js";
 import { toPng } from "./pictures.js";
 
@@ -64,11 +65,6 @@ async function openCamera() {
   try {
     return await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
   } catch (error) {
-    throw {
-      code: "camera-unavailable",
-      fault: "device",
-      message: `the camera cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-      remedy: "allow the page to use the camera, or choose a photo instead",
-    };
+    throw failure("device", "camera-unavailable", `the camera cannot be used: ${error instanceof Error ? error.message : String(error)}`, "allow the page to use the camera, or choose a photo instead");
   }
 }

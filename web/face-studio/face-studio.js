@@ -27,16 +27,16 @@
  */
 
 import { urlOf } from "../engine/arguments.js";
-import { FaceStudioError } from "../engine/protocol.js";
+import { failure } from "../engine/protocol.js";
+import { DEFAULT_MODEL, FaceStudio } from "../engine/session.js";
 import { chooseLanguage } from "./messages.js";
 import { pictureFiles } from "./pictures.js";
-import { DEFAULT_MODEL, FaceStudio } from "./session.js";
 import { Studio } from "./studio.js";
 import { styles } from "./styles.js";
 import { panelStyles } from "./styles.panels.js";
 
 /** @import { BackendWish, GenerateRequest, Opened, Picture } from "../engine/protocol.js" */
-/** @import { TimedProgress } from "./session.js" */
+/** @import { TimedProgress } from "../engine/session.js" */
 
 export class FaceStudioElement extends HTMLElement {
   static observedAttributes = ["lang", "theme"];
@@ -144,12 +144,7 @@ export class FaceStudioElement extends HTMLElement {
 
   #running() {
     if (!this.#studio) {
-      throw new FaceStudioError({
-        code: "element-detached",
-        fault: "input",
-        message: "this <face-studio> is not in a document",
-        remedy: "add it to the page first",
-      });
+      throw failure("input", "element-detached", "this <face-studio> is not in a document", "add it to the page first");
     }
     return this.#studio;
   }

@@ -3,6 +3,8 @@
  * a picture that was drawn over a photo shows what was held of it.
  */
 
+import { failure } from "../engine/protocol.js";
+
 /** @import { Settings } from "./settings.js" */
 
 /** What was kept; its settings may have become anything. @typedef {{ id: number, png: Uint8Array, settings: unknown }} Kept */
@@ -60,7 +62,7 @@ export async function keep(png, settings) {
 }
 
 /**
- * What was kept, the oldest first. Records that have no picture any more are deleted.
+ * What was kept, the oldest first. Records that have no picture are left as they are: they may be of another release.
  * @param {(error: unknown) => void} [fail] is told of them
  * @returns {Promise<Kept[]>}
  */
@@ -68,24 +70,23 @@ export async function readHistory(fail) {
   if (!keepsHistory()) {
     return [];
   }
-  const { kept, dropped } = await withStore("readwrite", async (store) => {
+  const { kept, unread } = await withStore("readonly", async (store) => {
     const [keys, records] = await Promise.all([done(store.getAllKeys()), done(store.getAll())]);
     /** @type {Kept[]} */
     const kept = [];
-    let dropped = 0;
+    let unread = 0;
     for (const [i, key] of keys.entries()) {
       const { png, settings } = Object(records[i]);
       if (typeof key === "number" && png instanceof Uint8Array && png.length > 0) {
         kept.push({ id: key, png, settings });
       } else {
-        await done(store.delete(key));
-        dropped += 1;
+        unread += 1;
       }
     }
-    return { kept, dropped };
+    return { kept, unread };
   });
-  if (dropped > 0) {
-    fail?.({ code: "history-damaged", fault: "io", message: `kept pictures that could not be read: ${dropped}; they were deleted`, remedy: "the others are unharmed" });
+  if (unread > 0) {
+    fail?.(failure("io", "history-damaged", `kept pictures that cannot be read: ${unread}`, "the others are unharmed; switch the history off to delete all"));
   }
   return kept;
 }
@@ -124,12 +125,7 @@ async function withStore(mode, use) {
 
 /** @param {unknown} error */
 function unavailable(error) {
-  return {
-    code: "history-unavailable",
-    fault: "io",
-    message: `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-    remedy: "free some disk space or leave private mode, or switch the history off; the picture itself is not lost",
-  };
+  return failure("io", "history-unavailable", `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`, "free some disk space or leave private mode, or switch the history off; the picture itself is not lost");
 }
 
 /**

@@ -1,5 +1,6 @@
 /** The layout panel: where each person goes, in boxes, painted, or as in a picture. */
 
+import { failure } from "../engine/protocol.js";
 import { BoxCanvas } from "./box-canvas.js";
 import { columns } from "./boxes.js";
 import { BrushCanvas } from "./brush-canvas.js";
@@ -179,5 +180,5 @@ export class LayoutPanel {
  * @param {string} remedy
  */
 function missing(message, remedy) {
-  return { code: "region-missing", fault: "input", message, remedy };
+  return failure("input", "region-missing", message, remedy);
 }

@@ -1,5 +1,6 @@
 /** The people panel: who is in the picture, from photos, samples, the camera or the face maker. */
 
+import { failure } from "../engine/protocol.js";
 import { hasCamera, takePhoto } from "./camera.js";
 import { cross, drawing } from "./dialog.js";
 import { chooseFace } from "./face-choice.js";
@@ -15,8 +16,7 @@ import { acceptDrops, readFile, show } from "./pictures.js";
 /**
  * @typedef {object} PeopleOptions
  * @property {ParentNode} root where dialogs open
- * @property {(bytes: Uint8Array) => Promise<unknown>} inspect rejects if the bytes are no picture
- * @property {(bytes: Uint8Array) => Promise<Face[]>} faces finds the faces of a photo
+ * @property {(bytes: Uint8Array) => Promise<Face[]>} faces finds the faces of a photo; rejects if the bytes are none
  * @property {() => Promise<boolean>} allow whether real photos may be used
  * @property {() => void} make opens the face maker
  * @property {(error: unknown) => void} fail tells the user
@@ -168,18 +168,12 @@ export class People {
    * @param {Uint8Array} bytes
    */
   async #look(bytes) {
-    await this.#options.inspect(bytes);
     this.#looking = true;
     this.#build();
     try {
       const faces = await this.#options.faces(bytes);
       if (faces.length === 0) {
-        throw {
-          code: "face-not-found",
-          fault: "input",
-          message: "no face was found in the photo",
-          remedy: "use a photo that shows the whole face from the front, large and well lit",
-        };
+        throw failure("input", "face-not-found", "no face was found in the photo", "use a photo that shows the whole face from the front, large and well lit");
       }
       const chosen = faces.length > 1 ? await chooseFace(this.#builder, this.#options.root, faces) : faces[0];
       if (chosen) {

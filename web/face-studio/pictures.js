@@ -1,6 +1,6 @@
 /** Encoded pictures: shown, read from files, from the clipboard and from drops. */
 
-import { MAX_IMAGE_BYTES } from "../engine/protocol.js";
+import { MAX_IMAGE_BYTES, failure } from "../engine/protocol.js";
 
 /** URLs live as long as the bytes that they show. @type {WeakMap<Uint8Array, string>} */
 const urls = new WeakMap();
@@ -37,12 +37,7 @@ export function show(image, bytes) {
  */
 export async function readFile(file) {
   if (file.size > MAX_IMAGE_BYTES) {
-    throw {
-      code: "image-too-large",
-      fault: "input",
-      message: `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`,
-      remedy: `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`,
-    };
+    throw failure("input", "image-too-large", `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`, `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`);
   }
   return new Uint8Array(await file.arrayBuffer());
 }

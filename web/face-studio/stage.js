@@ -8,7 +8,7 @@ import { show } from "./pictures.js";
 /** @import { Failure, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 /** @import { Result } from "./gallery.js" */
-/** @import { TimedProgress } from "./session.js" */
+/** @import { TimedProgress } from "../engine/session.js" */
 
 /**
  * @typedef {object} StageOptions

@@ -1,7 +1,8 @@
 /** The interface: puts the panels together, asks the session for pictures, and shows what comes. */
 
 import { optionsOf, requestOf } from "../engine/arguments.js";
-import { FaceStudioError, toFailure } from "../engine/protocol.js";
+import { toError } from "../engine/protocol.js";
+import { countOf } from "../engine/session.js";
 import { Advanced } from "./advanced.js";
 import { Builder } from "./builder.js";
 import { Consent } from "./consent.js";
@@ -14,7 +15,6 @@ import { rounded } from "./messages.js";
 import { People } from "./people.js";
 import { fromPerson } from "./person.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
-import { DEFAULT_MODEL, countOf } from "./session.js";
 import { settingsFrom, settingsOf } from "./settings.js";
 import { Stage } from "./stage.js";
 import { StartPicture } from "./start-picture.js";
@@ -25,7 +25,7 @@ import { Words } from "./words.js";
 /** @import { GenerateRequest, Opened, Picture } from "../engine/protocol.js" */
 /** @import { Said } from "./builder.js" */
 /** @import { Result } from "./gallery.js" */
-/** @import { FaceStudio, TimedProgress } from "./session.js" */
+/** @import { FaceStudio, TimedProgress } from "../engine/session.js" */
 
 /** Steps between previews. */
 const PREVIEW_EVERY = 3;
@@ -77,7 +77,11 @@ export class Studio {
     this.#people = new People(builder, {
       ...shared,
       faces: async (bytes) => {
-        await this.load();
+        if (!session.opened) {
+          // What is no picture opens no model.
+          await session.inspect(bytes);
+          await this.load();
+        }
         return session.faces(bytes);
       },
       make: () => void this.#maker.open(),
@@ -143,7 +147,10 @@ export class Studio {
       this.#fail(error);
     }
     try {
-      if (!this.#session.loading) {
+      // Another element of the page may have opened it.
+      if (this.#session.opened) {
+        this.#tell(this.#session.opened);
+      } else if (!this.#session.loading) {
         await this.#announce();
       }
       if (preload) {
@@ -151,7 +158,7 @@ export class Studio {
       }
     } catch (error) {
       this.#fail(error);
-      if (toFailure(error).fault !== "cancelled") {
+      if (toError(error).fault !== "cancelled") {
         this.#builder.say(this.#badge, { text: "engine.not_ready" });
       }
     }
@@ -164,6 +171,7 @@ export class Studio {
   async load() {
     const known = this.#session.opened;
     if (known) {
+      this.#tell(known);
       return known;
     }
     // What takes long can be cancelled, even where no picture is made.
@@ -362,7 +370,7 @@ export class Studio {
       try {
         likeness.push(await this.#session.similarity(result.png, person));
       } catch (error) {
-        if (toFailure(error).code !== "face-not-found") {
+        if (toError(error).code !== "face-not-found") {
           throw error;
         }
         likeness.push(null);
@@ -474,7 +482,7 @@ export class Studio {
     /** @type {Said} */
     const text = choice.backend === "webgpu" ? ["engine.webgpu", { adapter: choice.adapter }] : "engine.cpu";
     this.#builder.say(this.#badge, { text });
-    this.#people.tellDrawnOnly(this.#session.model === DEFAULT_MODEL || model.includes("mini"));
+    this.#people.tellDrawnOnly(abilities.drawn_only);
     this.#advanced.setAbilities(abilities);
     this.#words.setAbility(abilities.words);
     this.#style.setAbility(abilities.styles);
@@ -511,14 +519,14 @@ export class Studio {
 
   /** @param {unknown} thrown */
   #fail(thrown) {
-    const failure = toFailure(thrown);
-    if (failure.fault !== "cancelled") {
-      this.#stage.setError(failure);
+    const error = toError(thrown);
+    if (error.fault !== "cancelled") {
+      this.#stage.setError(error);
     }
-    if (failure.fault === "internal") {
+    if (error.fault === "internal") {
       this.unloaded();
     }
-    this.#emit("facestudio-error", new FaceStudioError(failure));
+    this.#emit("facestudio-error", error);
   }
 }
 

@@ -8,12 +8,12 @@
  * ```
  */
 
-import { backendOf, bytesOf, folder, optionsOf, requestOf } from "../engine/arguments.js";
-import { EngineClient } from "../engine/client.js";
-import { CANCELLED, FaceStudioError, toFailure } from "../engine/protocol.js";
+import { backendOf, bytesOf, folder, optionsOf, requestOf } from "./arguments.js";
+import { EngineClient, link } from "./client.js";
+import { cancelled } from "./protocol.js";
 import { TimeLeft } from "./time-left.js";
 
-/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored } from "../engine/protocol.js" */
+/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored } from "./protocol.js" */
 
 /**
  * Progress with what a person wants to know of it.
@@ -36,14 +36,15 @@ import { TimeLeft } from "./time-left.js";
 export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
 
 export class FaceStudio {
-  /** Studios on one page that want one model share an engine, and with it the model's memory. */
+  /**
+   * Studios on one page that want one model share an engine, and with it the model's memory. It knows what is open and which picture
+   * is the latest; a studio knows only what itself has asked for.
+   */
   #engine;
   /** How many wait for the model. */
   #waiting = 0;
-  /** What the open model is; null while there is none. @type {Opened | null} */
-  opened = null;
-  /** @type {AbortController | null} */
-  #task = null;
+  /** How many requests of pictures are under way: more than one while an older one is being cancelled. */
+  #making = 0;
   /** Ends everything that is under way. */
   #end = new AbortController();
   #closed = false;
@@ -84,6 +85,11 @@ export class FaceStudio {
     return this.opened?.notices ?? [];
   }
 
+  /** What the open model is; null while there is none. */
+  get opened() {
+    return this.#closed ? null : this.#engine.opened;
+  }
+
   /** Whether a model is open or being opened. */
   get loading() {
     return this.opened !== null || this.#waiting > 0;
@@ -91,7 +97,7 @@ export class FaceStudio {
 
   /** Whether a picture is being made. */
   get busy() {
-    return this.#task !== null;
+    return this.#making > 0;
   }
 
   /**
@@ -102,22 +108,13 @@ export class FaceStudio {
    */
   async load(options) {
     const { signal, onProgress } = optionsOf("load", options);
-    this.#refuse();
-    const linked = link(signal, this.#end.signal);
     this.#waiting += 1;
     try {
-      const report = onProgress && timed(1, onProgress);
-      // The engine knows what is open: a crash may have closed it.
-      this.opened = await this.#engine.open({ model: this.#model, backend: this.#backend, onProgress: report, signal: linked.signal });
-      return this.opened;
-    } catch (error) {
-      if (!linked.signal.aborted) {
-        this.#lost();
-      }
-      throw error;
+      return await this.#asking(signal, (linked) =>
+        this.#engine.open({ ...this.#wanted, ...(onProgress ? { onProgress: timed(onProgress) } : {}), signal: linked }),
+      );
     } finally {
       this.#waiting -= 1;
-      linked.free();
     }
   }
 
@@ -131,47 +128,28 @@ export class FaceStudio {
    */
   async generate(request, options) {
     const { signal, onProgress } = optionsOf("generate", options);
+    const clock = new TimeLeft();
+    /** @param {Opened} opened */
+    const ask = (opened) => {
+      const asked = typeof request === "function" ? request(opened) : request;
+      clock.pictures = countOf(asked);
+      return asked;
+    };
     if (typeof request !== "function") {
       requestOf(request);
     }
-    this.#refuse();
-    this.#task?.abort();
-    const task = new AbortController();
-    this.#task = task;
-    const linked = link(signal, task.signal);
-    /** Who was cancelled hears no more, though opening may go on for others. @param {TimedProgress} progress */
-    const report = (progress) => {
-      if (!linked.signal.aborted) {
-        onProgress?.(progress);
-      }
-    };
+    this.#making += 1;
     try {
-      const opened = await this.load({ onProgress: report, signal: linked.signal });
-      const asked = requestOf(typeof request === "function" ? request(opened) : request);
-      return await this.#engine.generate(asked, {
-        signal: linked.signal,
-        onProgress: timed(countOf(asked), report),
-      });
-    } catch (error) {
-      if (linked.signal.aborted) {
-        throw new FaceStudioError(CANCELLED);
-      }
-      if (toFailure(error).fault === "internal") {
-        // The worker may be gone, and the model with it.
-        this.#lost();
-      }
-      throw error;
+      return await this.#asking(signal, (linked) =>
+        this.#engine.generate(ask, { ...this.#wanted, ...(onProgress ? { onProgress: timed(onProgress, clock) } : {}), signal: linked }),
+      );
     } finally {
-      linked.free();
-      if (this.#task === task) {
-        this.#task = null;
-      }
+      this.#making -= 1;
     }
   }
 
   /** Stops everything that is under way: pictures, and the opening of the model. */
   cancel() {
-    this.#task?.abort();
     this.#end.abort();
     this.#end = new AbortController();
   }
@@ -179,14 +157,12 @@ export class FaceStudio {
   /** Frees the model and its memory; the next picture opens it again. */
   unload() {
     this.cancel();
-    this.#lost();
     void this.#engine.unload();
   }
 
   /** Ends the studio: its engine too, unless others share it. */
   close() {
     this.cancel();
-    this.#lost();
     if (!this.#closed) {
       this.#closed = true;
       this.#engine.release();
@@ -201,7 +177,7 @@ export class FaceStudio {
   async check(options) {
     const { signal } = optionsOf("check", options);
     this.#refuse();
-    return this.#engine.check({ model: this.#model, backend: this.#backend, ...(signal ? { signal } : {}) });
+    return this.#engine.check({ ...this.#wanted, ...(signal ? { signal } : {}) });
   }
 
   /**
@@ -231,13 +207,30 @@ export class FaceStudio {
    * @param {(signal: AbortSignal) => Promise<T>} use
    */
   async #withModel(options, use) {
-    const linked = link(optionsOf("what is asked", options).signal, this.#end.signal);
+    return this.#asking(optionsOf("what is asked", options).signal, async (signal) => {
+      await this.load({ ...options, signal });
+      return use(signal);
+    });
+  }
+
+  /**
+   * What is asked for, until `signal` or {@link cancel} ends it.
+   * @template T
+   * @param {AbortSignal | undefined} signal
+   * @param {(signal: AbortSignal) => Promise<T>} ask
+   */
+  async #asking(signal, ask) {
+    this.#refuse();
+    const linked = link(signal, this.#end.signal);
     try {
-      await this.load({ ...options, signal: linked.signal });
-      return await use(linked.signal);
+      return await ask(linked.signal);
     } finally {
       linked.free();
     }
+  }
+
+  get #wanted() {
+    return { model: this.#model, backend: this.#backend };
   }
 
   /**
@@ -294,16 +287,11 @@ export class FaceStudio {
   /** A closed studio would start a worker that nobody ends, and one without a model has nothing to open. */
   #refuse() {
     if (this.#closed) {
-      throw new FaceStudioError({ ...CANCELLED, message: "the studio was closed" });
+      throw cancelled("the studio was closed");
     }
     if (this.#unusable) {
       throw this.#unusable;
     }
-  }
-
-  /** There is no model any more. */
-  #lost() {
-    this.opened = null;
   }
 }
 
@@ -316,29 +304,11 @@ export function countOf({ count = 1 }) {
 }
 
 /**
- * A signal that is aborted when one of others is, until it is freed.
- * @param {(AbortSignal | null | undefined)[]} signals
- */
-function link(...signals) {
-  const controller = new AbortController();
-  const abort = () => controller.abort();
-  for (const signal of signals) {
-    signal?.addEventListener("abort", abort, { once: true });
-    if (signal?.aborted) {
-      abort();
-    }
-  }
-  const free = () => signals.forEach((signal) => signal?.removeEventListener("abort", abort));
-  return { signal: controller.signal, free };
-}
-
-/**
- * @param {number} pictures
  * @param {(progress: TimedProgress) => void} report
+ * @param {TimeLeft} [clock]
  * @returns {(progress: Progress) => void}
  */
-function timed(pictures, report) {
-  const clock = new TimeLeft(pictures);
+function timed(report, clock = new TimeLeft()) {
   return (progress) => {
     const bytes = progress.phase === "fetch" ? { bytes: progress.step, total_bytes: progress.steps } : {};
     const seconds = clock.update(progress);

@@ -1,22 +1,18 @@
 /** How long a task still takes, from how fast it went so far. */
 
-/** @import { Progress } from "../engine/protocol.js" */
+/** @import { Progress } from "./protocol.js" */
 
 /** Seconds that must have passed before a guess is worth anything. */
 const SETTLED = 0.7;
 
 /** Watches one task. Times are in milliseconds. */
 export class TimeLeft {
-  #pictures;
+  /** How many the task makes. */
+  pictures = 1;
   #phase = "";
   #began = 0;
   /** Steps that were done when the phase was first seen. */
   #first = 0;
-
-  /** @param {number} [pictures] how many the task makes */
-  constructor(pictures = 1) {
-    this.#pictures = pictures;
-  }
 
   /**
    * Seconds left of the phase, undefined while that cannot be known. All pictures' steps count as one phase.
@@ -39,7 +35,7 @@ export class TimeLeft {
     if (phase === "decode" || seconds < SETTLED || gone <= 0) {
       return undefined;
     }
-    const all = drawing ? steps * this.#pictures : steps;
+    const all = drawing ? steps * this.pictures : steps;
     return (seconds / gone) * Math.max(all - done, 0);
   }
 }
