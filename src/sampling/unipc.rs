@@ -154,12 +154,11 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
         let largest =
             (column..count).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()));
         rows.swap(column, largest.unwrap_or(column));
-        for row in 0..count {
-            if row != column {
-                let factor = rows[row][column] / rows[column][column];
-                for k in column..=count {
-                    rows[row][k] -= factor * rows[column][k];
-                }
+        let pivot = rows[column].clone();
+        for (_, row) in rows.iter_mut().enumerate().filter(|(i, _)| *i != column) {
+            let factor = row[column] / pivot[column];
+            for (value, pivot) in row.iter_mut().zip(&pivot).skip(column) {
+                *value -= factor * pivot;
             }
         }
     }
