@@ -62,6 +62,13 @@ impl Solver for UniPc {
         steps: usize,
     ) -> Result<Vec<Step>> {
         let mut all = multistep(config, alphas_cumprod, spacing, steps, 0, f64::round_ties_even)?;
+        if config.use_karras_sigmas == Some(true)
+            && config.final_sigmas_type == Some(FinalSigmas::SigmaMin)
+            && let Some(last) = all.last_mut()
+        {
+            // As diffusers has it: Karras' lowest level is the last step's own, and a single step has only the highest.
+            *last = Step::new(f64::from(last.timestep), last.from, last.from);
+        }
         let (count, order) = (all.len(), config.solver_order.unwrap_or(2));
         let falls = config.lower_order_final.unwrap_or(true);
         for (i, step) in all.iter_mut().enumerate() {
