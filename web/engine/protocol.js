@@ -292,7 +292,9 @@ export class FaceStudioError extends Error {
     this.code = code;
     this.fault = fault;
     this.remedy = remedy;
-    this.stack = stack || this.stack;
+    if (stack) {
+      this.stack = stack;
+    }
   }
 }
 

@@ -131,7 +131,7 @@ export class FaceStudio {
     const clock = new TimeLeft();
     /** @param {Opened} opened */
     const ask = (opened) => {
-      const asked = typeof request === "function" ? request(opened) : request;
+      const asked = requestOf(typeof request === "function" ? request(opened) : request);
       clock.pictures = countOf(asked);
       return asked;
     };
