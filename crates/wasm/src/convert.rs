@@ -7,13 +7,13 @@ use serde::Deserialize;
 use wasm_bindgen::JsValue;
 
 use super::failure::{notice, set};
-use crate::sampling::Sampler;
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
 };
+use facestudio::sampling::Sampler;
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
