@@ -170,7 +170,7 @@ fn torch(_cuda: bool) -> Result<Device> {
     Err(Error::device(
         "backend-missing",
         "this build has no libtorch",
-        "build with `--features torch` (README, \"Train\"), or use `--backend cpu`",
+        "build with `--features torch` (docs/train.md), or use `--backend cpu`",
     ))
 }
 
