@@ -31,8 +31,8 @@ const FORMAT = 1;
 const NUMBER = 4;
 
 /**
- * Beginnings of the networks that are held as they are stored, in 16, 8 or 4 bits a number (`COMPACT` in
- * src/pipeline/models.rs).
+ * Beginnings of the networks that are held as they are stored, in 16, 8 or 4 bits a number (what src/pipeline/ loads with
+ * `load_compact`).
  */
 const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
