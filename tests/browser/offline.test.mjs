@@ -136,7 +136,8 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
     server.log.length = 0;
     server.fault = () => undefined;
     assert.equal(await page.evaluate(async () => (await fetch("engine/client.js")).ok), true);
-    assert.deepEqual(server.log, []);
+    // The page may still be asking for its model; of its own files it asks for none.
+    assert.deepEqual(server.log.filter(({ path }) => !path.startsWith("/models/")), []);
     // A server that is there again is asked again.
     await visit(() => undefined);
     assert.ok(server.log.some(({ path }) => path.endsWith("engine/worker.js")));

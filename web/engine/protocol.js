@@ -292,9 +292,8 @@ export class FaceStudioError extends Error {
     this.code = code;
     this.fault = fault;
     this.remedy = remedy;
-    if (stack) {
-      this.stack = stack;
-    }
+    // Not assigned, or the declarations would give it another type than Error's.
+    if (stack) Object.defineProperty(this, "stack", { value: stack });
   }
 }
 
