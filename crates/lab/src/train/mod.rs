@@ -237,10 +237,10 @@ mod tests {
         let files = Folder(out);
         let component = Component::new(&files, "vae");
         let vae = Vae::load(&component, &Device::flex()).unwrap();
-        assert_eq!((vae.latent_channels(), vae.downsampling()), (64, 32));
+        assert_eq!((vae.latent_channels(), vae.downsampling()), (32, 16));
         let config: serde_json::Value = component.json("config.json").unwrap();
         let std = config["latents_std"].as_array().unwrap();
-        assert!(std.len() == 64 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
+        assert!(std.len() == 32 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
         assert!(run.folder.join("samples.png").exists() && run.folder.join("loss.png").exists());
     }
 

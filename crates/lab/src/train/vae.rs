@@ -42,7 +42,7 @@ const FACE_WEIGHT: f32 = 2.0;
 /// Largest share of noise in the latents that the decoder learns from: they are `(1 − τ) z + τ n`, τ even in [0, this] for each
 /// picture, `n` normal with each channel's own mean and standard deviation. A denoiser leaves errors, and latents that are read
 /// through noise are easier for it (Yang et al. 2025, l-DeTok, arXiv 2507.15856, section 3.2).
-const LATENT_NOISE: f32 = 0.3;
+const LATENT_NOISE: f32 = 0.1;
 /// Weight of the discriminator's scores in the decoder's loss.
 const DECEIT_WEIGHT: f64 = 0.05;
 /// Weight of the distance of its layers' outputs.
@@ -84,13 +84,13 @@ fn config() -> Result<AutoencoderDcConfig> {
     let json = serde_json::json!({
         "_class_name": "AutoencoderDC",
         "in_channels": 3,
-        "latent_channels": 64,
+        "latent_channels": 32,
         "encoder_block_types": "ResBlock",
         "decoder_block_types": "ResBlock",
-        "encoder_block_out_channels": [16, 32, 64, 128, 256, 256],
-        "decoder_block_out_channels": [16, 32, 64, 128, 256, 256],
-        "encoder_layers_per_block": [0, 1, 1, 2, 1, 1],
-        "decoder_layers_per_block": [0, 1, 2, 2, 1, 2],
+        "encoder_block_out_channels": [16, 32, 64, 128, 256],
+        "decoder_block_out_channels": [16, 32, 64, 128, 256],
+        "encoder_layers_per_block": [0, 1, 1, 2, 1],
+        "decoder_layers_per_block": [0, 1, 2, 2, 1],
         "downsample_block_type": "pixel_unshuffle",
         "upsample_block_type": "pixel_shuffle",
         "scaling_factor": 1.0,
