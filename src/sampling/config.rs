@@ -42,9 +42,20 @@ pub enum FinalSigmas {
     SigmaMin,
 }
 
+/// How flow matching's levels are shifted by μ (Esser et al. 2024, arXiv 2403.03206, section 5.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeShift {
+    /// By a factor of `exp μ` in noise to signal.
+    Exponential,
+    /// By a factor of μ.
+    Linear,
+}
+
 /// `scheduler_config.json`.
 ///
-/// `_class_name` decides the default sampler only: every sampler runs on every config. A value that the file does not
+/// `_class_name` decides the default sampler, and whether the model is of diffusion or of flow matching: every sampler of
+/// the same kind runs on the config. A value that the file does not
 /// state has the default of the class that runs, as with diffusers' `from_config`; but `clip_sample` is off unless
 /// the file states it or is a `DDIMScheduler`'s. For latents [`SchedulerConfig::for_latents`] has the last word.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -123,8 +134,22 @@ pub struct SchedulerConfig {
     pub predict_x0: Option<bool>,
     /// Not supported when set; UniPC.
     pub solver_p: Option<serde_json::Value>,
-    /// Not supported when true; UniPC.
+    /// Flow matching: whether levels are shifted by the picture's size and the steps ([`SchedulerConfig::for_image_tokens`]),
+    /// in place of `shift`. Not supported with UniPC.
     pub use_dynamic_shifting: Option<bool>,
+    /// How levels are shifted by the size; flow matching.
+    pub time_shift_type: Option<TimeShift>,
+    /// Levels are `s σ / (1 + (s − 1) σ)` for this s, 1; flow matching.
+    pub shift: Option<f64>,
+    /// The level that the last step begins at: all are stretched to it. Flow matching.
+    pub shift_terminal: Option<f64>,
+    /// Whether every step draws fresh noise; flow matching.
+    pub stochastic_sampling: Option<bool>,
+    /// Not supported when true.
+    pub invert_sigmas: Option<bool>,
+    /// Tokens of the picture, where a pipeline gives them: [`SchedulerConfig::for_image_tokens`].
+    #[serde(skip)]
+    pub image_tokens: Option<usize>,
 }
 
 /// Most training steps: bounds what a hostile config can allocate.
@@ -150,27 +175,37 @@ impl SchedulerConfig {
 
     /// [`SchedulerConfig::from_component`] for latents of Stable Diffusion's kind: see [`SchedulerConfig::for_latents`].
     pub fn of_latents(component: &Component) -> Result<Self> {
-        Self::from_component(component).map(Self::for_latents)
+        Self::from_component(component)?.for_latents().map_err(|error| error.context("scheduler_config.json"))
     }
 
     /// As diffusers' pipelines of Stable Diffusion take a scheduler's config, whatever it states: x₀ is not clipped, since
-    /// that is meant for pixels, and leading spacing starts at training step 1.
+    /// that is meant for pixels, and leading spacing starts at training step 1. Fails with `config-unsupported` on flow
+    /// matching, which those models are not trained for.
+    pub fn for_latents(self) -> Result<Self> {
+        if self.default_sampler()?.is_of_flow_matching() {
+            return Err(unknown_class(&self.class_name, Sampler::of_diffusion()));
+        }
+        Ok(Self { clip_sample: Some(false), steps_offset: Some(1), ..self })
+    }
+
+    /// As diffusers' pipelines of FLUX.2 take a scheduler's config for a picture of so many tokens: levels fall evenly from 1,
+    /// and are shifted by size and steps where the config has `use_dynamic_shifting`.
     #[must_use]
-    pub fn for_latents(self) -> Self {
-        Self { clip_sample: Some(false), steps_offset: Some(1), ..self }
+    pub fn for_image_tokens(self, tokens: usize) -> Self {
+        Self { image_tokens: Some(tokens), ..self }
+    }
+
+    /// What the denoiser predicts: the noise, unless the config says otherwise.
+    pub fn prediction(&self) -> Prediction {
+        let flow = Sampler::of_class(&self.class_name).is_some_and(Sampler::is_of_flow_matching);
+        self.prediction_type.unwrap_or(if flow { Prediction::Flow } else { Prediction::Epsilon })
     }
 
     /// The sampler of the config's class; Euler ancestral, the paper's, where this crate does not have the class but its
     /// config means the same.
     pub fn default_sampler(&self) -> Result<Sampler> {
-        Sampler::of_class(&self.class_name).ok_or_else(|| {
-            let classes: Vec<_> = Sampler::ALL.iter().map(|sampler| sampler.scheduler_class()).collect();
-            Error::weights(
-                "config-unsupported",
-                format!("scheduler class '{}' is not supported", self.class_name),
-                format!("use the scheduler config of another class: {}", classes.join(", ")),
-            )
-        })
+        Sampler::of_class(&self.class_name)
+            .ok_or_else(|| unknown_class(&self.class_name, Sampler::ALL.iter().copied()))
     }
 
     /// Training steps.
@@ -264,7 +299,15 @@ impl SchedulerConfig {
         if self.use_flow_sigmas == Some(true) {
             return Some("use_flow_sigmas");
         }
+        if !self.suits(sampler) {
+            return Some("prediction_type");
+        }
         sampler.solver().refuses(self)
+    }
+
+    /// Whether both are of diffusion, or both of flow matching.
+    fn suits(&self, sampler: Sampler) -> bool {
+        (self.prediction() == Prediction::Flow) == sampler.is_of_flow_matching()
     }
 
     /// Fails, naming it, if the config asks `sampler` for something this crate does not have. The remedy names the samplers
@@ -275,9 +318,17 @@ impl SchedulerConfig {
         let others: Vec<_> =
             Sampler::ALL.iter().filter(draws).map(|other| other.name().replace('_', "-")).collect();
         let remedy = "use a scheduler config without it".to_owned();
+        let message = if self.suits(sampler) {
+            format!("the scheduler config's {name} is not supported with the sampler {sampler}")
+        } else {
+            let kind = if sampler.is_of_flow_matching() { "flow matching" } else { "diffusion" };
+            format!(
+                "the sampler {sampler} draws with models of {kind}, and by the scheduler config this is none"
+            )
+        };
         Err(Error::weights(
             "config-unsupported",
-            format!("the scheduler config's {name} is not supported with the sampler {sampler}"),
+            message,
             if others.is_empty() {
                 remedy
             } else {
@@ -299,7 +350,16 @@ fn rescale_zero_terminal_snr(alphas_cumprod: &mut [f64]) {
     }
 }
 
-fn range(message: String) -> Error {
+fn unknown_class(class: &str, known: impl Iterator<Item = Sampler>) -> Error {
+    let classes: Vec<_> = known.map(Sampler::scheduler_class).collect();
+    Error::weights(
+        "config-unsupported",
+        format!("scheduler class '{class}' is not supported"),
+        format!("use the scheduler config of another class: {}", classes.join(", ")),
+    )
+}
+
+pub(super) fn range(message: String) -> Error {
     Error::weights(
         "config-range",
         format!("scheduler config: {message}"),

@@ -9,6 +9,7 @@ mod ddim;
 mod dpmpp_2m;
 mod euler;
 mod euler_ancestral;
+mod flow_match_euler;
 mod heun;
 mod lcm;
 mod noise;
@@ -20,7 +21,7 @@ mod spacing;
 mod tcd;
 mod unipc;
 
-pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, TimestepSpacing};
+pub use config::{BetaSchedule, FinalSigmas, SchedulerConfig, TimeShift, TimestepSpacing};
 pub use noise::NoiseSource;
 pub use prediction::Prediction;
 pub use sampler::Sampler;
@@ -64,7 +65,7 @@ impl Scheduler {
         let NoiseLevel { alpha, sigma } = self.schedule.step(i)?.from;
         Ok(match self.schedule.sampler().about().space {
             Space::Exploding => sample / alpha.hypot(sigma),
-            Space::Unscaled => sample,
+            Space::Unscaled | Space::Flow => sample,
         })
     }
 

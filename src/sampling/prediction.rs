@@ -15,6 +15,10 @@ pub enum Prediction {
     VPrediction,
     /// The clean sample x₀.
     Sample,
+    /// The velocity `v = ε − x₀` of flow matching (Liu et al. 2022, arXiv 2209.03003, equation 1), with α + σ = 1. Configs
+    /// say so by their class, never by this name.
+    #[serde(skip)]
+    Flow,
 }
 
 impl Prediction {
@@ -29,6 +33,7 @@ impl Prediction {
                 sample.clone() * (alpha / (norm * norm)) - model_output.clone() * (sigma / norm)
             }
             Self::Sample => model_output.clone(),
+            Self::Flow => (sample.clone() - model_output.clone() * sigma) / (alpha + sigma),
         }
     }
 
@@ -42,6 +47,7 @@ impl Prediction {
                 model_output.clone() * (alpha / norm) + sample.clone() * (sigma / (norm * norm))
             }
             Self::Sample => (sample.clone() - model_output.clone() * alpha) / sigma,
+            Self::Flow => (sample.clone() + model_output.clone() * alpha) / (alpha + sigma),
         }
     }
 }
@@ -68,6 +74,7 @@ mod tests {
                 (Prediction::Epsilon, noise.clone()),
                 (Prediction::VPrediction, velocity),
                 (Prediction::Sample, x0.clone()),
+                (Prediction::Flow, noise.clone() - x0.clone()),
             ] {
                 let error = |a: Tensor<4>, b: &Tensor<4>| (a - b.clone()).abs().max().into_scalar::<f32>();
                 assert!(error(prediction.original(level, &sample, &output), &x0) < 1e-5, "{prediction:?}");

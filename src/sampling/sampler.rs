@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::solver::{About, Solver};
-use super::{ddim, dpmpp_2m, euler, euler_ancestral, heun, lcm, tcd, unipc};
+use super::solver::{About, Solver, Space};
+use super::{ddim, dpmpp_2m, euler, euler_ancestral, flow_match_euler, heun, lcm, tcd, unipc};
 use crate::error::Error;
 
 macro_rules! samplers {
@@ -50,9 +50,21 @@ samplers! {
     Unipc: unipc::UniPc;
     /// Trajectory consistency sampling, for distilled models.
     Tcd: tcd::Tcd;
+    /// Euler's method of flow matching: for models that predict its velocity, and for no others.
+    FlowMatchEuler: flow_match_euler::FlowMatchEuler;
 }
 
 impl Sampler {
+    /// Those that draw with a model of diffusion, whatever it predicts: the others are for flow matching.
+    pub fn of_diffusion() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|sampler| !sampler.is_of_flow_matching())
+    }
+
+    /// Whether it draws with models of flow matching, and with no others.
+    pub fn is_of_flow_matching(self) -> bool {
+        self.about().space == Space::Flow
+    }
+
     pub(super) fn about(self) -> &'static About {
         self.solver().about()
     }
@@ -163,8 +175,15 @@ mod tests {
 
     #[test]
     fn evaluations_are_what_a_schedule_has() {
-        let config = crate::sampling::SchedulerConfig::default();
+        use crate::sampling::SchedulerConfig;
+
+        let flow = SchedulerConfig {
+            class_name: Sampler::FlowMatchEuler.scheduler_class().to_owned(),
+            ..Default::default()
+        };
         for sampler in Sampler::ALL.iter().copied() {
+            let config =
+                if sampler.is_of_flow_matching() { flow.clone() } else { SchedulerConfig::default() };
             for steps in [1, 2, 25] {
                 let schedule = config.schedule(sampler, steps, None).unwrap();
                 assert_eq!(schedule.len(), sampler.evaluations(steps), "{sampler} {steps}");

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 
 /// A noisy sample is `alpha · x₀ + sigma · ε`.
 ///
-/// Samplers of Euler's kind keep `alpha` 1 and `sigma` the noise-to-signal ratio (variance exploding); the others keep
-/// α² + σ² = 1 (variance preserving).
+/// Samplers of Euler's kind keep `alpha` 1 and `sigma` the noise-to-signal ratio (variance exploding); flow matching keeps
+/// α + σ = 1, the others α² + σ² = 1 (variance preserving).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NoiseLevel {
     /// Factor of the clean sample.
@@ -26,6 +26,11 @@ impl NoiseLevel {
     pub(super) fn preserving(ratio: f64) -> Self {
         let alpha = 1.0 / ratio.hypot(1.0);
         Self { alpha, sigma: ratio * alpha }
+    }
+
+    /// With α + σ = 1.
+    pub(super) fn flow(sigma: f64) -> Self {
+        Self { alpha: 1.0 - sigma, sigma }
     }
 
     pub(super) fn cumulative(alpha_cumprod: f64) -> Self {
@@ -74,7 +79,7 @@ impl Schedule {
 
     /// What the denoiser predicts.
     pub fn prediction(&self) -> Prediction {
-        self.config.prediction_type.unwrap_or_default()
+        self.config.prediction()
     }
 
     /// Number of evaluations; at least one.
@@ -142,8 +147,7 @@ impl SchedulerConfig {
         if all.is_empty() || starts.windows(2).any(|pair| !noisier(pair[0], pair[1])) {
             return Err(too_many(steps, alphas_cumprod.len()));
         }
-        let prediction = self.prediction_type.unwrap_or_default();
-        if prediction == Prediction::Epsilon && all.iter().any(|step| step.from.alpha == 0.0) {
+        if self.prediction() == Prediction::Epsilon && all.iter().any(|step| step.from.alpha == 0.0) {
             return Err(Error::weights(
                 "zero-snr-epsilon",
                 "the schedule starts at pure noise, where noise prediction says nothing of the picture",
@@ -156,13 +160,15 @@ impl SchedulerConfig {
         let init_noise_sigma = match (about.space, spacing) {
             (Space::Exploding, TimestepSpacing::Leading) => highest.hypot(1.0),
             (Space::Exploding, TimestepSpacing::Linspace | TimestepSpacing::Trailing) => highest,
-            (Space::Unscaled, _) => 1.0,
+            (Space::Unscaled | Space::Flow, _) => 1.0,
         };
         let mut left_out = 0;
         if let Some(strength) = strength {
             // As diffusers counts, which multiplies the shortest decimal in f64: 0.7 of 10 steps are 7, 0.58 of 50 are 28.
             let decimal = strength.to_string().parse().unwrap_or(f64::from(strength));
-            let kept = (steps as f64 * decimal).floor() as usize;
+            let kept = steps as f64 * decimal;
+            // Its pipelines of flow matching count the steps that are left out, and cut that off.
+            let kept = if about.space == Space::Flow { kept.ceil() } else { kept.floor() } as usize;
             left_out = (starts.len() - kept.clamp(1, starts.len())) * about.evaluations;
             all.drain(..left_out);
         }
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn levels_fall_and_stay_finite() {
         let mut schedules = 0;
-        for sampler in Sampler::ALL.iter().copied() {
+        for sampler in Sampler::of_diffusion() {
             for spacing in [TimestepSpacing::Linspace, TimestepSpacing::Leading, TimestepSpacing::Trailing] {
                 for beta_schedule in
                     [BetaSchedule::Linear, BetaSchedule::ScaledLinear, BetaSchedule::SquaredcosCapV2]
@@ -217,7 +223,7 @@ mod tests {
     #[test]
     fn strength_keeps_the_last_steps() {
         let config = SchedulerConfig::default();
-        for sampler in Sampler::ALL.iter().copied() {
+        for sampler in Sampler::of_diffusion() {
             let whole = config.schedule(sampler, 10, None).unwrap();
             for (strength, kept) in [(0.0, 1), (0.3, 3), (0.7, 7), (0.75, 7), (1.0, 10)] {
                 let part = config.schedule(sampler, 10, Some(strength)).unwrap();
@@ -249,14 +255,13 @@ mod tests {
                 assert_eq!(result.is_ok(), ignored, "{json} with {sampler:?}");
             }
         }
-        for json in
-            [r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, r#"{"prediction_type": "flow"}"#]
+        for json in [r#"{"_class_name": "FlowMatchHeunDiscreteScheduler"}"#, r#"{"prediction_type": "flow"}"#]
         {
             assert!(SchedulerConfig::from_json(json.as_bytes()).is_err(), "{json}");
         }
         // As diffusers writes it.
         assert!(SchedulerConfig::from_json(br#"{"lambda_min_clipped": -Infinity}"#).is_ok());
-        for sampler in Sampler::ALL.iter().copied() {
+        for sampler in Sampler::of_diffusion() {
             for steps in [0, 1001, usize::MAX] {
                 let error = SchedulerConfig::default().schedule(sampler, steps, None).unwrap_err();
                 assert_eq!(error.code, "steps-range");

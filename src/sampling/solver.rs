@@ -41,8 +41,10 @@ pub(super) struct About {
 pub(super) enum Space {
     /// `x₀ + σ ε`: what the denoiser takes is scaled to variance 1.
     Exploding,
-    /// `α x₀ + σ ε` as the denoiser takes it, from unit noise on: with α² + σ² = 1, or α + σ = 1 in flow matching.
+    /// `α x₀ + σ ε` with α² + σ² = 1, as the denoiser takes it, from unit noise on.
     Unscaled,
+    /// The same with α + σ = 1: flow matching, of which the denoiser knows nothing else.
+    Flow,
 }
 
 /// Whether x₀ is clipped.

@@ -11,6 +11,7 @@ mod consistency;
 mod convert;
 mod declared;
 mod face;
+mod flow_matching;
 mod ip_adapter;
 mod layouts;
 mod lora;

@@ -15,9 +15,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 #[test]
-fn the_page_and_its_types_have_every_sampler() {
-    let rows: String = Sampler::ALL
-        .iter()
+fn the_page_and_its_types_have_every_sampler_of_the_models_that_it_opens() {
+    let rows: String = Sampler::of_diffusion()
         .map(|sampler| format!("  {}: \"{}\",\n", sampler.name(), sampler.label()))
         .collect();
     let protocol = text("web/engine/protocol.js");
@@ -31,7 +30,8 @@ fn the_documentation_has_every_sampler() {
         .map(|sampler| {
             let made_for = match sampler.distilled_for() {
                 Some((steps, scale)) => format!("distilled ones: {steps} steps, guidance scale {scale}"),
-                None => "any model".to_owned(),
+                None if sampler.is_of_flow_matching() => "flow matching".to_owned(),
+                None => "any model of diffusion".to_owned(),
             };
             let [name, label, class] = [sampler.name(), sampler.label(), sampler.scheduler_class()];
             let (evaluations, source) = (sampler.evaluations(25), sampler.source());

@@ -65,10 +65,10 @@ fn schedule(plan: &Plan) -> Result<()> {
     let check = || {
         let bytes = small_file(&file)?;
         // Another sampler may run on it, but it must be a schedule that we know.
-        SchedulerConfig::from_json(&bytes)?;
+        SchedulerConfig::from_json(&bytes)?.for_latents()?;
         let mut config = scheduler::parse(&bytes)?;
         scheduler::change(&mut config, plan.sampling.sampler, plan.sampling.timestep_spacing);
-        let config = SchedulerConfig::from_json(config.to_string().as_bytes())?.for_latents();
+        let config = SchedulerConfig::from_json(config.to_string().as_bytes())?.for_latents()?;
         let sampler = config.default_sampler()?;
         let usual = Defaults::with_sampler(sampler).steps;
         config.schedule(sampler, plan.sampling.steps.unwrap_or(usual), None)

@@ -218,5 +218,9 @@ fn split(
             [sample.clone() * alpha.clone() - output.clone() * sigma.clone(), output * alpha + sample * sigma]
         }
         Prediction::Sample => [output.clone(), (sample - output * alpha) / sigma],
+        Prediction::Flow => {
+            let sum = alpha.clone() + sigma.clone();
+            [(sample.clone() - output.clone() * sigma) / sum.clone(), (sample + output * alpha) / sum]
+        }
     }
 }

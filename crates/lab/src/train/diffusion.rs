@@ -287,6 +287,7 @@ pub(super) fn target(
             noise.clone() * alpha - latents.clone() * sigma
         }
         Prediction::Sample => latents.clone(),
+        Prediction::Flow => noise.clone() - latents.clone(),
     }
 }
 
@@ -429,7 +430,8 @@ mod tests {
         let device = Device::flex();
         let [latents, noise] = [0, 1].map(|s| NoiseSource::new(0).tensor::<4>(s, [1, 2, 3, 4], &device));
         let alphas_cumprod = [0.9, 0.3];
-        for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
+        for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample, Prediction::Flow]
+        {
             let noised = noised(latents.clone(), noise.clone(), &[1], &alphas_cumprod);
             let target = target(prediction, &latents, &noise, &[1], &alphas_cumprod);
             let level = NoiseLevel { alpha: 0.3f64.sqrt(), sigma: 0.7f64.sqrt() };
