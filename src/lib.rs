@@ -25,6 +25,7 @@ pub mod image;
 pub mod encoders;
 pub mod guidance;
 pub mod sampling;
+pub mod transformer;
 pub mod unet;
 pub mod vae;
 

@@ -184,7 +184,7 @@ const ROOMS: &[&[&str]] = &[
     &["sampling"],
     &["request"],
     &["image"],
-    &["encoders", "guidance", "unet", "vae"],
+    &["encoders", "guidance", "transformer", "unet", "vae"],
     &["pipeline"],
 ];
 

@@ -11,13 +11,15 @@ mod finite;
 mod lazy;
 mod linear;
 mod norm;
+mod rotary;
 
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use finite::read_finite;
 pub(crate) use lazy::lazy;
 pub use linear::{Embedding, Linear, LinearConfig};
-pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
+pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, TokenRmsNorm, layer_norm};
+pub use rotary::{Pairs, Rotary};
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
 
@@ -68,6 +70,12 @@ impl Activation {
             Self::Relu => activation::relu(x),
         }
     }
+}
+
+/// SwiGLU (Shazeer 2020, arXiv 2002.05202): `SiLU(g) · a` of `x = [g, a]` along the last dimension, which is halved.
+pub fn swiglu(x: Tensor<3>) -> Tensor<3> {
+    let inner = x.dims()[2] / 2;
+    Activation::Silu.forward(x.clone().narrow(2, 0, inner)) * x.narrow(2, inner, inner)
 }
 
 /// Sinusoidal timestep embedding (DDPM; diffusers `get_timestep_embedding`).

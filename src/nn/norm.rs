@@ -119,12 +119,40 @@ impl LayerNorm {
 
     /// `[.., dim]` → the same shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if let Some(out) = kernels::layer_norm(&x, &self.weight.val(), &self.bias.val(), self.eps) {
-            return out;
-        }
+        layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
+/// Layer normalisation of `x` `[.., dim]` with a given `weight` and `bias`, `[dim]` in f32: what a modulated norm is, whose scale
+/// and shift are computed.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    if let Some(out) = kernels::layer_norm(&x, &weight, &bias, eps) {
+        return out;
+    }
+    let dtype = x.dtype();
+    module::layer_norm(x.cast(DType::F32), weight, Some(bias), eps).cast(dtype)
+}
+
+/// Root-mean-square normalisation over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467), as PyTorch's `RMSNorm`.
+#[derive(Module, Debug)]
+pub struct TokenRmsNorm {
+    /// `[dim]`.
+    pub weight: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl TokenRmsNorm {
+    /// Over a last dimension of `dim`.
+    pub fn new(dim: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: ones(dim, device), eps }
+    }
+
+    /// `[.., dim]` → the same shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
         let x = x.cast(DType::F32);
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.eps).cast(dtype)
+        let scale = (x.clone().square().mean_dim(D - 1) + self.eps).sqrt().recip();
+        (x * scale * self.weight.val().unsqueeze::<D>()).cast(dtype)
     }
 }
 

@@ -12,6 +12,7 @@ mod convert;
 mod declared;
 mod face;
 mod flow_matching;
+mod flux2;
 mod ip_adapter;
 mod layouts;
 mod lora;

@@ -1,0 +1,187 @@
+//! The transformer as the sampling loop sees a denoiser: latents in, the velocity in them out.
+
+use burn::tensor::Tensor;
+
+use super::{
+    Flux2Input, Flux2Transformer2DModel, ReferenceCache, TokenId, image_ids, misfit, reference_ids, sight,
+    text_ids,
+};
+use crate::error::Result;
+
+/// The highest number of a reference picture; models take ten at most.
+const MOST_PICTURES: usize = 1000;
+
+/// What a picture is drawn under, the same in every step.
+#[derive(Debug, Clone)]
+pub struct Flux2Condition {
+    /// The prompt, `[batch, tokens, joint_attention_dim]`.
+    pub text: Tensor<3>,
+    /// Reference pictures.
+    pub references: Vec<Reference>,
+    /// Of models that are distilled for a guidance scale; `None` for all others.
+    pub guidance: Option<f32>,
+}
+
+/// A picture that is referred to.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// Its latents, `[1, in_channels, h, w]`, of any size.
+    pub latents: Tensor<4>,
+    /// Which picture it is, from 1 to 1000: "image 1" of a prompt.
+    pub number: usize,
+    /// How strongly it is seen, from 0 on: the logarithm is added to its tokens' scores. 1 is the model as it is; at 0 it is as
+    /// if the picture were not there.
+    pub strength: f32,
+    /// How strongly each position of the drawn picture's latents sees it, row by row, from 0 to 1; `None` for everywhere. With
+    /// a region, text and other references do not see it.
+    pub region: Option<Vec<f32>>,
+}
+
+impl Reference {
+    /// A picture that is seen as the model was trained.
+    pub fn new(latents: Tensor<4>, number: usize) -> Self {
+        Self { latents, number, strength: 1.0, region: None }
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        let [_, _, height, width] = self.latents.dims();
+        height * width
+    }
+
+    /// Whether nobody sees it.
+    fn is_unseen(&self) -> bool {
+        self.strength == 0.0
+            || self.region.as_ref().is_some_and(|region| region.iter().all(|seen| *seen == 0.0))
+    }
+}
+
+impl Flux2Transformer2DModel {
+    /// The velocity in `latents`, `[batch, channels, h, w]` both; `timestep` in training steps. The reference pictures' tokens
+    /// stand behind the picture's and are computed in every step, as in diffusers' `Flux2KleinPipeline`.
+    ///
+    /// Fails as [`forward`](Self::forward) does.
+    pub fn velocity(
+        &self,
+        latents: Tensor<4>,
+        timestep: f32,
+        condition: &Flux2Condition,
+    ) -> Result<Tensor<4>> {
+        let [_, _, height, width] = latents.dims();
+        let references = condition.seen(&latents)?;
+        let bias = sight::bias(condition.text.dims()[1], height * width, &references, &latents.device());
+        let (of_references, reference_ids) = tokens(&references, &latents);
+        let mut tokens = vec![tokens_of(latents)];
+        tokens.extend(of_references);
+        let mut ids = image_ids(height, width);
+        ids.extend(reference_ids);
+        let input = Flux2Input { bias, ..condition.input(Tensor::cat(tokens, 1), timestep, ids) };
+        let velocity = self.forward(&input)?;
+        Ok(latents_of(velocity.narrow(1, 0, height * width), [height, width]))
+    }
+
+    /// As [`velocity`](Self::velocity) for models that see reference pictures alone for themselves: what is computed of them is
+    /// kept, and used again by [`velocity_with`](Self::velocity_with), as in diffusers' `Flux2KleinKVPipeline`. Strengths and
+    /// regions fail with `condition-shape`: what is kept has none.
+    pub fn velocity_keeping(
+        &self,
+        latents: Tensor<4>,
+        timestep: f32,
+        condition: &Flux2Condition,
+    ) -> Result<(Tensor<4>, ReferenceCache)> {
+        let [_, _, height, width] = latents.dims();
+        let references = condition.seen(&latents)?;
+        if references.iter().any(|reference| reference.strength != 1.0 || reference.region.is_some()) {
+            return Err(misfit("a strength or a region of a reference picture whose keys are kept"));
+        }
+        let (mut tokens, mut ids) = tokens(&references, &latents);
+        let count = ids.len();
+        tokens.push(tokens_of(latents));
+        ids.extend(image_ids(height, width));
+        let input = condition.input(Tensor::cat(tokens, 1), timestep, ids);
+        let (velocity, cache) = self.forward_keeping(&input, count)?;
+        Ok((latents_of(velocity, [height, width]), cache))
+    }
+
+    /// A step after [`velocity_keeping`](Self::velocity_keeping).
+    pub fn velocity_with(
+        &self,
+        latents: Tensor<4>,
+        timestep: f32,
+        condition: &Flux2Condition,
+        cache: &ReferenceCache,
+    ) -> Result<Tensor<4>> {
+        let [_, _, height, width] = latents.dims();
+        let input = condition.input(tokens_of(latents), timestep, image_ids(height, width));
+        Ok(latents_of(self.forward_with(&input, cache)?, [height, width]))
+    }
+}
+
+impl Flux2Condition {
+    /// The references that are seen at all. Fails with `condition-shape` where one does not fit the latents.
+    fn seen(&self, latents: &Tensor<4>) -> Result<Vec<&Reference>> {
+        let [_, channels, height, width] = latents.dims();
+        for Reference { latents, number, strength, region } in &self.references {
+            let [one, of, h, w] = latents.dims();
+            if [one, of] != [1, channels] || h * w == 0 || !(1..=MOST_PICTURES).contains(number) {
+                return Err(misfit(format!(
+                    "reference picture {number}: its latents are {:?}; one of {channels} channels is needed",
+                    latents.dims()
+                )));
+            }
+            if !(strength.is_finite() && *strength >= 0.0) {
+                return Err(misfit(format!("reference picture {number}: its strength is {strength}")));
+            }
+            let usable = |region: &Vec<f32>| {
+                region.len() == height * width && region.iter().all(|seen| (0.0..=1.0).contains(seen))
+            };
+            if !region.as_ref().is_none_or(usable) {
+                return Err(misfit(format!(
+                    "reference picture {number}: its region is not {height} by {width} numbers from 0 to 1"
+                )));
+            }
+        }
+        Ok(self.references.iter().filter(|reference| !reference.is_unseen()).collect())
+    }
+
+    fn input(&self, hidden_states: Tensor<3>, timestep: f32, image_ids: Vec<TokenId>) -> Flux2Input {
+        let [batch, _, _] = hidden_states.dims();
+        let [_, text, _] = self.text.dims();
+        let device = hidden_states.device();
+        let scalar = |value: f32| Tensor::full([batch], value, &device);
+        Flux2Input {
+            hidden_states,
+            encoder_hidden_states: self.text.clone(),
+            timestep: scalar(timestep),
+            guidance: self.guidance.map(scalar),
+            image_ids,
+            text_ids: text_ids(text),
+            bias: None,
+        }
+    }
+}
+
+/// The references' tokens, for each of the latents' batch, and their ids.
+fn tokens(references: &[&Reference], latents: &Tensor<4>) -> (Vec<Tensor<3>>, Vec<TokenId>) {
+    let [batch, channels, _, _] = latents.dims();
+    let of = |reference: &&Reference| {
+        let tokens = tokens_of(reference.latents.clone().cast(latents.dtype()));
+        tokens.expand([batch, reference.tokens(), channels])
+    };
+    let ids = references.iter().flat_map(|reference| {
+        let [_, _, height, width] = reference.latents.dims();
+        reference_ids(reference.number, height, width)
+    });
+    (references.iter().map(of).collect(), ids.collect())
+}
+
+/// `[batch, channels, h, w]` → `[batch, h · w, channels]`.
+fn tokens_of(latents: Tensor<4>) -> Tensor<3> {
+    let [batch, channels, height, width] = latents.dims();
+    latents.reshape([batch, channels, height * width]).swap_dims(1, 2)
+}
+
+/// What [`tokens_of`] were made of.
+fn latents_of(tokens: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [batch, _, channels] = tokens.dims();
+    tokens.swap_dims(1, 2).reshape([batch, channels, height, width])
+}
