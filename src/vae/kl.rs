@@ -142,7 +142,7 @@ impl AutoencoderKlConfig {
         })
     }
 
-    fn encoder(&self, device: &Device) -> Encoder {
+    pub(super) fn encoder(&self, device: &Device) -> Encoder {
         let channels = &self.block_out_channels;
         let last = channels[channels.len() - 1];
         let mut from = channels[0];
@@ -170,7 +170,7 @@ impl AutoencoderKlConfig {
         }
     }
 
-    fn decoder(&self, device: &Device) -> Decoder {
+    pub(super) fn decoder(&self, device: &Device) -> Decoder {
         let channels = &self.block_out_channels;
         let last = channels[channels.len() - 1];
         let mut from = last;
@@ -248,15 +248,7 @@ impl AutoencoderKl {
     /// Pictures `[n, in_channels, h, w]` in [-1, 1] → moments of the unscaled latents,
     /// `[n, latent_channels, h / f, w / f]` each.
     pub fn encode(&self, images: Tensor<4>) -> Moments {
-        let x = self.encoder.forward(images);
-        let x = match &self.quant_conv {
-            Some(conv) => conv.forward(x),
-            None => x,
-        };
-        let channels = x.dims()[1] / 2;
-        // diffusers' bounds of the log-variance.
-        let logvar = x.clone().narrow(1, channels, channels).clamp(-30.0, 20.0);
-        Moments { mean: x.narrow(1, 0, channels), logvar: Some(logvar) }
+        moments(self.encoder.forward(images), self.quant_conv.as_ref())
     }
 
     /// Unscaled latents → pictures `[n, out_channels, h, w]`.
@@ -271,6 +263,18 @@ impl AutoencoderKl {
         };
         self.decoder.forward(latents, most)
     }
+}
+
+/// What an encoder's output says, after the convolution that follows it.
+pub(super) fn moments(x: Tensor<4>, quant_conv: Option<&Conv2d>) -> Moments {
+    let x = match quant_conv {
+        Some(conv) => conv.forward(x),
+        None => x,
+    };
+    let channels = x.dims()[1] / 2;
+    // diffusers' bounds of the log-variance.
+    let logvar = x.clone().narrow(1, channels, channels).clamp(-30.0, 20.0);
+    Moments { mean: x.narrow(1, 0, channels), logvar: Some(logvar) }
 }
 
 /// Checkpoints from before diffusers 0.15 name attention's layers `query`, `key`, `value` and `proj_attn`.
@@ -313,7 +317,7 @@ impl TensorSource for AttentionNames<'_> {
 }
 
 #[derive(Module, Debug)]
-struct Encoder {
+pub(super) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
@@ -322,7 +326,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let mut x = self.conv_in.forward(images);
         for block in &self.down_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
@@ -338,7 +342,7 @@ impl Encoder {
 }
 
 #[derive(Module, Debug)]
-struct Decoder {
+pub(super) struct Decoder {
     conv_in: Conv2d,
     mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
@@ -348,7 +352,7 @@ struct Decoder {
 
 impl Decoder {
     /// In strips of at most so many elements where the picture is large.
-    fn forward(&self, latents: Tensor<4>, most: usize) -> Tensor<4> {
+    pub(super) fn forward(&self, latents: Tensor<4>, most: usize) -> Tensor<4> {
         let mut x = Strips::of(self.mid_block.forward(self.conv_in.forward(latents)), most);
         for block in &self.up_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.strips(x));

@@ -2,11 +2,13 @@
 
 mod dc;
 mod kl;
+mod kl_flux2;
 mod strips;
 mod tiny;
 
 pub use dc::{AutoencoderDc, AutoencoderDcConfig, PerLevel};
 pub use kl::{AutoencoderKl, AutoencoderKlConfig};
+pub use kl_flux2::{AutoencoderKlFlux2, AutoencoderKlFlux2Config};
 pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
 
 use burn::module::Module;
@@ -27,6 +29,8 @@ const MAX_CHANNELS: usize = 8192;
 pub enum VaeConfig {
     /// `AutoencoderKL`.
     Kl(AutoencoderKlConfig),
+    /// `AutoencoderKLFlux2`.
+    KlFlux2(AutoencoderKlFlux2Config),
     /// `AutoencoderDC`.
     Dc(AutoencoderDcConfig),
     /// `AutoencoderTiny`.
@@ -44,12 +48,13 @@ impl VaeConfig {
         let file = "config.json";
         match component.json::<Class>(file)?.name.as_str() {
             "AutoencoderKL" => Ok(Self::Kl(component.json(file)?)),
+            "AutoencoderKLFlux2" => Ok(Self::KlFlux2(component.json(file)?)),
             "AutoencoderDC" => Ok(Self::Dc(component.json(file)?)),
             "AutoencoderTiny" => Ok(Self::Tiny(component.json(file)?)),
             other => Err(Error::weights(
                 "config-unsupported",
                 format!("autoencoder class '{other}' is not supported"),
-                "use an AutoencoderKL, AutoencoderDC or AutoencoderTiny",
+                "use an AutoencoderKL, AutoencoderKLFlux2, AutoencoderDC or AutoencoderTiny",
             )),
         }
     }
@@ -58,24 +63,27 @@ impl VaeConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Kl(config) => config.check(),
+            Self::KlFlux2(config) => config.check(),
             Self::Dc(config) => config.check(),
             Self::Tiny(config) => config.check(),
         }
     }
 
-    /// Channels of the latents.
+    /// Channels of the denoiser's latents.
     pub fn latent_channels(&self) -> usize {
         match self {
             Self::Kl(config) => config.latent_channels,
+            Self::KlFlux2(config) => config.patch_channels(),
             Self::Dc(config) => config.latent_channels,
             Self::Tiny(config) => config.latent_channels,
         }
     }
 
-    /// Side of a picture over side of its latents.
+    /// Side of a picture over side of the denoiser's latents.
     pub fn downsampling(&self) -> usize {
         match self {
             Self::Kl(config) => config.downsampling(),
+            Self::KlFlux2(config) => config.downsampling(),
             Self::Dc(config) => config.downsampling(),
             Self::Tiny(config) => config.downsampling(),
         }
@@ -86,44 +94,47 @@ impl VaeConfig {
         let (network, normalisation, in_channels) = match self {
             Self::Kl(config) => (
                 Network::Kl(config.init(device)?),
-                Normalisation::new(
+                Some(Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     config.shift_factor,
                     config.latents_mean.as_deref(),
                     config.latents_std.as_deref(),
-                )?,
+                )?),
                 config.in_channels,
             ),
+            // Its statistics are weights.
+            Self::KlFlux2(config) => (Network::KlFlux2(config.init(device)?), None, config.in_channels),
             Self::Dc(config) => (
                 Network::Dc(config.init(device)?),
-                Normalisation::new(
+                Some(Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     None,
                     config.latents_mean.as_deref(),
                     config.latents_std.as_deref(),
-                )?,
+                )?),
                 config.in_channels,
             ),
             Self::Tiny(config) => (
                 Network::Tiny(config.init(device)?),
-                Normalisation::new(
+                Some(Normalisation::new(
                     config.latent_channels,
                     config.scaling_factor,
                     Some(config.shift_factor),
                     None,
                     None,
-                )?,
+                )?),
                 config.in_channels,
             ),
         };
         let (latent_channels, downsampling) = (self.latent_channels(), self.downsampling());
-        Ok(Vae { network, normalisation, in_channels, latent_channels, downsampling })
+        let patch = if matches!(self, Self::KlFlux2(_)) { kl_flux2::PATCH } else { 1 };
+        Ok(Vae { network, normalisation, in_channels, latent_channels, downsampling, patch })
     }
 }
 
-/// What an encoder says of the unscaled latents, `[n, latent_channels, h, w]` each.
+/// What an encoder says of the unscaled latents, `[n, channels, h, w]` each.
 #[derive(Debug, Clone)]
 pub struct Moments {
     /// The mean; the latents themselves where the encoder is deterministic.
@@ -132,14 +143,19 @@ pub struct Moments {
     pub logvar: Option<Tensor<4>>,
 }
 
-/// An autoencoder with the normalisation that its config states.
+/// An autoencoder with the normalisation that its config or its weights state.
+///
+/// Unscaled latents are the network's own. The denoiser's are normalised, and with FLUX.2 put together in patches.
 #[derive(Debug, Clone)]
 pub struct Vae {
     network: Network,
-    normalisation: Normalisation,
+    /// What the config states; `None` where the weights do.
+    normalisation: Option<Normalisation>,
     in_channels: usize,
     latent_channels: usize,
     downsampling: usize,
+    /// Side of a patch of the denoiser's latents, in unscaled ones.
+    patch: usize,
 }
 
 impl Vae {
@@ -153,23 +169,29 @@ impl Vae {
     pub fn with_weights(self, source: &dyn TensorSource) -> Result<Self> {
         let network = match self.network {
             Network::Kl(network) => Network::Kl(network.load(source)?),
+            Network::KlFlux2(network) => Network::KlFlux2(apply(network, source, "")?),
             Network::Dc(network) => Network::Dc(apply(network, source, "")?),
             Network::Tiny(network) => Network::Tiny(apply(network, source, "")?),
         };
         Ok(Self { network, ..self })
     }
 
-    /// Channels of the latents.
+    /// Channels of the denoiser's latents.
     pub fn latent_channels(&self) -> usize {
         self.latent_channels
     }
 
-    /// Side of a picture over side of its latents.
+    /// Channels of the unscaled latents.
+    pub fn unscaled_channels(&self) -> usize {
+        self.latent_channels / (self.patch * self.patch)
+    }
+
+    /// Side of a picture over side of the denoiser's latents.
     pub fn downsampling(&self) -> usize {
         self.downsampling
     }
 
-    /// Pictures `[n, 3, h, w]` in [-1, 1] → unscaled latents `[n, latent_channels, h / f, w / f]`.
+    /// Pictures `[n, 3, h, w]` in [-1, 1] → unscaled latents `[n, channels, h / f, w / f]`.
     ///
     /// Fails if sides are no multiples of [`Vae::downsampling`] or the channels are not the config's.
     pub fn encode(&self, images: Tensor<4>) -> Result<Moments> {
@@ -187,48 +209,67 @@ impl Vae {
         }
         Ok(match &self.network {
             Network::Kl(network) => network.encode(images),
+            Network::KlFlux2(network) => network.encode(images),
             Network::Dc(network) => Moments { mean: network.encode(images), logvar: None },
             Network::Tiny(network) => Moments { mean: network.encode(images), logvar: None },
         })
     }
 
-    /// Unscaled latents `[n, latent_channels, h, w]` → pictures `[n, 3, h · f, w · f]` in about [-1, 1].
+    /// Unscaled latents `[n, channels, h, w]` → pictures `[n, 3, h · f, w · f]` in about [-1, 1].
     ///
     /// Fails if the channels are not the config's.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
         let [_, channels, height, width] = latents.dims();
-        if channels != self.latent_channels || height == 0 || width == 0 {
-            return Err(Error::input(
-                "vae-input",
-                format!("latents of {channels} channels and {width}×{height} for the autoencoder"),
-                format!("give {} channels, and at least one position", self.latent_channels),
-            ));
+        let expected = self.unscaled_channels();
+        if channels != expected || height == 0 || width == 0 {
+            return Err(unfit(&latents, expected));
         }
         Ok(match &self.network {
             Network::Kl(network) => network.decode(latents),
+            Network::KlFlux2(network) => network.decode(latents),
             Network::Dc(network) => network.decode(latents),
             Network::Tiny(network) => network.decode(latents),
         })
     }
 
-    /// Pictures → the denoiser's latents: the encoder's mean, normalised.
+    /// Pictures → the denoiser's latents `[n, latent_channels, h / f, w / f]`: the encoder's mean, normalised.
     pub fn encode_latents(&self, images: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(self.normalisation.normalise(self.encode(images)?.mean))
+        let latents = self.encode(images)?.mean;
+        Ok(match (&self.network, &self.normalisation) {
+            (Network::KlFlux2(network), _) => network.normalise(latents),
+            (_, Some(normalisation)) => normalisation.normalise(latents),
+            (_, None) => latents,
+        })
     }
 
     /// The denoiser's latents → pictures.
     pub fn decode_latents(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
-        if latents.dims()[1] != self.latent_channels {
-            return self.decode(latents);
+        if latents.dims()[1] != self.latent_channels || latents.dims().contains(&0) {
+            return Err(unfit(&latents, self.latent_channels));
         }
-        self.decode(self.normalisation.restore(latents))
+        self.decode(match (&self.network, &self.normalisation) {
+            (Network::KlFlux2(network), _) => network.restore(latents),
+            (_, Some(normalisation)) => normalisation.restore(latents),
+            (_, None) => latents,
+        })
     }
+}
+
+/// Latents of the wrong shape.
+fn unfit(latents: &Tensor<4>, expected: usize) -> Error {
+    let [_, channels, height, width] = latents.dims();
+    Error::input(
+        "vae-input",
+        format!("latents of {channels} channels and {width}×{height} for the autoencoder"),
+        format!("give {expected} channels, and at least one position"),
+    )
 }
 
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)] // one in a model
 enum Network {
     Kl(AutoencoderKl),
+    KlFlux2(AutoencoderKlFlux2),
     Dc(AutoencoderDc),
     Tiny(AutoencoderTiny),
 }
@@ -308,7 +349,7 @@ mod tests {
     use crate::weights::MemoryFiles;
 
     /// A small config of each class.
-    fn configs() -> [Value; 3] {
+    fn configs() -> [Value; 4] {
         [
             json!({
                 "_class_name": "AutoencoderKL", "block_out_channels": [4, 8], "norm_num_groups": 2,
@@ -324,6 +365,11 @@ mod tests {
                 "_class_name": "AutoencoderTiny",
                 "encoder_block_out_channels": [4, 4], "decoder_block_out_channels": [4, 4],
                 "num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 1],
+            }),
+            json!({
+                "_class_name": "AutoencoderKLFlux2", "block_out_channels": [4], "norm_num_groups": 2,
+                "down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"],
+                "latent_channels": 1, "decoder_block_out_channels": [6],
             }),
         ]
     }
@@ -398,6 +444,9 @@ mod tests {
                 ("in_channels", [0, 3000, usize::MAX >> 1]),
                 ("scaling_factor", [0, 0, 0]),
             ] {
+                if key == "scaling_factor" && config["_class_name"] == "AutoencoderKLFlux2" {
+                    continue; // it has none
+                }
                 for value in values {
                     let mut changed = config.clone();
                     changed[key] = value.into();
@@ -410,6 +459,12 @@ mod tests {
         let mut efficient = configs()[1].clone();
         efficient["encoder_block_types"] = json!(["ResBlock", "EfficientViTBlock"]);
         assert_eq!(init(&efficient).unwrap_err().code, "config-unsupported");
+        let mut patches = configs()[3].clone();
+        patches["patch_size"] = json!([1, 2]);
+        assert_eq!(init(&patches).unwrap_err().code, "config-unsupported");
+        patches = configs()[3].clone();
+        patches["batch_norm_eps"] = json!(0);
+        assert_eq!(init(&patches).unwrap_err().code, "config-range");
         let mut statistics = configs()[1].clone();
         statistics["latents_std"] = json!([1.0, 0.0, 1.0, 1.0]);
         assert_eq!(init(&statistics).unwrap_err().code, "config-range");

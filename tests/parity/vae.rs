@@ -75,3 +75,27 @@ fn collected_names_are_those_of_the_checkpoint() {
     let checkpoint = SafetensorsFile::new(folder.read("model.safetensors").unwrap()).unwrap();
     assert_eq!(names, checkpoint.names());
 }
+
+#[test]
+fn flux2_in_patches() {
+    let device = Device::flex();
+    let folder = fixture("vae/kl_flux2");
+    let vae = Vae::load(&Component::new(&folder, ""), &device).unwrap();
+    assert_eq!((vae.downsampling(), vae.latent_channels(), vae.unscaled_channels()), (8, 12, 3));
+    let io = io(&folder);
+    for height in [32, 16] {
+        let tensor = |name: &str| io.tensor::<4>(&format!("{height}.{name}"), &device).unwrap();
+        let moments = vae.encode(tensor("images")).unwrap();
+        assert_close(moments.mean, tensor("mean"), TOLERANCE);
+        assert_close(moments.logvar.unwrap(), tensor("logvar"), TOLERANCE);
+        assert_close(vae.encode_latents(tensor("images")).unwrap(), tensor("normalised"), TOLERANCE);
+        assert_close(vae.decode(tensor("unscaled")).unwrap(), tensor("decoded"), TOLERANCE);
+        assert_close(vae.decode_latents(tensor("latents")).unwrap(), tensor("decoded"), TOLERANCE);
+    }
+    let VaeConfig::KlFlux2(config) = VaeConfig::from_component(&Component::new(&folder, "")).unwrap() else {
+        panic!("another autoencoder");
+    };
+    let names: Vec<String> = collect(&config.init(&device).unwrap(), "").unwrap().0.into_keys().collect();
+    let checkpoint = SafetensorsFile::new(folder.read("model.safetensors").unwrap()).unwrap();
+    assert_eq!(names, checkpoint.names());
+}
