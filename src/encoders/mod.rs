@@ -3,15 +3,21 @@
 pub mod arc2face;
 pub mod detector;
 pub mod face;
+pub mod qwen3;
 pub mod segmenter;
 pub mod text;
 pub mod tokenizer;
 pub mod vision;
 
 mod bottleneck;
+mod table;
 mod transformer;
 
 use crate::error::{Error, Result};
+
+/// Added to the scores of tokens that a text encoder's query must not see. Large enough that their softmax weight is exactly 0,
+/// small enough for f16.
+const MASKED: f32 = -1e4;
 
 /// Checks that a config's number lies in `bounds`, so that a damaged config is an error and not a panic or an
 /// allocation of terabytes.
@@ -29,7 +35,7 @@ fn refuse_others(model_type: Option<&str>, known: &[&str]) -> Result<()> {
         Some(other) => Err(Error::weights(
             "config-unsupported",
             format!("config.json: model_type '{other}' is not supported"),
-            "use a CLIP of transformers",
+            format!("use a model of transformers whose model_type is one of {}", known.join(", ")),
         )),
     }
 }

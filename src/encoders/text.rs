@@ -6,13 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::tokenizer::Tokenizer;
 use super::transformer::{Encoder, EncoderConfig};
-use super::{check_range, refuse_others};
+use super::{MASKED, check_range, refuse_others};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Embedding, LayerNorm, Linear, LinearConfig};
 use crate::weights::{self, Component};
-
-/// Added to the scores of later tokens. Large enough that their softmax weight is exactly 0, small enough for f16.
-const MASKED: f32 = -1e4;
 
 /// The `eos_token_id` of configs written before transformers 4.31. It is not the id of any end-of-text token;
 /// the end is then the highest id, as in OpenAI's own code.

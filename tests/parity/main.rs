@@ -19,6 +19,7 @@ mod lora;
 mod onnx;
 mod preprocess;
 mod prior;
+mod qwen3;
 mod refused;
 mod sampling;
 mod segmenter;
