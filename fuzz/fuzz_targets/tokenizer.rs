@@ -1,7 +1,8 @@
-//! A tokenizer's files and a text for it, apart by zero bytes: the first as `vocab.json` and as `tokenizer.json`.
+//! A tokenizer's files and a text for it, apart by zero bytes: the first as `vocab.json` and as `tokenizer.json`, of CLIP and of
+//! Qwen.
 #![no_main]
 
-use facestudio::encoders::tokenizer::Tokenizer;
+use facestudio::encoders::tokenizer::{Qwen2Tokenizer, Tokenizer};
 use facestudio::weights::{Component, MemoryFiles};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,5 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(ids.len(), tokenizer.length(length));
             }
         }
+    }
+    if let Ok(tokenizer) = Qwen2Tokenizer::load(&Component::new(&files, "")) {
+        let chat = tokenizer.encode_chat(&String::from_utf8_lossy(text), 64);
+        assert!(chat.ids.len() == 64 && chat.real <= 64);
     }
 });

@@ -65,9 +65,20 @@ struct Model {
 /// Older files join a pair with a space.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Pair {
+pub(super) enum Pair {
     Joined(String),
     Split(String, String),
+}
+
+impl Pair {
+    pub fn split(self) -> Result<(String, String)> {
+        match self {
+            Self::Split(left, right) => Ok((left, right)),
+            Self::Joined(text) => pair(&text).ok_or_else(|| {
+                damaged(format!("tokenizer.json has the merge '{text}', which is not a pair"))
+            }),
+        }
+    }
 }
 
 impl TokenizerJson {
@@ -106,12 +117,7 @@ impl TokenizerJson {
         }
         let Model { vocab, merges, unk_token } =
             Model::deserialize(model).map_err(|e| damaged(format!("tokenizer.json: {e}")))?;
-        let merges = merges.into_iter().map(|merge| match merge {
-            Pair::Split(left, right) => Ok((left, right)),
-            Pair::Joined(text) => pair(&text).ok_or_else(|| {
-                damaged(format!("tokenizer.json has the merge '{text}', which is not a pair"))
-            }),
-        });
+        let merges = merges.into_iter().map(Pair::split);
         let mut added_tokens = BTreeMap::new();
         for Added { id, token } in file.added_tokens {
             if let Some(other) = added_tokens.insert(id, token.clone()) {

@@ -5,21 +5,24 @@
 //! in order of rank, the last symbol of a word marked `</w>` → ids between the begin and end tokens.
 
 mod added;
+mod bpe;
 mod definition;
 mod json;
+mod qwen2;
 mod training;
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 pub use added::AddedToken;
 use added::{AddedTokens, Piece};
+use bpe::Merges;
 use definition::Definition;
 pub use definition::FILES;
+pub use qwen2::{ChatIds, Qwen2Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::weights::Component;
@@ -46,8 +49,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     vocab: HashMap<String, u32>,
-    /// Pair → its rank and what it becomes.
-    merges: HashMap<(u32, u32), (usize, u32)>,
+    merges: Merges,
     added: AddedTokens,
     bos: u32,
     eos: u32,
@@ -106,10 +108,7 @@ impl Tokenizer {
         let id = |token: &str| {
             vocab.get(token).copied().ok_or_else(|| damaged(format!("the vocabulary has no token '{token}'")))
         };
-        let mut merges = HashMap::new();
-        for (rank, (left, right)) in pairs.iter().enumerate() {
-            merges.insert((id(left)?, id(right)?), (rank, id(&format!("{left}{right}"))?));
-        }
+        let merges = Merges::new(&pairs, id)?;
 
         let mut taken: HashSet<u32> = vocab.values().copied().collect();
         let mut tokens = AddedTokens::new()?;
@@ -253,53 +252,12 @@ impl Tokenizer {
         }
     }
 
-    /// Appends the tokens of one word: merges the pair of lowest rank, the leftmost first, until none is left.
+    /// Appends the tokens of one word.
     fn encode_word(&self, word: &str, ids: &mut Vec<u32>) {
-        let mut symbols: Vec<Symbol> = symbols(word)
-            .iter()
-            .enumerate()
-            .map(|(at, symbol)| Symbol {
-                id: Some(self.vocab.get(symbol).copied().unwrap_or(self.unk)),
-                previous: at.checked_sub(1),
-                next: at + 1,
-            })
-            .collect();
-        let count = symbols.len();
-        let mut queue = BinaryHeap::new();
-        let candidate = |symbols: &[Symbol], left: usize| {
-            let symbol = symbols.get(left)?;
-            let right = symbols.get(symbol.next)?;
-            let (rank, merged) = self.merges.get(&(symbol.id?, right.id?))?;
-            Some(Reverse((*rank, left, *merged)))
-        };
-        queue.extend((0..count).filter_map(|left| candidate(&symbols, left)));
-        while let Some(Reverse((_, left, merged))) = queue.pop() {
-            // Neighbours may have changed since the pair was queued.
-            if candidate(&symbols, left).is_none_or(|Reverse((_, _, now))| now != merged) {
-                continue;
-            }
-            let right = symbols[left].next;
-            let after = symbols[right].next;
-            symbols[right].id = None;
-            symbols[left].id = Some(merged);
-            symbols[left].next = after;
-            if let Some(symbol) = symbols.get_mut(after) {
-                symbol.previous = Some(left);
-            }
-            queue.extend(candidate(&symbols, left));
-            queue.extend(symbols[left].previous.and_then(|previous| candidate(&symbols, previous)));
-        }
-        ids.extend(symbols.iter().filter_map(|symbol| symbol.id));
+        let symbols = symbols(word);
+        let of = |symbol: &String| self.vocab.get(symbol).copied().unwrap_or(self.unk);
+        self.merges.encode(symbols.iter().map(of), ids);
     }
-}
-
-/// A symbol of a word while its pairs merge: a node of a doubly linked list in a vector.
-struct Symbol {
-    /// `None` once merged into its left neighbour.
-    id: Option<u32>,
-    previous: Option<usize>,
-    /// The vector's length at the end of the word.
-    next: usize,
 }
 
 fn damaged(message: String) -> Error {
