@@ -207,8 +207,63 @@ def prior(folder):
     return "prior", inputs, lambda: {"predicted_image_embedding": model(**inputs).predicted_image_embedding}
 
 
+def flux2(folder):
+    """A slice of FLUX.2 klein 4B's transformer at its full width: one double-stream block, two single-stream ones."""
+    from diffusers import Flux2Transformer2DModel
+
+    sizes = dict(num_attention_heads=24, joint_attention_dim=7680, guidance_embeds=False)
+    model = perturbed(Flux2Transformer2DModel(num_layers=1, num_single_layers=2, **sizes))
+    saved(folder, model)
+    (height, width), text = (32, 32), 512
+    numbers = torch.arange
+    inputs = {
+        "hidden_states": torch.randn(1, height * width, 128),
+        "encoder_hidden_states": torch.randn(1, text, 7680),
+        "image_ids": torch.cartesian_prod(numbers(1), numbers(height), numbers(width), numbers(1)).float(),
+        "text_ids": torch.cartesian_prod(numbers(1), numbers(1), numbers(1), numbers(text)).float(),
+    }
+    theirs = {"image_ids": "img_ids", "text_ids": "txt_ids"}
+    renamed = {theirs.get(name, name): value for name, value in inputs.items()}
+    timestep = torch.tensor([731.0])
+    return (
+        "transformer",
+        inputs | {"timestep": timestep},
+        lambda: {"sample": model(timestep=timestep / 1000, return_dict=False, **renamed)[0]},
+    )
+
+
+def flux2_decode(folder):
+    """FLUX.2's autoencoder."""
+    from diffusers import AutoencoderKLFlux2
+
+    model = perturbed(AutoencoderKLFlux2())
+    saved(folder, model)
+    inputs = {"latents": torch.randn(1, 32, 32, 32)}
+    return "vae-decode", inputs, lambda: {"sample": model.decode(inputs["latents"]).sample}
+
+
+def qwen3(folder):
+    """A slice of Qwen3-4B at its full width: three layers, a small vocabulary."""
+    from transformers import Qwen3Config, Qwen3Model
+
+    sizes = dict(hidden_size=2560, intermediate_size=9728, num_attention_heads=32, num_key_value_heads=8, vocab_size=1000)
+    rope = {"rope_theta": 1000000.0, "rope_type": "default"}
+    model = perturbed(Qwen3Model(Qwen3Config(num_hidden_layers=3, rope_parameters=rope, **sizes)))
+    saved(folder, model)
+    ids, real, layers = torch.randint(0, 1000, (1, 512)), 100, [1, 2]
+    mask = torch.arange(512).lt(real)[None].long()
+
+    def forward():
+        states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return {"states": torch.cat([states[layer] for layer in layers], 2)}
+
+    inputs = {"input_ids": ids.float(), "real": torch.tensor([float(real)]), "layers": torch.tensor(layers).float()}
+    return "qwen3", inputs, forward
+
+
 NETWORKS = {f.__name__.replace("_", "-"): f for f in (
-    unet, vae_decode, vae_encode, clip_l_text, clip_l_vision, clip_b_vision, rn101, ir_resnet_100, detr, prior
+    unet, vae_decode, vae_encode, clip_l_text, clip_l_vision, clip_b_vision, rn101, ir_resnet_100, detr, prior, flux2,
+    flux2_decode, qwen3
 )}
 
 

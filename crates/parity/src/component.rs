@@ -2,6 +2,7 @@
 
 mod adapter;
 mod encoders;
+mod flux2;
 mod prior;
 mod scheduler;
 mod unet;
@@ -56,6 +57,11 @@ enum Kind {
     /// sample, timestep, encoder_hidden_states, and of adapter N ip_tokens.N [batch, images, tokens, channels] and ip_mask.N
     /// [images, height, width] → sample
     Unet,
+    /// FLUX.2's: hidden_states, encoder_hidden_states, timestep, image_ids and text_ids [tokens, 4], and guidance where the
+    /// model takes one → sample
+    Transformer,
+    /// input_ids, real (how many of each row are no padding), layers (counted from 1) → states
+    Qwen3,
     /// image_embeds, hidden_states or id_embeds, as the adapter's config says → tokens
     IpProjection,
     /// sample → mean, and logvar where the encoder has one
@@ -102,6 +108,8 @@ type Forward = Box<dyn Fn() -> Result<Tensors>>;
 fn network(args: &Args, component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     match args.kind {
         Kind::Unet => unet::load(component, inputs, &args.ip_adapter, &args.ip_scale, device),
+        Kind::Transformer => flux2::transformer(component, inputs, device),
+        Kind::Qwen3 => flux2::qwen3(component, inputs, device),
         Kind::IpProjection => adapter::load(component, inputs, device),
         Kind::VaeEncode => vae::encode(component, inputs, device),
         Kind::VaeDecode => vae::decode(component, inputs, device),

@@ -14,15 +14,7 @@ use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, shape_error};
 
 pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let encoder = TextEncoder::load(component, device)?;
-    let (shape, values) = inputs.values("input_ids")?;
-    let &[batch, tokens] = shape else {
-        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
-    };
-    if batch == 0 || tokens == 0 {
-        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
-    }
-    let ids = values.chunks(tokens).map(|row| row.iter().map(|id| token_id(*id)).collect());
-    let ids = ids.collect::<Result<Vec<Vec<u32>>>>()?;
+    let ids = token_ids(inputs)?;
     Ok(Box::new(move || {
         let output = encoder.forward(&ids, DType::F32)?;
         let mut outputs = Tensors::default();
@@ -32,6 +24,18 @@ pub fn text(component: &Component, inputs: &Inputs, device: &Device) -> Result<F
         }
         Ok(outputs)
     }))
+}
+
+/// `input_ids`, one sequence a row.
+pub(super) fn token_ids(inputs: &Inputs) -> Result<Vec<Vec<u32>>> {
+    let (shape, values) = inputs.values("input_ids")?;
+    let &[batch, tokens] = shape else {
+        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
+    };
+    if batch == 0 || tokens == 0 {
+        return Err(shape_error("input_ids", shape, "[batch, tokens]"));
+    }
+    values.chunks(tokens).map(|row| row.iter().map(|id| token_id(*id)).collect()).collect()
 }
 
 fn token_id(value: f32) -> Result<u32> {

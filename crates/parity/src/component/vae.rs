@@ -25,7 +25,7 @@ pub fn encode(component: &Component, inputs: &Inputs, device: &Device) -> Result
 
 pub fn decode(component: &Component, inputs: &Inputs, device: &Device) -> Result<Forward> {
     let vae = Vae::load(component, device)?;
-    let axes = [Any("batch"), Exactly(vae.latent_channels()), Any("height"), Any("width")];
+    let axes = [Any("batch"), Exactly(vae.unscaled_channels()), Any("height"), Any("width")];
     let latents = inputs.tensor("latents", axes, device)?;
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
