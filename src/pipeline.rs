@@ -12,6 +12,7 @@ mod folder;
 mod fused;
 mod models;
 mod precision;
+mod progress;
 pub mod prompt;
 mod readers;
 mod regions;
@@ -38,39 +39,14 @@ pub use denoise::{Denoiser, Held, denoise, start};
 use family::Guided;
 use models::{Encoders, Models};
 pub use precision::Precision;
+use progress::Watcher;
+pub use progress::{Phase, Progress};
 pub use regions::Canvas;
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which held latents keep.
 const START: u64 = 0;
 /// The noise of step `i` is stream `STEPS + i`.
 const STEPS: u64 = 1 << 32;
-
-/// Where a generation stands.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: Phase,
-    /// Finished steps of this phase.
-    pub step: usize,
-    /// Steps of this phase.
-    pub steps: usize,
-    /// Index of the picture being made.
-    pub picture: usize,
-    /// A small preview of the picture so far, where one was asked for.
-    pub preview: Option<RgbImage>,
-}
-
-/// The phases of a generation, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Faces, style image and prompt are turned into embeddings.
-    Encode,
-    /// The denoising loop.
-    Denoise,
-    /// Latents are decoded to pixels.
-    Decode,
-}
 
 /// One finished picture.
 #[derive(Debug, Clone)]
@@ -407,47 +383,4 @@ struct Prepared {
     guided: Vec<Guided>,
     /// Of the texts.
     notices: Vec<Notice>,
-}
-
-/// Tells progress, and stops where the watcher wants to.
-struct Watcher<W> {
-    watch: W,
-    picture: usize,
-}
-
-impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Watcher<W> {
-    async fn report(
-        &mut self,
-        phase: Phase,
-        step: usize,
-        steps: usize,
-        preview: Option<RgbImage>,
-    ) -> Result<()> {
-        match (self.watch)(Progress { phase, step, steps, picture: self.picture, preview }).await {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::cancelled()),
-        }
-    }
-
-    /// The encoding of a request: a step for each photo, the style image if it is `styled`, and each of its `texts`.
-    fn encoding(&mut self, request: &GenerateRequest, styled: bool, texts: usize) -> Encoding<'_, W> {
-        let identities = request.people.iter().flat_map(|person| &person.identities);
-        let photos: usize = identities.map(|identity| identity.photos.len()).sum();
-        Encoding { watcher: self, step: 0, steps: photos + usize::from(styled) + texts }
-    }
-}
-
-/// Counts the steps of [`Phase::Encode`].
-struct Encoding<'a, W> {
-    watcher: &'a mut Watcher<W>,
-    step: usize,
-    steps: usize,
-}
-
-impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Encoding<'_, W> {
-    /// One step is done.
-    async fn advance(&mut self) -> Result<()> {
-        self.step += 1;
-        self.watcher.report(Phase::Encode, self.step, self.steps, None).await
-    }
 }

@@ -276,6 +276,58 @@ fn wrong_arrows_are_found() {
     }
 }
 
+/// Of each file of the folder `folder`, the siblings that it names through `super::`, and what else it takes from above.
+fn siblings(sources: &[File], folder: &str) -> (BTreeMap<String, BTreeSet<String>>, Vec<String>) {
+    let stem = |file: &File| file.path.strip_prefix(folder)?.strip_suffix(".rs").map(str::to_owned);
+    let own = sources.iter().filter_map(|file| Some((stem(file)?, file)));
+    let own: BTreeMap<String, &File> = own.filter(|(stem, _)| !stem.contains('/')).collect();
+    let path = Regex::new(r"\bsuper::(\{[^;]*|\w+)").unwrap();
+    let first = Regex::new(r"^\w+").unwrap();
+    let (mut named, mut above) = (BTreeMap::new(), Vec::new());
+    for (stem, file) in &own {
+        let mut names = BTreeSet::new();
+        for found in path.captures_iter(&file.code()) {
+            for part in found[1].trim_matches(['{', '}']).split(", ") {
+                let part = first.find(part).map_or("", |part| part.as_str());
+                if own.contains_key(part) {
+                    names.insert(part.to_owned());
+                } else {
+                    above.push(format!("{} takes {part} from the file above it", file.path));
+                }
+            }
+        }
+        named.insert(stem.clone(), names);
+    }
+    (named, above)
+}
+
+/// Files of the folder that know each other in a circle, or the file that is made of them.
+fn circle_problems(sources: &[File], folder: &str) -> Vec<String> {
+    let (mut named, mut problems) = siblings(sources, folder);
+    // Whoever names nobody that is left is in no circle.
+    while let Some(free) = named.iter().find(|(_, names)| names.is_empty()).map(|(stem, _)| stem.clone()) {
+        named.remove(&free);
+        named.values_mut().for_each(|names| {
+            names.remove(&free);
+        });
+    }
+    problems.extend(named.keys().map(|stem| format!("{folder}{stem}.rs is in a circle, or leads into one")));
+    problems
+}
+
+#[test]
+fn the_pipeline_is_made_of_files_without_a_circle() {
+    let sources = library();
+    assert!(siblings(&sources, "src/pipeline/").0.values().any(|names| names.contains("family")));
+    assert_none(circle_problems(&sources, "src/pipeline/"));
+    let file = |name: &str, text: &str| File::new(&format!("src/pipeline/{name}.rs"), text);
+    let found = |a: &str, b: &str| circle_problems(&[file("a", a), file("b", b)], "src/pipeline/").len();
+    assert_eq!(found("use super::b::B;", "fn x() {}"), 0);
+    assert_eq!(found("use super::b::B;", "fn x() { super::a::f() }"), 2);
+    assert_eq!(found("use super::{Above, b};", ""), 1);
+    assert_eq!(found("", "#[cfg(test)]\nmod tests { use super::*; }"), 0);
+}
+
 fn sampler_problems(sources: &[File]) -> Vec<String> {
     let sampling = sources.iter().filter(|file| file.room() == Some("sampling"));
     sampling

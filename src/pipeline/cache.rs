@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Canvas;
+use super::regions::Canvas;
 use crate::error::Result;
 use crate::request::{GenerateRequest, Layout};
 

@@ -8,10 +8,11 @@ use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
 use super::cache::Key;
+use super::embed;
 use super::folder::missing;
+use super::progress::{Encoding, Progress, Watcher};
 use super::prompt::{PRIOR_STREAM, Said, TextBranch};
 use super::readers::{Readers, TextReader};
-use super::{Encoding, Progress, Watcher, embed};
 use crate::encoders::vision::VisionOutput;
 use crate::error::{Notice, Result};
 use crate::request::{GenerateRequest, Person};

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use super::adapters::ADAPTERS;
 use super::arc2face::ARC2FACE;
 use super::cache::{self, Cache};
+use super::defaults::defaults;
 use super::family::{Configs, Family, Kind, Opened, Target};
 use super::folder::{ModelFolder, missing, same};
 use super::fused::FUSED;
@@ -99,7 +100,7 @@ impl Models {
             vae,
             tiny_vae,
             scheduler: folder.load("scheduler", SchedulerConfig::of_latents)?,
-            defaults: super::defaults(files)?,
+            defaults: defaults(files)?,
         };
         Ok((models, encoders))
     }

@@ -192,7 +192,7 @@ mod tests {
         let mut request = GenerateRequest { layout, ..GenerateRequest::default() };
         request.people = vec![crate::request::Person { identities: Vec::new() }; 2];
         let find = |request: &GenerateRequest| {
-            pollster::block_on(super::masks(
+            pollster::block_on(masks(
                 request,
                 &CANVAS,
                 Finder { detector: &detector, segmenter: None },
