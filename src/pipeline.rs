@@ -16,9 +16,10 @@ mod progress;
 pub mod prompt;
 mod readers;
 mod regions;
+mod resident;
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
@@ -37,9 +38,9 @@ use cache::{Cache, Key};
 pub use defaults::{NAME as DEFAULTS, defaults};
 pub use denoise::{Denoiser, Held, denoise, start};
 use family::Guided;
-use models::{Encoders, Models};
+use models::Models;
 pub use precision::Precision;
-use progress::Watcher;
+use progress::{Host, Watcher};
 pub use progress::{Phase, Progress};
 pub use regions::Canvas;
 
@@ -72,8 +73,6 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct FaceStudio {
     models: Models,
-    /// `None` once they were let go of.
-    encoders: Mutex<Option<Arc<Encoders>>>,
     /// The latest requests' guidance.
     prepared: Cache,
     device: Device,
@@ -97,10 +96,8 @@ impl FaceStudio {
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let checked = files.checked();
         let files = checked.as_ref().map_or(files, |checked| checked);
-        let (models, encoders) = Models::load(files, device)?;
         Ok(Self {
-            models,
-            encoders: Mutex::new(Some(Arc::new(encoders))),
+            models: Models::load(files, device)?,
             prepared: Cache::new(cache::REQUESTS),
             device: device.clone(),
             dtype: Precision::default().dtype(device)?,
@@ -117,34 +114,43 @@ impl FaceStudio {
         if self.dtype == DType::F16 { "f16" } else { "f32" }
     }
 
-    /// Bytes of the files of those networks that only the beginning of a picture needs: the segmenter, the encoders of
-    /// faces, styles and texts, the prior, and what makes guidance of them.
+    /// Bytes of the files of those networks that only the beginning of a picture needs: the segmenter, the encoders of styles and
+    /// texts, the prior, and what makes guidance of them.
     pub fn encoders_size(&self) -> u64 {
-        self.models.encoders_size
+        self.models.residents().map(|resident| resident.size()).sum()
     }
 
-    /// Lets go of the encoders: at once, or when the picture that uses them has its guidance. A large model's are most of
-    /// its memory besides the UNet. Until [`load_encoders`](Self::load_encoders), `similarity` fails with
-    /// `encoders-released`, and so does `generate` where a request [needs them](Self::needs_encoders).
+    /// Lets go of those networks: at once, or when the picture that uses them has its guidance. A large model's are most of its
+    /// memory besides the UNet. The face encoder stays beside the detector.
+    ///
+    /// A request like an earlier one in all but its steps, sampler, init image, preview or seed is drawn without them, from what is
+    /// kept; where a prior draws of a prompt, another seed needs the prior and what makes guidance of it. A request that needs
+    /// more has [`generate_with`](Self::generate_with) ask for each component that it needs, and [`generate`](Self::generate) fail
+    /// with `encoders-released`.
     pub fn release_encoders(&self) {
-        self.held().take();
+        self.models.residents().for_each(|resident| resident.release());
     }
 
-    /// Whether the encoders are there.
+    /// Whether all of those networks are there.
     pub fn has_encoders(&self) -> bool {
-        self.held().is_some()
+        self.models.residents().all(|resident| resident.is_held())
     }
 
-    /// Whether a request needs the encoders: the guidance of the latest is kept, and one of them may come again with other steps,
-    /// another sampler, init image or preview, or, where no prior draws from a prompt, another seed.
-    pub fn needs_encoders(&self, request: &GenerateRequest) -> bool {
-        let kept = |canvas| self.prepared.get::<Arc<Prepared>>(self.key(request, &canvas)).is_some();
-        !self.canvas(request).is_ok_and(kept)
+    /// Reads one of those networks again, by the name that [`generate_with`](Self::generate_with) asks for, from the folder that
+    /// the model was loaded from. Nothing is read where it is there.
+    ///
+    /// Fails with `component-missing` on another name, and with `model-mismatch` where the folder's is another than it was.
+    pub fn load_component(&self, name: &str, files: &dyn Files) -> Result<()> {
+        let checked = files.checked();
+        let files = checked.as_ref().map_or(files, |checked| checked);
+        let mut residents = self.models.residents();
+        let resident = residents.find(|resident| resident.name() == name);
+        resident.ok_or_else(|| folder::missing(name))?.load(files, &self.device)
     }
 
     /// Forgets what was encoded: embeddings of faces, styles and texts. Only pictures to come would use them.
     pub fn forget_encoded(&self) {
-        self.models.cache.clear();
+        self.models.readers.cache.clear();
         self.prepared.clear();
     }
 
@@ -153,44 +159,17 @@ impl FaceStudio {
         Key::of_guidance(request, canvas, draws)
     }
 
-    /// Loads the encoders again, from the folder that the model was loaded from, if they were let go of.
-    pub fn load_encoders(&self, files: &dyn Files) -> Result<()> {
-        let checked = files.checked();
-        let files = checked.as_ref().map_or(files, |checked| checked);
-        let mut held = self.held();
-        if held.is_none() {
-            *held = Some(Arc::new(self.models.encoders(files, &self.device)?));
-        }
-        Ok(())
-    }
-
-    /// What is held is whole whenever the lock is free, even if a thread ended while it held the lock.
-    fn held(&self) -> MutexGuard<'_, Option<Arc<Encoders>>> {
-        self.encoders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn encoders(&self) -> Result<Arc<Encoders>> {
-        self.held().clone().ok_or_else(|| {
-            Error::input(
-                "encoders-released",
-                "the model's encoders were let go of",
-                "call load_encoders with the model's files first",
-            )
-        })
-    }
-
     /// The faces of a picture, as the pipeline finds them, without person masks.
     pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<Found>> {
-        self.models.detector.detect(picture, false, &self.device).await
+        self.models.readers.detector.detect(picture, false, &self.device).await
     }
 
     /// The faces of a picture, each with its embedding by the identity encoder, `[id_embed_dim]`.
     pub async fn identities(&self, picture: &RgbImage) -> Result<Vec<(Found, Vec<f32>)>> {
-        let encoders = self.encoders()?;
         let mut identities = Vec::new();
         for face in self.faces(picture).await? {
             let embedding =
-                embed::face(&encoders.readers, picture, &face, "the picture", &self.device).await?;
+                embed::face(&self.models.readers, picture, &face, "the picture", &self.device).await?;
             identities.push((face, embedding));
         }
         Ok(identities)
@@ -201,11 +180,10 @@ impl FaceStudio {
     /// Of several faces in the picture the one most like the person counts. Fails with `face-not-found` where the
     /// picture, or a photo of the person, shows none.
     pub async fn similarity(&self, picture: &RgbImage, person: &Person) -> Result<f32> {
-        let encoders = self.encoders()?;
         let mut embeddings = Vec::new();
         for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
             let name = format!("photo {}", embeddings.len() + 1);
-            embeddings.push(embed::identity(&encoders.readers, photo, &name, &self.device).await?);
+            embeddings.push(embed::identity(&self.models.readers, photo, &name, &self.device).await?);
         }
         let reference = embed::mix(person, &mut embeddings.into_iter());
         let identities = self.identities(picture).await?;
@@ -246,8 +224,19 @@ impl FaceStudio {
         request: &GenerateRequest,
         watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
+        self.generate_with(request, watch, async |component: &str| Err(resident::released(component))).await
+    }
+
+    /// As [`generate`](Self::generate); `bring` is called, and awaited, with the name of each component that is needed and
+    /// [was let go of](Self::release_encoders): it has it [read again](Self::load_component).
+    pub async fn generate_with(
+        &self,
+        request: &GenerateRequest,
+        watch: impl AsyncFnMut(Progress) -> ControlFlow<()>,
+        bring: impl AsyncFnMut(&str) -> Result<()>,
+    ) -> Result<Vec<Generated>> {
         request.validate()?;
-        let mut watcher = Watcher { watch, picture: 0 };
+        let mut watcher = Watcher { watch, bring, picture: 0 };
         let (canvas, prepared) = self.prepared(request, &mut watcher).await?;
         if !self.has_encoders() {
             self.device.memory_cleanup();
@@ -286,24 +275,25 @@ impl FaceStudio {
     }
 
     /// The sizes of a request's pictures, its masks and guidance: kept from an earlier request, or made by the encoders.
-    async fn prepared<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+    async fn prepared(
         &self,
         request: &GenerateRequest,
-        watcher: &mut Watcher<W>,
+        host: &mut impl Host,
     ) -> Result<(Canvas, Arc<Prepared>)> {
         let canvas = self.canvas(request)?;
         let key = self.key(request, &canvas);
         if let Some(prepared) = self.prepared.get::<Arc<Prepared>>(key) {
-            watcher.report(Phase::Encode, 1, 1, None).await?;
+            host.report(Phase::Encode, 1, 1, None).await?;
             return Ok((canvas, prepared));
         }
-        let encoders = self.encoders()?;
-        let Encoders { readers, family, .. } = encoders.as_ref();
+        let Models { readers, family, .. } = &self.models;
+        // Held to the end, though it be let go of when everything is read.
+        let family = family.get(host).await?;
         family.check(request)?;
-        let masks = regions::masks(request, &canvas, readers.finder(), &self.device).await?;
+        let masks = evidence::masks(readers, request, &canvas, host, &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
         let needs = family.needs(request);
-        let evidence = evidence::gather(readers, &needs, request, watcher, &self.device).await?;
+        let evidence = evidence::gather(readers, &needs, request, host, &self.device).await?;
         let guided = family.condition(&evidence, request, regions.as_ref(), &self.device)?;
         for Guided { condition, .. } in &guided {
             for tokens in condition.tokens() {

@@ -7,14 +7,13 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
-use super::family::{Configs, Family, Guided, Kind, Opened, Target};
+use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
 use super::prompt::Said;
-use super::readers::TextReader;
+use super::readers::Reads;
 use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Regions, Stream};
-use crate::encoders::text::{TextConfig, TextEncoder};
-use crate::encoders::tokenizer::Tokenizer;
-use crate::encoders::vision::{VisionConfig, VisionEncoder, VisionOutput};
+use crate::encoders::text::TextConfig;
+use crate::encoders::vision::{VisionConfig, VisionOutput};
 use crate::error::{Error, Result};
 use crate::guidance::ip_adapter::{Features, IpAdapterConfig, Projection, Role};
 use crate::request::{GenerateRequest, Person};
@@ -42,24 +41,60 @@ struct Read {
     null: Features,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
+/// The adapters' folders, in their order.
+fn folders(folder: &ModelFolder) -> impl Iterator<Item = String> {
+    let name = |k| if k == 1 { ADAPTERS.folder.to_owned() } else { format!("{}_{k}", ADAPTERS.folder) };
+    (1..).map(name).take_while(|name| folder.has(name))
+}
+
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
+    let width = configs.unet.cross_attention_dim;
     let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
-    same("the text encoder's tokens", text.hidden_size, "the unet's tokens", configs.unet.cross_attention_dim)
+    same("the text encoder's tokens", text.hidden_size, "the unet's tokens", width)?;
+    let id_embed_dim = configs.face.as_ref().map(|face| face.embedding_size);
+    let mut pictures = Vec::new();
+    for name in folders(folder) {
+        let config = folder.load(&name, IpAdapterConfig::read)?;
+        same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
+        let needs = config.projection.needs();
+        if let Some(needed) = needs.id_embeds {
+            if config.role == Role::Style {
+                return Err(Error::weights(
+                    "model-mismatch",
+                    "an adapter that reads identity embeddings cannot read the style image",
+                    "convert it with --identity-adapter",
+                ));
+            }
+            // Without an identity encoder nothing is as wide as what is needed.
+            same("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
+        }
+        if needs.image_embeds.or(needs.hidden_states).is_some() {
+            pictures.push(needs);
+        }
+    }
+    if pictures.is_empty() {
+        return Ok(Reads { vision: Vec::new(), text: true, prior: false });
+    }
+    let config = folder.load("vision_encoder", VisionConfig::read)?;
+    let hidden = match &config {
+        VisionConfig::Vit(vit) => vit.hidden_size,
+        // It has no states that an adapter could read.
+        VisionConfig::ResNet(_) => 0,
+    };
+    for needs in pictures {
+        let embeds = needs.image_embeds.unwrap_or(config.embed_dim());
+        same("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
+        same("the adapter's states", needs.hidden_states.unwrap_or(hidden), "vision_encoder's", hidden)?;
+    }
+    Ok(Reads { vision: vec!["vision_encoder".to_owned()], text: true, prior: false })
 }
 
 /// Adds the adapters' keys and values to a fresh UNet.
-fn open(folder: &ModelFolder, mut unet: Target, configs: &Configs, device: &Device) -> Result<Opened> {
-    let width = configs.unet.cross_attention_dim;
-    let id_embed_dim = configs.face.as_ref().map(|face| face.embedding_size);
+fn open(folder: &ModelFolder, mut unet: Target, device: &Device) -> Result<Box<dyn Family>> {
     let mut adapters = Vec::new();
-    for k in 1.. {
-        let name = if k == 1 { ADAPTERS.folder.to_owned() } else { format!("{}_{k}", ADAPTERS.folder) };
-        if !folder.has(&name) {
-            break;
-        }
+    for name in folders(folder) {
         adapters.push(folder.load_compact(&name, |component| {
             let config = IpAdapterConfig::read(component)?;
-            same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
             let source = component.tensors()?;
             if let Target::Fresh(unet) = &mut unet {
                 unet.add_adapter(source.as_ref(), device)?;
@@ -73,41 +108,7 @@ fn open(folder: &ModelFolder, mut unet: Target, configs: &Configs, device: &Devi
             Ok(Adapter { config, projection, scale })
         })?);
     }
-    let needs = || adapters.iter().map(|adapter| (adapter, adapter.projection.needs()));
-    for (adapter, needs) in needs() {
-        let Some(needed) = needs.id_embeds else { continue };
-        if adapter.config.role == Role::Style {
-            return Err(Error::weights(
-                "model-mismatch",
-                "an adapter that reads identity embeddings cannot read the style image",
-                "convert it with --identity-adapter",
-            ));
-        }
-        // Without an identity encoder nothing is as wide as what is needed.
-        same("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
-    }
-    let pictures = needs().any(|(_, needs)| needs.image_embeds.or(needs.hidden_states).is_some());
-    let vision = if pictures {
-        let config = folder.load("vision_encoder", VisionConfig::read)?;
-        let hidden = match &config {
-            VisionConfig::Vit(vit) => vit.hidden_size,
-            // It has no states that an adapter could read.
-            VisionConfig::ResNet(_) => 0,
-        };
-        for (_, needs) in needs() {
-            let embeds = needs.image_embeds.unwrap_or(config.embed_dim());
-            same("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
-            same("the adapter's states", needs.hidden_states.unwrap_or(hidden), "vision_encoder's", hidden)?;
-        }
-        vec![folder.load_compact("vision_encoder", |c| VisionEncoder::load(c, device))?]
-    } else {
-        Vec::new()
-    };
-    let text = TextReader::Tokens {
-        tokenizer: folder.load("tokenizer", Tokenizer::load)?,
-        encoder: folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?,
-    };
-    Ok(Opened { family: Box::new(AdapterGuidance { adapters }), vision, text: Some(text) })
+    Ok(Box::new(AdapterGuidance { adapters }))
 }
 
 impl Family for AdapterGuidance {

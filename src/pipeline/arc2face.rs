@@ -3,8 +3,9 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Texts};
-use super::family::{Configs, Family, Guided, Kind, Opened, Target};
+use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
+use super::readers::Reads;
 use crate::condition::{Condition, Places, Projection, Regions, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
 use crate::encoders::text::{TextConfig, TextEncoder};
@@ -21,7 +22,7 @@ pub struct Arc2FaceGuidance {
     encoder: Arc2FaceEncoder,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
     let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
     same(
         "the text encoder's tokens",
@@ -41,15 +42,15 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
             "use components that were trained together",
         ));
     }
-    Ok(())
+    Ok(Reads { vision: Vec::new(), text: false, prior: false })
 }
 
-fn open(folder: &ModelFolder, _: Target, _: &Configs, device: &Device) -> Result<Opened> {
+fn open(folder: &ModelFolder, _: Target, device: &Device) -> Result<Box<dyn Family>> {
     let config: Arc2FaceConfig = folder.load(ARC2FACE.folder, |c| c.json("config.json"))?;
     let tokenizer = folder.load("tokenizer", Tokenizer::load)?;
     let text_encoder = folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?;
     let encoder = Arc2FaceEncoder::new(&config, tokenizer, text_encoder)?;
-    Ok(Opened { family: Box::new(Arc2FaceGuidance { encoder }), vision: Vec::new(), text: None })
+    Ok(Box::new(Arc2FaceGuidance { encoder }))
 }
 
 impl Family for Arc2FaceGuidance {

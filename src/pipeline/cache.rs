@@ -1,5 +1,5 @@
-//! What encoders made of the latest pictures and requests: a picture is not encoded again, and a request that differs in its
-//! steps, its sampler, its init image or, where no prior draws, its seed needs no encoders at all.
+//! What encoders made of the latest pictures, texts and requests: nothing is encoded again, and a request that differs in its
+//! steps, its sampler, its init image or its seed needs no encoders at all, but for the prior where one draws.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,9 +10,9 @@ use super::regions::Canvas;
 use crate::error::Result;
 use crate::request::{GenerateRequest, Layout};
 
-/// Most entries about pictures: a picture of [`MAX_PEOPLE`](crate::request::MAX_PEOPLE) with a few photos each, of which each
-/// has three. The largest, a ViT-H/14's states of a face, takes 1.3 MB.
-pub const PICTURES: usize = 96;
+/// Most entries about pictures and texts: a picture of [`MAX_PEOPLE`](crate::request::MAX_PEOPLE) with a few photos each, of which
+/// each has three. The largest, a ViT-H/14's states of a face, takes 1.3 MB.
+pub const READINGS: usize = 96;
 /// Most requests whose guidance is kept: it holds every person's region for every picture.
 pub const REQUESTS: usize = 2;
 

@@ -2,20 +2,20 @@
 //! for all families; what follows from it is a family's to say.
 
 use std::hash::Hash;
-use std::ops::ControlFlow;
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 
 use super::cache::Key;
 use super::embed;
-use super::folder::missing;
-use super::progress::{Encoding, Progress, Watcher};
-use super::prompt::{PRIOR_STREAM, Said, TextBranch};
-use super::readers::{Readers, TextReader};
+use super::progress::{Encoding, Host};
+use super::prompt::{PRIOR_STREAM, Said, TextEmbeds};
+use super::readers::{Readers, see};
+use super::regions::{self, Canvas, Finder};
 use crate::encoders::vision::VisionOutput;
 use crate::error::{Notice, Result};
-use crate::request::{GenerateRequest, Person};
+use crate::image::mask::Mask;
+use crate::request::{GenerateRequest, Layout, Person};
 use crate::sampling::NoiseSource;
 
 /// What a family wants to know of a request.
@@ -79,13 +79,37 @@ pub struct PersonEvidence {
     pub faces: Vec<(f32, VisionOutput)>,
 }
 
+/// One mask per person over the latents; none for a layout without regions.
+pub async fn masks(
+    readers: &Readers,
+    request: &GenerateRequest,
+    canvas: &Canvas,
+    host: &mut impl Host,
+    device: &Device,
+) -> Result<Vec<Mask>> {
+    let detector = &readers.detector;
+    let Layout::Content(content) = &request.layout else {
+        return regions::masks(request, canvas, Finder { detector, segmenter: None }, device).await;
+    };
+    let key = Key::new("people", |hasher| (content, request.people.len(), canvas).hash(hasher));
+    let find = async || {
+        let segmenter = match &readers.segmenter {
+            Some(segmenter) => Some(segmenter.get(host).await?),
+            None => None,
+        };
+        let finder = Finder { detector, segmenter: segmenter.as_deref() };
+        regions::masks(request, canvas, finder, device).await
+    };
+    readers.cache.remember(key, find).await
+}
+
 /// Reads what is needed of a request: a step for each photo and the style image; for texts one, or one for each picture where
-/// they are drawn.
-pub async fn gather<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+/// they are drawn. What was read before is not read again, and what is needed only for that stays where it is.
+pub async fn gather(
     readers: &Readers,
     needs: &Needs<'_>,
     request: &GenerateRequest,
-    watcher: &mut Watcher<W>,
+    host: &mut impl Host,
     device: &Device,
 ) -> Result<Evidence> {
     let style = request.style.as_ref().zip(needs.style);
@@ -94,55 +118,42 @@ pub async fn gather<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
         Texts::Drawn(_) => request.count,
         Texts::None | Texts::Tokens(_) => 1,
     };
-    let mut encoding = watcher.encoding(request, style.is_some(), texts);
+    let mut encoding = Encoding::new(host, request, style.is_some(), texts);
     let mut evidence = Evidence::default();
     if needs.nothing {
-        let see = async || readers.see(None, device);
-        evidence.nothing = Some(readers.cache.remember(Key::new("nothing", |_| ()), see).await?);
+        let look = async || see(&*readers.vision_encoder(encoding.host).await?, None, device);
+        evidence.nothing = Some(readers.cache.remember(Key::new("nothing", |_| ()), look).await?);
     }
     for (i, person) in request.people.iter().enumerate() {
         evidence.people.push(read_person(readers, needs, (i, person), &mut encoding, device).await?);
     }
     if let Some((picture, how)) = style {
-        evidence.style = Some(read_style(readers, how, picture, !request.people.is_empty(), device).await?);
+        let people = !request.people.is_empty();
+        evidence.style = Some(read_style(readers, how, picture, people, encoding.host, device).await?);
         encoding.advance().await?;
     }
     match &needs.texts {
         Texts::None => encoding.advance().await?,
         Texts::Tokens(texts) => {
-            let Some(reader @ TextReader::Tokens { tokenizer, encoder }) = &readers.text else {
-                return Err(missing("text_encoder"));
-            };
             for (said, text) in texts {
-                evidence.tokens.push(encoder.states(tokenizer, text)?);
-                if let Some(said) = said {
-                    evidence.notices.extend(reader.cut(*said, text)?);
-                }
+                let (embeds, notice) = read_text(readers, *said, text, encoding.host).await?;
+                evidence.tokens.push(embeds.encoder_hidden_states);
+                evidence.notices.extend(notice);
             }
             encoding.advance().await?;
         }
         Texts::Drawn([None, None]) => evidence.drawn = vec![[None, None]; request.count],
-        Texts::Drawn(texts) => {
-            let Some(reader @ TextReader::Prior(branch)) = &readers.text else {
-                return Err(missing("prior"));
-            };
-            for (said, text) in [Said::Prompt, Said::NegativePrompt].into_iter().zip(texts) {
-                if let Some(text) = text {
-                    evidence.notices.extend(reader.cut(said, text)?);
-                }
-            }
-            draw(branch, *texts, request, &mut evidence, &mut encoding).await?;
-        }
+        Texts::Drawn(texts) => draw(readers, *texts, request, &mut evidence, &mut encoding).await?,
     }
     Ok(evidence)
 }
 
 /// One person's photos.
-async fn read_person<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
+async fn read_person(
     readers: &Readers,
     needs: &Needs<'_>,
     (index, person): (usize, &Person),
-    encoding: &mut Encoding<'_, W>,
+    encoding: &mut Encoding<'_, impl Host>,
     device: &Device,
 ) -> Result<PersonEvidence> {
     let (mut read, mut embeddings, mut number) = (PersonEvidence::default(), Vec::new(), 0);
@@ -155,14 +166,15 @@ async fn read_person<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
             }
             if needs.faces {
                 let key = Key::new("face", |hasher| photo.hash(hasher));
-                let see = async || {
-                    let preprocessing = readers.vision_encoder()?.preprocessing();
+                let look = async || {
                     let face = embed::largest(readers, photo, &name, device).await?;
+                    let vision = readers.vision_encoder(encoding.host).await?;
+                    let preprocessing = vision.preprocessing();
                     let face = embed::aligned(photo, &face, preprocessing.size)?;
-                    readers.see(Some(preprocessing.tensor(&face, device)?), device)
+                    see(&vision, Some(preprocessing.tensor(&face, device)?), device)
                 };
                 let weight = identity.beta / identity.photos.len() as f32;
-                read.faces.push((weight, readers.cache.remember(key, see).await?));
+                read.faces.push((weight, readers.cache.remember(key, look).await?));
             }
             encoding.advance().await?;
         }
@@ -179,39 +191,73 @@ async fn read_style(
     how: Style,
     picture: &RgbImage,
     people: bool,
+    host: &mut impl Host,
     device: &Device,
 ) -> Result<VisionOutput> {
     let hides = people && how == Style::Ensemble;
     let key = Key::new("style", |hasher| (picture, hides).hash(hasher));
-    let see = async || match how {
+    let look = async || match how {
         Style::Ensemble => {
-            let detector = hides.then_some(readers.detector.as_ref());
-            let image_embeds = embed::style(&readers.vision, detector, picture, device).await?;
+            let detector = hides.then_some(&readers.detector);
+            let vision = readers.ensemble(host).await?;
+            let image_embeds = embed::style(&vision, detector, picture, device).await?;
             Ok(VisionOutput { image_embeds, last_hidden_state: None, penultimate_hidden_state: None })
         }
         Style::Whole => {
-            let preprocessing = readers.vision_encoder()?.preprocessing();
-            readers.see(Some(preprocessing.tensor(picture, device)?), device)
+            let vision = readers.vision_encoder(host).await?;
+            see(&vision, Some(vision.preprocessing().tensor(picture, device)?), device)
         }
     };
-    readers.cache.remember(key, see).await
+    readers.cache.remember(key, look).await
+}
+
+/// What a text becomes, and what of it is not read where it is one that the request says.
+async fn read_text(
+    readers: &Readers,
+    said: Option<Said>,
+    text: &str,
+    host: &mut impl Host,
+) -> Result<(TextEmbeds, Option<Notice>)> {
+    let key = Key::new("text", |hasher| (said, text).hash(hasher));
+    let read = async || {
+        let reader = readers.text(host).await?;
+        let notice = said.map(|said| reader.cut(said, text)).transpose()?.flatten();
+        Ok((reader.encode(&[text])?, notice))
+    };
+    readers.cache.remember(key, read).await
 }
 
 /// What the prior draws of the texts, with each picture's own noise.
-async fn draw<W: AsyncFnMut(Progress) -> ControlFlow<()>>(
-    branch: &TextBranch,
+async fn draw(
+    readers: &Readers,
     texts: [Option<&str>; 2],
     request: &GenerateRequest,
     evidence: &mut Evidence,
-    encoding: &mut Encoding<'_, W>,
+    encoding: &mut Encoding<'_, impl Host>,
 ) -> Result<()> {
-    let read = |text: Option<&str>| text.map(|text| branch.encode(&[text])).transpose();
-    let texts = [read(texts[0])?, read(texts[1])?];
+    let mut read = [None, None];
+    for (i, said) in [Said::Prompt, Said::NegativePrompt].into_iter().enumerate() {
+        if let Some(text) = texts[i] {
+            let (embeds, notice) = read_text(readers, Some(said), text, encoding.host).await?;
+            read[i] = Some(embeds);
+            evidence.notices.extend(notice);
+        }
+    }
+    let key = Key::new("drawn", |hasher| (texts, request.seed, request.count).hash(hasher));
+    if let Some(drawn) = readers.cache.get::<Vec<[Option<Tensor<2>>; 2]>>(key) {
+        for drawn in drawn {
+            evidence.drawn.push(drawn);
+            encoding.advance().await?;
+        }
+        return Ok(());
+    }
+    let prior = readers.prior(encoding.host).await?;
     for picture in 0..request.count {
         let noise = NoiseSource::new(request.seed.wrapping_add(picture as u64));
-        let drawn = |i: usize| texts[i].as_ref().map(|t| branch.embed(t, &noise, PRIOR_STREAM)).transpose();
+        let drawn = |i: usize| read[i].as_ref().map(|t| prior.embed(t, &noise, PRIOR_STREAM)).transpose();
         evidence.drawn.push([drawn(0)?, drawn(1)?]);
         encoding.advance().await?;
     }
+    readers.cache.put(key, evidence.drawn.clone());
     Ok(())
 }

@@ -6,10 +6,9 @@ use burn::tensor::Device;
 
 use super::evidence::{Evidence, Needs};
 use super::folder::ModelFolder;
-use super::readers::TextReader;
+use super::readers::Reads;
 use crate::condition::{Condition, Regions};
 use crate::encoders::face::FaceEncoderConfig;
-use crate::encoders::vision::VisionEncoder;
 use crate::error::Result;
 use crate::request::GenerateRequest;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -53,15 +52,17 @@ pub struct Guided {
 }
 
 /// A family as a model folder holds it.
+#[derive(Clone, Copy)]
 pub struct Kind {
     /// The folder that tells it.
     pub folder: &'static str,
     /// Whether it cannot do without `face_encoder/`.
     pub needs_face_encoder: bool,
-    /// Fails with `model-mismatch` where the configs of its components do not fit each other; reads no weights.
-    pub fits: fn(&ModelFolder, &Configs) -> Result<()>,
-    /// Loads its components.
-    pub open: fn(&ModelFolder, Target, &Configs, &Device) -> Result<Opened>,
+    /// What it reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit each
+    /// other.
+    pub fits: fn(&ModelFolder, &Configs) -> Result<Reads>,
+    /// Loads its own networks, which make guidance of what was read.
+    pub open: fn(&ModelFolder, Target, &Device) -> Result<Box<dyn Family>>,
 }
 
 /// What the configs of the components say that every family has.
@@ -72,17 +73,7 @@ pub struct Configs {
     pub face: Option<FaceEncoderConfig>,
 }
 
-/// A family's own networks, and those that read for it.
-pub struct Opened {
-    /// What it makes of what was read.
-    pub family: Box<dyn Family>,
-    /// In the order of their embeddings.
-    pub vision: Vec<VisionEncoder>,
-    /// What reads texts.
-    pub text: Option<TextReader>,
-}
-
-/// The UNet that encoders are made for.
+/// The UNet that a family's networks are made for.
 pub enum Target<'a> {
     /// It takes the adapters' layers.
     Fresh(&'a mut UNet2DConditionModel),

@@ -34,6 +34,18 @@ impl<'a> ModelFolder<'a> {
         Ok(size)
     }
 
+    /// The configs of those components, one after the other.
+    pub(super) fn loaded_configs(&self) -> Result<Vec<u8>> {
+        let mut configs = Vec::new();
+        for folder in self.loaded.borrow().iter() {
+            let component = Component::new(self.files, folder);
+            if component.contains("config.json")? {
+                configs.extend(component.read("config.json")?);
+            }
+        }
+        Ok(configs)
+    }
+
     /// What `load` makes of a component; fails with `component-missing` where the model has no such folder, and names
     /// the component in any error.
     pub(super) fn load<T>(&self, folder: &str, load: impl FnOnce(&Component) -> Result<T>) -> Result<T> {

@@ -3,12 +3,12 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Style, Texts};
-use super::family::{Configs, Family, Guided, Kind, Opened, Target};
+use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
-use super::prompt::TextBranch;
-use super::readers::TextReader;
+use super::prompt::Prior;
+use super::readers::Reads;
 use crate::condition::{Condition, Places, Projection, Regions, Stream};
-use crate::encoders::vision::VisionEncoder;
+use crate::encoders::vision::VisionConfig;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
@@ -25,8 +25,8 @@ pub struct FusedGuidance {
     has_prior: bool,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
-    let fusion: FusionConfig = folder.load("guidance", |c| c.json("config.json"))?;
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
+    let fusion: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
     same(
         "guidance tokens",
         fusion.cross_attention_dim,
@@ -34,28 +34,25 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<()> {
         configs.unet.cross_attention_dim,
     )?;
     let id_embed_dim = configs.face.as_ref().map_or(0, |face| face.embedding_size);
-    same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)
+    same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
+    let others = (2..).map(|k| format!("vision_encoder_{k}")).take_while(|name| folder.has(name));
+    let vision: Vec<String> = std::iter::once("vision_encoder".to_owned()).chain(others).collect();
+    let mut style_width = 0;
+    for name in &vision {
+        style_width += folder.load(name, VisionConfig::read)?.embed_dim();
+    }
+    same("guidance's styles", fusion.image_embed_dim, "the vision encoders together", style_width)?;
+    let prior = folder.has("prior");
+    if prior {
+        Prior::fits(folder, Some(style_width))?;
+    }
+    Ok(Reads { vision, text: prior, prior })
 }
 
-fn open(folder: &ModelFolder, _: Target, _: &Configs, device: &Device) -> Result<Opened> {
-    let config: FusionConfig = folder.load("guidance", |c| c.json("config.json"))?;
-    let mut vision = vec![folder.load_compact("vision_encoder", |c| VisionEncoder::load(c, device))?];
-    for k in 2.. {
-        let name = format!("vision_encoder_{k}");
-        if !folder.has(&name) {
-            break;
-        }
-        vision.push(folder.load_compact(&name, |c| VisionEncoder::load(c, device))?);
-    }
-    let style_width = vision.iter().map(VisionEncoder::embed_dim).sum();
-    same("guidance's styles", config.image_embed_dim, "the vision encoders together", style_width)?;
-    let branch = if folder.has("prior") { Some(TextBranch::load(folder, device)?) } else { None };
-    if let Some(branch) = &branch {
-        same("the prior", branch.prior.embedding_dim(), "the vision encoders together", style_width)?;
-    }
-    let fusion = folder.load("guidance", |c| Fusion::load(c, device))?;
-    let family = Box::new(FusedGuidance { fusion, config, has_prior: branch.is_some() });
-    Ok(Opened { family, vision, text: branch.map(TextReader::Prior) })
+fn open(folder: &ModelFolder, _: Target, device: &Device) -> Result<Box<dyn Family>> {
+    let config: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
+    let fusion = folder.load(FUSED.folder, |c| Fusion::load(c, device))?;
+    Ok(Box::new(FusedGuidance { fusion, config, has_prior: folder.has("prior") }))
 }
 
 impl Family for FusedGuidance {

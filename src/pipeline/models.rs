@@ -6,16 +6,13 @@ use burn::tensor::Device;
 
 use super::adapters::ADAPTERS;
 use super::arc2face::ARC2FACE;
-use super::cache::{self, Cache};
 use super::defaults::defaults;
-use super::family::{Configs, Family, Kind, Opened, Target};
+use super::family::{Configs, Family, Kind, Target};
 use super::folder::{ModelFolder, missing, same};
 use super::fused::FUSED;
-use super::readers::Readers;
-use crate::encoders::detector::Detector;
-use crate::encoders::face::{FaceEncoder, FaceEncoderConfig};
-use crate::encoders::segmenter::Segmenter;
-use crate::encoders::vision::VisionEnsemble;
+use super::readers::{Readers, Reads};
+use super::resident::{Reloadable, Resident};
+use crate::encoders::face::FaceEncoderConfig;
 use crate::error::{Error, Result};
 use crate::request::Defaults;
 use crate::sampling::SchedulerConfig;
@@ -23,23 +20,21 @@ use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
 use crate::weights::Files;
 
-/// The networks that every picture needs from its first step to its last, and the detector.
+/// A model's components.
 #[derive(Debug)]
 pub struct Models {
-    /// `detector/`.
-    pub detector: Arc<Detector>,
-    /// What the encoders made of earlier pictures; it outlives them.
-    pub cache: Arc<Cache>,
+    /// What reads photos, style images and texts.
+    pub readers: Readers,
+    /// What makes guidance of that; it comes and goes as most readers do.
+    pub family: Resident<Box<dyn Family>>,
     /// Whether a prior draws what prompts become, by the seed.
     pub draws: bool,
     /// Whether prompts can be drawn from.
     pub reads_words: bool,
     /// Whether style images can be drawn from.
     pub reads_styles: bool,
-    /// Bytes of the files behind [`Encoders`].
-    pub encoders_size: u64,
     /// `unet/`.
-    pub unet: UNet2DConditionModel,
+    pub unet: Arc<UNet2DConditionModel>,
     /// `[height, width]` of the latents that the UNet was trained on, where its config says.
     pub sample_size: Option<[usize; 2]>,
     /// `vae/`.
@@ -52,17 +47,6 @@ pub struct Models {
     pub defaults: Defaults,
 }
 
-/// The networks that turn a request into what the UNet attends to: a picture needs them before its first step only.
-#[derive(Debug)]
-pub struct Encoders {
-    /// What the family has read.
-    pub readers: Readers,
-    /// What it makes of that.
-    pub family: Box<dyn Family>,
-    /// Bytes of the files behind them.
-    size: u64,
-}
-
 /// The families. A folder is the first one's whose folder it has, and the first one's if it has none.
 const FAMILIES: [Kind; 3] = [FUSED, ARC2FACE, ADAPTERS];
 
@@ -70,16 +54,22 @@ impl Models {
     /// Loads every component of a model folder onto `device`.
     ///
     /// Fails with `component-missing`, or with `model-mismatch` where two components do not fit each other.
-    pub fn load(files: &dyn Files, device: &Device) -> Result<(Self, Encoders)> {
+    pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let folder = ModelFolder::new(files)?;
         // Configs first: what does not fit is found before any weights are read.
-        let plan = Plan::read(&folder)?;
+        let Plan { kind, configs, reads } = Plan::read(&folder)?;
         let mut unet = folder.load_compact("unet", |c| UNet2DConditionModel::load(c, device))?;
-        let detector = Arc::new(folder.load("detector", |c| Detector::load(c, device))?);
-        let shared = (detector.clone(), Arc::new(Cache::new(cache::PICTURES)));
-        let encoders = Encoders::load(files, &plan, Target::Fresh(&mut unet), shared, device)?;
+        let own = ModelFolder::new(files)?;
+        let first = (kind.open)(&own, Target::Fresh(&mut unet), device)?;
+        let (draws, reads_words, reads_styles) = (first.draws(), first.reads_words(), first.reads_styles());
+        let unet = Arc::new(unet);
+        let fitted = unet.clone();
+        let again =
+            move |folder: &ModelFolder, device: &Device| (kind.open)(folder, Target::Fitted(&fitted), device);
+        let family = Resident::opened(kind.folder, &own, first, again)?;
+        let readers = Readers::load(files, &reads, configs.face.is_some(), device)?;
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
-        same("the unet's input", plan.configs.unet.in_channels, "the vae's latents", vae.latent_channels())?;
+        same("the unet's input", configs.unet.in_channels, "the vae's latents", vae.latent_channels())?;
         let tiny_vae = if folder.has("tiny_vae") {
             Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
         } else {
@@ -88,28 +78,24 @@ impl Models {
         if let Some(tiny) = &tiny_vae {
             same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
         }
-        let models = Self {
-            detector,
-            cache: encoders.readers.cache.clone(),
-            draws: encoders.family.draws(),
-            reads_words: encoders.family.reads_words(),
-            reads_styles: encoders.family.reads_styles(),
-            encoders_size: encoders.size,
+        Ok(Self {
+            readers,
+            family,
+            draws,
+            reads_words,
+            reads_styles,
             unet,
-            sample_size: plan.configs.unet.sample_sides(),
+            sample_size: configs.unet.sample_sides(),
             vae,
             tiny_vae,
             scheduler: folder.load("scheduler", SchedulerConfig::of_latents)?,
             defaults: defaults(files)?,
-        };
-        Ok((models, encoders))
+        })
     }
 
-    /// Loads the encoders again.
-    pub fn encoders(&self, files: &dyn Files, device: &Device) -> Result<Encoders> {
-        let plan = Plan::read(&ModelFolder::new(files)?)?;
-        let shared = (self.detector.clone(), self.cache.clone());
-        Encoders::load(files, &plan, Target::Fitted(&self.unet), shared, device)
+    /// What comes and goes.
+    pub fn residents(&self) -> impl Iterator<Item = &dyn Reloadable> {
+        self.readers.residents().chain(std::iter::once(&self.family as &dyn Reloadable))
     }
 }
 
@@ -117,6 +103,7 @@ impl Models {
 struct Plan {
     kind: Kind,
     configs: Configs,
+    reads: Reads,
 }
 
 impl Plan {
@@ -147,32 +134,7 @@ impl Plan {
             None
         };
         let configs = Configs { unet, face };
-        (kind.fits)(folder, &configs)?;
-        Ok(Self { kind, configs })
-    }
-}
-
-impl Encoders {
-    fn load(
-        files: &dyn Files,
-        Plan { kind, configs }: &Plan,
-        unet: Target,
-        (detector, cache): (Arc<Detector>, Arc<Cache>),
-        device: &Device,
-    ) -> Result<Self> {
-        let folder = ModelFolder::new(files)?;
-        let Opened { family, vision, text } = (kind.open)(&folder, unet, configs, device)?;
-        let face_encoder = match &configs.face {
-            Some(_) => Some(folder.load("face_encoder", |c| FaceEncoder::load(c, device))?),
-            None => None,
-        };
-        let segmenter = if folder.has("segmenter") {
-            Some(folder.load("segmenter", |c| Segmenter::load(c, device))?)
-        } else {
-            None
-        };
-        let vision = VisionEnsemble { encoders: vision };
-        let readers = Readers { detector, cache, segmenter, face_encoder, vision, text };
-        Ok(Self { readers, family, size: folder.loaded_size()? })
+        let reads = (kind.fits)(folder, &configs)?;
+        Ok(Self { kind, configs, reads })
     }
 }

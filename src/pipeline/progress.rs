@@ -34,17 +34,37 @@ pub enum Phase {
     Decode,
 }
 
-/// Tells progress, and stops where the watcher wants to.
-pub struct Watcher<W> {
+/// Hears how far a picture is, and brings what it needs.
+pub trait Host {
+    /// Tells of a finished step of a phase; fails with `cancelled`.
+    async fn report(
+        &mut self,
+        phase: Phase,
+        step: usize,
+        steps: usize,
+        preview: Option<RgbImage>,
+    ) -> Result<()>;
+
+    /// Has a component that was let go of read again.
+    async fn bring(&mut self, component: &str) -> Result<()>;
+}
+
+/// The host of one request, made of two functions.
+pub struct Watcher<W, B> {
     /// Hears of every step; `Break` cancels.
     pub watch: W,
+    /// Reads a component again.
+    pub bring: B,
     /// Index of the picture being made.
     pub picture: usize,
 }
 
-impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Watcher<W> {
-    /// Tells of a step; fails with `cancelled`.
-    pub async fn report(
+impl<W, B> Host for Watcher<W, B>
+where
+    W: AsyncFnMut(Progress) -> ControlFlow<()>,
+    B: AsyncFnMut(&str) -> Result<()>,
+{
+    async fn report(
         &mut self,
         phase: Phase,
         step: usize,
@@ -57,25 +77,30 @@ impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Watcher<W> {
         }
     }
 
-    /// The encoding of a request: a step for each photo, the style image if it is `styled`, and each of its `texts`.
-    pub fn encoding(&mut self, request: &GenerateRequest, styled: bool, texts: usize) -> Encoding<'_, W> {
-        let identities = request.people.iter().flat_map(|person| &person.identities);
-        let photos: usize = identities.map(|identity| identity.photos.len()).sum();
-        Encoding { watcher: self, step: 0, steps: photos + usize::from(styled) + texts }
+    async fn bring(&mut self, component: &str) -> Result<()> {
+        (self.bring)(component).await
     }
 }
 
 /// Counts the steps of [`Phase::Encode`].
-pub struct Encoding<'a, W> {
-    watcher: &'a mut Watcher<W>,
+pub struct Encoding<'a, H> {
+    /// Who hears of them.
+    pub host: &'a mut H,
     step: usize,
     steps: usize,
 }
 
-impl<W: AsyncFnMut(Progress) -> ControlFlow<()>> Encoding<'_, W> {
+impl<'a, H: Host> Encoding<'a, H> {
+    /// The encoding of a request: a step for each photo, the style image if it is `styled`, and each of its `texts`.
+    pub fn new(host: &'a mut H, request: &GenerateRequest, styled: bool, texts: usize) -> Self {
+        let identities = request.people.iter().flat_map(|person| &person.identities);
+        let photos: usize = identities.map(|identity| identity.photos.len()).sum();
+        Self { host, step: 0, steps: photos + usize::from(styled) + texts }
+    }
+
     /// One step is done.
     pub async fn advance(&mut self) -> Result<()> {
         self.step += 1;
-        self.watcher.report(Phase::Encode, self.step, self.steps, None).await
+        self.host.report(Phase::Encode, self.step, self.steps, None).await
     }
 }

@@ -20,7 +20,7 @@ pub const PRIOR_STEPS: usize = 20;
 pub const PRIOR_STREAM: u64 = 2 << 32;
 
 /// A text of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Said {
     /// What the picture shows.
     Prompt,
@@ -52,37 +52,84 @@ pub fn cut(tokenizer: &Tokenizer, context_length: usize, said: Said, text: &str)
     }))
 }
 
-/// Tokenizer, text encoder and prior.
+/// What reads texts.
 #[derive(Debug)]
-pub struct TextBranch {
+pub struct TextReader {
     /// `tokenizer/`.
     pub tokenizer: Tokenizer,
     /// `text_encoder/`.
-    pub text_encoder: TextEncoder,
-    /// `prior/`.
-    pub prior: PriorTransformer,
-    /// `prior/scheduler_config.json`.
-    pub scheduler: SchedulerConfig,
+    pub encoder: TextEncoder,
 }
 
-/// What the prior is told about a batch of prompts.
+/// What a text encoder makes of a batch of texts.
 #[derive(Debug, Clone)]
 pub struct TextEmbeds {
     /// The pooled embedding, projected where the text encoder projects, `[batch, dim]`.
     pub proj_embedding: Tensor<2>,
-    /// Every token's state, `[batch, tokens, hidden]`; none for a prior without text states.
-    pub encoder_hidden_states: Option<Tensor<3>>,
-    /// 1 for text and 0 for padding, `[batch, tokens]`; none for a prior without text states.
-    pub attention_mask: Option<Tensor<2>>,
+    /// Every token's state, `[batch, tokens, hidden]`.
+    pub encoder_hidden_states: Tensor<3>,
+    /// 1 for text and 0 for padding, `[batch, tokens]`.
+    pub attention_mask: Tensor<2>,
 }
 
-impl TextBranch {
-    /// Loads `tokenizer/`, `text_encoder/` and `prior/` of a model folder.
-    pub fn open(files: &dyn Files, device: &Device) -> Result<Self> {
-        Self::load(&ModelFolder::new(files)?, device)
+impl TextReader {
+    pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {
+        Ok(Self {
+            tokenizer: folder.load("tokenizer", Tokenizer::load)?,
+            encoder: folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?,
+        })
     }
 
-    pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {
+    /// What of a text is not read.
+    pub(super) fn cut(&self, said: Said, text: &str) -> Result<Option<Notice>> {
+        cut(&self.tokenizer, self.encoder.context_length(), said, text)
+    }
+
+    /// Encodes texts.
+    pub fn encode(&self, texts: &[&str]) -> Result<TextEmbeds> {
+        self.encode_with(texts, None, DType::F32)
+    }
+
+    /// [`TextReader::encode`] in `dtype`, with `embeds`, `[texts, width]`, in the place of the embedding of a token, where one
+    /// is given: what a new word means. Gradients reach them where the network's device records any.
+    pub fn encode_with(
+        &self,
+        texts: &[&str],
+        word: Option<(u32, Tensor<2>)>,
+        dtype: DType,
+    ) -> Result<TextEmbeds> {
+        let context_length = self.encoder.context_length();
+        let length = self.tokenizer.length(context_length);
+        let ids = texts
+            .iter()
+            .map(|text| self.tokenizer.encode(&self.tokenizer.written_out(text), context_length))
+            .collect::<Result<Vec<Vec<u32>>>>()?;
+        let text = match word {
+            Some((token, embeds)) => self.encoder.forward_with(&ids, token, embeds, dtype)?,
+            None => self.encoder.forward(&ids, dtype)?,
+        };
+        let proj_embedding = text.text_embeds.unwrap_or(text.pooled);
+        let end = self.tokenizer.eos_token_id();
+        let mask: Vec<f32> = ids.iter().flat_map(|ids| text_mask(ids, end)).collect();
+        let mask = TensorData::new(mask, [ids.len(), length]);
+        let attention_mask = Tensor::from_data(mask, &proj_embedding.device());
+        Ok(TextEmbeds { proj_embedding, encoder_hidden_states: text.last_hidden_state, attention_mask })
+    }
+}
+
+/// What draws an embedding in the vision ensemble's space from a text's.
+#[derive(Debug)]
+pub struct Prior {
+    /// `prior/`.
+    pub transformer: PriorTransformer,
+    /// `prior/scheduler_config.json`.
+    pub scheduler: SchedulerConfig,
+}
+
+impl Prior {
+    /// Fails with `model-mismatch` unless `prior/` reads what `tokenizer/` and `text_encoder/` say, and draws embeddings of
+    /// `style_width`; reads no weights.
+    pub(super) fn fits(folder: &ModelFolder, style_width: Option<usize>) -> Result<()> {
         let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
         let config: PriorConfig = folder.load("prior", |c| c.json("config.json"))?;
         let or_embedding = |width: Option<usize>| width.unwrap_or(config.embedding_dim);
@@ -94,84 +141,70 @@ impl TextBranch {
             let states = or_embedding(config.encoder_hid_dim);
             same("the prior's text states", states, "text_encoder's", text.hidden_size)?;
             same("the prior's text", config.num_embeddings, "text_encoder's", text.max_position_embeddings)?;
-        }
-        let tokenizer = folder.load("tokenizer", Tokenizer::load)?;
-        if config.encoder_hid_proj_type.is_some() {
-            let length = tokenizer.length(text.max_position_embeddings);
+            let length = folder.load("tokenizer", Tokenizer::load)?.length(text.max_position_embeddings);
             same("the prior's text", config.num_embeddings, "the tokenizer's", length)?;
         }
+        let style_width = style_width.unwrap_or(config.embedding_dim);
+        same("the prior", config.embedding_dim, "the vision encoders together", style_width)
+    }
+
+    pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {
         Ok(Self {
-            tokenizer,
-            text_encoder: folder.load_compact("text_encoder", |c| TextEncoder::load(c, device))?,
-            prior: folder.load_compact("prior", |c| PriorTransformer::load(c, device))?,
+            transformer: folder.load_compact("prior", |c| PriorTransformer::load(c, device))?,
             scheduler: folder.load("prior", SchedulerConfig::from_component)?,
         })
     }
 
-    /// Encodes prompts.
-    pub fn encode(&self, prompts: &[&str]) -> Result<TextEmbeds> {
-        self.encode_with(prompts, None, DType::F32)
-    }
-
-    /// [`TextBranch::encode`] in `dtype`, with `embeds`, `[prompts, width]`, in the place of the embedding of a token, where one
-    /// is given: what a new word means. Gradients reach them where the networks' device records any.
-    pub fn encode_with(
-        &self,
-        prompts: &[&str],
-        word: Option<(u32, Tensor<2>)>,
-        dtype: DType,
-    ) -> Result<TextEmbeds> {
-        let context_length = self.text_encoder.context_length();
-        let length = self.tokenizer.length(context_length);
-        let ids = prompts
-            .iter()
-            .map(|prompt| self.tokenizer.encode(&self.tokenizer.written_out(prompt), context_length))
-            .collect::<Result<Vec<Vec<u32>>>>()?;
-        let text = match word {
-            Some((token, embeds)) => self.text_encoder.forward_with(&ids, token, embeds, dtype)?,
-            None => self.text_encoder.forward(&ids, dtype)?,
-        };
-        let proj_embedding = text.text_embeds.unwrap_or(text.pooled);
-        if !self.prior.takes_text_states() {
-            return Ok(TextEmbeds { proj_embedding, encoder_hidden_states: None, attention_mask: None });
-        }
-        let end = self.tokenizer.eos_token_id();
-        let mask: Vec<f32> = ids.iter().flat_map(|ids| text_mask(ids, end)).collect();
-        let mask = TensorData::new(mask, [ids.len(), length]);
-        let mask = Tensor::from_data(mask, &proj_embedding.device());
-        Ok(TextEmbeds {
-            proj_embedding,
-            encoder_hidden_states: Some(text.last_hidden_state),
-            attention_mask: Some(mask),
-        })
-    }
-
-    /// Draws one prompt's embedding `[1, dim]` in the vision ensemble's space, from numbers of `stream`.
+    /// Draws one text's embedding `[1, dim]` in the vision ensemble's space, from numbers of `stream`.
     pub fn embed(&self, text: &TextEmbeds, noise: &NoiseSource, stream: u64) -> Result<Tensor<2>> {
-        let noise = noise.tensor(stream, [1, self.prior.embedding_dim()], &text.proj_embedding.device());
-        self.draw(text, noise, PRIOR_STEPS)
+        let shape = [1, self.transformer.embedding_dim()];
+        self.draw(text, noise.tensor(stream, shape, &text.proj_embedding.device()), PRIOR_STEPS)
     }
 
-    /// Draws an embedding of each prompt, `[prompts, dim]`, from `noise` of that shape in so many steps; the transformer runs in
+    /// Draws an embedding of each text, `[texts, dim]`, from `noise` of that shape in so many steps; the transformer runs in
     /// the text's precision.
     ///
     /// DDIM over the normalised embedding, which is taken for a picture of one pixel with `dim` channels.
     pub fn draw(&self, text: &TextEmbeds, noise: Tensor<2>, steps: usize) -> Result<Tensor<2>> {
-        let [prompts, dim] = noise.dims();
+        let [texts, dim] = noise.dims();
         let (device, dtype) = (noise.device(), text.proj_embedding.dtype());
+        let states = self
+            .transformer
+            .takes_text_states()
+            .then(|| (text.encoder_hidden_states.clone(), text.attention_mask.clone()));
+        let (states, mask) = states.unzip();
         let steps = steps.min(self.scheduler.train_timesteps());
         let mut scheduler = Scheduler::new(self.scheduler.schedule(Sampler::Ddim, steps, None)?);
-        let mut latents = noise.reshape([prompts, dim, 1, 1]) * scheduler.schedule().init_noise_sigma();
+        let mut latents = noise.reshape([texts, dim, 1, 1]) * scheduler.schedule().init_noise_sigma();
         for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
-            let predicted = self.prior.forward(
-                scheduler.scale_model_input(i, latents.clone())?.reshape([prompts, dim]).cast(dtype),
-                Tensor::full([prompts], timestep, &device),
+            let predicted = self.transformer.forward(
+                scheduler.scale_model_input(i, latents.clone())?.reshape([texts, dim]).cast(dtype),
+                Tensor::full([texts], timestep, &device),
                 text.proj_embedding.clone(),
-                text.encoder_hidden_states.clone(),
-                text.attention_mask.clone(),
+                states.clone(),
+                mask.clone(),
             )?;
-            latents = scheduler.step(i, predicted.reshape([prompts, dim, 1, 1]), latents, None)?.sample;
+            latents = scheduler.step(i, predicted.reshape([texts, dim, 1, 1]), latents, None)?.sample;
         }
-        Ok(self.prior.post_process_latents(latents.reshape([prompts, dim])))
+        Ok(self.transformer.post_process_latents(latents.reshape([texts, dim])))
+    }
+}
+
+/// The whole branch.
+#[derive(Debug)]
+pub struct TextBranch {
+    /// `tokenizer/` and `text_encoder/`.
+    pub reader: TextReader,
+    /// `prior/`.
+    pub prior: Prior,
+}
+
+impl TextBranch {
+    /// Loads `tokenizer/`, `text_encoder/` and `prior/` of a model folder. Fails with `model-mismatch` where they do not fit each
+    /// other.
+    pub fn open(files: &dyn Files, device: &Device) -> Result<Self> {
+        let folder = ModelFolder::new(files)?;
+        Prior::fits(&folder, None)?;
+        Ok(Self { reader: TextReader::load(&folder, device)?, prior: Prior::load(&folder, device)? })
     }
 }

@@ -4,65 +4,91 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use super::cache::Cache;
-use super::folder::missing;
-use super::prompt::{Said, TextBranch, cut};
-use super::regions::Finder;
+use super::cache::{self, Cache};
+use super::folder::{ModelFolder, missing};
+use super::progress::Host;
+use super::prompt::{Prior, TextReader};
+use super::resident::{Reloadable, Resident};
 use crate::encoders::detector::Detector;
 use crate::encoders::face::FaceEncoder;
 use crate::encoders::segmenter::Segmenter;
-use crate::encoders::text::TextEncoder;
-use crate::encoders::tokenizer::Tokenizer;
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble, VisionOutput};
-use crate::error::{Notice, Result};
+use crate::error::Result;
+use crate::weights::Files;
 
-/// What a model reads with: a picture needs them before its first step only.
+/// What a family reads with.
+pub struct Reads {
+    /// Folders of vision encoders, in the order of their embeddings.
+    pub vision: Vec<String>,
+    /// Whether `tokenizer/` and `text_encoder/` read texts.
+    pub text: bool,
+    /// Whether `prior/` draws of what they say.
+    pub prior: bool,
+}
+
+/// What a model reads with. Detector and face encoder stay, since likeness is measured with them after every picture; the others
+/// are needed for guidance alone, and come and go.
 #[derive(Debug)]
 pub struct Readers {
-    /// The model's.
-    pub detector: Arc<Detector>,
-    /// The model's.
-    pub cache: Arc<Cache>,
-    /// `segmenter/`: finds the outlines of people in photographs.
-    pub segmenter: Option<Segmenter>,
+    /// `detector/`.
+    pub detector: Detector,
     /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
-    pub face_encoder: Option<FaceEncoder>,
+    face_encoder: Option<FaceEncoder>,
+    /// What was read of earlier pictures and texts; it outlives what read it.
+    pub cache: Cache,
+    /// `segmenter/`: finds the outlines of people in photographs.
+    pub segmenter: Option<Resident<Segmenter>>,
     /// `vision_encoder/`, `vision_encoder_2/`, and so on; none in a family that reads no pictures.
-    pub vision: VisionEnsemble,
-    /// What reads texts, where the family has it read any.
-    pub text: Option<TextReader>,
-}
-
-/// What texts become.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a program holds one")]
-pub enum TextReader {
-    /// Tokens.
-    Tokens {
-        /// `tokenizer/`.
-        tokenizer: Tokenizer,
-        /// `text_encoder/`.
-        encoder: TextEncoder,
-    },
-    /// Embeddings in the vision ensemble's space, which a prior draws.
-    Prior(TextBranch),
-}
-
-impl TextReader {
-    /// What of a text is not read.
-    pub fn cut(&self, said: Said, text: &str) -> Result<Option<Notice>> {
-        let (tokenizer, encoder) = match self {
-            Self::Tokens { tokenizer, encoder } => (tokenizer, encoder),
-            Self::Prior(branch) => (&branch.tokenizer, &branch.text_encoder),
-        };
-        cut(tokenizer, encoder.context_length(), said, text)
-    }
+    vision: Vec<Resident<VisionEncoder>>,
+    /// `tokenizer/` and `text_encoder/`, where the family has texts read.
+    text: Option<Resident<TextReader>>,
+    /// `prior/`, where one draws of texts.
+    prior: Option<Resident<Prior>>,
 }
 
 impl Readers {
-    /// What finds the people of a content image.
-    pub fn finder(&self) -> Finder<'_> {
-        Finder { detector: &self.detector, segmenter: self.segmenter.as_ref() }
+    /// Loads what `reads` names, and what every family has.
+    pub fn load(files: &dyn Files, reads: &Reads, has_face_encoder: bool, device: &Device) -> Result<Self> {
+        let folder = ModelFolder::new(files)?;
+        let detector = folder.load("detector", |c| Detector::load(c, device))?;
+        let face_encoder = has_face_encoder
+            .then(|| folder.load("face_encoder", |c| FaceEncoder::load(c, device)))
+            .transpose()?;
+        let vision = |name: &String| {
+            let own = name.clone();
+            let read = move |folder: &ModelFolder, device: &Device| {
+                folder.load_compact(&own, |c| VisionEncoder::load(c, device))
+            };
+            Resident::open(name, files, device, read)
+        };
+        let segmenter =
+            |folder: &ModelFolder, device: &Device| folder.load("segmenter", |c| Segmenter::load(c, device));
+        let has = |there: bool| there.then_some(());
+        Ok(Self {
+            detector,
+            face_encoder,
+            cache: Cache::new(cache::READINGS),
+            segmenter: has(folder.has("segmenter"))
+                .map(|()| Resident::open("segmenter", files, device, segmenter))
+                .transpose()?,
+            vision: reads.vision.iter().map(vision).collect::<Result<_>>()?,
+            text: has(reads.text)
+                .map(|()| Resident::open("text_encoder", files, device, TextReader::load))
+                .transpose()?,
+            prior: has(reads.prior)
+                .map(|()| Resident::open("prior", files, device, Prior::load))
+                .transpose()?,
+        })
+    }
+
+    /// What comes and goes.
+    pub fn residents(&self) -> impl Iterator<Item = &dyn Reloadable> {
+        fn any<T>(resident: &Resident<T>) -> &dyn Reloadable {
+            resident
+        }
+        let vision = self.vision.iter().map(any);
+        let segmenter = self.segmenter.iter().map(any);
+        vision.chain(segmenter).chain(self.text.iter().map(any)).chain(self.prior.iter().map(any))
     }
 
     /// The identity encoder; fails with `component-missing` where the model has none.
@@ -71,18 +97,36 @@ impl Readers {
     }
 
     /// The first vision encoder; fails with `component-missing` where the model has none.
-    pub fn vision_encoder(&self) -> Result<&VisionEncoder> {
-        self.vision.encoders.first().ok_or_else(|| missing("vision_encoder"))
+    pub async fn vision_encoder(&self, host: &mut impl Host) -> Result<Arc<VisionEncoder>> {
+        self.vision.first().ok_or_else(|| missing("vision_encoder"))?.get(host).await
     }
 
-    /// What the first vision encoder says to `pixel_values`, `[1, 3, size, size]`, or to zeros: the null condition of
-    /// adapters that read its states (diffusers' `encode_image`).
-    pub fn see(&self, pixel_values: Option<Tensor<4>>, device: &Device) -> Result<VisionOutput> {
-        let vision = self.vision_encoder()?;
-        let size = vision.preprocessing().size;
-        let seen =
-            vision.forward(pixel_values.unwrap_or_else(|| Tensor::zeros([1, 3, size, size], device)))?;
-        // No family reads the last states; what is kept of a picture is smaller without.
-        Ok(VisionOutput { last_hidden_state: None, ..seen })
+    /// All vision encoders side by side.
+    pub async fn ensemble(&self, host: &mut impl Host) -> Result<VisionEnsemble> {
+        let mut encoders = Vec::new();
+        for encoder in &self.vision {
+            // Their tensors are shared.
+            encoders.push(VisionEncoder::clone(&*encoder.get(host).await?));
+        }
+        Ok(VisionEnsemble { encoders })
     }
+
+    /// What reads texts; fails with `component-missing` where nothing does.
+    pub async fn text(&self, host: &mut impl Host) -> Result<Arc<TextReader>> {
+        self.text.as_ref().ok_or_else(|| missing("text_encoder"))?.get(host).await
+    }
+
+    /// The prior; fails with `component-missing` where the model has none.
+    pub async fn prior(&self, host: &mut impl Host) -> Result<Arc<Prior>> {
+        self.prior.as_ref().ok_or_else(|| missing("prior"))?.get(host).await
+    }
+}
+
+/// What a vision encoder says to `pixel_values`, `[1, 3, size, size]`, or to zeros: the null condition of adapters that read its
+/// states (diffusers' `encode_image`).
+pub fn see(vision: &VisionEncoder, pixel_values: Option<Tensor<4>>, device: &Device) -> Result<VisionOutput> {
+    let size = vision.preprocessing().size;
+    let seen = vision.forward(pixel_values.unwrap_or_else(|| Tensor::zeros([1, 3, size, size], device)))?;
+    // No family reads the last states; what is kept of a picture is smaller without.
+    Ok(VisionOutput { last_hidden_state: None, ..seen })
 }

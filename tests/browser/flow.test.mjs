@@ -59,6 +59,7 @@ const prepare = async (/** @type {any} */ client, /** @type {{ model: string, ba
         : value && typeof value === "object"
           ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, filled(part)]))
           : value;
+  all.alike = (/** @type {string} */ picture, /** @type {any} */ someone) => client.similarity(filled(picture), filled(someone));
   all.make = async (/** @type {any} */ request, /** @type {any} */ options) => {
     const [made] = await client.generate(filled(request), options);
     const bitmap = await createImageBitmap(new Blob([made.png]));
@@ -177,15 +178,42 @@ for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMI
 
 for (const model of Object.keys(FAMILIES)) {
   test(`${model} draws the same pictures when it is lean`, async () => {
-    const { context, call, errors } = await openClient(browser, server.url);
+    const { context, page, call, errors } = await openClient(browser, server.url);
     await call(prepare, { model, backend: "cpu", lean: true });
+    await page.workers()[0].evaluate(() => {
+      const all = /** @type {any} */ (globalThis);
+      const handle = all.FileSystemSyncAccessHandle.prototype;
+      const { read } = handle;
+      all.reads = 0;
+      handle.read = function (/** @type {any[]} */ ...options) {
+        all.reads += 1;
+        return read.apply(this, options);
+      };
+    });
+    /** Whether the model's stored files were read since the last call. */
+    const read = () =>
+      page.workers()[0].evaluate(() => {
+        const all = /** @type {any} */ (globalThis);
+        const { reads } = all;
+        all.reads = 0;
+        return reads > 0;
+      });
     const made = /** @type {Record<string, number[]>} */ (pictures.cpu[model]);
-    // The encoders are read again for the second and the third, and not for the last.
-    for (const name of ["one person", "another person", "two people in boxes", "two people in boxes"]) {
+    // What makes guidance is read again for the second and the third, and not for the last.
+    for (const [name, again] of /** @type {const} */ ([["one person", false], ["another person", true], ["two people in boxes", true], ["two people in boxes", false]])) {
       const { value, error } = await call(make, FAMILIES[model][name]);
       assert.equal(error, undefined, name);
       assert.deepEqual(value, made[name], name);
+      assert.equal(await read(), again, name);
     }
+    // The prior draws of the prompt anew for each seed; other families have all that they need.
+    assert.equal((await call(make, { ...FAMILIES[model]["one person"], seed: 8 })).error, undefined);
+    await read();
+    assert.equal((await call(make, { ...FAMILIES[model]["one person"], seed: 9 })).error, undefined);
+    assert.equal(await read(), model === "mini");
+    const alike = await call((_, person) => /** @type {any} */ (globalThis).alike("white", person), white);
+    assert.ok(alike.value > 0.99, JSON.stringify(alike));
+    assert.equal(await read(), false, "the face encoder is there");
     assert.deepEqual(errors, []);
     await context.close();
   });

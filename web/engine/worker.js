@@ -23,7 +23,7 @@ const modules = new Map();
 let newest = null;
 /** @type {import("../wasm/facestudio.js").Engine | null} */
 let engine = null;
-/** The files of the engine's model where it is large: its encoders are read again and again. @type {ModelSource | null} */
+/** The files of the engine's model where it is large: its components are read again and again. @type {ModelSource | null} */
 let source = null;
 /** Set when this worker cannot go on. */
 let ended = false;
@@ -104,7 +104,7 @@ const tasks = {
   async generate({ request }, report, signal) {
     const opened = loaded();
     const cancel = () => opened.cancel();
-    const made = opened.generate(request, report, () => whole(signal));
+    const made = opened.generate(request, report, (/** @type {string} */ component) => bring(component, signal));
     signal.addEventListener("abort", cancel, { once: true });
     return made.finally(() => signal.removeEventListener("abort", cancel));
   },
@@ -117,7 +117,7 @@ const tasks = {
   },
 
   async similarity({ picture, person }, _report, signal) {
-    const measured = await (await whole(signal)).similarity(picture, person);
+    const measured = await loaded().similarity(picture, person);
     signal.throwIfAborted();
     return measured;
   },
@@ -167,17 +167,14 @@ function loaded() {
 }
 
 /**
- * The engine with all of its model: a large one's encoders are let go of once a picture's guidance is made.
+ * Has a component of a large model read again, which was let go of once a picture's guidance was made.
+ * @param {string} component
  * @param {AbortSignal} signal
  */
-async function whole(signal) {
+async function bring(component, signal) {
   const opened = loaded();
-  const from = source;
-  if (opened.has_encoders() || !from) {
-    return opened;
-  }
   try {
-    await from.reading(() => opened.load_encoders(), signal);
+    await source?.reading(() => opened.load_component(component), signal);
   } catch (thrown) {
     // Files that are gone: the next picture's worker fetches them. After a trap the worker ends anyway.
     if (!signal.aborted && !(thrown instanceof WebAssembly.RuntimeError)) {
@@ -188,7 +185,6 @@ async function whole(signal) {
   // While it read no message could arrive.
   await turn();
   signal.throwIfAborted();
-  return opened;
 }
 
 /**

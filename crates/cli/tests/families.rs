@@ -3,7 +3,9 @@
 #[path = "../../../tests/support/tiny_model.rs"]
 mod tiny_model;
 
-use std::ops::ControlFlow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -12,7 +14,7 @@ use facestudio::encoders::segmenter::Segmenter;
 use facestudio::image::mask::Mask;
 use facestudio::pipeline::{FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{Background, GenerateRequest, Identity, Layout, MAX_PEOPLE, Person, RelativeBox};
-use facestudio::weights::{Component, MemoryFiles};
+use facestudio::weights::{Component, Files, MemoryFiles};
 use facestudio::{Error, Result};
 use image::{GrayImage, Rgb, RgbImage};
 use serde_json::json;
@@ -135,55 +137,216 @@ fn whole() -> GenerateRequest {
     GenerateRequest { style: Some(photo(BEN)), prompt, ..request(vec![identity(ANN, 1.0)]) }
 }
 
-#[test]
-fn encoders_can_be_let_go_of_while_a_picture_is_drawn() {
-    for files in [tiny_model::files(), tiny_model::files_with_adapters(false)] {
-        let fresh = || FaceStudio::load(&files, &Device::flex()).unwrap();
-        let request = GenerateRequest { count: 2, ..whole() };
-        let kept = generate(&fresh(), &request).unwrap();
-        let studio = fresh();
+/// Files that note which of them are read.
+struct Noted {
+    files: MemoryFiles,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl Noted {
+    fn new(files: MemoryFiles) -> Self {
+        Self { files, read: RefCell::default() }
+    }
+
+    /// The components that were read from since the last call.
+    fn components(&self) -> Vec<String> {
+        let read = self.read.take().into_iter();
+        let folders = read.map(|path| path.split('/').next().unwrap().to_owned());
+        folders.collect::<BTreeSet<String>>().into_iter().collect()
+    }
+
+    fn note(&self, path: &str) -> &MemoryFiles {
+        self.read.borrow_mut().insert(path.to_owned());
+        &self.files
+    }
+}
+
+impl Files for Noted {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        self.note(path).read(path)
+    }
+
+    fn size(&self, path: &str) -> Result<u64> {
+        self.files.size(path)
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        self.note(path).read_range(path, range)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.files.list(folder)
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        self.files.folders(folder)
+    }
+}
+
+/// A model as the browser's engine holds a large one: what makes guidance is let go of when that is made, and brought again.
+struct Lean {
+    files: Noted,
+    studio: FaceStudio,
+}
+
+impl Lean {
+    fn load(files: MemoryFiles) -> Self {
+        let files = Noted::new(files);
+        let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
+        assert!(files.components().len() > 5 && studio.has_encoders());
+        Self { files, studio }
+    }
+
+    /// Draws, holds the pictures against those of a model that keeps everything, and says which components were read.
+    #[track_caller]
+    fn draw(&self, request: &GenerateRequest) -> Vec<String> {
         let watch = async |Progress { phase, step, steps, .. }: Progress| {
             if phase == Phase::Encode && step == steps {
-                studio.release_encoders();
+                self.studio.release_encoders();
             }
-            assert_eq!(studio.has_encoders(), phase == Phase::Encode && step < steps);
+            assert!(phase == Phase::Encode || !self.studio.has_encoders());
             ControlFlow::Continue(())
         };
-        let released = pollster::block_on(studio.generate(&request, watch)).unwrap();
-        assert_eq!(kept[0].image, released[0].image);
-        assert_eq!(kept[1].image, released[1].image);
-        let other = GenerateRequest { prompt: "a woman".to_owned(), ..request.clone() };
-        assert_eq!(generate(&studio, &other).unwrap_err().code, "encoders-released");
-        pollster::block_on(studio.faces(&photo(ANN))).unwrap();
-        studio.load_encoders(&files).unwrap();
-        assert_eq!(generate(&studio, &other).unwrap()[1].image, generate(&fresh(), &other).unwrap()[1].image);
+        let bring = async |component: &str| self.studio.load_component(component, &self.files);
+        let made = pollster::block_on(self.studio.generate_with(request, watch, bring)).unwrap();
+        let read = self.files.components();
+        let fresh = FaceStudio::load(&self.files.files, &Device::flex()).unwrap();
+        for (made, fresh) in made.iter().zip(generate(&fresh, request).unwrap()) {
+            assert_eq!((&made.image, made.seed, &made.notices), (&fresh.image, fresh.seed, &fresh.notices));
+        }
+        read
+    }
+}
+
+/// Two pictures of another seed, of another person, in another style, of other words.
+fn changes() -> [GenerateRequest; 4] {
+    let base = || GenerateRequest { count: 2, ..whole() };
+    [
+        GenerateRequest { seed: 99, ..base() },
+        GenerateRequest { people: vec![Person { identities: vec![identity(BEN, 1.0)] }], ..base() },
+        GenerateRequest { style: Some(photo(ANN)), ..base() },
+        GenerateRequest { prompt: "a woman".to_owned(), ..base() },
+    ]
+}
+
+#[test]
+fn a_lean_model_reads_again_what_a_request_needs_and_nothing_else() {
+    const ADAPTERS: [&str; 2] = ["ip_adapter", "ip_adapter_2"];
+    const TEXT: [&str; 2] = ["text_encoder", "tokenizer"];
+    let vision = [&ADAPTERS[..], &["vision_encoder"]].concat();
+    let words = [&ADAPTERS[..], &TEXT].concat();
+    // The face encoder is there: a new face takes the adapters alone, where they read identities.
+    let faces: [Vec<&str>; 4] = [vec![], ADAPTERS.into(), vision.clone(), words.clone()];
+    let pictures: [Vec<&str>; 4] = [vec![], vision.clone(), vision, words];
+    let own: [Vec<&str>; 4] = [
+        vec!["guidance", "prior"],
+        // What was drawn of the words for these seeds is kept.
+        vec!["guidance"],
+        vec!["guidance", "vision_encoder", "vision_encoder_2"],
+        vec!["guidance", "prior", "text_encoder", "tokenizer"],
+    ];
+    for (files, expected) in [
+        (tiny_model::files_with_adapters(false), faces),
+        (tiny_model::files_with_adapters(true), pictures),
+        (tiny_model::files(), own),
+    ] {
+        let lean = Lean::load(files);
+        assert_eq!(lean.draw(&GenerateRequest { count: 2, ..whole() }), [""; 0], "all is there");
+        for (request, expected) in changes().iter().zip(expected) {
+            assert_eq!(lean.draw(request), expected, "{:?}", request.seed);
+            // What was just drawn is drawn again of what is kept.
+            assert_eq!(lean.draw(&GenerateRequest { steps: 3, ..request.clone() }), [""; 0]);
+        }
+    }
+    // Of a style alone no prior draws.
+    let lean = Lean::load(tiny_model::files());
+    let styled = GenerateRequest { prompt: String::new(), ..whole() };
+    lean.draw(&styled);
+    assert_eq!(lean.draw(&GenerateRequest { seed: 5, ..styled }), [""; 0]);
+}
+
+#[test]
+fn a_lean_model_of_faces_alone_reads_its_text_encoder_for_new_ones() {
+    let lean = Lean::load(tiny_model::files_of_arc2face());
+    lean.draw(&request(vec![identity(ANN, 1.0)]));
+    assert_eq!(lean.draw(&GenerateRequest { seed: 99, ..request(vec![identity(ANN, 1.0)]) }), [""; 0]);
+    assert_eq!(lean.draw(&request(vec![identity(BEN, 1.0)])), ["arc2face", "text_encoder", "tokenizer"]);
+}
+
+#[test]
+fn a_lean_model_looks_for_the_people_of_a_content_image_once() {
+    let lean = Lean::load(tiny_model::files_with_segmenter());
+    let fields = |x: u32, y: u32| {
+        Rgb([[[0, 0, 0], [0, 0, 255]], [[255, 255, 136], [255, 0, 0]]][y as usize / 32][x as usize / 32])
+    };
+    // Another picture, of which the same is seen.
+    let content = |left: u32| {
+        let picture =
+            |x: u32, y| if (left..left + 64).contains(&x) { fields(x - left, y) } else { Rgb([90; 3]) };
+        Layout::Content(RgbImage::from_fn(64 + 2 * left, 64, picture))
+    };
+    let two = GenerateRequest {
+        people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
+        layout: content(0),
+        prompt: "two people".to_owned(),
+        ..request(Vec::new())
+    };
+    lean.draw(&two);
+    let words = GenerateRequest { prompt: "a man".to_owned(), ..two.clone() };
+    assert_eq!(lean.draw(&words), ["ip_adapter", "ip_adapter_2", "text_encoder", "tokenizer"]);
+    let other = GenerateRequest { layout: content(10), ..two };
+    assert_eq!(lean.draw(&other), ["ip_adapter", "ip_adapter_2", "segmenter"]);
+}
+
+#[test]
+fn likeness_is_measured_after_a_picture_without_reading_anything() {
+    for (files, request) in [
+        (tiny_model::files(), whole()),
+        (tiny_model::files_with_adapters(false), whole()),
+        (tiny_model::files_of_arc2face(), request(vec![identity(ANN, 1.0)])),
+    ] {
+        let lean = Lean::load(files);
+        lean.draw(&request);
+        assert!(!lean.studio.has_encoders());
+        let person = |colour| Person { identities: vec![identity(colour, 1.0)] };
+        let alike =
+            |colour| pollster::block_on(lean.studio.similarity(&photo(ANN), &person(colour))).unwrap();
+        assert!(alike(ANN) > 0.999 && alike(BEN) < 0.999, "{} {}", alike(ANN), alike(BEN));
+        assert_eq!(lean.files.components(), [""; 0]);
     }
 }
 
 #[test]
-fn a_request_like_an_earlier_one_needs_no_encoders() {
-    for (files, draws) in [(tiny_model::files(), true), (tiny_model::files_with_adapters(false), false)] {
-        let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
-        generate(&studio, &whole()).unwrap();
-        assert!(!studio.needs_encoders(&whole()));
-        studio.release_encoders();
-        let steps = GenerateRequest { steps: 3, ..whole() };
-        let fresh = |request| generate(&FaceStudio::load(&files, &Device::flex()).unwrap(), request).unwrap();
-        assert_eq!(generate(&studio, &steps).unwrap()[0].image, fresh(&steps)[0].image);
-        let seed = GenerateRequest { seed: 99, ..whole() };
-        match generate(&studio, &seed) {
-            Ok(pictures) => assert!(!draws && pictures[0].image == fresh(&seed)[0].image),
-            Err(error) => assert!(draws && error.code == "encoders-released", "{error}"),
-        }
-        assert_eq!(studio.needs_encoders(&seed), draws);
-        studio.forget_encoded();
-        assert_eq!(generate(&studio, &steps).unwrap_err().code, "encoders-released");
-        studio.load_encoders(&files).unwrap();
-        // Of a style image alone no prior draws.
-        let styled = GenerateRequest { prompt: String::new(), ..whole() };
-        generate(&studio, &styled).unwrap();
-        assert!(!studio.needs_encoders(&GenerateRequest { seed: 5, ..styled }));
-    }
+fn what_was_let_go_of_and_nobody_brings_is_named() {
+    let files = tiny_model::files_with_adapters(false);
+    let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
+    generate(&studio, &whole()).unwrap();
+    studio.release_encoders();
+    generate(&studio, &GenerateRequest { steps: 3, ..whole() }).unwrap();
+    let other = GenerateRequest { prompt: "a woman".to_owned(), ..whole() };
+    let named = |name: &str| {
+        let error = generate(&studio, &other).unwrap_err();
+        assert_eq!(error.code, "encoders-released");
+        assert!(error.message.contains(&format!("'{name}'")), "{error}");
+        studio.load_component(name, &files).unwrap();
+    };
+    named("ip_adapter");
+    named("text_encoder");
+    generate(&studio, &other).unwrap();
+    studio.forget_encoded();
+    assert_eq!(generate(&studio, &other).unwrap_err().code, "encoders-released", "the style image's");
+    assert_eq!(studio.load_component("unet", &files).unwrap_err().code, "component-missing");
+
+    // Not another component than the others were fitted to.
+    let mut changed = files.clone();
+    let config = String::from_utf8(changed.0["vision_encoder/config.json"].clone()).unwrap();
+    let other_heads = config.replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 4");
+    assert_ne!(config, other_heads);
+    changed.0.insert("vision_encoder/config.json".to_owned(), other_heads.into_bytes());
+    let error = studio.load_component("vision_encoder", &changed).unwrap_err();
+    assert_eq!(error.code, "model-mismatch", "{error}");
+    studio.load_component("vision_encoder", &files).unwrap();
+    generate(&studio, &other).unwrap();
 }
 
 // ---- faces alone -------------------------------------------------------------------------------------------------------

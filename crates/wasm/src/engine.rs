@@ -29,7 +29,8 @@ pub struct Engine {
     busy: Cell<bool>,
 }
 
-/// Encoders whose files are larger than this are let go of when a picture's guidance is made, and read again for the next.
+/// Encoders whose files are larger than this are let go of when a picture's guidance is made, and read again one by one when
+/// something needs them.
 const KEPT_ENCODERS: u64 = 512 << 20;
 
 /// A model, and the files that a large one came from.
@@ -39,14 +40,6 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// The model with its encoders.
-    fn whole(&self) -> Result<&FaceStudio> {
-        if let Some(files) = &self.files {
-            self.studio.load_encoders(files)?;
-        }
-        Ok(&self.studio)
-    }
-
     /// Lets go of what the rest of a picture does not need, if it is large.
     fn lighten(&self) {
         if self.files.is_some() {
@@ -125,26 +118,26 @@ impl Engine {
         Ok(self.loaded()?.files.is_none())
     }
 
-    /// Whether the model is there as a whole: a large one's encoders are let go of once a picture's guidance is made.
-    pub fn has_encoders(&self) -> Result<bool, Failure> {
-        Ok(self.loaded()?.studio.has_encoders())
-    }
-
-    /// Reads the encoders again if they were let go of.
-    pub fn load_encoders(&self) -> Result<(), Failure> {
-        self.loaded()?.whole()?;
-        Ok(())
+    /// Reads a component again, by the name that [`generate`](Self::generate) asked for.
+    pub fn load_component(&self, name: &str) -> Result<(), Failure> {
+        let loaded = self.loaded()?;
+        match &loaded.files {
+            Some(files) => Ok(loaded.studio.load_component(name, files)?),
+            // Nothing was let go of.
+            None => Ok(()),
+        }
     }
 
     /// Makes the pictures of a request: `GenerateRequest` in, `Picture[]` out, as in `web/engine/protocol.js`.
     ///
-    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns. `whole` is called, and awaited, where
-    /// a large model's encoders are needed and were let go of: it has them loaded again.
+    /// `on_progress` gets a `Progress` after every step; between steps the event loop turns. `bring` is called, and awaited, with
+    /// the name of each component of a large model that is needed and was let go of: it has it
+    /// [loaded again](Self::load_component).
     pub async fn generate(
         &self,
         request: JsValue,
         on_progress: Function,
-        whole: Function,
+        bring: Function,
     ) -> Result<Array, Failure> {
         if self.busy.replace(true) {
             return Err(Error::input(
@@ -155,7 +148,7 @@ impl Engine {
             .into());
         }
         self.cancelled.set(false);
-        let result = self.run(request, on_progress, whole).await;
+        let result = self.run(request, on_progress, bring).await;
         self.busy.set(false);
         result
     }
@@ -174,7 +167,7 @@ impl Engine {
     pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, Failure> {
         let loaded = self.loaded()?;
         let person = convert::reference(person)?;
-        Ok(loaded.whole()?.similarity(&codec::decode(&picture)?, &person).await?)
+        Ok(loaded.studio.similarity(&codec::decode(&picture)?, &person).await?)
     }
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.
@@ -201,12 +194,9 @@ impl Engine {
             .ok_or_else(|| Error::input("model-not-open", "no model is loaded", "load it first"))
     }
 
-    async fn run(&self, request: JsValue, on_progress: Function, whole: Function) -> Result<Array, Failure> {
+    async fn run(&self, request: JsValue, on_progress: Function, bring: Function) -> Result<Array, Failure> {
         let loaded = self.loaded()?;
         let request = convert::request(request, loaded.studio.defaults())?;
-        if !loaded.studio.has_encoders() && loaded.studio.needs_encoders(&request) {
-            JsFuture::from(Promise::resolve(&whole.call0(&JsValue::NULL)?)).await?;
-        }
         let watch = async |progress: Progress| {
             if progress.phase != Phase::Encode || progress.step == progress.steps {
                 loaded.lighten();
@@ -216,7 +206,22 @@ impl Engine {
             next_task().await;
             if self.cancelled.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let pictures = loaded.studio.generate(&request, watch).await?;
+        // What `bring` threw is the page's own.
+        let thrown = RefCell::new(None);
+        let bring = async |component: &str| {
+            let brought = async {
+                JsFuture::from(Promise::resolve(&bring.call1(&JsValue::NULL, &component.into())?)).await
+            };
+            brought.await.map(|_| ()).map_err(|reason| {
+                thrown.replace(Some(reason));
+                Error::cancelled()
+            })
+        };
+        let made = loaded.studio.generate_with(&request, watch, bring).await;
+        if let Some(reason) = thrown.take() {
+            return Err(reason.into());
+        }
+        let pictures = made?;
         let array = Array::new();
         for picture in &pictures {
             array.push(&convert::picture(picture, &request)?);

@@ -76,7 +76,7 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
     let start = Instant::now();
     let photos = base.latents(subject.photos)?;
     let pictures = base.latents(&class.iter().map(|picture| picture.image.clone()).collect::<Vec<_>>())?;
-    let dim = text.prior.embedding_dim();
+    let dim = text.prior.transformer.embedding_dim();
     let mut rng = Rng::new(subject.seed, PRIOR_STREAM);
     let person =
         draws(&text, &prompt(subject.class), class.iter().map(|_| rng.normals(dim)).collect(), base.dtype)?;
@@ -113,13 +113,13 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
 
 /// What the prior draws for a prompt from each of these noises, a row each.
 fn draws(text: &TextBranch, prompt: &str, noises: Vec<Vec<f32>>, dtype: DType) -> Result<Vec<f32>> {
-    let dim = text.prior.embedding_dim();
+    let dim = text.prior.transformer.embedding_dim();
     let mut rows = Vec::with_capacity(noises.len() * dim);
     for noises in noises.chunks(DRAWS) {
-        let said = text.encode_with(&vec![prompt; noises.len()], None, dtype)?;
+        let said = text.reader.encode_with(&vec![prompt; noises.len()], None, dtype)?;
         let noise = TensorData::new(noises.concat(), [noises.len(), dim]);
         let noise = Tensor::from_data(noise, &said.proj_embedding.device());
-        rows.extend(host(text.draw(&said, noise, PRIOR_STEPS)?)?);
+        rows.extend(host(text.prior.draw(&said, noise, PRIOR_STEPS)?)?);
     }
     Ok(rows)
 }

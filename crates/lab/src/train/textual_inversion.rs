@@ -17,7 +17,7 @@ use super::optim::AdamWConfig;
 use super::rng::Rng;
 use super::subject::{Base, Learnt, Subject, Watch, host, put, tune};
 use facestudio::error::{Error, Result};
-use facestudio::pipeline::prompt::TextBranch;
+use facestudio::pipeline::prompt::{TextBranch, TextReader};
 use facestudio::weights::{Component, MemoryFiles};
 
 /// The word: the authors' placeholder, a token of its own in every CLIP vocabulary.
@@ -53,9 +53,9 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
     let mut text = TextBranch::open(subject.files, &base.device)?;
     base.unet = base.unet.no_grad();
     base.fusion = base.fusion.no_grad();
-    text.text_encoder = text.text_encoder.no_grad();
-    text.prior = text.prior.no_grad();
-    let token = match tokens(&text, WORD)?[..] {
+    text.reader.encoder = text.reader.encoder.no_grad();
+    text.prior.transformer = text.prior.transformer.no_grad();
+    let token = match tokens(&text.reader, WORD)?[..] {
         [token] => token,
         _ => {
             return Err(Error::weights(
@@ -69,9 +69,9 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
     let start = Instant::now();
     let mirrored = subject.photos.iter().map(flip_horizontal);
     let latents = base.latents(&subject.photos.iter().cloned().chain(mirrored).collect::<Vec<_>>())?;
-    let table = host(text.text_encoder.token_embedding())?;
-    let hidden = text.text_encoder.token_embedding().dims()[1];
-    let class = class_row(&table, hidden, &tokens(&text, subject.class)?);
+    let table = host(text.reader.encoder.token_embedding())?;
+    let hidden = text.reader.encoder.token_embedding().dims()[1];
+    let class = class_row(&table, hidden, &tokens(&text.reader, subject.class)?);
     let size = (table.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / table.len() as f64).sqrt();
     let class = Tensor::from_data(TensorData::new(class, [1, hidden]), &base.device);
     let word = Word { embedding: Param::from_tensor(class) };
@@ -81,10 +81,10 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
             (0..BATCH).map(|_| format!("{} {WORD}", CONTEXTS[rng.below(CONTEXTS.len())])).collect();
         let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         let embeds = word.embedding.val().repeat_dim(0, BATCH);
-        let said = text.encode_with(&prompts, Some((token, embeds)), base.dtype)?;
-        let dim = text.prior.embedding_dim();
+        let said = text.reader.encode_with(&prompts, Some((token, embeds)), base.dtype)?;
+        let dim = text.prior.transformer.embedding_dim();
         let noise = TensorData::new(rng.normals(BATCH * dim), [BATCH, dim]);
-        let image_embeds = text.draw(&said, Tensor::from_data(noise, &base.device), PRIOR_STEPS)?;
+        let image_embeds = text.prior.draw(&said, Tensor::from_data(noise, &base.device), PRIOR_STEPS)?;
         let latents = latents.pick(&indices, &base.device);
         Ok(base.errors(&base.unet, &base.fusion, image_embeds, latents, rng)?.mean())
     };
@@ -113,8 +113,8 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
 }
 
 /// The tokens of a text without begin and end.
-fn tokens(text: &TextBranch, words: &str) -> Result<Vec<u32>> {
-    let ids = text.tokenizer.encode(words, text.text_encoder.context_length())?;
+fn tokens(text: &TextReader, words: &str) -> Result<Vec<u32>> {
+    let ids = text.tokenizer.encode(words, text.encoder.context_length())?;
     let end = text.tokenizer.eos_token_id();
     Ok(ids.into_iter().skip(1).take_while(|id| *id != end).collect())
 }
