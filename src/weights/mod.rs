@@ -21,7 +21,7 @@ pub use folder::{CheckedFolder, Folder, sha256_file};
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
 pub use module::{apply, collect};
 pub(crate) use paths::without_mark;
-pub use paths::{MAX_TEXT, check_output, check_output_folder, open_file, read_file, read_text};
+pub use paths::{MAX_TEXT, open_file, read_file, read_text};
 pub use quantize::{Quantization, encode};
 
 pub use crate::kernels::Blocks;
@@ -29,7 +29,10 @@ pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
 pub use stream::{Views, write_tensors};
 pub use tensors::{TensorSource, Tensors};
-pub use writing::{NewFolder, abandon, write_file, write_file_by, write_folder, write_folder_until, writing};
+pub use writing::{
+    NewFolder, abandon, check_output, check_output_folder, write_file, write_file_by, write_folder,
+    write_folder_until, writing,
+};
 
 pub(crate) mod internal {
     pub use super::decode::decode;

@@ -82,53 +82,6 @@ pub(super) fn target(path: &Path) -> Result<Target> {
     }
 }
 
-/// Fails where a file cannot be written: its folder is missing or read-only, or something else lies there.
-///
-/// For before the work, with `output-name`, `not-a-file` or `io`.
-pub fn check_output(path: &Path) -> Result<()> {
-    if path.file_name().is_none() {
-        return Err(Error::input(
-            "output-name",
-            format!("'{}' does not name a file or folder", path.display()),
-            "name one",
-        ));
-    }
-    match target(path)? {
-        Target::Device => Ok(()),
-        Target::File(path) => check_writable(parent(&path)),
-    }
-}
-
-/// As [`check_output`], of a folder that is made where it is missing, with those above it.
-pub fn check_output_folder(path: &Path) -> Result<()> {
-    let mut place = path;
-    while let Err(e) = fs::metadata(place) {
-        if e.kind() != ErrorKind::NotFound {
-            return Err(Error::io(place.display(), &e));
-        }
-        place = parent(place);
-    }
-    check_writable(place)
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn check_writable(folder: &Path) -> Result<()> {
-    // Whether a folder takes files depends on more than its permissions. Another name for each process.
-    let probe = folder.join(format!(".facestudio.partial-{}", std::process::id()));
-    let made = File::create(&probe);
-    let _ = fs::remove_file(&probe);
-    let remedy = match &made {
-        Ok(_) => return Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => "make this folder first, or write to another",
-        Err(_) => "write to another folder",
-    };
-    let error = made.err().unwrap_or_else(|| ErrorKind::Other.into());
-    Err(Error { remedy: remedy.to_owned(), ..Error::io(folder.display(), &error) })
-}
-
 #[cfg(unix)]
 fn is_character_device(kind: FileType) -> bool {
     std::os::unix::fs::FileTypeExt::is_char_device(&kind)
@@ -167,23 +120,6 @@ mod tests {
         assert_eq!(read_text(&path).unwrap(), "é\u{FEFF}");
         fs::write(&path, b"\xFF\xFEa\0").unwrap();
         assert_eq!(read_text(&path).unwrap_err().code, "text-encoding");
-    }
-
-    #[test]
-    fn a_missing_folder_is_told_before_the_work() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        check_output(&at("a.png")).unwrap();
-        fs::write(at("a.png"), "").unwrap();
-        check_output(&at("a.png")).unwrap();
-        let error = check_output(&at("missing/a.png")).unwrap_err();
-        assert!(error.code == "io" && error.remedy.contains("make this folder"), "{error}");
-        assert_eq!(check_output(&at("a.png/b.png")).unwrap_err().code, "io");
-        assert_eq!(check_output(folder.path()).unwrap_err().code, "not-a-file");
-        assert_eq!(check_output(&at("..")).unwrap_err().code, "output-name");
-        check_output_folder(&at("x/y/z")).unwrap();
-        assert_eq!(check_output_folder(&at("a.png/z")).unwrap_err().code, "io");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[cfg(unix)]

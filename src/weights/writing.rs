@@ -139,6 +139,13 @@ fn sweep(folder: &Path) {
     }
 }
 
+/// [`sweep`] where this process has not yet: a folder may hold many pictures.
+fn sweep_once(folder: &Path) {
+    if SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+        sweep(folder);
+    }
+}
+
 /// `.NAME.partial-PROCESS-CALL`.
 fn is_partial(name: &str) -> bool {
     let numbers = name.strip_prefix('.').and_then(|name| name.rsplit_once(PARTIAL)).map(|(_, rest)| rest);
@@ -174,10 +181,7 @@ pub fn write_file_by(path: &Path, fill: impl FnOnce(&mut dyn Write) -> IoResult<
     };
     let path = path.as_path();
     let folder = parent(path);
-    // Once: a folder may hold many pictures.
-    if SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
-        sweep(folder);
-    }
+    sweep_once(folder);
     let _writing = writing();
     let mut partial = Partial::beside(path)?;
     let write = || {
@@ -188,6 +192,47 @@ pub fn write_file_by(path: &Path, fill: impl FnOnce(&mut dyn Write) -> IoResult<
         partial.rename(path)
     };
     write().map_err(|e| Error::io(path.display(), &e))
+}
+
+/// Fails where a file cannot be written: its folder is missing or read-only, or something else lies there.
+///
+/// For before the work, with `output-name`, `not-a-file` or `io`.
+pub fn check_output(path: &Path) -> Result<()> {
+    if path.file_name().is_none() {
+        return Err(Error::input(
+            "output-name",
+            format!("'{}' does not name a file or folder", path.display()),
+            "name one",
+        ));
+    }
+    match target(path)? {
+        Target::Device => Ok(()),
+        Target::File(path) => check_writable(parent(&path)),
+    }
+}
+
+/// As [`check_output`], of a folder that is made where it is missing, with those above it.
+pub fn check_output_folder(path: &Path) -> Result<()> {
+    let mut place = path;
+    while let Err(e) = fs::metadata(place) {
+        if e.kind() != ErrorKind::NotFound {
+            return Err(Error::io(place.display(), &e));
+        }
+        place = parent(place);
+    }
+    check_writable(place)
+}
+
+fn check_writable(folder: &Path) -> Result<()> {
+    sweep_once(folder);
+    let _writing = writing();
+    // Whether a folder takes files depends on more than its permissions. A new file, which is gone at once.
+    let Err(error) = Partial::beside(&folder.join("facestudio"))?.create_file() else { return Ok(()) };
+    let remedy = match error.kind() {
+        ErrorKind::NotFound => "make this folder first, or write to another",
+        _ => "write to another folder",
+    };
+    Err(Error { remedy: remedy.to_owned(), ..Error::io(folder.display(), &error) })
 }
 
 /// A folder that is being written; see [`write_folder`].
@@ -380,5 +425,33 @@ mod tests {
         assert!(names(folder.path()).is_empty());
         write_file(&path, b"whole").unwrap();
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_missing_folder_is_told_before_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        check_output(&at("a.png")).unwrap();
+        fs::write(at("a.png"), "").unwrap();
+        check_output(&at("a.png")).unwrap();
+        let error = check_output(&at("missing/a.png")).unwrap_err();
+        assert!(error.code == "io" && error.remedy.contains("make this folder"), "{error}");
+        assert_eq!(check_output(&at("a.png/b.png")).unwrap_err().code, "io");
+        assert_eq!(check_output(folder.path()).unwrap_err().code, "not-a-file");
+        assert_eq!(check_output(&at("..")).unwrap_err().code, "output-name");
+        check_output_folder(&at("x/y/z")).unwrap();
+        assert_eq!(check_output_folder(&at("a.png/z")).unwrap_err().code, "io");
+        assert_eq!(names(folder.path()), ["a.png"]);
+    }
+
+    #[test]
+    fn looking_whether_a_file_can_be_written_touches_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let hidden = folder.path().join(format!(".facestudio.partial-{}", std::process::id()));
+        fs::write(&hidden, "kept").unwrap();
+        check_output(&folder.path().join("a.png")).unwrap();
+        check_output_folder(folder.path()).unwrap();
+        assert_eq!(fs::read(&hidden).unwrap(), b"kept");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
