@@ -4,18 +4,18 @@
 //! Field names are diffusers' parameter names, so checkpoints load without a remap.
 
 mod adapter;
+mod attention;
 mod blocks;
 mod config;
-mod identity_attention;
 mod prepared;
 mod resnet;
 mod segment;
 mod timestep;
 mod transformer;
 
+pub use attention::{AdapterAttention, Attention, CrossContext, LevelCondition};
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
-pub use identity_attention::{AdapterAttention, Attention, CrossContext, LevelCondition};
 pub use prepared::PreparedCondition;
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 pub use segment::{Extent, Features, Segment, Skip, TransformerExtent};
