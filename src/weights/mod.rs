@@ -7,6 +7,7 @@ mod folder;
 mod manifest;
 mod module;
 mod names;
+mod parameters;
 mod paths;
 mod quantize;
 mod safetensors;
@@ -39,8 +40,8 @@ pub(crate) mod internal {
     pub use super::files::{file_missing, files_in, folders_in};
     pub use super::folder::{EXPORT, check_listed};
     pub use super::manifest::is_inside;
-    pub use super::module::is_named;
     pub use super::names::{WEIGHT_ENDINGS, WeightName, missing_piece, preferred};
+    pub use super::parameters::{ParameterMapper, ParameterVisitor, Place, map_parameters, visit_parameters};
     pub use super::paths::without_mark;
     pub use super::stream::tensors_into;
     pub use super::tensors::check_finite;

@@ -1,9 +1,10 @@
 //! Between named tensors and burn modules: a parameter's name is its path through the module's fields.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use half::f16;
 
+use super::parameters::{ParameterMapper, ParameterVisitor, Place, map_parameters, visit_parameters};
 use super::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
 use crate::kernels::{in_blocks, takes_blocks, takes_half_weights};
@@ -13,10 +14,12 @@ use crate::kernels::{in_blocks, takes_blocks, takes_half_weights};
 /// Fails, naming them, if tensors are missing or have another shape, before any parameter is allocated. Tensors that
 /// no parameter asks for are not an error: checkpoints carry buffers such as `position_ids`.
 pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> Result<M> {
-    let path: Vec<String> =
-        Some(prefix.trim_end_matches('.').to_owned()).filter(|p| !p.is_empty()).into_iter().collect();
-    let mut checker = Checker { source, path: path.clone(), problems: Vec::new() };
-    module.visit(&mut checker);
+    let prefix = match prefix.trim_end_matches('.') {
+        "" => String::new(),
+        prefix => format!("{prefix}."),
+    };
+    let mut checker = Checker { source, prefix: &prefix, problems: Vec::new() };
+    visit_parameters(&module, &mut checker);
     let mut problems = checker.problems;
     if !problems.is_empty() {
         let count = problems.len();
@@ -28,45 +31,28 @@ pub fn apply<M: Module>(module: M, source: &dyn TensorSource, prefix: &str) -> R
             "check that config.json and the weights belong together",
         ));
     }
-    let mut loader = Loader { source, path, containers: Vec::new(), error: None };
-    let module = module.map(&mut loader);
+    let mut loader = Loader { source, prefix: &prefix, error: None };
+    let module = map_parameters(module, &mut loader);
     loader.error.map_or(Ok(module), Err)
 }
 
 /// Collects every parameter of `module` under `{prefix}path`.
 pub fn collect<M: Module>(module: &M, prefix: &str) -> Result<Tensors> {
-    let mut collector = Collector { out: Tensors::default(), path: Vec::new(), prefix, error: None };
-    module.visit(&mut collector);
+    let mut collector = Collector { out: Tensors::default(), prefix, error: None };
+    visit_parameters(module, &mut collector);
     collector.error.map_or(Ok(collector.out), Err)
-}
-
-/// Which of several layers an enum holds is the config's business: its variant is no part of a tensor's name.
-pub fn is_named(container_type: &str) -> bool {
-    !container_type.starts_with("Enum:")
 }
 
 /// Compares names and shapes without touching a value.
 struct Checker<'a> {
     source: &'a dyn TensorSource,
-    path: Vec<String>,
+    prefix: &'a str,
     problems: Vec<String>,
 }
 
-impl ModuleVisitor for Checker<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = self.path.join(".");
+impl ParameterVisitor for Checker<'_> {
+    fn visit<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        let name = format!("{}{}", self.prefix, place.name());
         let expected: Vec<usize> = param.lazy_shape().to_vec();
         let Some(shape) = self.source.shape(&name) else {
             self.problems.push(format!("'{name}' is missing"));
@@ -82,25 +68,18 @@ impl ModuleVisitor for Checker<'_> {
 
 struct Loader<'a> {
     source: &'a dyn TensorSource,
-    path: Vec<String>,
-    /// What each part of the path is a field of, enums included.
-    containers: Vec<String>,
+    prefix: &'a str,
     error: Option<Error>,
 }
 
 impl Loader<'_> {
-    /// Whether it is the weights of a layer whose kernels may take f16.
-    fn of_kernels(&self) -> bool {
-        let layer = self.containers.last().map_or("", String::as_str);
-        self.path.last().is_some_and(|name| name == "weight")
-            && ["Struct:Linear", "Struct:Conv2d"].contains(&layer)
-    }
-
     /// The parameter's tensor, as it was stored where its layer's kernels read that.
-    fn tensor<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
-        let (name, device) = (self.path.join("."), param.lazy_device());
+    fn tensor<const D: usize>(&self, place: &Place, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+        let (name, device) = (format!("{}{}", self.prefix, place.name()), param.lazy_device());
         let shape: [usize; D] = param.lazy_shape().dims();
-        let of_kernels = self.of_kernels();
+        // Whether it is the weights of a layer whose kernels may take f16.
+        let of_kernels =
+            place.field() == "weight" && ["Struct:Linear", "Struct:Conv2d"].contains(&place.layer());
         // Blocks are cut by the rows that are in the file.
         let rows = |shape: &[usize]| (shape.first().copied(), shape.iter().skip(1).product::<usize>());
         if of_kernels
@@ -122,26 +101,12 @@ impl Loader<'_> {
     }
 }
 
-impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.push(name.to_owned());
-        }
-        self.containers.push(container_type.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.pop();
-        }
-        self.containers.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParameterMapper for Loader<'_> {
+    fn map<const D: usize>(&mut self, place: &Place, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.error.is_some() {
             return param;
         }
-        match self.tensor(&param) {
+        match self.tensor(place, &param) {
             Ok(tensor) => {
                 let id = param.id;
                 param.transform_for_load(tensor, id)
@@ -156,26 +121,13 @@ impl ModuleMapper for Loader<'_> {
 
 struct Collector<'a> {
     out: Tensors,
-    path: Vec<String>,
     prefix: &'a str,
     error: Option<Error>,
 }
 
-impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = format!("{}{}", self.prefix, self.path.join("."));
+impl ParameterVisitor for Collector<'_> {
+    fn visit<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        let name = format!("{}{}", self.prefix, place.name());
         if let Err(error) = self.out.insert(name, param.val()) {
             self.error.get_or_insert(error);
         }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use rayon::prelude::*;
 
 use facestudio::error::{Error, Result};
-use facestudio::internal::is_named;
+use facestudio::internal::{ParameterMapper, ParameterVisitor, Place, map_parameters, visit_parameters};
 use facestudio::weights::{Tensors, Views};
 
 /// Values handled by one task of the fused pass.
@@ -71,8 +71,8 @@ impl AdamW {
 
     /// Adds gradients, of all parameters or of some, to those that the next [`step`](Self::step) follows.
     pub fn gather<M: Module>(&mut self, module: &M, gradients: Gradients) -> Result<()> {
-        let mut reader = GradientReader { gradients, path: Vec::new(), slots: &mut self.slots, error: None };
-        module.visit(&mut reader);
+        let mut reader = GradientReader { gradients, slots: &mut self.slots, error: None };
+        visit_parameters(module, &mut reader);
         reader.error.map_or(Ok(()), Err)
     }
 
@@ -93,14 +93,14 @@ impl AdamW {
         for slot in self.slots.values_mut() {
             update(slot, &self.config, self.step, lr as f32, scale);
         }
-        let mut writer = Writer { slots: &self.slots, averaged: false, path: Vec::new() };
-        (module.map(&mut writer), norm)
+        let mut writer = Writer { slots: &self.slots, averaged: false };
+        (map_parameters(module, &mut writer), norm)
     }
 
     /// `module` with the averaged weights, recording no gradients. What is not trained (running statistics) is kept.
     pub fn averaged<M: Module>(&self, module: &M) -> M {
-        let mut writer = Writer { slots: &self.slots, averaged: true, path: Vec::new() };
-        module.valid().map(&mut writer)
+        let mut writer = Writer { slots: &self.slots, averaged: true };
+        map_parameters(module.valid(), &mut writer)
     }
 
     /// Updates so far, and everything but the weights themselves by name, for a checkpoint.
@@ -182,25 +182,12 @@ fn update(slot: &mut Slot, config: &AdamWConfig, step: u64, lr: f32, scale: f32)
 
 struct GradientReader<'a> {
     gradients: Gradients,
-    path: Vec<String>,
     slots: &'a mut BTreeMap<String, Slot>,
     error: Option<Error>,
 }
 
-impl ModuleVisitor for GradientReader<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParameterVisitor for GradientReader<'_> {
+    fn visit<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
         if !param.is_require_grad() {
             return;
         }
@@ -210,7 +197,7 @@ impl ModuleVisitor for GradientReader<'_> {
                 .try_into_vec_as::<f32>()
                 .map_err(|e| Error::device("read-back", format!("could not read a gradient back: {e:?}"), ""))
         };
-        let name = self.path.join(".");
+        let name = place.name();
         let result = read(gradient).and_then(|gradient| {
             if let Some(slot) = self.slots.get_mut(&name) {
                 match &mut slot.gradient {
@@ -243,24 +230,11 @@ impl ModuleVisitor for GradientReader<'_> {
 struct Writer<'a> {
     slots: &'a BTreeMap<String, Slot>,
     averaged: bool,
-    path: Vec<String>,
 }
 
-impl ModuleMapper for Writer<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if is_named(container_type) {
-            self.path.pop();
-        }
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(slot) = self.slots.get(&self.path.join(".")) else { return param };
+impl ParameterMapper for Writer<'_> {
+    fn map<const D: usize>(&mut self, place: &Place, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(slot) = self.slots.get(&place.name()) else { return param };
         let values = if self.averaged { &slot.ema } else { &slot.value };
         replace(param, values.clone(), &slot.shape)
     }
