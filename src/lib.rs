@@ -37,6 +37,7 @@ pub mod internal {
     #[cfg(all(feature = "gpu", target_family = "wasm"))]
     pub use crate::kernels::{Tiles, measure_tiles, set_tiles, tiles};
     pub use crate::nn::internal::*;
+    pub use crate::pipeline::internal::*;
     pub use crate::sampling::internal::*;
     pub use crate::weights::internal::*;
 }

@@ -364,6 +364,10 @@ impl FaceStudio {
     }
 }
 
+pub(crate) mod internal {
+    pub use super::embed::aligned;
+}
+
 /// What a request's pictures need of the encoders.
 #[derive(Debug)]
 struct Prepared {

@@ -107,6 +107,12 @@ pub fn align(photo: &RgbImage, landmarks: &[[f32; 2]; 5], size: usize) -> Result
     Ok(warp(photo, &to_crop, size, size))
 }
 
+/// Landmarks that count from the picture's upper left corner, as detectors and the renderer tell them, as [`align`] takes them: from
+/// the centre of the pixel there.
+pub fn from_corner(landmarks: &[[f32; 2]; 5]) -> [[f32; 2]; 5] {
+    landmarks.map(|[x, y]| [x - 0.5, y - 0.5])
+}
+
 /// `photo` after `transform`, cut to `width × height`; black where there is no photo.
 ///
 /// Interpolates linearly; where the transform shrinks, it averages as many samples per pixel as fit, so that large

@@ -44,9 +44,7 @@ pub async fn largest(readers: &Readers, photo: &RgbImage, name: &str, device: &D
 
 /// A face brought onto [`align::TEMPLATE`], `size × size` pixels.
 pub fn aligned(photo: &RgbImage, face: &Found, size: usize) -> Result<RgbImage> {
-    // `align` counts from the centre of the top left pixel, detections from its corner.
-    let landmarks = face.landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
-    align::align(photo, &landmarks, size)
+    align::align(photo, &align::from_corner(&face.landmarks), size)
 }
 
 /// There is no face in the picture called `name`.

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::error::Result;
-use facestudio::image::align::align;
+use facestudio::image::align::{align, from_corner};
 use facestudio::image::preprocess::signed_tensor;
 use facestudio::nn::read_finite;
 use facestudio::pipeline::Found;
@@ -57,9 +57,7 @@ pub fn embed(
     landmarks: &[[f32; 2]; 5],
     device: &Device,
 ) -> Result<Vec<f32>> {
-    // `align` counts from the centre of the top left pixel.
-    let landmarks = landmarks.map(|[x, y]| [x - 0.5, y - 0.5]);
-    let crop = align(picture, &landmarks, encoder.image_size())?;
+    let crop = align(picture, &from_corner(landmarks), encoder.image_size())?;
     let embedding = encoder.embed(signed_tensor(&[&crop], device)?)?;
     pollster::block_on(read_finite(embedding, "an identity"))
 }

@@ -19,7 +19,7 @@ use super::rng::Rng;
 use super::run::Event;
 use facestudio::error::{Error, Result};
 
-/// A person in a picture, in pixels.
+/// A person in a picture, in pixels from its upper left corner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Person {
     /// Left, top, right, bottom of the face.

@@ -13,7 +13,7 @@ use super::{Setup, style};
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::encoders::vision::{VisionEncoder, VisionEnsemble};
 use facestudio::error::{Error, Result};
-use facestudio::image::align::align;
+use facestudio::image::align::{align, from_corner};
 use facestudio::image::preprocess::signed_tensor;
 use facestudio::vae::Vae;
 use facestudio::weights::{
@@ -24,8 +24,8 @@ use facestudio::weights::{
 const BATCH: usize = 32 * 128 * 128;
 /// People of a picture whose identities are kept, those with the largest faces.
 pub const PEOPLE: usize = 3;
-/// Changes when the cache's layout does: older caches are then left alone.
-const VERSION: u32 = 3;
+/// Changes when the cache's layout does, or how pictures are encoded: older caches are then left alone.
+const VERSION: u32 = 4;
 
 /// One row a picture.
 pub struct Encoded {
@@ -237,7 +237,7 @@ fn faces(picture: &Picture, size: usize) -> Result<[Option<::image::RgbImage>; P
     let rgb = style::rgb(picture);
     let mut out = [const { None }; PEOPLE];
     for (face, person) in out.iter_mut().zip(by_face(picture)) {
-        *face = Some(align(&rgb, &picture.meta.people[person].landmarks, size)?);
+        *face = Some(align(&rgb, &from_corner(&picture.meta.people[person].landmarks), size)?);
     }
     Ok(out)
 }
@@ -298,11 +298,53 @@ fn read(path: &Path) -> Result<Encoded> {
     })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
-    use super::super::private;
+    use facestudio::internal::aligned;
+    use facestudio::pipeline::Found;
+    use facestudio_synth::{Identity, IdentitySplit, Scene, render};
+
+    use super::super::data::{View, planes};
+    use super::super::portraits::owned;
     use super::*;
 
+    /// Of one scene at a size: its first person's face as a request's is cut out, given the renderer's landmarks, after it was found
+    /// to be what the diffusion and the identity stage cut out; and what it would be if those counted from a pixel's centre.
+    fn crops(scene: &Scene, size: u32) -> [::image::RgbImage; 2] {
+        const CROP: usize = 64;
+        let rendered = render(scene, size);
+        let owned = owned(&rendered, size as usize, 0);
+        let picture = Picture {
+            size: size as usize,
+            rgb: &owned.rgb,
+            people: &owned.people,
+            faces: &owned.faces,
+            meta: &owned.meta,
+        };
+        let person = &rendered.people[0];
+        let found = Found { face_box: person.face_box, landmarks: person.landmarks, mask: None };
+        let inference = aligned(&rendered.image, &found, CROP).unwrap();
+        assert_eq!(faces(&picture, CROP).unwrap()[0].as_ref(), Some(&inference));
+        let mut seen = vec![0.0; 3 * CROP * CROP];
+        planes(inference.as_raw(), CROP, View::whole(CROP), &mut seen);
+        assert_eq!(super::super::face::crop(&picture, CROP, None).unwrap(), seen);
+        [inference, align(&rendered.image, &person.landmarks, CROP).unwrap()]
+    }
+
+    #[test]
+    fn training_and_requests_cut_out_the_same_face() {
+        let off = |a: &::image::RgbImage, b: &::image::RgbImage| -> u64 {
+            a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+        };
+        for n in 0..4 {
+            let scene = Scene::photo_of(Identity::from_pool(IdentitySplit::HeldOut, n), n);
+            let ([small, small_off], [large, large_off]) = (crops(&scene, 96), crops(&scene, 384));
+            // The renderer's landmarks count from the corner: only so is a face in the same place at every size.
+            assert!(off(&small, &large) < off(&small_off, &large_off), "scene {n}");
+        }
+    }
+
+    #[cfg(unix)]
     #[test]
     fn embeddings_of_faces_are_for_their_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
@@ -316,6 +358,7 @@ mod tests {
             len: 1,
         };
         write(&path, &encoded).unwrap();
+        use super::super::private;
         assert_eq!((private::mode(path.parent().unwrap()), private::mode(&path)), (0o700, 0o600));
         assert_eq!(read(&path).unwrap().id_embeds, encoded.id_embeds);
     }

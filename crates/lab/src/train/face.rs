@@ -14,7 +14,7 @@ use super::run::{Defaults, Event, Step};
 use super::{Rendered, Setup, plot, portraits, run};
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::error::{Error, Result};
-use facestudio::image::align::{Similarity, template, warp};
+use facestudio::image::align::{Similarity, from_corner, template, warp};
 use facestudio_synth::IdentitySplit;
 
 /// ArcFace's angular margin, reached after [`MARGIN_WARM_UP`].
@@ -191,12 +191,12 @@ fn has_face(picture: &Picture) -> bool {
 }
 
 /// The first face of a picture, aligned, as three planes; with `augment` shifted, scaled, recoloured, blurred.
-fn crop(picture: &Picture, size: usize, augment: Option<&mut Rng>) -> Result<Vec<f32>> {
+pub(super) fn crop(picture: &Picture, size: usize, augment: Option<&mut Rng>) -> Result<Vec<f32>> {
     let side = picture.size as u32;
     let Some(photo) = image::RgbImage::from_raw(side, side, picture.rgb.to_vec()) else {
         return Err(Error::internal("picture-size", "a picture's planes are of another size"));
     };
-    let landmarks = picture.meta.people[0].landmarks;
+    let landmarks = from_corner(&picture.meta.people[0].landmarks);
     let mut to = template(size);
     let mut rng = augment;
     if let Some(rng) = rng.as_deref_mut() {

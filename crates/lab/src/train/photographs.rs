@@ -17,7 +17,7 @@ use facestudio::weights::{MAX_TEXT, open_file, read_file, read_text, sha256};
 /// The list of FFHQ's pictures (Karras et al. 2019, arXiv 1812.04948; github.com/NVlabs/ffhq-dataset).
 const FFHQ: &str = "ffhq-dataset-v2.json";
 /// Changes when the same photographs no longer give the same pictures: older caches are then left alone.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Side of its large pictures, where the list does not say.
 const FFHQ_SIDE: f32 = 1024.0;
 
@@ -144,9 +144,11 @@ fn ffhq(folder: &Path, log: &mut dyn FnMut(Event)) -> Result<Vec<Photograph>> {
 }
 
 /// Box and landmarks of a face from dlib's 68 points (Sagonas et al. 2013: 0–16 the jaw, 17–26 the brows, 30 the tip of the nose,
-/// 36–41 and 42–47 the eyes, 48 and 54 the corners of the mouth).
+/// 36–41 and 42–47 the eyes, 48 and 54 the corners of the mouth). dlib counts from the centre of the upper left pixel, hence the
+/// `quad + 0.5` in FFHQ's own `download_ffhq.py`.
 fn person(points: &[[f32; 2]]) -> Option<Person> {
     let points: &[[f32; 2]; 68] = points.try_into().ok()?;
+    let points = points.map(|point| point.map(|v| v + 0.5));
     let mean = |points: &[[f32; 2]]| {
         [0, 1].map(|axis| points.iter().map(|p| p[axis]).sum::<f32>() / points.len() as f32)
     };
@@ -296,8 +298,8 @@ mod tests {
             let meta = pictures.get(i).meta;
             assert_eq!(meta.identity, i as u64 + 1);
             let wanted = [[425.0, 450.0], [599.0, 450.0], [512.0, 560.0], [440.0, 660.0], [584.0, 660.0]];
-            assert_eq!(meta.people[0].landmarks, wanted.map(|p| p.map(|v| v / 16.0)), "picture {i}");
-            assert_eq!(meta.people[0].face_box, [300.0, 200.0, 724.0, 800.0].map(|v| v / 16.0));
+            assert_eq!(meta.people[0].landmarks, wanted.map(|p| p.map(|v| (v + 0.5) / 16.0)), "picture {i}");
+            assert_eq!(meta.people[0].face_box, [300.5, 200.5, 724.5, 800.5].map(|v| v / 16.0));
             assert!(pictures.get(i).faces[31 * 64 + 32] == 1 && pictures.get(i).faces[0] == 0);
         }
 

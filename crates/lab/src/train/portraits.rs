@@ -167,7 +167,7 @@ fn cached(
 }
 
 /// A rendered picture with its masks as maps of person numbers.
-fn owned(rendered: &facestudio_synth::Rendered, size: usize, identity: u64) -> OwnedPicture {
+pub(super) fn owned(rendered: &facestudio_synth::Rendered, size: usize, identity: u64) -> OwnedPicture {
     let (mut people, mut faces) = (vec![0; size * size], vec![0; size * size]);
     let mut known = Vec::with_capacity(rendered.people.len());
     for (k, person) in rendered.people.iter().enumerate() {
