@@ -113,3 +113,85 @@ impl Family for Arc2FaceGuidance {
         Ok(vec![Guided { condition, guidance_scale }; request.count])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::PersonEvidence;
+    use super::super::family::made_up::{assert_same, halves, request, row, waves};
+    use super::*;
+    use crate::weights::{Component, MemoryFiles};
+
+    const ID: usize = 4;
+
+    fn family() -> Arc2FaceGuidance {
+        let (vocab, merges) = Tokenizer::train(["photo of a id person", "id id id id"], 560).unwrap();
+        let tokens: std::collections::BTreeMap<String, u32> = serde_json::from_str(&vocab).unwrap();
+        let files = [("vocab.json", vocab), ("merges.txt", merges)];
+        let files = MemoryFiles(files.map(|(name, text)| (name.to_owned(), text.into_bytes())).into());
+        let config = TextConfig {
+            vocab_size: tokens.len(),
+            hidden_size: 8,
+            intermediate_size: 16,
+            projection_dim: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            max_position_embeddings: 24,
+            eos_token_id: tokens["<|endoftext|>"],
+            ..TextConfig::default()
+        };
+        let tokenizer = Tokenizer::load(&Component::new(&files, "")).unwrap();
+        let text_encoder = config.init(&Device::flex()).unwrap();
+        let encoder = Arc2FaceEncoder::new(&Arc2FaceConfig::default(), tokenizer, text_encoder).unwrap();
+        Arc2FaceGuidance { encoder }
+    }
+
+    fn evidence() -> Evidence {
+        let person = |phase| PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), faces: Vec::new() };
+        Evidence { people: vec![person(1.0), person(2.0)], ..Evidence::default() }
+    }
+
+    fn faces(people: usize) -> GenerateRequest {
+        GenerateRequest { style: None, prompt: String::new(), ..request(people) }
+    }
+
+    #[test]
+    fn each_face_is_read_for_itself_and_guided_away_from_nobody() {
+        let (family, evidence, regions) = (family(), evidence(), halves());
+        let request = GenerateRequest { count: 3, ..faces(2) };
+        let guided = family.condition(&evidence, &request, Some(&regions), &Device::flex()).unwrap();
+        assert_eq!(guided.len(), 3, "the same for all pictures");
+        let [stream] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
+        assert_eq!((guided[0].guidance_scale, stream.projection), (Some(3.0), Projection::Own));
+        assert!(stream.places.is_some());
+        let nobody = family.encoder.nobody().unwrap();
+        for (tokens, person) in stream.tokens.iter().zip(&evidence.people) {
+            let face = family.encoder.forward(person.id_embeds.clone().unwrap()).unwrap();
+            let apart: f32 = (face.clone() - nobody.clone()).abs().max().into_scalar();
+            assert!(apart > 1e-3, "{apart}");
+            assert_same(row(tokens, 1), face);
+            assert_same(row(tokens, 0), nobody.clone());
+        }
+        let apart = row(&stream.tokens[0], 1) - row(&stream.tokens[1], 1);
+        assert!(apart.abs().max().into_scalar::<f32>() > 1e-3);
+
+        let request = GenerateRequest { guidance_scale: 1.0, ..faces(2) };
+        let unguided = family.condition(&evidence, &request, Some(&regions), &Device::flex()).unwrap();
+        assert_eq!(unguided[0].guidance_scale, None);
+        assert_same(unguided[0].condition.streams[0].tokens[1].clone(), row(&stream.tokens[1], 1));
+        // Two faces in one place have no meaning.
+        let error = family.condition(&evidence, &request, None, &Device::flex()).unwrap_err();
+        assert_eq!(error.code, "region-count");
+    }
+
+    #[test]
+    fn faces_alone_are_asked_for() {
+        let family = family();
+        family.check(&faces(1)).unwrap();
+        let asked = faces(1);
+        let needs = family.needs(&asked);
+        assert!(needs.identities && needs.style.is_none() && matches!(needs.texts, Texts::None));
+        for refused in [request(1), faces(0)] {
+            assert_eq!(family.check(&refused).unwrap_err().code, "identity-only");
+        }
+    }
+}

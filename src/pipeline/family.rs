@@ -89,3 +89,61 @@ impl Target<'_> {
         }
     }
 }
+
+/// Made-up evidence, on which families are tested without a model's files.
+#[cfg(test)]
+pub(super) mod made_up {
+    use burn::tensor::{Device, Tensor};
+
+    use crate::condition::Regions;
+    use crate::encoders::vision::VisionOutput;
+    use crate::request::{GenerateRequest, Person};
+    use ::image::RgbImage;
+
+    /// Numbers between −1 and 1, others for each `phase`.
+    pub fn waves<const D: usize>(phase: f32, shape: [usize; D]) -> Tensor<D> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|i: usize| (phase + 1.7 * i as f32).sin()).collect();
+        Tensor::<1>::from_floats(&values[..], &Device::flex()).reshape(shape)
+    }
+
+    /// What a vision encoder might say.
+    pub fn seen(phase: f32, embed_dim: usize, states: Option<[usize; 3]>) -> VisionOutput {
+        VisionOutput {
+            image_embeds: waves(phase, [1, embed_dim]),
+            last_hidden_state: None,
+            penultimate_hidden_state: states.map(|shape| waves(phase + 0.3, shape)),
+        }
+    }
+
+    /// A request for a style image and words, of so many people.
+    pub fn request(people: usize) -> GenerateRequest {
+        GenerateRequest {
+            people: vec![Person { identities: Vec::new() }; people],
+            style: Some(RgbImage::new(1, 1)),
+            prompt: "a man".to_owned(),
+            alpha: 0.25,
+            guidance_scale: 3.0,
+            ..GenerateRequest::default()
+        }
+    }
+
+    /// The left half is the first's, the right the second's.
+    pub fn halves() -> Regions {
+        Regions::new(1, 2, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 0).unwrap()
+    }
+
+    /// Of which the halves of a batch are made: rows `0` and `1` are apart.
+    pub fn row(tokens: &Tensor<3>, row: usize) -> Tensor<3> {
+        tokens.clone().narrow(0, row, 1)
+    }
+
+    /// Whether two hold the same numbers, but for rounding, and these are no zeros.
+    #[track_caller]
+    pub fn assert_same<const D: usize>(a: Tensor<D>, b: Tensor<D>) {
+        assert_eq!(a.dims(), b.dims());
+        let (off, most): (f32, f32) =
+            ((a - b.clone()).abs().max().into_scalar(), b.abs().max().into_scalar());
+        assert!(off < 1e-5 && most > 1e-2, "{off} of {most}");
+    }
+}

@@ -143,3 +143,105 @@ pub(super) fn texts(request: &GenerateRequest) -> [Option<&str>; 2] {
         Some(negative).filter(|negative| !negative.trim().is_empty() && request.guidance_scale != 1.0),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::PersonEvidence;
+    use super::super::family::made_up::{assert_same, halves, request, row, seen, waves};
+    use super::*;
+
+    const STYLE: usize = 5;
+    const ID: usize = 3;
+
+    fn family(has_prior: bool) -> FusedGuidance {
+        let config =
+            FusionConfig { image_embed_dim: STYLE, id_embed_dim: ID, n_tokens: 2, cross_attention_dim: 4 };
+        FusedGuidance { fusion: config.init(&Device::flex()).unwrap(), config, has_prior }
+    }
+
+    fn person(phase: f32) -> PersonEvidence {
+        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), faces: Vec::new() }
+    }
+
+    fn drawn(phase: f32) -> Option<Tensor<2>> {
+        Some(waves(phase, [1, STYLE]))
+    }
+
+    fn condition(
+        family: &FusedGuidance,
+        evidence: &Evidence,
+        request: &GenerateRequest,
+        regions: Option<&Regions>,
+    ) -> Vec<Guided> {
+        family.condition(evidence, request, regions, &Device::flex()).unwrap()
+    }
+
+    #[test]
+    fn each_picture_mixes_the_style_with_what_was_drawn_for_it_and_each_person_has_tokens() {
+        let (family, regions) = (family(true), halves());
+        let linear = |style: Tensor<2>, id: Tensor<2>| family.fusion.forward(style, id);
+        let evidence = Evidence {
+            people: vec![person(1.0), person(2.0)],
+            style: Some(seen(3.0, STYLE, None)),
+            drawn: vec![[drawn(4.0), drawn(5.0)], [drawn(6.0), None]],
+            ..Evidence::default()
+        };
+        let request = GenerateRequest { count: 2, ..request(2) };
+        let guided = condition(&family, &evidence, &request, Some(&regions));
+        assert_eq!(guided.len(), 2);
+        let zeros = |width: usize| Tensor::<2>::zeros([1, width], &Device::flex());
+        for (guided, [prompt, negative]) in guided.iter().zip(&evidence.drawn) {
+            assert_eq!(guided.guidance_scale, Some(3.0));
+            let [stream] = &guided.condition.streams[..] else { panic!("{guided:?}") };
+            assert_eq!(stream.places, Some(Places::Regions(regions.clone())));
+            assert_eq!((stream.projection, stream.tokens.len()), (Projection::Own, 2));
+            for (tokens, person) in stream.tokens.iter().zip(&evidence.people) {
+                let id = || person.id_embeds.clone().unwrap();
+                let style = linear(evidence.style.as_ref().unwrap().image_embeds.clone(), id());
+                let prompt = linear(prompt.clone().unwrap(), id());
+                assert_same(row(tokens, 1), style * 0.25 + prompt * 0.75);
+                // Nobody, and what is moved away from.
+                let negative = negative.clone().unwrap_or_else(|| zeros(STYLE));
+                assert_same(row(tokens, 0), linear(negative, zeros(ID)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_left_out_or_zero() {
+        let family = family(true);
+        let linear = |style: Tensor<2>, id: Tensor<2>| family.fusion.forward(style, id);
+        let plain = GenerateRequest { guidance_scale: 1.0, ..request(0) };
+        let tokens = |evidence: &Evidence| {
+            let guided = condition(&family, evidence, &plain, None).swap_remove(0);
+            assert_eq!(guided.guidance_scale, None);
+            guided.condition.streams[0].tokens[0].clone()
+        };
+        let style = || Some(seen(3.0, STYLE, None));
+        let nobody = || Tensor::zeros([1, ID], &Device::flex());
+        let alone = Evidence { style: style(), drawn: vec![[None, None]], ..Evidence::default() };
+        assert_same(tokens(&alone), linear(style().unwrap().image_embeds, nobody()));
+        let worded = Evidence { drawn: vec![[drawn(4.0), None]], ..Evidence::default() };
+        assert_same(tokens(&worded), linear(drawn(4.0).unwrap(), nobody()));
+        let face = Evidence { people: vec![person(1.0)], drawn: vec![[None, None]], ..Evidence::default() };
+        let zeros = Tensor::zeros([1, STYLE], &Device::flex());
+        assert_same(tokens(&face), linear(zeros, waves(1.0, [1, ID])));
+    }
+
+    #[test]
+    fn a_family_without_a_prior_refuses_words_and_asks_for_none() {
+        let (with, without) = (family(true), family(false));
+        with.check(&request(1)).unwrap();
+        assert_eq!(without.check(&request(1)).unwrap_err().code, "component-missing");
+        let styled = GenerateRequest { prompt: String::new(), ..request(1) };
+        without.check(&styled).unwrap();
+        assert!(matches!(without.needs(&styled).texts, Texts::Drawn([None, None])));
+        let needs = with.needs(&styled);
+        assert_eq!((needs.identities, needs.style, needs.faces), (true, Some(Style::Ensemble), false));
+        let worded = GenerateRequest { style: None, negative_prompt: "a hat".to_owned(), ..request(1) };
+        let needs = with.needs(&worded);
+        assert!(matches!(needs.texts, Texts::Drawn([Some("a man"), Some("a hat")])) && needs.style.is_none());
+        let unguided = GenerateRequest { guidance_scale: 1.0, ..worded };
+        assert!(matches!(with.needs(&unguided).texts, Texts::Drawn([Some("a man"), None])));
+    }
+}
