@@ -31,7 +31,7 @@ use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
 use crate::nn::read_finite;
-use crate::request::{Defaults, GenerateRequest, Person};
+use crate::request::{Defaults, GenerateRequest, ModelId, Person, Recipe};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
@@ -54,8 +54,8 @@ const STEPS: u64 = 1 << 32;
 pub struct Generated {
     /// The pixels.
     pub image: RgbImage,
-    /// The seed that makes this picture alone again.
-    pub seed: u64,
+    /// What makes this picture alone again.
+    pub recipe: Recipe,
     /// What was done otherwise than asked: what of the texts was not read.
     pub notices: Vec<Notice>,
 }
@@ -200,6 +200,12 @@ impl FaceStudio {
         }
     }
 
+    /// Which model it is: the name in its manifest, and the hash of its files. Those that a manifest lists are what it says; others
+    /// were hashed when they were loaded.
+    pub fn model(&self) -> &ModelId {
+        &self.models.id
+    }
+
     /// What the model's pictures are made with where a request does not say.
     pub fn defaults(&self) -> Defaults {
         self.models.defaults
@@ -245,6 +251,8 @@ impl FaceStudio {
         let init = self.init_latents(request, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
         let schedule = self.models.scheduler.schedule(request.sampler, request.steps, strength)?;
+        let size = [canvas.width, canvas.height];
+        let recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
 
         let mut pictures = Vec::with_capacity(request.count);
         for (picture, guided) in prepared.guided.iter().enumerate() {
@@ -268,7 +276,8 @@ impl FaceStudio {
             if request.watermark {
                 watermark::embed(&mut image);
             }
-            pictures.push(Generated { image, seed, notices: prepared.notices.clone() });
+            let recipe = Recipe { seed, ..recipe.clone() };
+            pictures.push(Generated { image, recipe, notices: prepared.notices.clone() });
             watcher.report(Phase::Decode, 1, 1, None).await?;
         }
         Ok(pictures)
