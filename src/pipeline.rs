@@ -1,4 +1,4 @@
-//! [`FaceStudio::generate`]: the whole flow on one screen. The only sampling loop is [`denoise`].
+//! [`FaceStudio::generate`]: the whole flow on one screen. The loop over its steps is [`denoise`].
 
 mod adapters;
 mod arc2face;
@@ -266,7 +266,7 @@ impl FaceStudio {
             let held = held.map(|(init, mask)| Held::new(init, mask.values(), &noise_at_start, &canvas));
             let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
             let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
-            let fresh = |i| self.noise(&noise, STEPS + i as u64, &canvas);
+            let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
                 watcher.report(Phase::Denoise, step, schedule.len(), preview).await

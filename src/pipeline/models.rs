@@ -82,7 +82,7 @@ impl Models {
         }
         let scheduler = folder.load("scheduler", SchedulerConfig::of_latents)?;
         let mut folders = folder.loaded();
-        folders.extend(readers.residents().flat_map(Reloadable::folders).cloned());
+        folders.extend(readers.residents().flat_map(|resident| resident.folders().iter().cloned()));
         folders.extend(family.folders().iter().cloned());
         Ok(Self {
             id: model_id(files, &folders)?,

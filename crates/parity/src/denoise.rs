@@ -87,10 +87,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notic
     let axes = [Exactly(schedule.len()), shape[0], shape[1], shape[2], shape[3]];
     let noise: Option<Tensor<5>> =
         if needs_noise { Some(inputs.tensor("noise", axes, device)?) } else { None };
-    let fresh = |i| match &noise {
-        Some(noise) => noise.clone().narrow(0, i, 1).squeeze_dim::<4>(0),
-        None => noise_at_start.zeros_like(),
-    };
+    let fresh = |i| noise.as_ref().map(|noise| noise.clone().narrow(0, i, 1).squeeze_dim::<4>(0));
     let [_, _, height, width] = noise_at_start.dims();
     let held = if inputs.has("mask") {
         let init = init
