@@ -24,6 +24,7 @@ use std::sync::Arc;
 use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::condition::Places;
 pub use crate::encoders::detector::Found;
 use crate::error::{Error, Notice, Result};
 use crate::guidance::mixing;
@@ -301,9 +302,10 @@ impl FaceStudio {
         family.check(request)?;
         let masks = evidence::masks(readers, request, &canvas, host, &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
+        let places = regions.map(Places::Regions);
         let needs = family.needs(request);
         let evidence = evidence::gather(readers, &needs, request, host, &self.device).await?;
-        let guided = family.condition(&evidence, request, regions.as_ref(), &self.device)?;
+        let guided = family.condition(&evidence, request, places.as_ref(), &self.device)?;
         for Guided { condition, .. } in &guided {
             for tokens in condition.tokens() {
                 read_finite(tokens.clone(), "the guidance").await?;
@@ -386,4 +388,10 @@ struct Prepared {
     guided: Vec<Guided>,
     /// Of the texts.
     notices: Vec<Notice>,
+}
+
+pub(crate) mod internal {
+    pub use super::adapters::AdapterGuidance;
+    pub use super::evidence::{Evidence, PersonEvidence};
+    pub use super::family::{Family, Guided};
 }
