@@ -375,10 +375,6 @@ impl FaceStudio {
     }
 }
 
-pub(crate) mod internal {
-    pub use super::embed::aligned;
-}
-
 /// What a request's pictures need of the encoders.
 #[derive(Debug)]
 struct Prepared {
@@ -392,6 +388,7 @@ struct Prepared {
 
 pub(crate) mod internal {
     pub use super::adapters::AdapterGuidance;
+    pub use super::embed::aligned;
     pub use super::evidence::{Evidence, PersonEvidence};
     pub use super::family::{Family, Guided};
 }
