@@ -115,8 +115,8 @@ export class EngineClient {
    * Opens a model folder: fetches it, or reads it from the browser's storage, and loads it. Whoever opens what is open
    * already, or on its way, gets the same answer.
    *
-   * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again when
-   * one asks for other faces or words. Without it that is done with large models only.
+   * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again one by
+   * one when other words or styles are asked for. Without it that is done with large models only.
    *
    * `precision` is what the denoiser computes in: by itself f16 where WebGPU has `shader-f16`, which takes less memory and time,
    * and f32 elsewhere.
