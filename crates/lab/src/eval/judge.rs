@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::clip::Clip;
 use super::drawing::style_words;
 use super::likeness::cosine;
-use super::matrix::solve;
+use crate::matrix::solve;
 use super::statistics::{Estimate, share_of};
 use facestudio::error::{Error, Result};
 use facestudio_synth::{
