@@ -42,10 +42,13 @@ impl Added {
     fn cat(self, second: Self) -> Option<Self> {
         let cat = |first, second| Tensor::cat(vec![first, second], 0);
         match (self, second) {
-            (Self::ClassLabels(first), Self::ClassLabels(second)) => Some(Self::ClassLabels(cat(first, second))),
-            (Self::TextTime { text_embeds, time_ids }, Self::TextTime { text_embeds: text, time_ids: ids }) => {
-                Some(Self::TextTime { text_embeds: cat(text_embeds, text), time_ids: cat(time_ids, ids) })
+            (Self::ClassLabels(first), Self::ClassLabels(second)) => {
+                Some(Self::ClassLabels(cat(first, second)))
             }
+            (
+                Self::TextTime { text_embeds, time_ids },
+                Self::TextTime { text_embeds: text, time_ids: ids },
+            ) => Some(Self::TextTime { text_embeds: cat(text_embeds, text), time_ids: cat(time_ids, ids) }),
             _ => None,
         }
     }

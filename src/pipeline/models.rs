@@ -137,7 +137,10 @@ impl Plan {
         if configs.unet.class_labels().is_some() && kind.folder != FUSED.folder {
             return Err(Error::weights(
                 "model-mismatch",
-                format!("the unet takes class labels (class_embed_type), which '{}' does not make", kind.folder),
+                format!(
+                    "the unet takes class labels (class_embed_type), which '{}' does not make",
+                    kind.folder
+                ),
                 "use a unet without class_embed_type",
             ));
         }

@@ -339,7 +339,9 @@ impl UNet2DConditionConfig {
                 return Err(unsupported(format!("{name} = {value}; only {supported} is supported")));
             }
         }
-        if let Some(class_embed_type) = self.class_embed_type.as_ref().filter(|kind| *kind != "simple_projection") {
+        if let Some(class_embed_type) =
+            self.class_embed_type.as_ref().filter(|kind| *kind != "simple_projection")
+        {
             return Err(unsupported(format!(
                 "class_embed_type = {class_embed_type}; only simple_projection is supported"
             )));

@@ -106,12 +106,18 @@ impl Files for Overlay<'_> {
 }
 
 /// Of sorted paths, the names of the files directly in `folder`.
-pub fn files_in<'a>(paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>, folder: &str) -> Vec<String> {
+pub fn files_in<'a>(
+    paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+    folder: &str,
+) -> Vec<String> {
     below(paths, folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
 }
 
 /// Of sorted paths, the names of the folders directly in `folder`.
-pub fn folders_in<'a>(paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>, folder: &str) -> Vec<String> {
+pub fn folders_in<'a>(
+    paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+    folder: &str,
+) -> Vec<String> {
     let mut names: Vec<String> =
         below(paths, folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
     names.dedup();

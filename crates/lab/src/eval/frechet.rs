@@ -2,11 +2,11 @@
 
 use super::drawing::{Drawing, Staged, in_turn};
 use super::lab::Lab;
-use crate::matrix::eigen;
 use super::options::EvalOptions;
 use super::section::{Cell, Plot, PlotKind, Section, Table, Unit};
 use super::statistics::Estimate;
 use super::table_1::{with_image, with_text, without_identity};
+use crate::matrix::eigen;
 use facestudio::error::Result;
 
 /// Renders that everything is compared with.

@@ -137,7 +137,8 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         };
     let objective = |student: &UNet2DConditionModel, step: &Step| {
         let mut rng = step.rng();
-        let Drawn { latents, condition, weight } = shown.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
+        let Drawn { latents, condition, weight } =
+            shown.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
         let later: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
         let earlier: Vec<usize> = later.iter().map(|t| t.saturating_sub(stride)).collect();
         let noise = rng.normals(latents.shape().num_elements());

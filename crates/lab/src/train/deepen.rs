@@ -38,7 +38,8 @@ pub fn config(base: &AutoencoderDcConfig, channels: usize) -> Result<Autoencoder
     config.encoder_layers_per_block.push(0);
     config.decoder_layers_per_block.push(0);
     let layers = [last(&base.encoder_layers_per_block), last(&base.decoder_layers_per_block)];
-    let shuffles = base.downsample_block_type == "pixel_unshuffle" && base.upsample_block_type == "pixel_shuffle";
+    let shuffles =
+        base.downsample_block_type == "pixel_unshuffle" && base.upsample_block_type == "pixel_shuffle";
     let shortcuts = base.encoder_out_shortcut && base.decoder_in_shortcut;
     let fits = shuffles
         && shortcuts
@@ -117,7 +118,10 @@ fn components(
     let (values, vectors) = eigen(&moments, n);
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
-    Ok((0..n).flat_map(|i| order[..channels].iter().map(move |k| (i, *k))).map(|(i, k)| vectors[i * n + k]).collect())
+    Ok((0..n)
+        .flat_map(|i| order[..channels].iter().map(move |k| (i, *k)))
+        .map(|(i, k)| vectors[i * n + k])
+        .collect())
 }
 
 /// A 3×3 convolution `[out][in][3][3]` in `f64`.
@@ -147,7 +151,12 @@ fn moved(sub: usize, tap: usize) -> (usize, usize) {
     (place / 2, place % 2)
 }
 
-fn deepened(base: &AutoencoderDcConfig, tensors: Tensors, components: &[f64], channels: usize) -> Result<Tensors> {
+fn deepened(
+    base: &AutoencoderDcConfig,
+    tensors: Tensors,
+    components: &[f64],
+    channels: usize,
+) -> Result<Tensors> {
     let level = base.decoder_block_out_channels.len() - 1;
     let below = base.encoder_layers_per_block[level];
     let mut all = BTreeMap::new();
@@ -167,7 +176,11 @@ fn deepened(base: &AutoencoderDcConfig, tensors: Tensors, components: &[f64], ch
     }
     let mut take = |name: &str| -> Result<Vec<f64>> {
         let (_, values) = edge.remove(name).ok_or_else(|| {
-            Error::weights("weights-mismatch", format!("the base lacks '{name}'"), "use the weights that belong to config.json")
+            Error::weights(
+                "weights-mismatch",
+                format!("the base lacks '{name}'"),
+                "use the weights that belong to config.json",
+            )
         })?;
         Ok(values.into_iter().map(f64::from).collect())
     };
@@ -214,7 +227,8 @@ fn deepened(base: &AutoencoderDcConfig, tensors: Tensors, components: &[f64], ch
             for channel in 0..latents {
                 let value = first_layer.read(output, channel, y, x);
                 for k in 0..channels {
-                    *decode.at(4 * output + place, k, block_y, block_x) += value * component(4 * channel + 2 * a + b, k);
+                    *decode.at(4 * output + place, k, block_y, block_x) +=
+                        value * component(4 * channel + 2 * a + b, k);
                 }
             }
         }
@@ -232,7 +246,11 @@ fn deepened(base: &AutoencoderDcConfig, tensors: Tensors, components: &[f64], ch
     put(format!("{down}.bias"), vec![widths[0]], vec![0.0; widths[0]]);
     put("encoder.conv_out.weight".to_owned(), vec![channels, 4 * widths[0], 3, 3], encode.values);
     put("encoder.conv_out.bias".to_owned(), vec![channels], encode_bias);
-    put("decoder.conv_in.weight".to_owned(), vec![channels, channels, 3, 3], vec![0.0; channels * channels * TAPS]);
+    put(
+        "decoder.conv_in.weight".to_owned(),
+        vec![channels, channels, 3, 3],
+        vec![0.0; channels * channels * TAPS],
+    );
     put("decoder.conv_in.bias".to_owned(), vec![channels], vec![0.0; channels]);
     let up = format!("decoder.up_blocks.{level}.0.conv");
     put(format!("{up}.weight"), vec![4 * widths[1], channels, 3, 3], decode.values);

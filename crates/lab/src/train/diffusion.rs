@@ -361,10 +361,12 @@ impl<'a> Sheet<'a> {
         let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
         let id_embeds = encoded.identities(0, indices, &device);
         let null = guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
-        let tokens = Tensor::cat(vec![null, guidance.forward(image_embeds.clone(), id_embeds)], 0).cast(*dtype);
-        let added = unet.class_embedding.as_ref().map(|_| {
-            Added::ClassLabels(Tensor::cat(vec![image_embeds.zeros_like(), image_embeds], 0))
-        });
+        let tokens =
+            Tensor::cat(vec![null, guidance.forward(image_embeds.clone(), id_embeds)], 0).cast(*dtype);
+        let added = unet
+            .class_embedding
+            .as_ref()
+            .map(|_| Added::ClassLabels(Tensor::cat(vec![image_embeds.zeros_like(), image_embeds], 0)));
         let condition = Condition::single(tokens).adding(added);
         let mut scheduler = Scheduler::new(schedule.clone());
         let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::deepen;
 use super::data::{Pictures, View, pictures_of, trained};
+use super::deepen;
 use super::discriminator::{Discriminator, deceived, hinge, matched};
 use super::export::export;
 use super::optim::AdamWConfig;
@@ -108,7 +108,9 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let decoder_only = matches!(start, Start::Decoder(_));
     let base = match start {
         Start::Random => None,
-        Start::Base(folder) | Start::Decoder(folder) | Start::Deeper(folder, _) => Some(CheckedFolder::new(folder.clone())),
+        Start::Base(folder) | Start::Decoder(folder) | Start::Deeper(folder, _) => {
+            Some(CheckedFolder::new(folder.clone()))
+        }
     };
     let base = base.as_ref().map(|files| Component::new(files, "vae"));
     let mut config = base.as_ref().map_or_else(config, |base| base.json("config.json"))?;
