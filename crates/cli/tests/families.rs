@@ -378,7 +378,7 @@ const ANN: [u8; 3] = [255, 210, 180];
 const BEN: [u8; 3] = [190, 220, 250];
 
 fn identity(colour: [u8; 3], beta: f32) -> Identity {
-    Identity { photos: vec![photo(colour)], beta }
+    Identity::new(vec![photo(colour)], beta)
 }
 
 fn request(identities: Vec<Identity>) -> GenerateRequest {
