@@ -76,7 +76,7 @@ const make = (/** @type {any} */ _, /** @type {any} */ request) => /** @type {an
 /** @param {...[string, number]} photos */
 const person = (...photos) => ({ identities: photos.map(([photo, beta]) => ({ photos: [photo], beta })) });
 
-const [white, yellow, blue] = ["white", "yellow", "blue"].map((face) => person([face, 1]));
+const [white, yellow] = ["white", "yellow"].map((face) => person([face, 1]));
 const styled = (/** @type {object} */ changes) => request({ style: "blue", alpha: 0.5, steps: 3, ...changes });
 const halves = [0, 0.5].map((x) => ({ x, y: 0, width: 0.5, height: 1 }));
 
@@ -124,7 +124,7 @@ for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMI
   const asked = FAMILIES[model];
   describe(`the whole flow of ${model} on ${backend}`, () => {
     test("draws what is asked for, differs where the request does, and asks the network for nothing", async () => {
-      const { context, page, call, errors, requests } = await openClient(browser, server.url);
+      const { context, call, errors, requests } = await openClient(browser, server.url);
       assert.deepEqual(await call(prepare, { model, backend }), { value: backend });
       requests.length = 0;
       const made = (pictures[backend][model] = /** @type {Record<string, number[]>} */ ({}));

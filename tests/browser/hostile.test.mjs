@@ -58,6 +58,7 @@ const NO_REQUEST = [
   ...[
     "people: null", "people: 'x'", "people: [null]", "people: [5]", "people: [{}]", "people: [{ identities: null }]", "people: [{ identities: [{}] }]",
     "people: [{ identities: [{ photos: ['x'] }] }]", "people: [{ identities: [{ photos: [null] }] }]", "people: [{ identities: [{ photos: [new Uint8Array(9)] }] }]",
+    "people: [{ identities: [{ photos: [{}] }] }]", "people: [{ identities: [{ photos: [{ image: 5 }] }] }]", "people: [{ identities: [{ photos: [{ image: new Uint8Array(9), extra: 1 }] }] }]",
     "prompt: 5", "prompt: {}", "prompt: ['a']", "negative_prompt: 5", "alpha: 'x'", "alpha: NaN", "alpha: 2", "seed: -1", "seed: 1.5", "seed: 'x'", "seed: 2n ** 70n",
     "count: 1e12", "count: 'x'", "count: {}", "count: 2n ** 70n", "count: 0", "steps: 'x'", "steps: 0", "steps: 1e9", "guidance_scale: 'x'", "guidance_scale: Infinity",
     "sampler: 'fastest'", "sampler: 5", "width: 'x'", "width: -8", "width: 1e9", "height: NaN", "preview_every: 'x'", "preview_every: 0", "watermark: 'x'",
@@ -86,6 +87,12 @@ describe("a page that hands over what no method takes", () => {
       randomFace: NO_COUNT,
       drawFace: ["", "null, 32", "{}, 32", "5, 32", "() => 1, 32", ...NO_COUNT.filter(Boolean).map((size) => `{}, ${size}`)],
       forget: ["null", "5", "{}", "'http://['"],
+      ask: [
+        ...["", ...NO_OBJECT, "{ type: 5 }", "{ type: 'weather' }", "{ type: 'constructor' }", "{ type: Symbol('x') }", "{ type: 'stored' }, 5"],
+        ...["hello", "open", "generate", "cancel"].map((type) => `{ type: '${type}', request: { people: [] }, model: '/models/mini/', target: 1 }`),
+        ...["check", "inspect", "render", "forget", "faces", "similarity", "random_face", "draw_face"].map((type) => `{ type: '${type}' }`),
+        ...NO_BYTES.filter(Boolean).map((bytes) => `{ type: 'faces', image: ${bytes} }`),
+      ],
     });
     assert.deepEqual(wrong, []);
     // After all that the engine is as before.

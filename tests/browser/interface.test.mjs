@@ -5,8 +5,9 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { SMALLEST, columns, moved, resized } from "../../web/face-studio/boxes.js";
-import { BACKGROUNDS, BEARDS, GLASSES, GROUPS, HAIR_STYLES, STYLES } from "../../web/face-studio/face-traits.js";
-import { addPhoto, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
+import { GROUPS } from "../../web/face-studio/face-traits.js";
+import { TABLES } from "../../web/face-studio/messages.js";
+import { addPhoto, facesOf, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
 import { settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
 import { TimeLeft } from "../../web/engine/time-left.js";
@@ -59,6 +60,12 @@ test("real photos of a face add up, a drawn face takes their place", () => {
   assert.deepEqual(toPerson(person)?.identities[0].photos.map(([n]) => n), [4]);
   const again = fromPerson({ identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
   assert.deepEqual(toPerson(again), { identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
+  // Where the face is goes along.
+  const image = new Uint8Array([6]);
+  const landmarks = /** @type {[number, number][]} */ (Array.from({ length: 5 }, (_, i) => [i, i]));
+  const found = { identities: [{ photos: [{ image, landmarks }], beta: 1 }] };
+  assert.deepEqual(toPerson(fromPerson(found)), found);
+  assert.deepEqual(facesOf([found, again, { identities: [] }].map((one) => ("active" in one ? toPerson(one) : one)).filter((one) => one !== null)), [image, new Uint8Array([5]), undefined]);
 });
 
 test("the time left follows the pace, over all pictures", () => {
@@ -95,7 +102,7 @@ test("what is kept of a request holds no picture", () => {
   assert.equal(settings.seed, 7);
 });
 
-test("the face maker offers every trait and choice of the renderer", () => {
+test("the face maker offers every trait of the renderer, and has words for every choice", () => {
   const snake = (/** @type {string} */ name) => name.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
   const read = (/** @type {string} */ path) => readFileSync(ROOT + path, "utf8");
   const identity = read("crates/synth/src/identity.rs");
@@ -106,10 +113,17 @@ test("the face maker offers every trait and choice of the renderer", () => {
   assert.deepEqual(Object.values(GROUPS).flat().sort(), traits.sort());
   const choices = (/** @type {string} */ text, /** @type {string} */ name) =>
     (new RegExp(`^ {4}${name} \\{(.*?)\\}`, "ms").exec(text)?.[1].match(/\w+/g) ?? []).map(snake);
-  assert.deepEqual([...HAIR_STYLES], choices(identity, "HairStyle"));
-  assert.deepEqual([...BEARDS], choices(identity, "Beard"));
-  assert.deepEqual([...GLASSES], ["none", ...choices(identity, "Glasses")]);
   const scene = read("crates/synth/src/scene.rs");
-  assert.deepEqual([...STYLES], choices(scene, "Style"));
-  assert.deepEqual([...BACKGROUNDS], choices(scene, "Background"));
+  const offered = {
+    hair: choices(identity, "HairStyle"),
+    color: choices(identity, "HairColor"),
+    beard: choices(identity, "Beard"),
+    glasses: ["none", ...choices(identity, "Glasses")],
+    style: choices(scene, "Style"),
+    background: choices(scene, "Background"),
+  };
+  for (const [table, names] of Object.entries(offered)) {
+    assert.ok(names.length > 4, table);
+    assert.deepEqual(names.filter((name) => !(`${table}.${name}` in TABLES.en)), [], table);
+  }
 });

@@ -176,7 +176,7 @@ describe("storage", () => {
   test("is done without where the browser has none", async () => {
     const { context, page, call } = await openClient(browser, server.url);
     // The worker is of the page's origin: what its script lacks, the engine lacks.
-    await page.route("**/engine/store.js", async (route) => {
+    await page.route("**/engine/worker.js", async (route) => {
       const response = await route.fetch();
       const none = "navigator.storage.getDirectory = () => Promise.reject(new DOMException('no', 'SecurityError'));\n";
       await route.fulfill({ response, body: none + (await response.text()) });

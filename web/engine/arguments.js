@@ -2,7 +2,7 @@
 
 import { failure } from "./protocol.js";
 
-/** @import { BackendWish, GenerateRequest, PrecisionWish } from "./protocol.js" */
+/** @import { BackendWish, GenerateRequest, PrecisionWish, Question } from "./protocol.js" */
 
 /** The largest seed and the like that the face maker takes. */
 const MOST = 2 ** 32 - 1;
@@ -204,4 +204,37 @@ export function textOf(what, value) {
     throw refuse(what, value, "a text");
   }
   return value;
+}
+
+/** The fields of each question, as far as a page can look at them. @type {Record<Question["type"], (asked: any) => object>} */
+const QUESTIONS = {
+  check: ({ model, backend }) => ({ model: folder(model), backend: backendOf(backend) }),
+  inspect: pictureOf,
+  render: ({ seed, style, size }) => ({ seed: countOf("the seed", seed), style: textOf("the style", style), size: countOf("the size", size) }),
+  stored: () => ({}),
+  forget: ({ model }) => ({ model: model === null ? null : folder(model) }),
+  faces: pictureOf,
+  similarity: ({ picture, person }) => ({ picture: bytesOf("the picture", picture), person }),
+  random_face: ({ seed }) => ({ seed: countOf("the seed", seed) }),
+  draw_face: ({ portrait, size }) => ({ portrait, size: countOf("the size", size) }),
+  face_maker: () => ({}),
+};
+
+/** @param {{ image: unknown }} asked */
+function pictureOf({ image }) {
+  return { image: bytesOf("the picture", image) };
+}
+
+/**
+ * A question with the fields that it has, and no other.
+ * @template {Question} Asked
+ * @param {Asked} question
+ * @returns {Asked}
+ */
+export function questionOf(question) {
+  const type = /** @type {any} */ (question)?.type;
+  if (!Object.hasOwn(QUESTIONS, type)) {
+    throw refuse("the type of what ask is given", type, `one of ${Object.keys(QUESTIONS).join(", ")}`);
+  }
+  return /** @type {any} */ ({ type, ...QUESTIONS[/** @type {Question["type"]} */ (type)](question) });
 }

@@ -1,11 +1,11 @@
 /** The page's side of the engine: promises, progress and cancellation over the worker's messages. */
 
-import { backendOf, bytesOf, countOf, folder, optionsOf, precisionOf, requestOf, textOf } from "./arguments.js";
+import { backendOf, folder, optionsOf, precisionOf, questionOf, requestOf } from "./arguments.js";
 import { unless } from "./network.js";
 import { Opening } from "./opening.js";
 import { FaceStudioError, PROTOCOL, RELEASE, cancelled, failure, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Question, Reply } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -102,13 +102,30 @@ export class EngineClient {
   }
 
   /**
+   * Asks one thing. What each question is, and what it is answered with, is typed in protocol.js; the methods below are such
+   * questions. Which model is open and which picture is the latest {@link open} and {@link generate} decide.
+   * @template {Question["type"]} Type
+   * @param {Extract<Question, { type: Type }>} question
+   * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
+   * @returns {Promise<Answers[Type]>}
+   */
+  async ask(question, options) {
+    const { onProgress, signal } = optionsOf("ask", options);
+    const asked = questionOf(question);
+    if (asked.type === "forget") {
+      this.#held.clear();
+    }
+    return this.#ask(asked, onProgress, signal);
+  }
+
+  /**
    * What opening a model would mean: what would run, how much would be fetched, and what stands in the way. Reads
    * nothing but the model's manifest.
    * @param {{ model: string | URL, backend?: BackendWish, signal?: AbortSignal }} options
    */
   async check(options) {
     const { model, backend = "auto", signal } = optionsOf("check", options);
-    return this.#ask({ type: "check", model: folder(model), backend: backendOf(backend) }, undefined, signal);
+    return this.ask({ type: "check", model: folder(model), backend }, { signal });
   }
 
   /**
@@ -197,17 +214,16 @@ export class EngineClient {
    * Decodes a picture to learn its size, or why it is none.
    * @param {Uint8Array} image
    */
-  async inspect(image) {
-    return this.#ask({ type: "inspect", image: bytesOf("the picture", image) });
+  inspect(image) {
+    return this.ask({ type: "inspect", image });
   }
 
   /**
    * Draws a made-up person as a PNG; the same numbers always give the same picture.
    * @param {{ seed: number, style: string, size: number }} sample
    */
-  async render(sample) {
-    const { seed, style, size } = optionsOf("render", sample);
-    return this.#ask({ type: "render", seed: countOf("the seed", seed), style: textOf("the style", style), size: countOf("the size", size) });
+  render(sample) {
+    return this.ask({ ...sample, type: "render" });
   }
 
   /**
@@ -215,9 +231,8 @@ export class EngineClient {
    * @param {Uint8Array} image
    * @param {{ signal?: AbortSignal }} [options]
    */
-  async faces(image, options) {
-    const { signal } = optionsOf("faces", options);
-    return this.#ask({ type: "faces", image: bytesOf("the picture", image) }, undefined, signal);
+  faces(image, options) {
+    return this.ask({ type: "faces", image }, options);
   }
 
   /**
@@ -226,17 +241,16 @@ export class EngineClient {
    * @param {Person} person
    * @param {{ signal?: AbortSignal }} [options]
    */
-  async similarity(picture, person, options) {
-    const { signal } = optionsOf("similarity", options);
-    return this.#ask({ type: "similarity", picture: bytesOf("the picture", picture), person }, undefined, signal);
+  similarity(picture, person, options) {
+    return this.ask({ type: "similarity", picture, person }, options);
   }
 
   /**
    * A random made-up face for the face maker; the same seed gives the same one.
    * @param {number} seed
    */
-  async randomFace(seed) {
-    return this.#ask({ type: "random_face", seed: countOf("the seed", seed) });
+  randomFace(seed) {
+    return this.ask({ type: "random_face", seed });
   }
 
   /**
@@ -244,18 +258,18 @@ export class EngineClient {
    * @param {Portrait} portrait
    * @param {number} size in pixels, 16 to 512
    */
-  async drawFace(portrait, size) {
-    return this.#ask({ type: "draw_face", portrait, size: countOf("the size", size) });
+  drawFace(portrait, size) {
+    return this.ask({ type: "draw_face", portrait, size });
   }
 
-  /** The hair colours of the face maker. */
-  hairColors() {
-    return this.#ask({ type: "hair_colors" });
+  /** What the face maker can choose from. */
+  faceMaker() {
+    return this.ask({ type: "face_maker" });
   }
 
   /** The models that the browser's storage holds. */
   stored() {
-    return this.#ask({ type: "stored" });
+    return this.ask({ type: "stored" });
   }
 
   /**
@@ -264,9 +278,7 @@ export class EngineClient {
    * @param {string | URL} [model] the model folder
    */
   async forget(model) {
-    const base = model === undefined ? null : folder(model);
-    this.#held.clear();
-    return this.#ask({ type: "forget", model: base });
+    return this.ask({ type: "forget", model: model === undefined ? null : folder(model) });
   }
 
   /**

@@ -19,7 +19,7 @@ import { failure, weights } from "./protocol.js";
  * @property {number} format
  * @property {string} name
  * @property {string} version
- * @property {string} [family]
+ * @property {"drawn" | "photographed"} [people] which the model has seen, where that is known
  * @property {FileEntry[]} [files]
  * @property {Record<string, Component>} components
  */

@@ -6,7 +6,7 @@
  */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 9;
+export const PROTOCOL = 10;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -130,8 +130,18 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
- * One person: one identity, or several that are mixed with weights β. Photos are encoded files.
- * @typedef {{ identities: { photos: Uint8Array[], beta?: number }[] }} Person
+ * A face's eyes, nose tip and mouth corners: x and y in its picture's pixels; of an upright face the picture's left ones first.
+ * @typedef {[number, number][]} Landmarks
+ */
+
+/**
+ * A photo of a face: the file, or the file and where in it the face is. Without `landmarks` the largest face is looked for.
+ * @typedef {Uint8Array | { image: Uint8Array, landmarks: Landmarks }} Photo
+ */
+
+/**
+ * One person: one identity, or several that are mixed with weights β.
+ * @typedef {{ identities: { photos: Photo[], beta?: number }[] }} Person
  */
 
 /**
@@ -139,12 +149,24 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {object} Face
  * @property {[number, number, number, number]} box left, top, right and bottom edge in the picture's pixels
  * @property {Uint8Array} png a picture of it with some room around
+ * @property {Landmarks} landmarks in that picture: `{ image: png, landmarks }` is a {@link Photo} that nobody searches again
  */
 
 /**
  * A made-up face: traits in [0, 1] and a few choices, as documented in `crates/synth/src/identity.rs`.
  * @typedef {{ hair_style: string, hair_color: string, beard: string, glasses: string | null,
  *   [trait: string]: number | string | null }} MadeFace
+ */
+
+/**
+ * What can be chosen for a {@link Portrait}: the renderer's own lists.
+ * @typedef {object} FaceChoices
+ * @property {string[]} hair_styles
+ * @property {[string, [number, number, number]][]} hair_colors name, and red, green and blue in [0, 1]
+ * @property {string[]} beards
+ * @property {string[]} glasses
+ * @property {string[]} styles
+ * @property {string[]} backgrounds
  */
 
 /**
@@ -221,9 +243,14 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {{ type: "similarity", picture: Uint8Array, person: Person }} Similarity compares a picture with a person
  * @typedef {{ type: "random_face", seed: number }} RandomFace rolls the face maker's dice
  * @typedef {{ type: "draw_face", portrait: Portrait, size: number }} DrawFace draws a face of the face maker
- * @typedef {{ type: "hair_colors" }} HairColors
+ * @typedef {{ type: "face_maker" }} AskChoices what the face maker can choose from
  * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget | Faces | Similarity
- *   | RandomFace | DrawFace | HairColors} Ask
+ *   | RandomFace | DrawFace | AskChoices} Ask
+ */
+
+/**
+ * What a page may ask: all but what decides which model is open and which picture is the latest, which methods of the engine do.
+ * @typedef {Exclude<Ask, Hello | Open | Generate | Cancel>} Question
  */
 
 /**
@@ -242,7 +269,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} similarity cosine of the identity encoder's embeddings, -1 to 1
  * @property {MadeFace} random_face
  * @property {Uint8Array} draw_face a PNG
- * @property {[string, [number, number, number]][]} hair_colors name, and red, green and blue in [0, 1]
+ * @property {FaceChoices} face_maker
  */
 
 /**

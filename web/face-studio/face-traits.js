@@ -20,19 +20,6 @@ export const GROUPS = /** @type {const} */ ({
 /** @typedef {keyof typeof GROUPS} Group */
 /** @typedef {(typeof GROUPS)[Group][number]} Trait */
 
-export const HAIR_STYLES = /** @type {const} */ ([
-  "bald", "buzz", "short", "side_part", "quiff", "curly", "afro", "bob", "bob_bangs", "long", "long_bangs", "long_wavy",
-  "ponytail", "bun", "pixie", "receding",
-]);
-export const BEARDS = /** @type {const} */ (["none", "stubble", "moustache", "goatee", "short", "full"]);
-/** The first stands for no glasses. */
-export const GLASSES = /** @type {const} */ (["none", "round", "square", "cat_eye", "wide", "sun"]);
-export const STYLES = /** @type {const} */ ([
-  "photo", "flat_cartoon", "ink_sketch", "watercolor", "oil", "pop_art", "pixel_art", "neon",
-]);
-export const BACKGROUNDS = /** @type {const} */ ([
-  "plain", "gradient", "sky", "forest", "city", "room", "beach", "stripes", "stars", "sunset", "mountains", "bokeh",
-]);
 /** The pose: name, smallest, largest and step. */
 export const POSE = /** @type {const} */ ([
   ["yaw", -60, 60, 1],

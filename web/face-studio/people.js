@@ -177,7 +177,7 @@ export class People {
       }
       const chosen = faces.length > 1 ? await chooseFace(this.#builder, this.#options.root, faces) : faces[0];
       if (chosen) {
-        this.#add({ bytes: chosen.png, real: true });
+        this.#add({ bytes: chosen.png, landmarks: chosen.landmarks, real: true });
       }
     } finally {
       this.#looking = false;

@@ -81,7 +81,7 @@ export function toPng(canvas) {
       if (blob) {
         blob.arrayBuffer().then((buffer) => resolve(new Uint8Array(buffer)), reject);
       } else {
-        reject(new Error("the canvas cannot be encoded"));
+        reject(failure("internal", "png-encode", "the browser cannot encode a picture", "choose a smaller one"));
       }
     }, "image/png");
   });

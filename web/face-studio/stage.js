@@ -30,6 +30,10 @@ export class Stage {
   #doing;
   #left;
   #error;
+  #errorTitle;
+  #errorMessage;
+  #errorRemedy;
+  #errorCode;
   #actions;
   #made;
   #likeness;
@@ -56,13 +60,17 @@ export class Stage {
     this.#doing = h("p", { id: "doing", attributes: { role: "status" } });
     this.#left = h("p", { class: "left", id: "left" });
     this.#status = h("div", { class: "status", id: "status", hidden: true }, this.#bar, h("div", { class: "ends" }, this.#doing, this.#left));
+    this.#errorTitle = h("p", { class: "error-title", id: "error-title" });
+    this.#errorMessage = h("p", { id: "error-message" });
+    this.#errorRemedy = h("p", { class: "remedy", id: "error-remedy" });
+    this.#errorCode = h("code", { id: "error-code" });
     this.#error = h(
       "div",
       { class: "error", id: "error", part: "error", hidden: true, attributes: { role: "alert" } },
-      h("p", { class: "error-title", id: "error-title" }),
-      h("p", { id: "error-message" }),
-      h("p", { class: "remedy", id: "error-remedy" }),
-      h("code", { id: "error-code" }),
+      this.#errorTitle,
+      this.#errorMessage,
+      this.#errorRemedy,
+      this.#errorCode,
       h("button", { type: "button", class: "icon", label: "close", on: { click: () => this.clearError() } }, cross()),
     );
     this.#download = h("a", { class: "button primary", id: "download", download: "facestudio.png", part: "download", text: "stage.download" });
@@ -187,10 +195,10 @@ export class Stage {
   /** @param {Failure} failure */
   setError({ code, fault, message, remedy }) {
     const key = `error.${code}`;
-    this.#builder.say(this.#part("error-title"), { text: isKey(key) ? key : `fault.${fault}` });
-    this.#part("error-message").textContent = message;
-    this.#part("error-remedy").textContent = remedy;
-    this.#part("error-code").textContent = code;
+    this.#builder.say(this.#errorTitle, { text: isKey(key) ? key : `fault.${fault}` });
+    this.#errorMessage.textContent = message;
+    this.#errorRemedy.textContent = remedy;
+    this.#errorCode.textContent = code;
     this.#error.hidden = false;
     this.#error.scrollIntoView({ block: "nearest" });
   }
@@ -232,14 +240,5 @@ export class Stage {
       item.textContent = message;
     }
     return item;
-  }
-
-  /** @param {string} id */
-  #part(id) {
-    const node = this.#error.querySelector(`#${id}`);
-    if (!(node instanceof HTMLElement)) {
-      throw new Error(`the stage has no #${id}`);
-    }
-    return node;
   }
 }

@@ -1,27 +1,35 @@
 //! Plain JavaScript objects to requests, and results to plain JavaScript objects; typed in `web/engine/protocol.js`.
 
-use ::image::imageops::{self, FilterType};
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use ::image::{GrayImage, RgbImage};
-use js_sys::{BigInt, Object, Uint8Array};
+use js_sys::{Array, BigInt, Object, Uint8Array};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use wasm_bindgen::JsValue;
 
 use super::failure::{notice, set};
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
+use facestudio::image::decoded::DecodedImages;
 use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Landmarks, Layout, Person, Photo, RelativeBox,
 };
 use facestudio::sampling::Sampler;
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Side of a face's crop over the longer side of its box.
-const ROOM: f32 = 1.8;
-/// Most pixels along one side of a face's crop; identity encoders look at far fewer.
-const MAX_CROP: u32 = 512;
+/// Most bytes of the pixels of pictures that are kept decoded: a photo of 20 megapixels, or some hundred faces.
+const DECODED: usize = 64 << 20;
+
+thread_local! {
+    /// What the page looked at, searched or drew from of late.
+    static PICTURES: RefCell<DecodedImages> = const { RefCell::new(DecodedImages::new(DECODED)) };
+}
 
 /// A `GenerateRequest` as the page sends it; pictures are still encoded.
 #[derive(Deserialize)]
@@ -57,8 +65,40 @@ struct JsPerson {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsIdentity {
-    photos: Vec<Encoded>,
+    photos: Vec<JsPhoto>,
     beta: Option<f32>,
+}
+
+/// A photo, perhaps with the face that is meant.
+struct JsPhoto {
+    image: Encoded,
+    landmarks: Option<Vec<[f32; 2]>>,
+}
+
+impl<'de> Deserialize<'de> for JsPhoto {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            image: Encoded,
+            landmarks: Option<Vec<[f32; 2]>>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = JsPhoto;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("the bytes of a picture as a Uint8Array, or { image, landmarks }")
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<JsPhoto, E> {
+                Ok(JsPhoto { image: Encoded(bytes), landmarks: None })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsPhoto, A::Error> {
+                let Fields { image, landmarks } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(JsPhoto { image, landmarks })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,7 +124,7 @@ struct Encoded(Vec<u8>);
 impl<'de> Deserialize<'de> for Encoded {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
+        impl Visitor<'_> for Bytes {
             type Value = Encoded;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                 f.write_str("the bytes of a picture as a Uint8Array")
@@ -103,12 +143,17 @@ impl<'de> Deserialize<'de> for Encoded {
 impl Encoded {
     /// The picture; an error says which one it is.
     fn decode(&self, name: impl std::fmt::Display) -> Result<RgbImage> {
-        codec::decode(&self.0).map_err(|e| e.context(name))
+        Ok(decode(&self.0).map_err(|e| e.context(name))?.as_ref().clone())
     }
 
     fn decode_mask(&self, name: impl std::fmt::Display) -> Result<GrayImage> {
         codec::decode_mask(&self.0).map_err(|e| e.context(name))
     }
+}
+
+/// A picture's file, decoded once: a page that looks at it searches and draws from it next.
+pub fn decode(file: &[u8]) -> Result<Arc<RgbImage>> {
+    PICTURES.with_borrow_mut(|pictures| pictures.decode(file))
 }
 
 /// Parses and decodes the page's request; what it does not say is the model's own. What the numbers may be is checked by the pipeline.
@@ -147,10 +192,23 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
 fn person(index: usize, js: &JsPerson) -> Result<Person> {
     let name = format!("a photo of person {}", index + 1);
     let identities = js.identities.iter().map(|identity| {
-        let photos = identity.photos.iter().map(|photo| photo.decode(&name)).collect::<Result<_>>()?;
+        let photos = identity.photos.iter().map(|js| photo(&name, js)).collect::<Result<_>>()?;
         Ok(Identity { photos, beta: identity.beta.unwrap_or(1.0) })
     });
     Ok(Person { identities: identities.collect::<Result<_>>()? })
+}
+
+fn photo(name: &str, js: &JsPhoto) -> Result<Photo> {
+    let landmarks = js.landmarks.as_deref().map(|points| {
+        Landmarks::try_from(points).map_err(|_| {
+            Error::input(
+                "landmarks-count",
+                format!("{name} comes with {} landmarks instead of 5", points.len()),
+                "give all that `faces` gave, or leave them out",
+            )
+        })
+    });
+    Ok(Photo { image: js.image.decode(name)?, landmarks: landmarks.transpose()? })
 }
 
 fn layout(js: JsLayout) -> Result<Layout> {
@@ -182,25 +240,21 @@ pub fn reference(value: JsValue) -> Result<Person> {
     person(0, &js)
 }
 
-/// A `Face` of `web/engine/protocol.js`: where it is, and a picture of it with some room around, at most
-/// [`MAX_CROP`] pixels wide.
+/// A `Face` of `web/engine/protocol.js`: where it is, and a photo of it with some room around.
 pub fn face(found: &Found, picture: &RgbImage) -> Result<JsValue> {
-    let [left, top, right, bottom] = found.face_box;
-    let side = ROOM * (right - left).max(bottom - top).max(1.0);
-    let (x, y) = (0.5 * (left + right - side), 0.5 * (top + bottom - side));
-    let inside = |at: f32, length: u32| at.round().clamp(0.0, length as f32) as u32;
-    let (x0, y0) = (inside(x, picture.width()), inside(y, picture.height()));
-    let width = (inside(x + side, picture.width()) - x0).max(1);
-    let height = (inside(y + side, picture.height()) - y0).max(1);
-    let mut crop = imageops::crop_imm(picture, x0, y0, width, height).to_image();
-    if width.max(height) > MAX_CROP {
-        let scaled = |length: u32| (length * MAX_CROP / width.max(height)).max(1);
-        crop = imageops::resize(&crop, scaled(width), scaled(height), FilterType::CatmullRom);
-    }
+    let Photo { image, landmarks } = found.cut_out(picture);
+    let png = codec::encode_png(&image, &[])?;
     let object = Object::new();
-    set(&object, "box", &found.face_box.iter().map(|edge| JsValue::from(*edge)).collect::<js_sys::Array>());
-    set(&object, "png", &Uint8Array::from(codec::encode_png(&crop, &[])?.as_slice()));
+    set(&object, "box", &numbers(&found.face_box));
+    set(&object, "png", &Uint8Array::from(png.as_slice()));
+    set(&object, "landmarks", &landmarks.iter().flatten().map(|point| numbers(point)).collect::<Array>());
+    // Whoever is chosen is drawn next.
+    PICTURES.with_borrow_mut(|pictures| pictures.keep(&png, image.into()));
     Ok(object.into())
+}
+
+fn numbers(values: &[f32]) -> Array {
+    values.iter().map(|value| JsValue::from(*value)).collect()
 }
 
 /// `Abilities` of `web/engine/protocol.js`.
@@ -252,7 +306,7 @@ pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue
     set(&object, "seed", &seed(picture.seed));
     set(&object, "width", &picture.image.width().into());
     set(&object, "height", &picture.image.height().into());
-    set(&object, "notices", &picture.notices.iter().map(notice).collect::<js_sys::Array>());
+    set(&object, "notices", &picture.notices.iter().map(notice).collect::<Array>());
     Ok(object.into())
 }
 
