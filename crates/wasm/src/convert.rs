@@ -72,7 +72,7 @@ struct JsIdentity {
 /// A photo, perhaps with the face that is meant.
 struct JsPhoto {
     image: Encoded,
-    landmarks: Option<Vec<[f32; 2]>>,
+    landmarks: Option<Vec<Vec<f32>>>,
 }
 
 impl<'de> Deserialize<'de> for JsPhoto {
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for JsPhoto {
         #[serde(deny_unknown_fields)]
         struct Fields {
             image: Encoded,
-            landmarks: Option<Vec<[f32; 2]>>,
+            landmarks: Option<Vec<Vec<f32>>>,
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
@@ -199,16 +199,19 @@ fn person(index: usize, js: &JsPerson) -> Result<Person> {
 }
 
 fn photo(name: &str, js: &JsPhoto) -> Result<Photo> {
-    let landmarks = js.landmarks.as_deref().map(|points| {
-        Landmarks::try_from(points).map_err(|_| {
-            Error::input(
-                "landmarks-count",
-                format!("{name} comes with {} landmarks instead of 5", points.len()),
-                "give all that `faces` gave, or leave them out",
-            )
-        })
-    });
-    Ok(Photo { image: js.image.decode(name)?, landmarks: landmarks.transpose()? })
+    let landmarks = js.landmarks.as_deref().map(|points| landmarks(name, points)).transpose()?;
+    Ok(Photo { image: js.image.decode(name)?, landmarks })
+}
+
+fn landmarks(name: &str, points: &[Vec<f32>]) -> Result<Landmarks> {
+    let pairs: Option<Vec<[f32; 2]>> = points.iter().map(|point| point.as_slice().try_into().ok()).collect();
+    pairs.and_then(|pairs| Landmarks::try_from(pairs).ok()).ok_or_else(|| {
+        Error::input(
+            "landmarks-count",
+            format!("the landmarks of {name} are not 5 pairs of x and y"),
+            "give all that `faces` gave, or leave them out",
+        )
+    })
 }
 
 fn layout(js: JsLayout) -> Result<Layout> {
