@@ -169,7 +169,8 @@ impl FaceStudio {
         let mut identities = Vec::new();
         for face in self.faces(picture).await? {
             let embedding =
-                embed::face(&self.models.readers, picture, &face.landmarks, "the picture", &self.device).await?;
+                embed::face(&self.models.readers, picture, &face.landmarks, "the picture", &self.device)
+                    .await?;
             identities.push((face, embedding));
         }
         Ok(identities)

@@ -40,23 +40,26 @@ test("faces come with landmarks that pictures and comparisons take back", async 
     assert.ok(landmarks.flat().every(Number.isFinite), JSON.stringify(landmarks));
     assert.ok(landmarks[0][0] < landmarks[1][0] && landmarks[1][1] < landmarks[3][1], "left eye, right eye; mouth below");
   }
-  const made = await call(async (client, request) => {
-    const { both, nobody, hash } = /** @type {any} */ (globalThis);
-    const faces = await client.faces(both);
-    const person = (/** @type {any} */ photo) => ({ identities: [{ photos: [photo] }] });
-    const draw = async (/** @type {any} */ photo) => hash((await client.generate({ ...request, people: [person(photo)] }))[0].png);
-    const known = faces.map(({ png, landmarks }) => ({ image: png, landmarks }));
-    const code = (/** @type {Promise<any>} */ made) => made.catch((/** @type {any} */ error) => error.code);
-    return {
-      // Of a crop and of a photo that shows nobody: neither is searched.
-      first: await draw(known[0]),
-      again: await draw(known[0]),
-      second: await draw(known[1]),
-      nobody: await code(draw(nobody)),
-      somebody: await draw({ image: nobody, landmarks: faces[0].landmarks }),
-      alike: await client.similarity(both, person(known[1])),
-    };
-  }, request({ steps: 1 }));
+  const made = await call(
+    async (client, request) => {
+      const { both, nobody, hash } = /** @type {any} */ (globalThis);
+      const faces = await client.faces(both);
+      const person = (/** @type {any} */ photo) => ({ identities: [{ photos: [photo] }] });
+      const draw = async (/** @type {any} */ photo) => hash((await client.generate({ ...request, people: [person(photo)] }))[0].png);
+      const known = faces.map(({ png, landmarks }) => ({ image: png, landmarks }));
+      const code = (/** @type {Promise<any>} */ made) => made.catch((/** @type {any} */ error) => error.code);
+      return {
+        // Of a crop and of a photo that shows nobody: neither is searched.
+        first: await draw(known[0]),
+        again: await draw(known[0]),
+        second: await draw(known[1]),
+        nobody: await code(draw(nobody)),
+        somebody: await draw({ image: nobody, landmarks: faces[0].landmarks }),
+        alike: await client.similarity(both, person(known[1])),
+      };
+    },
+    request({ steps: 1 }),
+  );
   assert.equal(made.error, undefined);
   const { first, again, second, nobody, somebody, alike } = made.value;
   assert.equal(first, again);
@@ -72,33 +75,41 @@ test("landmarks that do not fit their photo are refused by name", async () => {
   const { context, page, call } = await openClient(browser, server.url);
   await call(open);
   await page.evaluate(preparePhotos);
-  const codes = await call(async (client, request) => {
-    const { both: image } = /** @type {any} */ (globalThis);
-    const [face] = await client.faces(image);
-    const five = (/** @type {any} */ point) => [...face.landmarks.slice(0, 4), point];
-    const wrong = {
-      few: face.landmarks.slice(0, 4),
-      many: [...face.landmarks, [1, 1]],
-      none: [],
-      "not finite": five([NaN, 3]),
-      infinite: five([3, Infinity]),
-      outside: five([500, 3]),
-      before: five([3, -99]),
-      "one place": Array(5).fill([30, 30]),
-      text: "30,30",
-      flat: [1, 2, 3, 4, 5],
-      triples: five([1, 2, 3]),
-    };
-    const said = {};
-    for (const [name, landmarks] of Object.entries(wrong)) {
-      const people = [{ identities: [{ photos: [{ image, landmarks }] }] }];
-      const codeOf = (/** @type {Promise<any>} */ asked) => asked.then(() => "none", (/** @type {any} */ error) => `${error.fault} ${error.code}`);
-      const drawn = await codeOf(client.generate({ ...request, people }));
-      const compared = await codeOf(client.similarity(image, people[0]));
-      said[name] = drawn.replace("request-format", "format") === compared.replace("person-format", "format") ? drawn : `${drawn}, ${compared}`;
-    }
-    return said;
-  }, request({ steps: 1 }));
+  const codes = await call(
+    async (client, request) => {
+      const { both: image } = /** @type {any} */ (globalThis);
+      const [face] = await client.faces(image);
+      const five = (/** @type {any} */ point) => [...face.landmarks.slice(0, 4), point];
+      const wrong = {
+        few: face.landmarks.slice(0, 4),
+        many: [...face.landmarks, [1, 1]],
+        none: [],
+        "not finite": five([NaN, 3]),
+        infinite: five([3, Infinity]),
+        outside: five([500, 3]),
+        before: five([3, -99]),
+        "one place": Array(5).fill([30, 30]),
+        text: "30,30",
+        flat: [1, 2, 3, 4, 5],
+        triples: five([1, 2, 3]),
+      };
+      const said = {};
+      for (const [name, landmarks] of Object.entries(wrong)) {
+        const people = [{ identities: [{ photos: [{ image, landmarks }] }] }];
+        const codeOf = (/** @type {Promise<any>} */ asked) =>
+          asked.then(
+            () => "none",
+            (/** @type {any} */ error) => `${error.fault} ${error.code}`,
+          );
+        const drawn = await codeOf(client.generate({ ...request, people }));
+        const compared = await codeOf(client.similarity(image, people[0]));
+        said[name] =
+          drawn.replace("request-format", "format") === compared.replace("person-format", "format") ? drawn : `${drawn}, ${compared}`;
+      }
+      return said;
+    },
+    request({ steps: 1 }),
+  );
   assert.equal(codes.error, undefined);
   assert.deepEqual(codes.value, {
     few: "input landmarks-count",
@@ -111,7 +122,7 @@ test("landmarks that do not fit their photo are refused by name", async () => {
     "one place": "input landmarks-degenerate",
     text: "input request-format",
     flat: "input request-format",
-    triples: "input request-format",
+    triples: "input landmarks-count",
   });
   await context.close();
 });
@@ -148,7 +159,7 @@ test("a picture is decoded once, however often it is used", async () => {
 test("a photo that is added in the page is searched once, and its crop not at all", async () => {
   const { context, page, errors } = await openPage(browser);
   await page.addInitScript(() => {
-    const asked = ((/** @type {any} */ (globalThis)).asked = []);
+    const asked = /** @type {any} */ ((globalThis).asked = []);
     const { postMessage } = Worker.prototype;
     Worker.prototype.postMessage = function (/** @type {any} */ message, /** @type {any} */ ...rest) {
       asked.push(message);
@@ -167,7 +178,9 @@ test("a photo that is added in the page is searched once, and its crop not at al
     drawn.fill();
     return canvas.toDataURL("image/png").split(",")[1];
   });
-  await page.getByLabel("Face photos", { exact: true }).setInputFiles({ name: "face.png", mimeType: "image/png", buffer: Buffer.from(photo ?? "", "base64") });
+  await page
+    .getByLabel("Face photos", { exact: true })
+    .setInputFiles({ name: "face.png", mimeType: "image/png", buffer: Buffer.from(photo ?? "", "base64") });
   await page.locator("#consent-yes").click();
   await page.waitForFunction(() => /** @type {any} */ (globalThis).asked.some((/** @type {any} */ { type }) => type === "faces"));
   await page.locator(".tile.face[aria-busy=true]").waitFor({ state: "detached" });
@@ -179,14 +192,27 @@ test("a photo that is added in the page is searched once, and its crop not at al
   const asked = await page.evaluate(() =>
     /** @type {any} */ (globalThis).asked
       .filter((/** @type {any} */ { type }) => ["faces", "generate", "similarity"].includes(type))
-      .map((/** @type {any} */ { type, request, person }) => [type, (request?.people[0] ?? person)?.identities[0].photos.map((/** @type {any} */ photo) => photo.landmarks?.length)]),
+      .map((/** @type {any} */ { type, request, person }) => [
+        type,
+        (request?.people[0] ?? person)?.identities[0].photos.map((/** @type {any} */ photo) => photo.landmarks?.length),
+      ]),
   );
-  assert.deepEqual(asked, [["faces", undefined], ["generate", [5]], ["similarity", [5]]]);
+  assert.deepEqual(asked, [
+    ["faces", undefined],
+    ["generate", [5]],
+    ["similarity", [5]],
+  ]);
   // Its settings are used again with the same landmarks.
   await page.locator("#reuse").click();
   await page.locator("#generate").click();
-  await page.waitForFunction(() => /** @type {any} */ (globalThis).asked.filter((/** @type {any} */ { type }) => type === "generate").length === 2);
-  const again = await page.evaluate(() => /** @type {any} */ (globalThis).asked.findLast((/** @type {any} */ { type }) => type === "generate").request.people[0].identities[0].photos[0].landmarks.length);
+  await page.waitForFunction(
+    () => /** @type {any} */ (globalThis).asked.filter((/** @type {any} */ { type }) => type === "generate").length === 2,
+  );
+  const again = await page.evaluate(
+    () =>
+      /** @type {any} */ (globalThis).asked.findLast((/** @type {any} */ { type }) => type === "generate").request.people[0].identities[0]
+        .photos[0].landmarks.length,
+  );
   assert.equal(again, 5);
   assert.deepEqual(errors, []);
   await context.close();

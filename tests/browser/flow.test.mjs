@@ -26,7 +26,10 @@ after(async () => {
 });
 
 /** Opens a model, and leaves `picture` in the page: the pixels that a request with faces gives. */
-const prepare = async (/** @type {any} */ client, /** @type {{ model: string, backend: string, lean?: boolean }} */ { model, backend, lean }) => {
+const prepare = async (
+  /** @type {any} */ client,
+  /** @type {{ model: string, backend: string, lean?: boolean }} */ { model, backend, lean },
+) => {
   const all = /** @type {any} */ (globalThis);
   const opened = await client.open({ model: `/models/${model}/`, backend, ...(lean ? { lean } : {}) });
   /** A bright spot of a colour on a dark ground: what the tiny model's detector takes for a face. */
@@ -141,7 +144,10 @@ for (const [backend, model] of ["cpu", "webgpu"].flatMap((b) => Object.keys(FAMI
       }
       const { value: again } = await call(make, asked["two people in boxes"]);
       assert.deepEqual(again, made["two people in boxes"]);
-      assert.deepEqual(requests.filter((url) => url.startsWith("http")), []);
+      assert.deepEqual(
+        requests.filter((url) => url.startsWith("http")),
+        [],
+      );
       assert.deepEqual(errors, []);
       await context.close();
     });
@@ -200,7 +206,12 @@ for (const model of Object.keys(FAMILIES)) {
       });
     const made = /** @type {Record<string, number[]>} */ (pictures.cpu[model]);
     // What makes guidance is read again for the second and the third, and not for the last.
-    for (const [name, again] of /** @type {const} */ ([["one person", false], ["another person", true], ["two people in boxes", true], ["two people in boxes", false]])) {
+    for (const [name, again] of /** @type {const} */ ([
+      ["one person", false],
+      ["another person", true],
+      ["two people in boxes", true],
+      ["two people in boxes", false],
+    ])) {
       const { value, error } = await call(make, FAMILIES[model][name]);
       assert.equal(error, undefined, name);
       assert.deepEqual(value, made[name], name);

@@ -26,7 +26,12 @@ test("columns fill the picture without overlapping", () => {
 test("a box stays inside the picture, whatever is done to it", () => {
   const box = { x: 0.3, y: 0.3, width: 0.3, height: 0.4 };
   assert.deepEqual(moved(box, 0.1, -0.1), { ...box, x: 0.4, y: 0.19999999999999998 });
-  for (const [dx, dy] of [[5, 5], [-5, -5], [5, -5], [0.05, -0.3]]) {
+  for (const [dx, dy] of [
+    [5, 5],
+    [-5, -5],
+    [5, -5],
+    [0.05, -0.3],
+  ]) {
     const there = moved(box, dx, dy);
     assert.ok(inside(there));
     assert.deepEqual([there.width, there.height], [box.width, box.height]);
@@ -43,7 +48,10 @@ test("a box stays inside the picture, whatever is done to it", () => {
 test("shares of a mix are whole percent and sum to 100", () => {
   const mix = (/** @type {number[]} */ ...betas) => shares(betas.map((beta) => ({ photos: [], beta })));
   assert.deepEqual(mix(1, 1), [50, 50]);
-  assert.deepEqual(mix(1, 1, 1).reduce((a, b) => a + b), 100);
+  assert.deepEqual(
+    mix(1, 1, 1).reduce((a, b) => a + b),
+    100,
+  );
   assert.deepEqual(mix(0.75, 0.25), [75, 25]);
   assert.deepEqual(mix(0, 0), [0, 0]);
 });
@@ -55,9 +63,15 @@ test("real photos of a face add up, a drawn face takes their place", () => {
   addPhoto(person, photo(1, false));
   addPhoto(person, photo(2, true));
   addPhoto(person, photo(3, true));
-  assert.deepEqual(toPerson(person)?.identities[0].photos.map(([n]) => n), [2, 3]);
+  assert.deepEqual(
+    toPerson(person)?.identities[0].photos.map(([n]) => n),
+    [2, 3],
+  );
   addPhoto(person, photo(4, false));
-  assert.deepEqual(toPerson(person)?.identities[0].photos.map(([n]) => n), [4]);
+  assert.deepEqual(
+    toPerson(person)?.identities[0].photos.map(([n]) => n),
+    [4],
+  );
   const again = fromPerson({ identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
   assert.deepEqual(toPerson(again), { identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
   // Where the face is goes along.
@@ -65,7 +79,10 @@ test("real photos of a face add up, a drawn face takes their place", () => {
   const landmarks = /** @type {[number, number][]} */ (Array.from({ length: 5 }, (_, i) => [i, i]));
   const found = { identities: [{ photos: [{ image, landmarks }], beta: 1 }] };
   assert.deepEqual(toPerson(fromPerson(found)), found);
-  assert.deepEqual(facesOf([found, again, { identities: [] }].map((one) => ("active" in one ? toPerson(one) : one)).filter((one) => one !== null)), [image, new Uint8Array([5]), undefined]);
+  assert.deepEqual(
+    facesOf([found, again, { identities: [] }].map((one) => ("active" in one ? toPerson(one) : one)).filter((one) => one !== null)),
+    [image, new Uint8Array([5]), undefined],
+  );
 });
 
 test("the time left follows the pace, over all pictures", () => {
@@ -82,11 +99,28 @@ test("the time left follows the pace, over all pictures", () => {
 
 test("strips walk from one end to the other and keep everything else", () => {
   const photo = (/** @type {number} */ n) => new Uint8Array([n]);
-  const mixed = { identities: [{ photos: [photo(1)], beta: 0.9 }, { photos: [photo(2)], beta: 0.2 }] };
+  const mixed = {
+    identities: [
+      { photos: [photo(1)], beta: 0.9 },
+      { photos: [photo(2)], beta: 0.2 },
+    ],
+  };
   const request = { people: [{ identities: [{ photos: [photo(0)] }] }, mixed], prompt: "x", seed: 5, count: 3, alpha: 0.4 };
-  assert.deepEqual(alphaStrip(request).map((stop) => stop.request.alpha), [0, 0.25, 0.5, 0.75, 1]);
+  assert.deepEqual(
+    alphaStrip(request).map((stop) => stop.request.alpha),
+    [0, 0.25, 0.5, 0.75, 1],
+  );
   const stops = mixStrip(request);
-  assert.deepEqual(stops.map((stop) => stop.request.people[1].identities.map(({ beta }) => beta)), [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]);
+  assert.deepEqual(
+    stops.map((stop) => stop.request.people[1].identities.map(({ beta }) => beta)),
+    [
+      [1, 0],
+      [0.75, 0.25],
+      [0.5, 0.5],
+      [0.25, 0.75],
+      [0, 1],
+    ],
+  );
   assert.ok(stops.every((stop) => stop.request.seed === 5 && stop.request.count === 1 && stop.request.people[0] === request.people[0]));
   assert.deepEqual(mixStrip({ people: [] }), []);
 });
@@ -96,7 +130,11 @@ test("what is kept of a request holds no picture", () => {
   const abilities = { multiple: 8, words: true, styles: true, steps: 2, guidance_scale: 1, sampler: /** @type {const} */ ("lcm") };
   const settings = settingsOf(request, { png: new Uint8Array(9), seed: 7n, width: 128, height: 96 }, abilities);
   const { steps, guidance_scale, sampler } = settings;
-  assert.deepEqual({ steps, guidance_scale, sampler }, { steps: 4, guidance_scale: 1, sampler: "lcm" }, "what it does not say is the model's");
+  assert.deepEqual(
+    { steps, guidance_scale, sampler },
+    { steps: 4, guidance_scale: 1, sampler: "lcm" },
+    "what it does not say is the model's",
+  );
   assert.deepEqual(JSON.parse(JSON.stringify(settings)), settings);
   assert.ok(Object.values(settings).every((value) => typeof value !== "object"));
   assert.equal(settings.seed, 7);
@@ -124,6 +162,10 @@ test("the face maker offers every trait of the renderer, and has words for every
   };
   for (const [table, names] of Object.entries(offered)) {
     assert.ok(names.length > 4, table);
-    assert.deepEqual(names.filter((name) => !(`${table}.${name}` in TABLES.en)), [], table);
+    assert.deepEqual(
+      names.filter((name) => !(`${table}.${name}` in TABLES.en)),
+      [],
+      table,
+    );
   }
 });

@@ -44,7 +44,9 @@ const wasmBytes = (page) =>
 
 test("an error keeps where it happened", async () => {
   const { context, page } = await openClient(browser, server.url);
-  const stack = await page.evaluate(() => /** @type {any} */ (globalThis).client.faces(new Uint8Array(4)).catch((/** @type {Error} */ error) => error.stack));
+  const stack = await page.evaluate(() =>
+    /** @type {any} */ (globalThis).client.faces(new Uint8Array(4)).catch((/** @type {Error} */ error) => error.stack),
+  );
   assert.match(stack, /engine\/worker\.js/);
   await context.close();
 });
@@ -59,7 +61,9 @@ test("questions are answered as the methods that ask them are", async () => {
     return {
       same: png.join() === (await client.render(sample)).join(),
       size: await client.ask({ type: "inspect", image: png }),
-      choices: Object.entries(await client.ask({ type: "face_maker" })).filter(([, list]) => list.length > 4).map(([name]) => name),
+      choices: Object.entries(await client.ask({ type: "face_maker" }))
+        .filter(([, list]) => list.length > 4)
+        .map(([name]) => name),
       checked: (await client.ask({ type: "check", model: "/models/mini/", backend: "cpu" })).model,
       stopped: await client.ask({ type: "stored" }, { signal: stop.signal }).catch((/** @type {any} */ error) => error.code),
       // Fields that it has not are not handed on.
@@ -121,14 +125,17 @@ describe("one picture at a time", () => {
     await call(open);
     // A picture of 2048 pixels a side, decoded to 12 MB and more, in each request.
     const start = async () => {
-      const { error } = await call(async (client, request) => {
-        const canvas = new OffscreenCanvas(2048, 2048);
-        canvas.getContext("2d")?.fillRect(0, 0, 100, 100);
-        const style = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
-        const stop = new AbortController();
-        const onProgress = (/** @type {any} */ { phase }) => phase === "denoise" && stop.abort();
-        await client.generate({ ...request, style, alpha: 0.5 }, { onProgress, signal: stop.signal });
-      }, request({ steps: 1000 }));
+      const { error } = await call(
+        async (client, request) => {
+          const canvas = new OffscreenCanvas(2048, 2048);
+          canvas.getContext("2d")?.fillRect(0, 0, 100, 100);
+          const style = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+          const stop = new AbortController();
+          const onProgress = (/** @type {any} */ { phase }) => phase === "denoise" && stop.abort();
+          await client.generate({ ...request, style, alpha: 0.5 }, { onProgress, signal: stop.signal });
+        },
+        request({ steps: 1000 }),
+      );
       assert.equal(error?.code, "cancelled");
     };
     await start();

@@ -51,7 +51,15 @@ test("a strict TypeScript consumer compiles against the package", () => {
 test("a page's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 2.2 MB for the CPU alone", () => {
   // It loads one of the two modules; the other one's JavaScript is smaller.
   const scripts = files(`${ROOT}pkg`, ".js").filter((path) => !path.includes("wasm-threads"));
-  for (const name of ["engine/client", "engine/worker", "engine/thread", "engine/trap", "face-studio/face-studio", "wasm/facestudio", "sw"]) {
+  for (const name of [
+    "engine/client",
+    "engine/worker",
+    "engine/thread",
+    "engine/trap",
+    "face-studio/face-studio",
+    "wasm/facestudio",
+    "sw",
+  ]) {
     assert.ok(scripts.includes(`${ROOT}pkg/${name}.js`), `${name}.js is missing`);
   }
   const js = gzipped(scripts);
@@ -65,7 +73,11 @@ test("a page's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 
 
 test("every script of the package finds what it imports, and nothing lies there that nobody reads", () => {
   const scripts = files(`${ROOT}pkg`, ".js").filter((path) => !path.startsWith(`${ROOT}pkg/wasm`));
-  const read = new Set(["index", "page", "sw", "engine/client", "engine/worker", "engine/thread", "face-studio/face-studio"].map((name) => `${ROOT}pkg/${name}.js`));
+  const read = new Set(
+    ["index", "page", "sw", "engine/client", "engine/worker", "engine/thread", "face-studio/face-studio"].map(
+      (name) => `${ROOT}pkg/${name}.js`,
+    ),
+  );
   for (const path of scripts) {
     for (const [, from = ""] of readFileSync(path, "utf8").matchAll(/(?:from|import) ?\(?["'](\.[^"']+)["']/g)) {
       const found = join(path, "..", from);
@@ -73,7 +85,10 @@ test("every script of the package finds what it imports, and nothing lies there 
       read.add(found);
     }
   }
-  assert.deepEqual(scripts.filter((path) => !read.has(path)), []);
+  assert.deepEqual(
+    scripts.filter((path) => !read.has(path)),
+    [],
+  );
 });
 
 test("every language has the same messages, with the same gaps, and none is empty", () => {
@@ -123,7 +138,11 @@ test("the package carries the licences of all that is in it", () => {
   }
   // It is of this Cargo.lock.
   execFileSync(process.execPath, [`${ROOT}scripts/notices.mjs`, "--check"]);
-  const scripts = files(`${ROOT}web`, ".js").map((path) => readFileSync(path, "utf8")).join("\n");
-  const foreign = [...scripts.matchAll(/^import\b[^;]*?from "([^"]+)"/gm)].map(([, from]) => from).filter((from) => !/^\.{1,2}\//.test(from));
+  const scripts = files(`${ROOT}web`, ".js")
+    .map((path) => readFileSync(path, "utf8"))
+    .join("\n");
+  const foreign = [...scripts.matchAll(/^import\b[^;]*?from "([^"]+)"/gm)]
+    .map(([, from]) => from)
+    .filter((from) => !/^\.{1,2}\//.test(from));
   assert.deepEqual(foreign, []);
 });

@@ -196,7 +196,10 @@ export class EngineClient {
     const task = { signal: linked.signal, onProgress: report };
     try {
       if (model !== undefined || (!this.#opening && this.#last)) {
-        await this.open({ .../** @type {import("./opening.js").Wanted} */ (model === undefined ? this.#last : { model, backend }), ...task });
+        await this.open({
+          .../** @type {import("./opening.js").Wanted} */ (model === undefined ? this.#last : { model, backend }),
+          ...task,
+        });
       }
       const asked = typeof request === "function" ? requestOf(request(/** @type {Opened} */ (this.opened))) : request;
       return await this.#ask({ type: "generate", request: asked }, report, linked.signal);
@@ -448,7 +451,12 @@ function startWorker(url, name) {
     return new Worker(url, { type: "module", name });
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
-    throw failure("internal", "worker-failed", `the engine's worker cannot be started: ${why}`, "serve the package from the page's own origin, and allow workers in its policy");
+    throw failure(
+      "internal",
+      "worker-failed",
+      `the engine's worker cannot be started: ${why}`,
+      "serve the package from the page's own origin, and allow workers in its policy",
+    );
   }
 }
 

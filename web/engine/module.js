@@ -122,7 +122,9 @@ async function compiled(url) {
       // The browser compiles its own response, so that it can keep what it compiled; a copy tells whether bytes come.
       const copy = chunks(response.clone().body ?? undefined);
       const watched = (async () => {
-        for await (const _ of copy);
+        for await (const _ of copy) {
+          // That it comes is all.
+        }
       })();
       const [module] = await Promise.all([WebAssembly.compileStreaming(response), watched]).catch(async (thrown) => {
         await watched;

@@ -320,7 +320,9 @@ export class FaceStudioError extends Error {
     this.fault = fault;
     this.remedy = remedy;
     // Not assigned, or the declarations would give it another type than Error's.
-    if (stack) Object.defineProperty(this, "stack", { value: stack });
+    if (stack) {
+      Object.defineProperty(this, "stack", { value: stack });
+    }
   }
 }
 
@@ -361,8 +363,7 @@ export function mismatch(ours, theirs) {
   if (ours.protocol === theirs.protocol && ours.release === theirs.release) {
     return null;
   }
-  const name = (/** @type {{ protocol: number, release: string }} */ side) =>
-    `${side.release} (protocol ${side.protocol})`;
+  const name = (/** @type {{ protocol: number, release: string }} */ side) => `${side.release} (protocol ${side.protocol})`;
   const message = `the page is FaceStudio ${name(ours)}, its worker ${name(theirs)}`;
   return failure("internal", "version-mismatch", message, "reload the page; if that does not help, serve all files from one release");
 }

@@ -382,7 +382,10 @@ async function deviceUnless(signal, choice) {
   try {
     return await unless(signal, opening);
   } catch (thrown) {
-    opening.then(({ device }) => device.free(), () => {});
+    opening.then(
+      ({ device }) => device.free(),
+      () => {},
+    );
     throw thrown;
   }
 }

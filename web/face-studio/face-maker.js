@@ -129,7 +129,12 @@ export class FaceMaker {
           this.#image,
           h("button", { type: "button", id: "maker-dice", on: { click: () => void roll() } }, dice(), h("span", { text: "maker.dice" })),
         ),
-        h("div", { class: "maker-side" }, h("div", { class: "chips", label: "maker.groups", attributes: { role: "group" } }, ...tabs), controls),
+        h(
+          "div",
+          { class: "maker-side" },
+          h("div", { class: "chips", label: "maker.groups", attributes: { role: "group" } }, ...tabs),
+          controls,
+        ),
       ),
       h(
         "div",
@@ -258,7 +263,13 @@ export class FaceMaker {
   #frame(face) {
     const h = this.#builder.h.bind(this.#builder);
     const parts = [face.frame_red, face.frame_green, face.frame_blue];
-    const hex = parts.map((part) => Math.round(255 * Number(part)).toString(16).padStart(2, "0")).join("");
+    const hex = parts
+      .map((part) =>
+        Math.round(255 * Number(part))
+          .toString(16)
+          .padStart(2, "0"),
+      )
+      .join("");
     const input = h("input", { type: "color", value: `#${hex}` });
     input.addEventListener("input", () => {
       const value = Number.parseInt(input.value.slice(1), 16);

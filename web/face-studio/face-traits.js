@@ -2,13 +2,9 @@
 
 /** Names of traits by group; every continuous trait but the hair's and the frame's colour is in exactly one. */
 export const GROUPS = /** @type {const} */ ({
-  face: [
-    "presentation", "age", "skull_width", "skull_height", "skull_depth", "face_length", "cheek", "fullness", "build",
-  ],
+  face: ["presentation", "age", "skull_width", "skull_height", "skull_depth", "face_length", "cheek", "fullness", "build"],
   jaw: ["jaw_width", "jaw_square", "chin", "chin_width", "ear_size", "ear_stick"],
-  eyes: [
-    "eye_size", "eye_open", "eye_spacing", "eye_tilt", "eye_height", "iris_hue", "iris_light", "lid_crease", "lashes",
-  ],
+  eyes: ["eye_size", "eye_open", "eye_spacing", "eye_tilt", "eye_height", "iris_hue", "iris_light", "lid_crease", "lashes"],
   brows: ["brow_thickness", "brow_arch", "brow_tilt", "brow_height"],
   nose: ["nose_length", "nose_width", "nose_tip", "nose_bridge", "nose_hook"],
   mouth: ["mouth_width", "lip_upper", "lip_lower", "lip_tint", "mouth_height"],

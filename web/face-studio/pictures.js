@@ -37,7 +37,12 @@ export function show(image, bytes) {
  */
 export async function readFile(file) {
   if (file.size > MAX_IMAGE_BYTES) {
-    throw failure("input", "image-too-large", `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`, `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`);
+    throw failure(
+      "input",
+      "image-too-large",
+      `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`,
+      `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`,
+    );
   }
   return new Uint8Array(await file.arrayBuffer());
 }

@@ -120,7 +120,15 @@ export class Studio {
     const h = builder.h.bind(builder);
     this.#badge = h("p", { class: "badge", id: "engine", part: "engine", text: "engine.starting", attributes: { role: "status" } });
     this.#generate = h("button", { type: "submit", class: "primary large", id: "generate", part: "generate", text: "generate" });
-    this.#cancel = h("button", { type: "button", class: "large", id: "cancel", part: "cancel", hidden: true, text: "cancel", on: { click: () => session.cancel() } });
+    this.#cancel = h("button", {
+      type: "button",
+      class: "large",
+      id: "cancel",
+      part: "cancel",
+      hidden: true,
+      text: "cancel",
+      on: { click: () => session.cancel() },
+    });
     this.node = this.#assemble();
     this.#changed();
   }
@@ -128,8 +136,7 @@ export class Studio {
   /** Draws the samples, shows what was kept, and opens the model if that is wanted now. @param {boolean} preload */
   async begin(preload) {
     try {
-      const draw = (/** @type {number} */ seed, /** @type {string} */ style) =>
-        this.#session.render({ seed, style, size: SAMPLE_SIZE });
+      const draw = (/** @type {number} */ seed, /** @type {string} */ style) => this.#session.render({ seed, style, size: SAMPLE_SIZE });
       for (const seed of SAMPLE_FACES) {
         this.#people.addSample(await draw(seed, "photo"));
       }
