@@ -10,7 +10,7 @@ help:
 	@echo "make test-gpu   the kernels for WebGPU on this machine's Vulkan, Metal or DX12 (CUBECL_WGPU_DEFAULT_DEVICE=Cpu: Mesa's software driver)"
 	@echo "make setup   the tool chain: wasm target, wasm-bindgen, npm packages"
 	@echo "make pkg     the browser package in pkg/: both modules of the engine, as small as they get, and types"
-	@echo "make lint    formatting, clippy, types"
+	@echo "make lint    formatting, clippy, eslint, types"
 	@echo "make fmt     format the code"
 	@echo "make parity-full   every network at full size against PyTorch (12 GB of memory; see tests/parity/full.py)"
 	@echo "make bench   ours against PyTorch and onnxruntime-web (see benches/bench.mjs)"
@@ -26,13 +26,16 @@ demo: setup
 	@echo "demo: compiling the server (a minute of processor time the first time)"
 	cargo run --package facestudio-serve -- --port $(PORT)
 
-fmt:
+fmt: setup
 	cargo fmt
+	npx prettier --write --log-level warn .
 
 lint: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	scripts/cargo-wasm.sh clippy -- -D warnings
+	npx prettier --check --log-level warn .
+	npx eslint .
 	npx tsc --project web
 
 test-native:
@@ -43,6 +46,8 @@ test-native:
 
 test-web: pkg
 	scripts/cargo-wasm.sh clippy -- -D warnings
+	npx prettier --check --log-level warn .
+	npx eslint .
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
 	node --test --test-timeout=1800000 tests/browser/*.test.mjs

@@ -43,10 +43,18 @@ function tensors(bytes) {
   const header = JSON.parse(bytes.subarray(8, 8 + length).toString());
   delete header.__metadata__;
   return Object.fromEntries(
-    Object.entries(header).map(([name, { shape, data_offsets: [start, end] }]) => {
-      const data = bytes.buffer.slice(bytes.byteOffset + 8 + length + start, bytes.byteOffset + 8 + length + end);
-      return [name, { shape, data: new Float32Array(data) }];
-    }),
+    Object.entries(header).map(
+      ([
+        name,
+        {
+          shape,
+          data_offsets: [start, end],
+        },
+      ]) => {
+        const data = bytes.buffer.slice(bytes.byteOffset + 8 + length + start, bytes.byteOffset + 8 + length + end);
+        return [name, { shape, data: new Float32Array(data) }];
+      },
+    ),
   );
 }
 
@@ -123,7 +131,9 @@ async function browser(/** @type {string[]} */ backends) {
     }
     const root = Object.entries(roots).find(([prefix]) => path.startsWith(prefix) && !path.includes(".."));
     const file = root && join(root[1], path.slice(root[0].length));
-    if (!file || !existsSync(file)) return response.writeHead(404).end();
+    if (!file || !existsSync(file)) {
+      return response.writeHead(404).end();
+    }
     response.writeHead(200, { "content-type": TYPES[/** @type {keyof TYPES} */ (extname(file))] ?? "application/octet-stream" });
     return createReadStream(file).pipe(response);
   });
@@ -132,7 +142,9 @@ async function browser(/** @type {string[]} */ backends) {
   const chrome = await chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, headless: true, timeout: 0 });
   try {
     for (const backend of backends) {
-      if (backend === "wasm-threads" && THREADS < 2) continue;
+      if (backend === "wasm-threads" && THREADS < 2) {
+        continue;
+      }
       for (const name of networks) {
         const page = await chrome.newPage();
         page.setDefaultTimeout(0);
@@ -230,7 +242,11 @@ ${bars.join("\n")}
 `;
 }
 
-if (BACKENDS.includes("native")) native();
+if (BACKENDS.includes("native")) {
+  native();
+}
 const inBrowser = BACKENDS.filter((backend) => backend !== "native");
-if (inBrowser.length > 0) await browser(inBrowser);
+if (inBrowser.length > 0) {
+  await browser(inBrowser);
+}
 report();

@@ -63,7 +63,8 @@ function counting(/** @type {boolean} */ dry) {
   all.postMessage = (/** @type {any} */ message, /** @type {any} */ ...more) => {
     const progress = message?.progress ?? message;
     if (progress?.phase) {
-      skip = progress.phase === "denoise" || progress.phase === "decode" || (progress.phase === "encode" && progress.step === progress.steps);
+      skip =
+        progress.phase === "denoise" || progress.phase === "decode" || (progress.phase === "encode" && progress.step === progress.steps);
     }
     post.call(all, message, ...more);
   };
@@ -91,35 +92,38 @@ async function visit(name) {
     await route.fulfill({ response, body: `(${counting})(${process.env.DRY === "1"});\n${await response.text()}` });
   });
   await page.goto(`${server.url}blank.html`);
-  const times = await page.evaluate(async ({ backend, steps, model, side, count }) => {
-    const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
-    const begin = performance.now();
-    const since = () => Math.round(performance.now() - begin);
-    const client = new EngineClient();
-    await client.render({ seed: 1, style: "photo", size: 64 });
-    const engine = since();
-    /** @type {Record<string, number>} */
-    const phases = {};
-    const onProgress = (/** @type {any} */ { phase }) => (phases[phase] ??= since());
-    const opened = await client.open({ model: `/models/${model}/`, backend, onProgress });
-    const ready = since();
-    const { words, styles } = opened.abilities;
-    const size = side ? { width: side, height: side } : {};
-    const photo = await client.render({ seed: 3, style: "photo", size: 256 });
-    const person = { identities: [{ photos: [photo] }] };
-    const subject = words ? { people: [], prompt: "a smiling man", alpha: 0 } : { people: [person] };
-    await client.generate({ ...subject, ...size, seed: 1, steps: 1 });
-    const picture = since();
-    const style = styles ? { style: await client.render({ seed: 5, style: "watercolor", size: 256 }) } : {};
-    const portraits = [];
-    for (let i = 0; i < count && steps > 0; i++) {
-      const start = performance.now();
-      await client.generate({ people: [person], ...style, ...size, seed: i, steps });
-      portraits.push(Math.round(performance.now() - start));
-    }
-    const { bytes, fetched, choice } = opened;
-    return { threads: choice.threads, engine, ...phases, ready, picture, portraits, bytes, fetched };
-  }, { backend, steps: Number(steps), model, side: Number(side), count: Number(portraits) });
+  const times = await page.evaluate(
+    async ({ backend, steps, model, side, count }) => {
+      const { EngineClient } = await import(new URL("/engine/client.js", location.href).href);
+      const begin = performance.now();
+      const since = () => Math.round(performance.now() - begin);
+      const client = new EngineClient();
+      await client.render({ seed: 1, style: "photo", size: 64 });
+      const engine = since();
+      /** @type {Record<string, number>} */
+      const phases = {};
+      const onProgress = (/** @type {any} */ { phase }) => (phases[phase] ??= since());
+      const opened = await client.open({ model: `/models/${model}/`, backend, onProgress });
+      const ready = since();
+      const { words, styles } = opened.abilities;
+      const size = side ? { width: side, height: side } : {};
+      const photo = await client.render({ seed: 3, style: "photo", size: 256 });
+      const person = { identities: [{ photos: [photo] }] };
+      const subject = words ? { people: [], prompt: "a smiling man", alpha: 0 } : { people: [person] };
+      await client.generate({ ...subject, ...size, seed: 1, steps: 1 });
+      const picture = since();
+      const style = styles ? { style: await client.render({ seed: 5, style: "watercolor", size: 256 }) } : {};
+      const portraits = [];
+      for (let i = 0; i < count && steps > 0; i++) {
+        const start = performance.now();
+        await client.generate({ people: [person], ...style, ...size, seed: i, steps });
+        portraits.push(Math.round(performance.now() - start));
+      }
+      const { bytes, fetched, choice } = opened;
+      return { threads: choice.threads, engine, ...phases, ready, picture, portraits, bytes, fetched };
+    },
+    { backend, steps: Number(steps), model, side: Number(side), count: Number(portraits) },
+  );
   const wasm = await page.workers()[0].evaluate(async (threads) => {
     const { default: init } = await import(new URL(`../wasm${threads > 1 ? "-threads" : ""}/facestudio.js`, location.href).href);
     return (await init()).memory.buffer.byteLength / 2 ** 20;

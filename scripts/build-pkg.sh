@@ -57,8 +57,8 @@ cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/
 [ -n "$demo" ] || npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 # The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
 node scripts/bundle-element.mjs
-# Each side of the engine is one file too, but for what others read too, and for the storage, which tests take away from the worker.
-apart=(arguments protocol store trap)
+# Each side of the engine is one file too, but for what others read too.
+apart=(arguments protocol trap)
 # side "OTHERS" SCRIPT...: each script with all that it imports but the others.
 side() {
   npx esbuild "${@:2}" --bundle '--external:../wasm/*' '--external:../wasm-threads/*' $(printf -- '--external:./%s.js ' $1) \

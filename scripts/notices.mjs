@@ -13,8 +13,23 @@ const FILE = `${ROOT}THIRD-PARTY-NOTICES.txt`;
 
 /** What is passed on: the program, with every backend, and the two modules of pkg/ (see cargo-wasm.sh). */
 const BUILDS = [
-  ...["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"].map((target) => ["--package", "facestudio-cli", "--target", target, "--features", "gpu,torch"]),
-  ...["cpu,gpu", "threads"].map((features) => ["--package", "facestudio-wasm", "--target", "wasm32-unknown-unknown", "--no-default-features", "--features", features]),
+  ...["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"].map((target) => [
+    "--package",
+    "facestudio-cli",
+    "--target",
+    target,
+    "--features",
+    "gpu,torch",
+  ]),
+  ...["cpu,gpu", "threads"].map((features) => [
+    "--package",
+    "facestudio-wasm",
+    "--target",
+    "wasm32-unknown-unknown",
+    "--no-default-features",
+    "--features",
+    features,
+  ]),
 ];
 
 const LICENCE_FILE = /^(licen[cs]e|copying|copyright|notice|unlicen[cs]e)/i;
@@ -36,15 +51,16 @@ function crates() {
   /** @type {{ packages: Crate[] }} */
   const { packages } = JSON.parse(cargo("metadata", "--locked", "--format-version", "1", "--all-features"));
   const order = (/** @type {Crate} */ { name, version }) => `${name} ${version}`;
-  return packages
-    .filter(({ name, version }) => built.has(`${name} v${version}`))
-    .sort((a, b) => (order(a) < order(b) ? -1 : 1));
+  return packages.filter(({ name, version }) => built.has(`${name} v${version}`)).sort((a, b) => (order(a) < order(b) ? -1 : 1));
 }
 
 /** The texts of the crate's licence files, or of those whose names fit. @param {Crate} crate */
 function ownTexts({ manifest_path }, pattern = LICENCE_FILE) {
   const folder = dirname(manifest_path);
-  return readdirSync(folder).filter((name) => pattern.test(name)).sort().map((name) => read(join(folder, name)));
+  return readdirSync(folder)
+    .filter((name) => pattern.test(name))
+    .sort()
+    .map((name) => read(join(folder, name)));
 }
 
 /** Whether the crate lets us choose the Apache License. @param {Crate} crate */

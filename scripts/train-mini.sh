@@ -39,7 +39,7 @@ stage vae 45 --base "$model" --decoder-only --lr 3e-4 --batch 8 --pictures "$pic
 shipped=$runs/shipped
 rm -rf "$shipped"
 "$program" quantize --model "$model" --out "$shipped" --dtype q8 --name mini --family mini --model-version 9 \
-  --license "MIT OR Apache-2.0"
+  --license "MIT OR Apache-2.0" --people drawn
 find models/mini -mindepth 1 ! -name README.md -delete
 cp -r "$shipped"/. models/mini
 "$program" eval --model models/mini --encoder "$runs/face-eval/eval_face_encoder" --against "$model" --out "$runs/report"

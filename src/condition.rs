@@ -22,20 +22,47 @@ pub struct Condition {
     pub added: Option<Added>,
 }
 
-/// What some denoisers add to their timestep's embedding: diffusers' `added_cond_kwargs`, as Stable Diffusion XL has them
-/// (arXiv 2307.01952, section 2.2).
+/// What some denoisers add to their timestep's embedding.
 #[derive(Debug, Clone)]
-pub struct Added {
-    /// Pooled text, `[batch, width]`.
-    pub text_embeds: Tensor<2>,
-    /// Original size, crop and target size in pixels, `[batch, 6]`.
-    pub time_ids: Tensor<2>,
+pub enum Added {
+    /// diffusers' `class_labels` where `class_embed_type` is `simple_projection`, `[batch, width]`: one embedding of the whole
+    /// picture, `mini`'s style.
+    ClassLabels(Tensor<2>),
+    /// diffusers' `added_cond_kwargs`, as Stable Diffusion XL has them (arXiv 2307.01952, section 2.2).
+    TextTime {
+        /// Pooled text, `[batch, width]`.
+        text_embeds: Tensor<2>,
+        /// Original size, crop and target size in pixels, `[batch, 6]`.
+        time_ids: Tensor<2>,
+    },
+}
+
+impl Added {
+    /// Along the batch; `None` where they are of different kinds.
+    fn cat(self, second: Self) -> Option<Self> {
+        let cat = |first, second| Tensor::cat(vec![first, second], 0);
+        match (self, second) {
+            (Self::ClassLabels(first), Self::ClassLabels(second)) => {
+                Some(Self::ClassLabels(cat(first, second)))
+            }
+            (
+                Self::TextTime { text_embeds, time_ids },
+                Self::TextTime { text_embeds: text, time_ids: ids },
+            ) => Some(Self::TextTime { text_embeds: cat(text_embeds, text), time_ids: cat(time_ids, ids) }),
+            _ => None,
+        }
+    }
 }
 
 impl Condition {
     /// Tokens alone.
     pub fn new(streams: Vec<Stream>) -> Self {
         Self { streams, added: None }
+    }
+
+    /// The same, with what the network adds to its timestep's embedding.
+    pub fn adding(self, added: Option<Added>) -> Self {
+        Self { added, ..self }
     }
 
     /// One guidance everywhere, for the network's own keys and values: `tokens` is `[batch, tokens, channels]`.
@@ -58,16 +85,18 @@ impl Condition {
 
     /// Concatenates two conditions along the batch: classifier-free guidance's two halves.
     ///
-    /// Fails with `condition-shape` unless both have the same streams, of as many tokens.
+    /// Fails with `condition-shape` unless both have the same streams, of as many tokens, and add the same kind.
     pub fn cat(first: Self, second: Self) -> Result<Self> {
-        if first.streams.len() != second.streams.len() || first.added.is_some() != second.added.is_some() {
-            return Err(Error::internal("condition-shape", "the two halves of guidance have other streams"));
+        let unlike = || Error::internal("condition-shape", "the two halves of guidance have other streams");
+        if first.streams.len() != second.streams.len() {
+            return Err(unlike());
         }
         let streams = first.streams.into_iter().zip(second.streams).map(|(first, second)| first.cat(second));
-        let added = first.added.zip(second.added).map(|(first, second)| Added {
-            text_embeds: Tensor::cat(vec![first.text_embeds, second.text_embeds], 0),
-            time_ids: Tensor::cat(vec![first.time_ids, second.time_ids], 0),
-        });
+        let added = match (first.added, second.added) {
+            (None, None) => None,
+            (Some(first), Some(second)) => Some(first.cat(second).ok_or_else(unlike)?),
+            _ => return Err(unlike()),
+        };
         Ok(Self { streams: streams.collect::<Result<_>>()?, added })
     }
 }

@@ -170,7 +170,8 @@ impl FaceStudio {
         let mut identities = Vec::new();
         for face in self.faces(picture).await? {
             let embedding =
-                embed::face(&self.models.readers, picture, &face, "the picture", &self.device).await?;
+                embed::face(&self.models.readers, picture, &face.landmarks, "the picture", &self.device)
+                    .await?;
             identities.push((face, embedding));
         }
         Ok(identities)
@@ -179,8 +180,9 @@ impl FaceStudio {
     /// How alike the people of a picture and a person are: the cosine of the identity encoder's embeddings, −1 to 1.
     ///
     /// Of several faces in the picture the one most like the person counts. Fails with `face-not-found` where the
-    /// picture, or a photo of the person, shows none.
+    /// picture, or a photo of the person, shows none, and where the person cannot be drawn either.
     pub async fn similarity(&self, picture: &RgbImage, person: &Person) -> Result<f32> {
+        person.validate(0)?;
         let mut embeddings = Vec::new();
         for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
             let name = format!("photo {}", embeddings.len() + 1);

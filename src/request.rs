@@ -2,12 +2,14 @@
 
 mod recipe;
 
+use std::hash::{Hash, Hasher};
+
 use ::image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
-pub use recipe::{FORMAT, ModelId, PixelHash, Recipe, find_picture};
+pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
 
 /// Everything that decides a picture. The same request with the same model gives the same pictures.
 #[derive(Debug, Clone)]
@@ -53,16 +55,17 @@ pub struct GenerateRequest {
     pub prompt_in_metadata: bool,
 }
 
-/// A person of photos' pixels.
-pub type Person = PersonOf<RgbImage>;
-/// An identity of photos' pixels.
-pub type Identity = IdentityOf<RgbImage>;
+/// A person of photos.
+pub type Person = PersonOf<Photo>;
+/// An identity of photos.
+pub type Identity = IdentityOf<Photo>;
 /// A layout of pixels.
 pub type Layout = LayoutOf<RgbImage, GrayImage>;
 /// A picture to start from, in pixels.
 pub type InitImage = InitImageOf<RgbImage, GrayImage>;
 
-/// One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash.
+/// One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash, perhaps with the
+/// face that is meant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Person"))]
@@ -76,7 +79,7 @@ pub struct PersonOf<P> {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Identity"))]
 pub struct IdentityOf<P> {
-    /// Photos of this face (any size; the largest face in each is used).
+    /// Photos of this face.
     pub photos: Vec<P>,
     /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1.
     #[serde(default = "whole")]
@@ -86,6 +89,19 @@ pub struct IdentityOf<P> {
 
 fn whole() -> f32 {
     1.0
+}
+
+/// Eyes, nose tip and mouth corners, x and y in pixels from a photo's top left corner; of an upright face the photo's left
+/// ones first.
+pub type Landmarks = [[f32; 2]; 5];
+
+/// A photo of a face.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Photo {
+    /// Pixels, of any size.
+    pub image: RgbImage,
+    /// The face that is meant; the photo is then not searched. `None` is the largest that is found.
+    pub landmarks: Option<Landmarks>,
 }
 
 /// Where the people of a picture go. `P` is a picture, `M` a mask.
@@ -356,13 +372,66 @@ impl GenerateRequest {
     }
 }
 
+impl Photo {
+    /// How far outside of a photo a landmark may lie, as a part of the photo's side: a face is found at the edge too.
+    const BEYOND: f32 = 0.5;
+
+    /// The place nearest to a landmark that [`Person::validate`] takes.
+    pub fn nearest([x, y]: [f32; 2], width: u32, height: u32) -> [f32; 2] {
+        let near = |at: f32, side: u32| {
+            let side = side as f32;
+            at.clamp(-Self::BEYOND * side, (1.0 + Self::BEYOND) * side)
+        };
+        [near(x, width), near(y, height)]
+    }
+
+    fn validate(&self, name: &str) -> Result<()> {
+        let (width, height) = self.image.dimensions();
+        if width == 0 || height == 0 {
+            return Err(Error::input("image-empty", format!("{name} has no pixels"), "use another picture"));
+        }
+        // What is not a number equals nothing.
+        let outside = |at: &&[f32; 2]| **at != Self::nearest(**at, width, height);
+        if let Some([x, y]) = self.landmarks.iter().flatten().find(outside) {
+            return Err(Error::input(
+                "landmarks-range",
+                format!("a landmark of {name} is at ({x}, {y}), outside of its {width}×{height} pixels"),
+                "give the landmarks that were found in this very photo, or leave them out",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl From<RgbImage> for Photo {
+    /// A photo that is yet to be searched.
+    fn from(image: RgbImage) -> Self {
+        Self { image, landmarks: None }
+    }
+}
+
+impl Hash for Photo {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.image.hash(state);
+        self.landmarks.map(|points| points.map(|point| point.map(f32::to_bits))).hash(state);
+    }
+}
+
+impl Identity {
+    /// An identity from photos that are yet to be searched.
+    pub fn new(photos: Vec<RgbImage>, beta: f32) -> Self {
+        Self { photos: photos.into_iter().map(Photo::from).collect(), beta }
+    }
+}
+
 impl Person {
     /// One identity from its photos.
     pub fn new(photos: Vec<RgbImage>) -> Self {
-        Self { identities: vec![Identity { photos, beta: 1.0 }] }
+        Self { identities: vec![Identity::new(photos, 1.0)] }
     }
 
-    fn validate(&self, index: usize) -> Result<()> {
+    /// Checks what can be checked without a model; `index` is its place among the people.
+    pub fn validate(&self, index: usize) -> Result<()> {
         let name = index + 1;
         if self.identities.iter().all(|identity| identity.photos.is_empty()) {
             return Err(Error::input(
@@ -370,6 +439,9 @@ impl Person {
                 format!("person {name} has no photo"),
                 "add a photo of the face",
             ));
+        }
+        for (i, photo) in self.identities.iter().flat_map(|identity| &identity.photos).enumerate() {
+            photo.validate(&format!("photo {} of person {name}", i + 1))?;
         }
         if self.identities.iter().any(|identity| !identity.beta.is_finite() || identity.beta < 0.0) {
             return Err(Error::input(

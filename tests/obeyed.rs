@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Device;
 use facestudio::pipeline::{FaceStudio, Progress};
-use facestudio::request::{GenerateRequest, Identity, Person};
+use facestudio::request::{GenerateRequest, Identity, Person, Photo};
 use facestudio::weights::{Component, MemoryFiles, Quantization, Tensors, encode};
 use image::{Rgb, RgbImage};
 
@@ -37,7 +37,7 @@ fn photo(faces: &[(u32, [u8; 3])]) -> RgbImage {
 }
 
 fn person(photos: Vec<RgbImage>, beta: f32) -> Person {
-    Person { identities: vec![Identity { photos, beta }] }
+    Person { identities: vec![Identity::new(photos, beta)] }
 }
 
 /// Without the mark, which hides small differences and makes some.
@@ -89,6 +89,64 @@ fn of_several_faces_in_a_photo_the_largest_counts() {
         assert_eq!(drawn, of(photo(&[(order[0], BEN)])));
         assert_ne!(drawn, of(photo(&[(order[1], ANN)])));
     }
+}
+
+#[test]
+fn a_photo_that_says_where_its_face_is_is_not_searched() {
+    // Its identity encoder's, and its vision encoder's.
+    let pictures = with_config(
+        tiny_model::files_with_adapters(true),
+        "ip_adapter_2/config.json",
+        "role",
+        "identity".into(),
+    );
+    for (i, files) in [tiny_model::files(), pictures].iter().enumerate() {
+        let studio = open(files);
+        let of = |image: RgbImage, landmarks| {
+            let photos = vec![Photo { image, landmarks }];
+            picture(&studio, &request(vec![Person { identities: vec![Identity { photos, beta: 1.0 }] }]))
+        };
+        // In the middle, and at the edge, where the cut-out shows less.
+        for at in [32, 12] {
+            let shown = photo(&[(at, ANN)]);
+            let face = pollster::block_on(studio.faces(&shown)).unwrap().swap_remove(0);
+            let searched = of(shown.clone(), None);
+            assert_eq!(searched, of(shown.clone(), Some(face.landmarks)), "family {i}");
+            let elsewhere = face.landmarks.map(|[x, y]| [x, y + 20.0]);
+            assert_ne!(searched, of(shown.clone(), Some(elsewhere)), "family {i}");
+            let cut = face.cut_out(&shown);
+            of(cut.image, cut.landmarks);
+            let nobody = RgbImage::from_pixel(64, 64, Rgb([10, 12, 20]));
+            of(nobody, Some(face.landmarks));
+        }
+    }
+}
+
+#[test]
+fn landmarks_that_do_not_fit_their_photo_are_refused() {
+    let studio = open(&tiny_model::files());
+    let refused = |landmarks, code: &str| {
+        let marked = Photo { image: photo(&[(32, ANN)]), landmarks: Some(landmarks) };
+        let mut person = person(vec![photo(&[(32, ANN)])], 1.0);
+        person.identities[0].photos.push(marked);
+        let made = pollster::block_on(
+            studio.generate(&request(vec![person.clone()]), async |_| ControlFlow::Continue(())),
+        );
+        let compared = pollster::block_on(studio.similarity(&photo(&[(32, ANN)]), &person));
+        for error in [made.unwrap_err(), compared.unwrap_err()] {
+            assert_eq!(error.code, code, "{error}");
+            if code == "landmarks-range" {
+                assert!(error.message.contains("photo 2 of person 1"), "{error}");
+            }
+        }
+    };
+    let fit = [[20.0, 20.0], [40.0, 20.0], [30.0, 30.0], [22.0, 40.0], [38.0, 40.0]];
+    for wrong in [[f32::NAN, 20.0], [20.0, f32::INFINITY], [-33.0, 20.0], [20.0, 97.0], [1e30, 20.0]] {
+        let mut landmarks = fit;
+        landmarks[3] = wrong;
+        refused(landmarks, "landmarks-range");
+    }
+    refused([[20.0, 20.0]; 5], "landmarks-degenerate");
 }
 
 #[test]

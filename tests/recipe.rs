@@ -32,7 +32,7 @@ fn spots(centres: &[u32], colour: [u8; 3]) -> RgbImage {
 }
 
 fn identity(colour: [u8; 3], beta: f32) -> Identity {
-    Identity { photos: vec![spots(&[32], colour)], beta }
+    Identity { photos: vec![spots(&[32], colour).into()], beta }
 }
 
 fn person(identities: Vec<Identity>) -> Person {
@@ -103,7 +103,7 @@ fn requests() -> Vec<GenerateRequest> {
 /// All pictures and masks of a request, in another order than it has them, and one more.
 fn album(request: &GenerateRequest) -> (Vec<RgbImage>, Vec<GrayImage>) {
     let photos = request.people.iter().flat_map(|person| &person.identities).flat_map(|own| &own.photos);
-    let mut pictures: Vec<RgbImage> = photos.cloned().collect();
+    let mut pictures: Vec<RgbImage> = photos.map(|photo| photo.image.clone()).collect();
     pictures.extend(request.style.clone());
     pictures.extend(request.init.as_ref().map(|init| init.image.clone()));
     let mut masks: Vec<GrayImage> = request.init.iter().filter_map(|init| init.mask.clone()).collect();
@@ -164,7 +164,7 @@ fn a_recipe_holds_hashes_and_no_picture() {
     let request = &requests()[0];
     let made = generate(&studio, request).swap_remove(0);
     let json = serde_json::to_value(&made.recipe).unwrap();
-    let hash = |colour| PixelHash::of(&spots(&[32], colour)).to_string();
+    let hash = |colour| serde_json::json!({ "sha256": PixelHash::of(&spots(&[32], colour)) });
     let expected = serde_json::json!([
         { "identities": [{ "photos": [hash(ANN)], "beta": 0.75 }, { "photos": [hash(BEN)], "beta": 0.5 }] },
         { "identities": [{ "photos": [hash(BEN)], "beta": 1.0 }] },

@@ -2,12 +2,14 @@
 //! trained on photographs.
 
 use ::image::RgbImage;
+use ::image::imageops::{self, FilterType};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
 use crate::nn::read_finite;
+use crate::request::{Landmarks, Photo};
 use crate::weights::{self, Component};
 
 pub mod facestudio;
@@ -18,6 +20,11 @@ use yunet::{YuNet, YuNetConfig};
 
 /// Eyes, nose tip and mouth corners; of an upright face the picture's left one first.
 pub const LANDMARKS: usize = 5;
+
+/// Side of a face's cut-out over the longer side of its box.
+const ROOM: f32 = 1.8;
+/// Most pixels along one side of a cut-out; identity encoders look at far fewer.
+const MAX_CUT_OUT: u32 = 512;
 
 /// The config of either architecture, told apart by `model_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +84,7 @@ pub struct Found {
     /// Left, top, right and bottom edge.
     pub face_box: [f32; 4],
     /// In the order of [`crate::image::align::TEMPLATE`].
-    pub landmarks: [[f32; 2]; LANDMARKS],
+    pub landmarks: Landmarks,
     /// Where the person is, over the whole picture; where masks were asked for and the detector makes them.
     pub mask: Option<Mask>,
 }
@@ -87,6 +94,30 @@ impl Found {
     pub fn area(&self) -> f32 {
         let [left, top, right, bottom] = self.face_box;
         (right - left).max(0.0) * (bottom - top).max(0.0)
+    }
+
+    /// The face with some room around it, at most [`MAX_CUT_OUT`] pixels wide, as a photo that needs not be searched again.
+    pub fn cut_out(&self, picture: &RgbImage) -> Photo {
+        let [left, top, right, bottom] = self.face_box;
+        let side = ROOM * (right - left).max(bottom - top).max(1.0);
+        let (x, y) = (0.5 * (left + right - side), 0.5 * (top + bottom - side));
+        let inside = |at: f32, length: u32| at.round().clamp(0.0, length as f32) as u32;
+        // A box may lie outside of the picture.
+        let x0 = inside(x, picture.width().saturating_sub(1));
+        let y0 = inside(y, picture.height().saturating_sub(1));
+        let width = inside(x + side, picture.width()).saturating_sub(x0).max(1);
+        let height = inside(y + side, picture.height()).saturating_sub(y0).max(1);
+        let mut image = imageops::crop_imm(picture, x0, y0, width, height).to_image();
+        if width.max(height) > MAX_CUT_OUT {
+            let scaled = |length: u32| (length * MAX_CUT_OUT / width.max(height)).max(1);
+            image = imageops::resize(&image, scaled(width), scaled(height), FilterType::CatmullRom);
+        }
+        let scale = [image.width() as f32 / width as f32, image.height() as f32 / height as f32];
+        let landmarks = self.landmarks.map(|[x, y]| {
+            let there = [(x - x0 as f32) * scale[0], (y - y0 as f32) * scale[1]];
+            Photo::nearest(there, image.width(), image.height())
+        });
+        Photo { image, landmarks: Some(landmarks) }
     }
 }
 
@@ -135,4 +166,51 @@ fn sigmoid(x: f32) -> f32 {
 
 pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     read_finite(tensor, "what was seen in a picture").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::align::TEMPLATE;
+    use crate::request::{Identity, Person};
+
+    /// A face whose box and landmarks lie around a place, as far as `scale` times the template.
+    fn found([x, y]: [f32; 2], scale: f32) -> Found {
+        let landmarks = TEMPLATE.map(|[a, b]| [x + scale * (a - 56.0), y + scale * (b - 72.0)]);
+        let half = 40.0 * scale;
+        Found { face_box: [x - half, y - half, x + half, y + half], landmarks, mask: None }
+    }
+
+    #[test]
+    fn landmarks_of_a_cut_out_lie_on_the_same_pixels() {
+        // Brightness says where a pixel was; slopes survive that a large cut-out is made smaller.
+        let picture = RgbImage::from_fn(2000, 1600, |x, y| ::image::Rgb([(x / 8) as u8, (y / 8) as u8, 0]));
+        for (place, scale) in [([900.0, 700.0], 1.0), ([1000.0, 800.0], 8.0), ([60.0, 1500.0], 3.0)] {
+            let face = found(place, scale);
+            let cut = face.cut_out(&picture);
+            assert!(cut.image.width().max(cut.image.height()) <= MAX_CUT_OUT);
+            let there = cut.landmarks.unwrap();
+            for ([x, y], [u, v]) in face.landmarks.into_iter().zip(there) {
+                let inside =
+                    u >= 0.0 && v >= 0.0 && u < cut.image.width() as f32 && v < cut.image.height() as f32;
+                if inside {
+                    let [r, g, _] = cut.image.get_pixel(u as u32, v as u32).0.map(f32::from);
+                    assert!((8.0 * r - x).abs() < 12.0 && (8.0 * g - y).abs() < 12.0, "{r} {g}: {x} {y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_found_can_be_drawn_from() {
+        let picture = RgbImage::new(90, 70);
+        for place in [[45.0, 30.0], [0.0, 0.0], [89.0, 69.0], [-300.0, 40.0], [400.0, 500.0]] {
+            for scale in [0.01, 1.0, 20.0] {
+                let photo = found(place, scale).cut_out(&picture);
+                assert!(photo.landmarks.is_some());
+                let person = Person { identities: vec![Identity { photos: vec![photo], beta: 1.0 }] };
+                person.validate(0).unwrap();
+            }
+        }
+    }
 }

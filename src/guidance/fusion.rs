@@ -74,8 +74,8 @@ impl Fusion {
     }
 }
 
-/// Hybrid guidance, `e_g = α e_i + (1 − α) e_p` (paper section 3.3), on tokens of one shape.
-pub fn hybrid(image_branch: Tensor<3>, text_branch: Tensor<3>, alpha: f32) -> Tensor<3> {
+/// Hybrid guidance, `e_g = α e_i + (1 − α) e_p` (paper section 3.3), on tokens or on styles of one shape.
+pub fn hybrid<const D: usize>(image_branch: Tensor<D>, text_branch: Tensor<D>, alpha: f32) -> Tensor<D> {
     image_branch * alpha + text_branch * (1.0 - alpha)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod align;
 pub mod codec;
+pub mod decoded;
 pub mod mask;
 pub mod preprocess;
 pub mod processor;

@@ -125,6 +125,19 @@ impl Preprocessing {
         Ok(made)
     }
 
+    /// The first entry of their configs by which two differ.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let entries = [
+            ("crop_size", self.size == other.size),
+            ("size", self.resize == other.resize),
+            ("resample", self.filter == other.filter),
+            ("rescale_factor", self.divisor == other.divisor),
+            ("image_mean", self.mean == other.mean),
+            ("image_std", self.std == other.std),
+        ];
+        entries.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
+    }
+
     /// A picture as the encoder takes it, `[1, 3, size, size]`. Fails with `image-empty` on one without pixels.
     pub fn tensor(&self, picture: &RgbImage, device: &Device) -> Result<Tensor<4>> {
         scaled_tensor(&self.square(picture)?, self.divisor, self.mean, self.std, device)

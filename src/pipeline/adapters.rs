@@ -507,7 +507,7 @@ mod tests {
             let error = family.check(&request(1)).unwrap_err();
             assert!(error.code == "adapter-missing" && error.message.contains(what), "{error}");
         }
-        let photo = || Identity { photos: vec![::image::RgbImage::new(1, 1)], beta: 1.0 };
+        let photo = || Identity::new(vec![::image::RgbImage::new(1, 1)], 1.0);
         let mixed = Person { identities: vec![photo(), photo()] };
         let mixed = GenerateRequest { people: vec![mixed], style: None, ..request(0) };
         assert_eq!(faces.check(&mixed).unwrap_err().code, "mix-unsupported");

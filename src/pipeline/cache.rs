@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn guidance_is_known_by_all_that_it_follows_from() {
         let picture = |value: u8| RgbImage::from_pixel(2, 3, Rgb([value; 3]));
-        let identity = |value: u8| Identity { photos: vec![picture(value)], beta: 1.0 };
+        let identity = |value: u8| Identity::new(vec![picture(value)], 1.0);
         let request = GenerateRequest {
             people: vec![Person { identities: vec![identity(1), identity(2)] }],
             style: Some(picture(3)),
@@ -168,7 +168,9 @@ mod tests {
         let area = |x: f32| Layout::Boxes(vec![RelativeBox { x, y: 0.0, width: 0.5, height: 1.0 }]);
         let keys = [
             of(&|_| ()),
-            of(&|request| request.people[0].identities[0].photos[0] = picture(9)),
+            of(&|request| request.people[0].identities[0].photos[0] = picture(9).into()),
+            of(&|request| request.people[0].identities[0].photos[0].landmarks = Some([[0.0; 2]; 5])),
+            of(&|request| request.people[0].identities[0].photos[0].landmarks = Some([[1.0; 2]; 5])),
             of(&|request| request.people[0].identities[1].beta = 0.5),
             of(&|request| request.people[0].identities.swap(0, 1)),
             of(&|request| request.people.push(Person { identities: vec![identity(2)] })),

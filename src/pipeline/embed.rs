@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::cache::Key;
 use super::readers::Readers;
-use crate::encoders::detector::{Detector, Found};
+use crate::encoders::detector::Detector;
 use crate::encoders::vision::VisionEnsemble;
 use crate::error::{Error, Result};
 use crate::guidance::mixing;
@@ -16,35 +16,40 @@ use crate::image::align;
 use crate::image::mask::{FACE_FILL, Mask, hide};
 use crate::image::preprocess::signed_tensor;
 use crate::nn::read_finite;
-use crate::request::Person;
+use crate::request::{Landmarks, Person, Photo};
 
 /// The largest style image that faces are hidden in, in sides of the largest vision encoder's input: more would cost
 /// memory and be thrown away.
 const STYLE_SIDES: usize = 2;
 
-/// The unit-length identity embedding of the largest face in a photo; `name` tells the photo in `face-not-found`.
-pub async fn identity(readers: &Readers, photo: &RgbImage, name: &str, device: &Device) -> Result<Vec<f32>> {
+/// The unit-length identity embedding of the face in a photo; `name` tells the photo in `face-not-found`.
+pub async fn identity(readers: &Readers, photo: &Photo, name: &str, device: &Device) -> Result<Vec<f32>> {
     let key = Key::new("identity", |hasher| photo.hash(hasher));
     let embed = async || {
-        let largest = largest(readers, photo, name, device).await?;
-        face(readers, photo, &largest, name, device).await
+        let landmarks = landmarks(readers, photo, name, device).await?;
+        face(readers, &photo.image, &landmarks, name, device).await
     };
     readers.cache.remember(key, embed).await
 }
 
-/// The largest face in a photo; fails with `face-not-found`, which tells the photo's `name`.
-pub async fn largest(readers: &Readers, photo: &RgbImage, name: &str, device: &Device) -> Result<Found> {
-    let key = Key::new("largest", |hasher| photo.hash(hasher));
+/// Where the face of a photo is: as the photo says, or else the largest one's; fails with `face-not-found`, which tells the
+/// photo's `name`.
+pub async fn landmarks(readers: &Readers, photo: &Photo, name: &str, device: &Device) -> Result<Landmarks> {
+    if let Some(landmarks) = photo.landmarks {
+        return Ok(landmarks);
+    }
+    let key = Key::new("largest", |hasher| photo.image.hash(hasher));
     let find = async || {
-        let found = readers.detector.detect(photo, false, device).await?;
-        found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area())).ok_or_else(|| not_found(name))
+        let found = readers.detector.detect(&photo.image, false, device).await?;
+        let largest = found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area()));
+        Ok(largest.ok_or_else(|| not_found(name))?.landmarks)
     };
     readers.cache.remember(key, find).await
 }
 
 /// A face brought onto [`align::TEMPLATE`], `size × size` pixels.
-pub fn aligned(photo: &RgbImage, face: &Found, size: usize) -> Result<RgbImage> {
-    align::align(photo, &align::from_corner(&face.landmarks), size)
+pub fn aligned(photo: &RgbImage, landmarks: &Landmarks, size: usize) -> Result<RgbImage> {
+    align::align(photo, &align::from_corner(landmarks), size)
 }
 
 /// There is no face in the picture called `name`.
@@ -60,12 +65,12 @@ pub fn not_found(name: &str) -> Error {
 pub async fn face(
     readers: &Readers,
     photo: &RgbImage,
-    face: &Found,
+    landmarks: &Landmarks,
     name: &str,
     device: &Device,
 ) -> Result<Vec<f32>> {
     let encoder = readers.face_encoder()?;
-    let crop = aligned(photo, face, encoder.image_size())?;
+    let crop = aligned(photo, landmarks, encoder.image_size())?;
     let embeds = encoder.embed(signed_tensor(&[&crop], device)?)?;
     read_finite(embeds, &format!("the identity of {name}")).await
 }
@@ -140,8 +145,7 @@ mod tests {
             // The centre of the template's first pixel is half a pixel from the corner of that pixel.
             let seen = |[x, y]: [f32; 2]| [x + left as f32 + 0.5, y + top as f32 + 0.5];
             let landmarks = align::TEMPLATE.map(seen);
-            let face = Found { face_box: [0.0; 4], landmarks, mask: None };
-            let crop = aligned(&photo, &face, 112).unwrap();
+            let crop = aligned(&photo, &landmarks, 112).unwrap();
             let expected = imageops::crop_imm(&photo, left, top, 112, 112).to_image();
             let off = crop.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(off.is_some_and(|off| off <= 1), "{off:?}");

@@ -167,10 +167,10 @@ async fn read_person(
             if needs.faces {
                 let key = Key::new("face", |hasher| photo.hash(hasher));
                 let look = async || {
-                    let face = embed::largest(readers, photo, &name, device).await?;
+                    let landmarks = embed::landmarks(readers, photo, &name, device).await?;
                     let vision = readers.vision_encoder(encoding.host).await?;
                     let preprocessing = vision.preprocessing();
-                    let face = embed::aligned(photo, &face, preprocessing.size)?;
+                    let face = embed::aligned(&photo.image, &landmarks, preprocessing.size)?;
                     see(&vision, Some(preprocessing.tensor(&face, device)?), device)
                 };
                 let weight = identity.beta / identity.photos.len() as f32;

@@ -7,7 +7,7 @@ use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
 use super::prompt::Prior;
 use super::readers::Reads;
-use crate::condition::{Condition, Places, Projection, Stream};
+use crate::condition::{Added, Condition, Places, Projection, Stream};
 use crate::encoders::vision::VisionConfig;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
@@ -23,6 +23,8 @@ pub struct FusedGuidance {
     config: FusionConfig,
     /// A folder without a prior draws from style images alone.
     has_prior: bool,
+    /// Whether the UNet adds the style to its timestep's embedding as well.
+    adds_style: bool,
 }
 
 fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
@@ -33,6 +35,9 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
         "the unet's tokens",
         configs.unet.cross_attention_dim,
     )?;
+    if let Some(class_labels) = configs.unet.class_labels() {
+        same("the unet's class labels", class_labels, "guidance's styles", fusion.image_embed_dim)?;
+    }
     let id_embed_dim = configs.face.as_ref().map_or(0, |face| face.embedding_size);
     same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
     let others = (2..).map(|k| format!("vision_encoder_{k}")).take_while(|name| folder.has(name));
@@ -49,10 +54,11 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
     Ok(Reads { vision, text: prior, prior })
 }
 
-fn open(folder: &ModelFolder, _: Target, device: &Device) -> Result<Box<dyn Family>> {
+fn open(folder: &ModelFolder, unet: Target, device: &Device) -> Result<Box<dyn Family>> {
     let config: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
     let fusion = folder.load(FUSED.folder, |c| Fusion::load(c, device))?;
-    Ok(Box::new(FusedGuidance { fusion, config, has_prior: folder.has("prior") }))
+    let adds_style = unet.unet().class_embedding.is_some();
+    Ok(Box::new(FusedGuidance { fusion, config, has_prior: folder.has("prior"), adds_style }))
 }
 
 impl Family for FusedGuidance {
@@ -99,7 +105,7 @@ impl Family for FusedGuidance {
         places: Option<&Places>,
         device: &Device,
     ) -> Result<Vec<Guided>> {
-        let Self { fusion, config, .. } = self;
+        let Self { fusion, config, adds_style, .. } = self;
         let alpha = request.effective_alpha();
         let zero_style = || Tensor::zeros([1, config.image_embed_dim], device);
         let nobody = || Tensor::zeros([1, config.id_embed_dim], device);
@@ -110,8 +116,9 @@ impl Family for FusedGuidance {
             people.push(nobody());
         }
         let style = evidence.style.as_ref().map(|style| &style.image_embeds);
-        let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
-            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]))
+        let join = |tokens: Vec<Tensor<3>>, style: Tensor<2>| -> Result<Condition> {
+            let added = adds_style.then(|| Added::ClassLabels(style));
+            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]).adding(added))
         };
         let guided = |[prompt, negative]: &[Option<Tensor<2>>; 2]| {
             let tokens = |id_embeds: &Tensor<2>| {
@@ -122,12 +129,19 @@ impl Family for FusedGuidance {
                     (None, None) => branch(&zero_style()),
                 }
             };
-            let condition = join(people.iter().map(tokens).collect())?;
+            // The Linear of a mixture is the mixture of its branches, so both are told of the same style.
+            let style = match (style, prompt) {
+                (Some(style), Some(prompt)) => hybrid(style.clone(), prompt.clone(), alpha),
+                (Some(only), None) | (None, Some(only)) => only.clone(),
+                (None, None) => zero_style(),
+            };
+            let condition = join(people.iter().map(tokens).collect(), style)?;
             if request.guidance_scale == 1.0 {
                 return Ok(Guided { condition, guidance_scale: None });
             }
-            let null = fusion.forward(negative.clone().unwrap_or_else(zero_style), nobody());
-            let condition = Condition::cat(join(vec![null; people.len()])?, condition)?;
+            let negative = negative.clone().unwrap_or_else(zero_style);
+            let null = fusion.forward(negative.clone(), nobody());
+            let condition = Condition::cat(join(vec![null; people.len()], negative)?, condition)?;
             Ok(Guided { condition, guidance_scale: Some(request.guidance_scale) })
         };
         evidence.drawn.iter().map(guided).collect()
@@ -155,7 +169,7 @@ mod tests {
     fn family(has_prior: bool) -> FusedGuidance {
         let config =
             FusionConfig { image_embed_dim: STYLE, id_embed_dim: ID, n_tokens: 2, cross_attention_dim: 4 };
-        FusedGuidance { fusion: config.init(&Device::flex()).unwrap(), config, has_prior }
+        FusedGuidance { fusion: config.init(&Device::flex()).unwrap(), config, has_prior, adds_style: false }
     }
 
     fn person(phase: f32) -> PersonEvidence {
@@ -204,6 +218,26 @@ mod tests {
                 assert_same(row(tokens, 0), linear(negative, zeros(ID)));
             }
         }
+    }
+
+    #[test]
+    fn what_the_unet_adds_is_the_style_that_its_tokens_are_made_of() {
+        let family = FusedGuidance { adds_style: true, ..family(true) };
+        let evidence = Evidence {
+            people: vec![person(1.0)],
+            style: Some(seen(3.0, STYLE, None)),
+            drawn: vec![[drawn(4.0), drawn(5.0)]],
+            ..Evidence::default()
+        };
+        let guided = condition(&family, &evidence, &request(1), None).swap_remove(0);
+        let Some(Added::ClassLabels(labels)) = guided.condition.added else { panic!("nothing is added") };
+        let style = evidence.style.as_ref().unwrap().image_embeds.clone() * 0.25 + drawn(4.0).unwrap() * 0.75;
+        let difference = labels - Tensor::cat(vec![drawn(5.0).unwrap(), style], 0);
+        assert!(difference.abs().max().into_scalar::<f32>() < 1e-6);
+        let nothing = Evidence { drawn: vec![[None, None]], ..Evidence::default() };
+        let guided = condition(&family, &nothing, &request(0), None).swap_remove(0);
+        let Some(Added::ClassLabels(labels)) = guided.condition.added else { panic!("nothing is added") };
+        assert_eq!(labels.abs().max().into_scalar::<f32>(), 0.0);
     }
 
     #[test]

@@ -141,6 +141,16 @@ impl Plan {
             None
         };
         let configs = Configs { unet, face };
+        if configs.unet.class_labels().is_some() && kind.folder != FUSED.folder {
+            return Err(Error::weights(
+                "model-mismatch",
+                format!(
+                    "the unet takes class labels (class_embed_type), which '{}' does not make",
+                    kind.folder
+                ),
+                "use a unet without class_embed_type",
+            ));
+        }
         let reads = (kind.fits)(folder, &configs)?;
         Ok(Self { kind, configs, reads })
     }

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use ::image::{GrayImage, ImageBuffer, Pixel, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::{Background, GenerateRequest, InitImageOf, LayoutOf, PersonOf};
+use super::{Background, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 use crate::weights::Sha256Stream;
@@ -32,7 +32,7 @@ pub struct Recipe {
     /// What the denoiser computed in: `f16` or `f32`.
     pub precision: String,
     /// The people, from left to right where the layout finds them in a picture.
-    pub people: Vec<PersonOf<PixelHash>>,
+    pub people: Vec<PersonOf<PhotoHash>>,
     /// The style image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
@@ -98,6 +98,19 @@ pub struct ModelId {
 #[cfg_attr(test, derive(ts_rs::TS), ts(type = "string"))]
 pub struct PixelHash(String);
 
+/// A photo's hash, and the face in it that the request named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct PhotoHash {
+    /// Of its pixels.
+    pub sha256: PixelHash,
+    /// The face that is meant; the largest that is found if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, as = "Option<Vec<(f32, f32)>>"))]
+    pub landmarks: Option<Landmarks>,
+}
+
 impl PixelHash {
     /// The hash of a photo or a mask.
     pub fn of<P, C>(picture: &ImageBuffer<P, C>) -> Self
@@ -155,7 +168,10 @@ impl Recipe {
             watermark,
             prompt_in_metadata,
         } = request;
-        let photo = |photo: &RgbImage, _: &str| Ok(PixelHash::of(photo));
+        let picture = |picture: &RgbImage, _: &str| Ok(PixelHash::of(picture));
+        let photo = |Photo { image, landmarks }: &Photo, _: &str| {
+            Ok(PhotoHash { sha256: PixelHash::of(image), landmarks: *landmarks })
+        };
         let mask = |mask: &GrayImage, _: &str| Ok(PixelHash::of(mask));
         let people = people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));
         let [width, height] = size;
@@ -169,9 +185,9 @@ impl Recipe {
             prompt: prompt_in_metadata.then(|| prompt.clone()),
             negative_prompt: prompt_in_metadata.then(|| negative_prompt.clone()),
             alpha: request.effective_alpha(),
-            layout: layout.try_map(photo, mask)?,
+            layout: layout.try_map(picture, mask)?,
             background: *background,
-            init: init.as_ref().map(|init| init.try_map(photo, mask)).transpose()?,
+            init: init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
             seed: *seed,
             steps: *steps,
             guidance_scale: *guidance_scale,
@@ -198,7 +214,10 @@ impl Recipe {
             |hash: &PixelHash, name: &str| find_picture(&pictures, hash, name).map(|own| (*own).clone());
         let mask = |hash: &PixelHash, name: &str| find_picture(&masks, hash, name).map(|own| (*own).clone());
         let [prompt, negative_prompt] = self.words(words)?;
-        let people = self.people.iter().enumerate().map(|(i, person)| person.try_map(i, picture));
+        let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| {
+            Ok(Photo { image: picture(sha256, name)?, landmarks: *landmarks })
+        };
+        let people = self.people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));
         Ok(GenerateRequest {
             people: people.collect::<Result<_>>()?,
             style: self.style.as_ref().map(|own| picture(own, "the style picture")).transpose()?,

@@ -55,7 +55,43 @@ impl Reference {
     }
 }
 
+/// A [`Flux2Condition`] for latents of one size and batch. Nothing in it depends on the latents or the timestep, so a sampling
+/// loop makes it once.
+#[derive(Debug, Clone)]
+pub struct PreparedFlux2Condition {
+    text: Tensor<3>,
+    guidance: Option<Tensor<1>>,
+    /// Of the references that are seen, `[batch, tokens, channels]` each.
+    references: Vec<Tensor<3>>,
+    picture_ids: Vec<TokenId>,
+    reference_ids: Vec<TokenId>,
+    bias: Option<Tensor<4>>,
+    /// Of the latents.
+    dims: [usize; 4],
+}
+
 impl Flux2Transformer2DModel {
+    /// Prepares `condition` for latents of the size, batch, precision and device of `latents`, `[batch, channels, h, w]`.
+    ///
+    /// Fails with `condition-shape` where a reference picture does not fit them.
+    pub fn prepare(&self, condition: &Flux2Condition, latents: &Tensor<4>) -> Result<PreparedFlux2Condition> {
+        let dims @ [batch, _, height, width] = latents.dims();
+        let device = latents.device();
+        let references = condition.seen(latents)?;
+        let [_, text, _] = condition.text.dims();
+        let bias = sight::bias(text, height * width, &references, &device);
+        let (references, reference_ids) = tokens(&references, latents);
+        Ok(PreparedFlux2Condition {
+            text: condition.text.clone(),
+            guidance: condition.guidance.map(|scale| Tensor::full([batch], scale, &device)),
+            references,
+            picture_ids: image_ids(height, width),
+            reference_ids,
+            bias,
+            dims,
+        })
+    }
+
     /// The velocity in `latents`, `[batch, channels, h, w]` both; `timestep` in training steps. The reference pictures' tokens
     /// stand behind the picture's and are computed in every step, as in diffusers' `Flux2KleinPipeline`.
     ///
@@ -64,18 +100,13 @@ impl Flux2Transformer2DModel {
         &self,
         latents: Tensor<4>,
         timestep: f32,
-        condition: &Flux2Condition,
+        condition: &PreparedFlux2Condition,
     ) -> Result<Tensor<4>> {
-        let [_, _, height, width] = latents.dims();
-        let references = condition.seen(&latents)?;
-        let bias = sight::bias(condition.text.dims()[1], height * width, &references, &latents.device());
-        let (of_references, reference_ids) = tokens(&references, &latents);
-        let mut tokens = vec![tokens_of(latents)];
-        tokens.extend(of_references);
-        let mut ids = image_ids(height, width);
-        ids.extend(reference_ids);
-        let input = Flux2Input { bias, ..condition.input(Tensor::cat(tokens, 1), timestep, ids) };
-        let velocity = self.forward(&input)?;
+        let [_, _, height, width] = condition.dims;
+        let tokens = [condition.tokens(latents)?].into_iter().chain(condition.references.iter().cloned());
+        let ids = [condition.picture_ids.as_slice(), condition.reference_ids.as_slice()].concat();
+        let input = condition.input(Tensor::cat(tokens.collect(), 1), timestep, ids);
+        let velocity = self.forward(&Flux2Input { bias: condition.bias.clone(), ..input })?;
         Ok(latents_of(velocity.narrow(1, 0, height * width), [height, width]))
     }
 
@@ -86,19 +117,16 @@ impl Flux2Transformer2DModel {
         &self,
         latents: Tensor<4>,
         timestep: f32,
-        condition: &Flux2Condition,
+        condition: &PreparedFlux2Condition,
     ) -> Result<(Tensor<4>, ReferenceCache)> {
-        let [_, _, height, width] = latents.dims();
-        let references = condition.seen(&latents)?;
-        if references.iter().any(|reference| reference.strength != 1.0 || reference.region.is_some()) {
+        let [_, _, height, width] = condition.dims;
+        if condition.bias.is_some() {
             return Err(misfit("a strength or a region of a reference picture whose keys are kept"));
         }
-        let (mut tokens, mut ids) = tokens(&references, &latents);
-        let count = ids.len();
-        tokens.push(tokens_of(latents));
-        ids.extend(image_ids(height, width));
-        let input = condition.input(Tensor::cat(tokens, 1), timestep, ids);
-        let (velocity, cache) = self.forward_keeping(&input, count)?;
+        let tokens = condition.references.iter().cloned().chain([condition.tokens(latents)?]);
+        let ids = [condition.reference_ids.as_slice(), condition.picture_ids.as_slice()].concat();
+        let input = condition.input(Tensor::cat(tokens.collect(), 1), timestep, ids);
+        let (velocity, cache) = self.forward_keeping(&input, condition.reference_ids.len())?;
         Ok((latents_of(velocity, [height, width]), cache))
     }
 
@@ -107,12 +135,40 @@ impl Flux2Transformer2DModel {
         &self,
         latents: Tensor<4>,
         timestep: f32,
-        condition: &Flux2Condition,
+        condition: &PreparedFlux2Condition,
         cache: &ReferenceCache,
     ) -> Result<Tensor<4>> {
-        let [_, _, height, width] = latents.dims();
-        let input = condition.input(tokens_of(latents), timestep, image_ids(height, width));
+        let [_, _, height, width] = condition.dims;
+        let input = condition.input(condition.tokens(latents)?, timestep, condition.picture_ids.clone());
         Ok(latents_of(self.forward_with(&input, cache)?, [height, width]))
+    }
+}
+
+impl PreparedFlux2Condition {
+    /// The latents' tokens, if they are what this was prepared for.
+    fn tokens(&self, latents: Tensor<4>) -> Result<Tensor<3>> {
+        if latents.dims() != self.dims {
+            return Err(misfit(format!(
+                "latents of {:?} under a condition for {:?}",
+                latents.dims(),
+                self.dims
+            )));
+        }
+        Ok(tokens_of(latents))
+    }
+
+    fn input(&self, hidden_states: Tensor<3>, timestep: f32, image_ids: Vec<TokenId>) -> Flux2Input {
+        let [batch, _, _] = hidden_states.dims();
+        let [_, text, _] = self.text.dims();
+        Flux2Input {
+            timestep: Tensor::full([batch], timestep, &hidden_states.device()),
+            hidden_states,
+            encoder_hidden_states: self.text.clone(),
+            guidance: self.guidance.clone(),
+            image_ids,
+            text_ids: text_ids(text),
+            bias: None,
+        }
     }
 }
 
@@ -141,22 +197,6 @@ impl Flux2Condition {
             }
         }
         Ok(self.references.iter().filter(|reference| !reference.is_unseen()).collect())
-    }
-
-    fn input(&self, hidden_states: Tensor<3>, timestep: f32, image_ids: Vec<TokenId>) -> Flux2Input {
-        let [batch, _, _] = hidden_states.dims();
-        let [_, text, _] = self.text.dims();
-        let device = hidden_states.device();
-        let scalar = |value: f32| Tensor::full([batch], value, &device);
-        Flux2Input {
-            hidden_states,
-            encoder_hidden_states: self.text.clone(),
-            timestep: scalar(timestep),
-            guidance: self.guidance.map(scalar),
-            image_ids,
-            text_ids: text_ids(text),
-            bias: None,
-        }
     }
 }
 

@@ -17,7 +17,7 @@ mod sight;
 pub use attention::{JointAttention, ParallelAttention};
 pub use blocks::{DoubleBlock, FeedForward, SingleBlock};
 pub use config::Flux2Transformer2DConfig;
-pub use latents::{Flux2Condition, Reference};
+pub use latents::{Flux2Condition, PreparedFlux2Condition, Reference};
 pub use modulation::{Modulation, TimestepGuidanceEmbedding};
 pub use positions::{TokenId, image_ids, reference_ids, text_ids};
 pub use references::ReferenceCache;

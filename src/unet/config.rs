@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{DownBlock, MidBlock, TimestepEmbedding, UNet2DConditionModel, UpBlock};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, Conv2dConfig, GroupNorm};
+use crate::nn::{Activation, Conv2dConfig, GroupNorm, LinearConfig};
 
 /// A block of `down_block_types`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,10 @@ pub struct UNet2DConditionConfig {
     pub use_linear_projection: bool,
     /// Computes attention scores in f32.
     pub upcast_attention: bool,
+    /// What is added to the timestep's embedding: nothing, or `simple_projection`, a linear layer of `class_labels`.
+    pub class_embed_type: Option<String>,
+    /// Numbers of a picture's `class_labels`.
+    pub projection_class_embeddings_input_dim: Option<usize>,
     /// Channels of the timestep embedding; 4 × the first level's if absent.
     pub time_embedding_dim: Option<usize>,
     /// Kernel of the first convolution.
@@ -145,6 +149,8 @@ impl Default for UNet2DConditionConfig {
             num_attention_heads: None,
             use_linear_projection: false,
             upcast_attention: false,
+            class_embed_type: None,
+            projection_class_embeddings_input_dim: None,
             time_embedding_dim: None,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
@@ -185,6 +191,9 @@ impl UNet2DConditionConfig {
                 .with_padding(kernel_in / 2)
                 .init(device),
             time_embedding: TimestepEmbedding::new(self, device),
+            class_embedding: self
+                .class_labels()
+                .map(|width| LinearConfig::new(width, self.time_embed_dim()).init(device)),
             down_blocks: (0..levels).map(|level| DownBlock::new(self, level, device)).collect(),
             mid_block: self.mid_block_type.map(|block_type| MidBlock::new(self, block_type, device)),
             up_blocks: (0..levels).rev().map(|level| UpBlock::new(self, level, device)).collect(),
@@ -233,6 +242,11 @@ impl UNet2DConditionConfig {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
+    /// Numbers of a picture's class labels, where the UNet takes any.
+    pub fn class_labels(&self) -> Option<usize> {
+        self.projection_class_embeddings_input_dim.filter(|_| self.class_embed_type.is_some())
+    }
+
     /// Fails as [`init`](Self::init) does.
     pub fn check(&self) -> Result<()> {
         self.check_unsupported()?;
@@ -274,6 +288,10 @@ impl UNet2DConditionConfig {
                 )));
             }
         }
+        if self.class_embed_type.is_some() {
+            let width = self.projection_class_embeddings_input_dim.unwrap_or(0);
+            in_range("projection_class_embeddings_input_dim", width, MAX_CHANNELS)?;
+        }
         in_range("time_embedding_dim", self.time_embed_dim(), 4 * MAX_CHANNELS)?;
         for (name, kernel) in
             [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)]
@@ -298,7 +316,6 @@ impl UNet2DConditionConfig {
             ("_class_name", json!("UNet2DConditionModel")),
             ("addition_embed_type", Value::Null),
             ("attention_type", json!("default")),
-            ("class_embed_type", Value::Null),
             ("class_embeddings_concat", json!(false)),
             ("cross_attention_norm", Value::Null),
             ("dual_cross_attention", json!(false)),
@@ -321,6 +338,13 @@ impl UNet2DConditionConfig {
             if let Some(value) = self.other.get(*name).filter(|value| !same(value, supported)) {
                 return Err(unsupported(format!("{name} = {value}; only {supported} is supported")));
             }
+        }
+        if let Some(class_embed_type) =
+            self.class_embed_type.as_ref().filter(|kind| *kind != "simple_projection")
+        {
+            return Err(unsupported(format!(
+                "class_embed_type = {class_embed_type}; only simple_projection is supported"
+            )));
         }
         if self.downsample_padding != 1 {
             return Err(unsupported(format!(

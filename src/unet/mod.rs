@@ -27,7 +27,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::Condition;
 use crate::error::Result;
-use crate::nn::{Activation, Conv2d, GroupNorm};
+use crate::nn::{Activation, Conv2d, GroupNorm, Linear};
 use crate::weights::{Component, apply};
 
 /// Predicts the noise (or velocity) in latents at a timestep, guided by a [`Condition`].
@@ -37,6 +37,8 @@ pub struct UNet2DConditionModel {
     pub conv_in: Conv2d,
     /// Timestep → embedding.
     pub time_embedding: TimestepEmbedding,
+    /// What a condition adds to the timestep's embedding → embedding, where `class_embed_type` is `simple_projection`.
+    pub class_embedding: Option<Linear>,
     /// From the finest level to the coarsest.
     pub down_blocks: Vec<DownBlock>,
     /// At the coarsest level.
@@ -84,7 +86,7 @@ impl UNet2DConditionModel {
         timestep: Tensor<1>,
         condition: &PreparedCondition,
     ) -> Tensor<4> {
-        let temb = self.embed(timestep, sample.dtype());
+        let temb = self.embed(timestep, condition.added(), sample.dtype());
         let mut features = Features { x: sample, skips: Vec::new() };
         for (segment, contexts) in self.segments().iter().zip(condition.segments()) {
             features = segment.forward(features, &temb, contexts);
@@ -92,9 +94,14 @@ impl UNet2DConditionModel {
         features.x
     }
 
-    /// `[batch]` timesteps → `[batch, time_embed_dim]`, activated, in the precision of the latents.
-    pub fn embed(&self, timestep: Tensor<1>, dtype: DType) -> Tensor<2> {
+    /// `[batch]` timesteps, and what is [added](Self::added) → `[batch, time_embed_dim]`, activated, in the precision of the latents.
+    pub fn embed(&self, timestep: Tensor<1>, added: Option<&Tensor<2>>, dtype: DType) -> Tensor<2> {
+        let embedding = self.time_embedding.forward(timestep);
+        let embedding = match added {
+            Some(added) => embedding + added.clone(),
+            None => embedding,
+        };
         // Each ResNet block begins its use of the embedding with the activation: once is enough.
-        self.act.forward(self.time_embedding.forward(timestep)).cast(dtype)
+        self.act.forward(embedding).cast(dtype)
     }
 }

@@ -124,12 +124,18 @@ impl Files for Overlay<'_> {
 }
 
 /// Of sorted paths, the names of the files directly in `folder`.
-pub fn files_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+pub fn files_in<'a>(
+    paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+    folder: &str,
+) -> Vec<String> {
     below(paths, folder).filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
 }
 
 /// Of sorted paths, the names of the folders directly in `folder`.
-pub fn folders_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> Vec<String> {
+pub fn folders_in<'a>(
+    paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+    folder: &str,
+) -> Vec<String> {
     let mut names: Vec<String> =
         below(paths, folder).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
     names.dedup();
@@ -137,10 +143,13 @@ pub fn folders_in<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> 
 }
 
 /// Paths below `folder`, relative to it.
-fn below<'a>(paths: impl Iterator<Item = &'a String>, folder: &str) -> impl Iterator<Item = &'a str> {
+fn below<'a>(
+    paths: impl Iterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+    folder: &str,
+) -> impl Iterator<Item = &'a str> {
     let folder = folder.trim_end_matches('/').to_owned();
-    paths.filter_map(move |path| {
-        if folder.is_empty() { Some(path.as_str()) } else { path.strip_prefix(&folder)?.strip_prefix('/') }
+    paths.map(AsRef::as_ref).filter_map(move |path: &str| {
+        if folder.is_empty() { Some(path) } else { path.strip_prefix(&folder)?.strip_prefix('/') }
     })
 }
 

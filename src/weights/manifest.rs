@@ -29,6 +29,9 @@ pub struct Manifest {
     pub version: String,
     /// SPDX expression of the weights' licence.
     pub license: String,
+    /// Which people the weights have seen, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub people: Option<People>,
     /// Files directly in the model folder, besides the manifest and its readme.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileEntry>,
@@ -37,6 +40,16 @@ pub struct Manifest {
     /// How the weights were made: data, commands, seeds, times.
     #[serde(default)]
     pub provenance: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Which people a model has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum People {
+    /// Made-up ones of this project's renderer: it knows no photo's person.
+    Drawn,
+    /// Those of photographs.
+    Photographed,
 }
 
 /// One component of a [`Manifest`].
@@ -82,6 +95,8 @@ pub struct ModelCard {
     pub version: String,
     /// SPDX expression.
     pub license: String,
+    /// Which people it has seen.
+    pub people: Option<People>,
     /// How the weights were made.
     pub provenance: serde_json::Map<String, serde_json::Value>,
 }
@@ -147,13 +162,14 @@ impl Manifest {
                 components.insert(folder, entry);
             }
         }
-        let ModelCard { name, family, version, license, provenance } = card;
+        let ModelCard { name, family, version, license, people, provenance } = card;
         Ok(Self {
             format: FORMAT,
             name,
             family,
             version,
             license,
+            people,
             files: entries("")?,
             components,
             provenance,
@@ -379,6 +395,22 @@ mod tests {
             assert_eq!(error.code, "file-missing");
             assert!(error.message.contains(&path));
         }
+    }
+
+    #[test]
+    fn a_manifest_may_say_which_people_the_model_has_seen() {
+        let people = |people| {
+            let card = ModelCard { people, ..card() };
+            String::from_utf8(Manifest::build(&model(), card).unwrap().to_json().unwrap()).unwrap()
+        };
+        let read = |text: &str| Manifest::parse(text.as_bytes()).map(|manifest| manifest.people);
+        assert!(!people(None).contains("people"));
+        for seen in [None, Some(People::Drawn), Some(People::Photographed)] {
+            assert_eq!(read(&people(seen)).unwrap(), seen);
+        }
+        let drawn = people(Some(People::Drawn));
+        assert!(drawn.contains("\"people\": \"drawn\""), "{drawn}");
+        assert_eq!(read(&drawn.replace("\"drawn\"", "\"martian\"")).unwrap_err().code, "manifest");
     }
 
     #[test]

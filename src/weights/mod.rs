@@ -20,7 +20,7 @@ pub use component::Component;
 pub use files::{Files, MemoryFiles, Overlay};
 pub use folder::{CheckedFolder, Folder, sha256_file};
 pub(crate) use manifest::is_model_file;
-pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
+pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, People, Sha256Stream, sha256};
 pub use module::{apply, collect};
 pub(crate) use paths::without_mark;
 pub use paths::{MAX_TEXT, open_file, read_file, read_text};

@@ -71,15 +71,14 @@ export const open = (client) => client.open({ model: "/models/mini/", backend: "
  * @param {any} client
  * @param {any} request
  */
-export const draw = async (client, request) =>
-  /** @type {any} */ (globalThis).hash((await client.generate(request))[0].png);
+export const draw = async (client, request) => /** @type {any} */ (globalThis).hash((await client.generate(request))[0].png);
 
 /**
  * Waits until something is so.
  * @param {() => boolean | Promise<boolean>} condition
  */
 export async function until(condition) {
-  for (const end = Date.now() + 60_000; !(await condition()); ) {
+  for (const end = Date.now() + 60_000; !(await condition());) {
     if (Date.now() > end) {
       throw new Error(`still not so: ${condition}`);
     }

@@ -118,7 +118,8 @@ test("a first press of Generate asks for no style where the model turns out to r
     }
     find("#people .tile:has(img)").click();
     const [ready, outcome] = ["facestudio-ready", "facestudio-error"].map(
-      (type) => new Promise((resolve) => studio.addEventListener(type, (/** @type {any} */ event) => resolve(event.detail), { once: true })),
+      (type) =>
+        new Promise((resolve) => studio.addEventListener(type, (/** @type {any} */ event) => resolve(event.detail), { once: true })),
     );
     const result = new Promise((resolve) => studio.addEventListener("facestudio-result", () => resolve("a picture"), { once: true }));
     find("#generate").click();

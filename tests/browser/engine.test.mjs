@@ -94,7 +94,9 @@ test("the networks that are held as they are stored are those that Rust loads so
   const loaded = new Set();
   for (const file of readdirSync(`${ROOT}src/pipeline`).filter((name) => name.endsWith(".rs"))) {
     const code = text(`src/pipeline/${file}`);
-    for (const [, name] of code.matchAll(/load_compact\("(\w+)"/g)) loaded.add(name);
+    for (const [, name] of code.matchAll(/load_compact\("(\w+)"/g)) {
+      loaded.add(name);
+    }
     // Numbered folders: `vision_encoder_2`, or the family's own and those after it.
     if (code.includes("load_compact(&name")) {
       loaded.add((/format!\("(\w+)_\{k\}"\)/.exec(code) ?? /folder: "(\w+)"/.exec(code))?.[1]);
@@ -116,19 +118,27 @@ test("a check counts what is stored, and names what stands in the way", () => {
     limits: { maxBufferSize: 1e9, maxStorageBufferBindingSize: 1e9 },
   };
   /** @type {import("../../web/engine/check.js").Surroundings} */
-  const good = { secure: true, stored: new Map([["b", 1000], ["d", 70]]), quota: 1e9, usage: 0, persisted: true, memory: 8 };
+  const good = {
+    secure: true,
+    stored: new Map([
+      ["b", 1000],
+      ["d", 70],
+    ]),
+    quota: 1e9,
+    usage: 0,
+    persisted: true,
+    memory: 8,
+  };
   const checked = checkModel(MODEL, gpuChoice, good);
   assert.deepEqual(
     [checked.bytes, checked.stored_bytes, checked.fetch_bytes, checked.device_bytes, checked.problems],
     [1450, 1050, 400, 1525, []],
   );
   const codes = (/** @type {object} */ choice, /** @type {object} */ here, model = MODEL) =>
-    checkModel(model, { ...gpuChoice, ...choice }, { ...good, ...here }).problems.map(
-      ({ code, severity, message, remedy }) => {
-        assert.ok(message && remedy, code);
-        return `${code} ${severity}`;
-      },
-    );
+    checkModel(model, { ...gpuChoice, ...choice }, { ...good, ...here }).problems.map(({ code, severity, message, remedy }) => {
+      assert.ok(message && remedy, code);
+      return `${code} ${severity}`;
+    });
   const cpu = { backend: "cpu", adapter: "", features: [], limits: {}, reason: "this browser has no WebGPU" };
   const small = { limits: { maxBufferSize: 2000, maxStorageBufferBindingSize: 2000 } };
   const huge = { ...MODEL, components: { unet: { ...MODEL.components.unet, parameters: 4e9 } } };
@@ -147,10 +157,12 @@ test("a check counts what is stored, and names what stands in the way", () => {
 
 test("a download waits longer after each failure in a row, and stops when it is aborted", async () => {
   const times = /** @type {number[]} */ ([]);
-  const failing = /** @type {any} */ (async () => {
-    times.push(performance.now());
-    throw new TypeError("no network");
-  });
+  const failing = /** @type {any} */ (
+    async () => {
+      times.push(performance.now());
+      throw new TypeError("no network");
+    }
+  );
   const original = globalThis.fetch;
   globalThis.fetch = failing;
   try {
@@ -183,27 +195,76 @@ test("a manifest of any kind is read or refused by name, and never takes the eng
   const part = (/** @type {object} */ change) => ({ components: { unet: { ...good.components.unet, ...change } } });
   const entry = (/** @type {object} */ change) => part({ files: [{ ...file, ...change }] });
   const bad = /** @type {[string, any][]} */ ([
-    ["manifest", null], ["manifest", []], ["manifest", 5], ["manifest", "x"],
-    ["manifest-format", {}], ["manifest-format", { ...good, format: { toString: 1, valueOf: 1 } }], ["manifest-format", { ...good, format: 2 }],
+    ["manifest", null],
+    ["manifest", []],
+    ["manifest", 5],
+    ["manifest", "x"],
+    ["manifest-format", {}],
+    ["manifest-format", { ...good, format: { toString: 1, valueOf: 1 } }],
+    ["manifest-format", { ...good, format: 2 }],
     ...[
-      { files: {} }, { files: "x" }, { files: [null] }, { files: [5] }, { files: [[]] },
-      { components: null }, { components: [] }, { components: "x" }, { components: { unet: null } }, { components: { unet: [] } },
-      { components: many }, { files: Array.from({ length: 200_000 }, (_, i) => ({ ...file, path: `f${i}` })) },
-      { name: null }, { name: 5 }, { name: {} }, { name: ["n"] }, { name: "n".repeat(1e6) }, { version: {} }, { version: undefined },
-      part({ files: {} }), part({ files: null }), part({ dtype: {} }), part({ dtype: 16 }), part({ files: [file, file] }),
-      ...[-1, "1", null, 1.5, 1e300, {}].flatMap((number) => [part({ parameters: number }), part({ largest_tensor: number }), part({ large_parameters: number })]),
-      ...["", "/a", "../a", "unet/../../a", "./a", "a//b", "a\\b", "http://x/", "//x/a", "a?b", "a#b", "http://[", "%2e%2e/a", 5, null, ["a"]].map((path) => entry({ path })),
+      { files: {} },
+      { files: "x" },
+      { files: [null] },
+      { files: [5] },
+      { files: [[]] },
+      { components: null },
+      { components: [] },
+      { components: "x" },
+      { components: { unet: null } },
+      { components: { unet: [] } },
+      { components: many },
+      { files: Array.from({ length: 200_000 }, (_, i) => ({ ...file, path: `f${i}` })) },
+      { name: null },
+      { name: 5 },
+      { name: {} },
+      { name: ["n"] },
+      { name: "n".repeat(1e6) },
+      { version: {} },
+      { version: undefined },
+      part({ files: {} }),
+      part({ files: null }),
+      part({ dtype: {} }),
+      part({ dtype: 16 }),
+      part({ files: [file, file] }),
+      ...[-1, "1", null, 1.5, 1e300, {}].flatMap((number) => [
+        part({ parameters: number }),
+        part({ largest_tensor: number }),
+        part({ large_parameters: number }),
+      ]),
+      ...[
+        "",
+        "/a",
+        "../a",
+        "unet/../../a",
+        "./a",
+        "a//b",
+        "a\\b",
+        "http://x/",
+        "//x/a",
+        "a?b",
+        "a#b",
+        "http://[",
+        "%2e%2e/a",
+        5,
+        null,
+        ["a"],
+      ].map((path) => entry({ path })),
       ...[-1, 1.5, "1", null, 1e300].map((bytes) => entry({ bytes })),
       ...["a", sha256.toUpperCase(), [sha256], null, `${sha256}a`].map((hash) => entry({ sha256: hash })),
     ].map((change) => ["manifest", { ...good, ...change }]),
   ]);
   for (const [code, manifest] of bad) {
     const text = JSON.stringify(manifest);
-    assert.throws(() => parseManifest(text, url), (/** @type {any} */ error) => {
-      assert.deepEqual([error.code, error.fault], [code, "weights"], text.slice(0, 200));
-      assert.ok(error.message.length < 500 && error.remedy !== "", error.message);
-      return true;
-    }, text.slice(0, 200));
+    assert.throws(
+      () => parseManifest(text, url),
+      (/** @type {any} */ error) => {
+        assert.deepEqual([error.code, error.fault], [code, "weights"], text.slice(0, 200));
+        assert.ok(error.message.length < 500 && error.remedy !== "", error.message);
+        return true;
+      },
+      text.slice(0, 200),
+    );
   }
   for (const text of ["", "{", "[".repeat(200_000), `${'{"components":'.repeat(100_000)}1${"}".repeat(100_000)}`]) {
     assert.throws(() => parseManifest(text, url), { fault: "weights" });

@@ -46,7 +46,9 @@ export async function startFaultyServer(models) {
     const { cut = Infinity, stall = Infinity, status, redirect, body, ignoreRange = false, flip = false } = faulty.fault(path) ?? {};
     const head = { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "cache-control": "no-cache" };
     if (path === "/blank.html") {
-      response.writeHead(200, { ...head, "content-type": "text/html" }).end("<!doctype html><link rel=\"icon\" href=\"data:,\"><title>blank</title>");
+      response
+        .writeHead(200, { ...head, "content-type": "text/html" })
+        .end('<!doctype html><link rel="icon" href="data:,"><title>blank</title>');
       return;
     }
     if (stall === true) {

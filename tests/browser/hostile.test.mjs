@@ -37,7 +37,13 @@ const misuse = (page, make, calls) =>
             wrong.push(`${said} went through`);
           } catch (error) {
             const { code, fault, message, remedy } = /** @type {any} */ (error);
-            if (!(error instanceof FaceStudioError) || fault !== "input" || !message || !remedy || /bug|unexpected/.test(`${code} ${remedy}`)) {
+            if (
+              !(error instanceof FaceStudioError) ||
+              fault !== "input" ||
+              !message ||
+              !remedy ||
+              /bug|unexpected/.test(`${code} ${remedy}`)
+            ) {
               wrong.push(`${said}: ${fault} ${code} ${message}`);
             }
           }
@@ -56,16 +62,70 @@ const NO_URL = ["null", "5", "{}", "[]", "'http://['", "'data:text/plain,x'", "'
 const NO_REQUEST = [
   ...["", ...NO_OBJECT.filter((value) => !value.includes("=>"))],
   ...[
-    "people: null", "people: 'x'", "people: [null]", "people: [5]", "people: [{}]", "people: [{ identities: null }]", "people: [{ identities: [{}] }]",
-    "people: [{ identities: [{ photos: ['x'] }] }]", "people: [{ identities: [{ photos: [null] }] }]", "people: [{ identities: [{ photos: [new Uint8Array(9)] }] }]",
-    "prompt: 5", "prompt: {}", "prompt: ['a']", "negative_prompt: 5", "alpha: 'x'", "alpha: NaN", "alpha: 2", "seed: -1", "seed: 1.5", "seed: 'x'", "seed: 2n ** 70n",
-    "count: 1e12", "count: 'x'", "count: {}", "count: 2n ** 70n", "count: 0", "steps: 'x'", "steps: 0", "steps: 1e9", "guidance_scale: 'x'", "guidance_scale: Infinity",
-    "sampler: 'fastest'", "sampler: 5", "width: 'x'", "width: -8", "width: 1e9", "height: NaN", "preview_every: 'x'", "preview_every: 0", "watermark: 'x'",
-    "prompt_in_metadata: 'x'", "style: 'x'", "style: new Uint8Array(9)", "layout: 'x'", "layout: 5", "layout: { boxes: 'x' }", "layout: { masks: [null] }",
-    "background: 'x'", "background: 'hold'", "background: { person: -1 }", "init: 'x'", "init: {}", "init: { image: 'x', strength: 1 }", "unknown: 1",
-    "style: () => 1", "style: Symbol('x')", "style: document",
+    "people: null",
+    "people: 'x'",
+    "people: [null]",
+    "people: [5]",
+    "people: [{}]",
+    "people: [{ identities: null }]",
+    "people: [{ identities: [{}] }]",
+    "people: [{ identities: [{ photos: ['x'] }] }]",
+    "people: [{ identities: [{ photos: [null] }] }]",
+    "people: [{ identities: [{ photos: [new Uint8Array(9)] }] }]",
+    "people: [{ identities: [{ photos: [{}] }] }]",
+    "people: [{ identities: [{ photos: [{ image: 5 }] }] }]",
+    "people: [{ identities: [{ photos: [{ image: new Uint8Array(9), extra: 1 }] }] }]",
+    "prompt: 5",
+    "prompt: {}",
+    "prompt: ['a']",
+    "negative_prompt: 5",
+    "alpha: 'x'",
+    "alpha: NaN",
+    "alpha: 2",
+    "seed: -1",
+    "seed: 1.5",
+    "seed: 'x'",
+    "seed: 2n ** 70n",
+    "count: 1e12",
+    "count: 'x'",
+    "count: {}",
+    "count: 2n ** 70n",
+    "count: 0",
+    "steps: 'x'",
+    "steps: 0",
+    "steps: 1e9",
+    "guidance_scale: 'x'",
+    "guidance_scale: Infinity",
+    "sampler: 'fastest'",
+    "sampler: 5",
+    "width: 'x'",
+    "width: -8",
+    "width: 1e9",
+    "height: NaN",
+    "preview_every: 'x'",
+    "preview_every: 0",
+    "watermark: 'x'",
+    "prompt_in_metadata: 'x'",
+    "style: 'x'",
+    "style: new Uint8Array(9)",
+    "layout: 'x'",
+    "layout: 5",
+    "layout: { boxes: 'x' }",
+    "layout: { masks: [null] }",
+    "background: 'x'",
+    "background: 'hold'",
+    "background: { person: -1 }",
+    "init: 'x'",
+    "init: {}",
+    "init: { image: 'x', strength: 1 }",
+    "unknown: 1",
+    "style: () => 1",
+    "style: Symbol('x')",
+    "style: document",
   ].map((field) => `{ people: [], prompt: 'a man', steps: 1, ${field} }`),
-  "{ people: [], prompt: 'a man' }, 5", "{ people: [], prompt: 'a man' }, null", "{ people: [], prompt: 'a man' }, { signal: 'x' }",
+  "{ people: [], prompt: 'a man' }, 5",
+  "{ people: [], prompt: 'a man' }, null",
+  "{ people: [], prompt: 'a man' }, { signal: 'x' }",
   "{ people: [], prompt: 'a man' }, { onProgress: 'x' }",
 ];
 const NO_PERSON = ["null", "5", "'x'", "{}", "{ identities: 5 }", "() => 1"].map((person) => `new Uint8Array(9), ${person}`);
@@ -77,15 +137,46 @@ describe("a page that hands over what no method takes", () => {
     const model = "model: '/models/mini/'";
     const wrong = await misuse(page, "globalThis.client", {
       check: ["", ...NO_OPTIONS, ...NO_URL.map((url) => `{ model: ${url} }`), `{ ${model}, backend: 'tpu' }`, `{ ${model}, signal: 5 }`],
-      open: ["", ...NO_OPTIONS, ...NO_URL.map((url) => `{ model: ${url} }`), ...["backend: 'tpu'", "backend: null", "precision: 'f64'", "precision: 16", "lean: 'x'", "signal: 5", "onProgress: 'x'"].map((more) => `{ ${model}, ${more} }`)],
+      open: [
+        "",
+        ...NO_OPTIONS,
+        ...NO_URL.map((url) => `{ model: ${url} }`),
+        ...["backend: 'tpu'", "backend: null", "precision: 'f64'", "precision: 16", "lean: 'x'", "signal: 5", "onProgress: 'x'"].map(
+          (more) => `{ ${model}, ${more} }`,
+        ),
+      ],
       generate: NO_REQUEST,
       inspect: [...NO_BYTES, "new Uint8Array(9)"],
       faces: [...NO_BYTES, "new Uint8Array(9), 5", "new Uint8Array(9)"],
       similarity: [...NO_BYTES, ...NO_PERSON],
-      render: ["", ...NO_OBJECT, ...NO_COUNT.filter(Boolean).map((seed) => `{ seed: ${seed}, style: 'photo', size: 32 }`), "{ seed: 1, style: 5, size: 32 }", "{ seed: 1, style: 'x', size: 32 }", "{ seed: 1, style: 'photo', size: 1e6 }", "{ seed: 1, style: 'photo' }"],
+      render: [
+        "",
+        ...NO_OBJECT,
+        ...NO_COUNT.filter(Boolean).map((seed) => `{ seed: ${seed}, style: 'photo', size: 32 }`),
+        "{ seed: 1, style: 5, size: 32 }",
+        "{ seed: 1, style: 'x', size: 32 }",
+        "{ seed: 1, style: 'photo', size: 1e6 }",
+        "{ seed: 1, style: 'photo' }",
+      ],
       randomFace: NO_COUNT,
       drawFace: ["", "null, 32", "{}, 32", "5, 32", "() => 1, 32", ...NO_COUNT.filter(Boolean).map((size) => `{}, ${size}`)],
       forget: ["null", "5", "{}", "'http://['"],
+      ask: [
+        ...[
+          "",
+          ...NO_OBJECT,
+          "{ type: 5 }",
+          "{ type: 'weather' }",
+          "{ type: 'constructor' }",
+          "{ type: Symbol('x') }",
+          "{ type: 'stored' }, 5",
+        ],
+        ...["hello", "open", "generate", "cancel"].map(
+          (type) => `{ type: '${type}', request: { people: [] }, model: '/models/mini/', target: 1 }`,
+        ),
+        ...["check", "inspect", "render", "forget", "faces", "similarity", "random_face", "draw_face"].map((type) => `{ type: '${type}' }`),
+        ...NO_BYTES.filter(Boolean).map((bytes) => `{ type: 'faces', image: ${bytes} }`),
+      ],
     });
     assert.deepEqual(wrong, []);
     // After all that the engine is as before.
@@ -110,10 +201,19 @@ describe("a page that hands over what no method takes", () => {
       drawFace: ["null, 'x'"],
     });
     assert.deepEqual(wrong, []);
-    assert.deepEqual(server.log.filter(({ path }) => path.startsWith("/models/")), []);
-    assert.deepEqual(await misuse(page, make, { generate: [...NO_REQUEST, "() => null", "() => 5"], similarity: NO_PERSON, faces: ["new Uint8Array(9)"] }), []);
+    assert.deepEqual(
+      server.log.filter(({ path }) => path.startsWith("/models/")),
+      [],
+    );
+    assert.deepEqual(
+      await misuse(page, make, { generate: [...NO_REQUEST, "() => null", "() => 5"], similarity: NO_PERSON, faces: ["new Uint8Array(9)"] }),
+      [],
+    );
     // What a request may leave out it may leave out.
-    const made = await callIn(page, async () => (await /** @type {any} */ (globalThis).studio.generate({ prompt: "a man", steps: 1 })).length);
+    const made = await callIn(
+      page,
+      async () => (await /** @type {any} */ (globalThis).studio.generate({ prompt: "a man", steps: 1 })).length,
+    );
     assert.equal(made.value, 1);
     assert.deepEqual(errors, []);
     await context.close();
@@ -123,7 +223,13 @@ describe("a page that hands over what no method takes", () => {
     const { context, page, errors } = await openClient(browser, server.url);
     for (const options of [...NO_OBJECT, ...NO_URL.map((url) => `{ model: ${url} }`), "{ backend: 'tpu' }", "{ backend: null }"]) {
       const make = `globalThis.odd = new FaceStudio(${options})`;
-      const wrong = await misuse(page, make, { load: [""], check: [""], generate: ["{ people: [], prompt: 'a man' }"], faces: ["new Uint8Array(1)"], similarity: ["new Uint8Array(1), { identities: [] }"] });
+      const wrong = await misuse(page, make, {
+        load: [""],
+        check: [""],
+        generate: ["{ people: [], prompt: 'a man' }"],
+        faces: ["new Uint8Array(1)"],
+        similarity: ["new Uint8Array(1), { identities: [] }"],
+      });
       assert.deepEqual(wrong, [], options);
       const drawn = await callIn(page, async () => {
         const { odd } = /** @type {any} */ (globalThis);
@@ -135,14 +241,23 @@ describe("a page that hands over what no method takes", () => {
       assert.equal(drawn.value, true, options);
     }
     assert.deepEqual(await callIn(page, (_client) => /** @type {any} */ (globalThis).EngineClient.shared(null)), {
-      error: { code: "argument-type", fault: "input", message: "what shared is given is null, not an object", remedy: "the types are in engine/protocol.js and engine/client.js" },
+      error: {
+        code: "argument-type",
+        fault: "input",
+        message: "what shared is given is null, not an object",
+        remedy: "the types are in engine/protocol.js and engine/client.js",
+      },
     });
     assert.deepEqual(errors, []);
     await context.close();
   });
 
   test("is told by the element, which shows it", async () => {
-    for (const [attributes, code] of [[{ model: "http://[" }, "model-url"], [{ backend: "tpu" }, "backend-unknown"], [{ model: "data:,x" }, "model-url"]]) {
+    for (const [attributes, code] of [
+      [{ model: "http://[" }, "model-url"],
+      [{ backend: "tpu" }, "backend-unknown"],
+      [{ model: "data:,x" }, "model-url"],
+    ]) {
       const { context, page, errors } = await openPage(browser);
       await page.goto(`${server.url}blank.html`);
       await page.evaluate(async (attributes) => {
@@ -157,7 +272,10 @@ describe("a page that hands over what no method takes", () => {
       }, attributes);
       await until(() => page.evaluate((code) => /** @type {any} */ (globalThis).told.includes(code), code));
       assert.equal(await page.locator("face-studio #error-code").textContent(), code);
-      const wrong = await misuse(page, "globalThis.element", { load: [""], generate: ["{ people: [], prompt: 'a man' }", "null", "5", "{}, 5"] });
+      const wrong = await misuse(page, "globalThis.element", {
+        load: [""],
+        generate: ["{ people: [], prompt: 'a man' }", "null", "5", "{}, 5"],
+      });
       assert.deepEqual(wrong, []);
       assert.equal(await page.evaluate(() => typeof (/** @type {any} */ (globalThis).element.model)), "string");
       const loose = await misuse(page, "document.createElement('face-studio')", { load: [""], generate: ["{}"] });
@@ -174,8 +292,21 @@ describe("a server with a hostile manifest", () => {
     const good = { format: 1, name: "n", version: "1", components: {} };
     const many = `{"format":1,"name":"n","version":"1","components":{${Array.from({ length: 200_000 }, (_, i) => `"c${i}":{"files":[]}`).join()}}}`;
     const texts = [
-      ...[null, {}, [], { ...good, files: {} }, { ...good, components: null }, { ...good, components: { unet: { files: {} } } }, { ...good, name: {} }, { ...good, version: 1 }].map((value) => JSON.stringify(value)),
-      many, "", "[".repeat(100_000), `{"format":1,"name":${"[".repeat(10_000)}${"]".repeat(10_000)},"version":"1","components":{}}`, " ".repeat(17 << 20),
+      ...[
+        null,
+        {},
+        [],
+        { ...good, files: {} },
+        { ...good, components: null },
+        { ...good, components: { unet: { files: {} } } },
+        { ...good, name: {} },
+        { ...good, version: 1 },
+      ].map((value) => JSON.stringify(value)),
+      many,
+      "",
+      "[".repeat(100_000),
+      `{"format":1,"name":${"[".repeat(10_000)}${"]".repeat(10_000)},"version":"1","components":{}}`,
+      " ".repeat(17 << 20),
     ];
     for (const body of texts) {
       server.fault = (path) => (path.endsWith("manifest.json") ? { body } : undefined);
@@ -281,8 +412,19 @@ describe("a history with broken records", () => {
       canvas.getContext("2d");
       const png = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
       const store = opened.result.transaction("pictures", "readwrite").objectStore("pictures");
-      const broken = [{}, { png: null, settings: {} }, { png: "x", settings: 5 }, { png: new Uint8Array(), settings: {} }, { id: "text", png, settings: {} }];
-      const odd = [{ png }, { png, settings: null }, { png, settings: 5, time: "x" }, { png, settings: { seed: {}, steps: "x", prompt: 5, alpha: NaN, sampler: "x" } }];
+      const broken = [
+        {},
+        { png: null, settings: {} },
+        { png: "x", settings: 5 },
+        { png: new Uint8Array(), settings: {} },
+        { id: "text", png, settings: {} },
+      ];
+      const odd = [
+        { png },
+        { png, settings: null },
+        { png, settings: 5, time: "x" },
+        { png, settings: { seed: {}, steps: "x", prompt: 5, alpha: NaN, sampler: "x" } },
+      ];
       [...broken, ...odd].forEach((record) => store.add(record));
       await new Promise((resolve) => (store.transaction.oncomplete = resolve));
       opened.result.close();
@@ -298,7 +440,10 @@ describe("a history with broken records", () => {
         element.setAttribute("model", "/models/mini/");
         document.body.append(element);
       });
-      await page.locator("face-studio .result").nth(count - 1).waitFor();
+      await page
+        .locator("face-studio .result")
+        .nth(count - 1)
+        .waitFor();
       await until(async () => !/Starting/.test((await page.locator("face-studio #engine").textContent()) ?? ""));
       return page.evaluate(() => /** @type {any} */ (globalThis).told);
     };

@@ -5,8 +5,9 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { SMALLEST, columns, moved, resized } from "../../web/face-studio/boxes.js";
-import { BACKGROUNDS, BEARDS, GLASSES, GROUPS, HAIR_STYLES, STYLES } from "../../web/face-studio/face-traits.js";
-import { addPhoto, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
+import { GROUPS } from "../../web/face-studio/face-traits.js";
+import { TABLES } from "../../web/face-studio/messages.js";
+import { addPhoto, facesOf, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
 import { settingsFrom, settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
 import { TimeLeft } from "../../web/engine/time-left.js";
@@ -25,7 +26,12 @@ test("columns fill the picture without overlapping", () => {
 test("a box stays inside the picture, whatever is done to it", () => {
   const box = { x: 0.3, y: 0.3, width: 0.3, height: 0.4 };
   assert.deepEqual(moved(box, 0.1, -0.1), { ...box, x: 0.4, y: 0.19999999999999998 });
-  for (const [dx, dy] of [[5, 5], [-5, -5], [5, -5], [0.05, -0.3]]) {
+  for (const [dx, dy] of [
+    [5, 5],
+    [-5, -5],
+    [5, -5],
+    [0.05, -0.3],
+  ]) {
     const there = moved(box, dx, dy);
     assert.ok(inside(there));
     assert.deepEqual([there.width, there.height], [box.width, box.height]);
@@ -42,7 +48,10 @@ test("a box stays inside the picture, whatever is done to it", () => {
 test("shares of a mix are whole percent and sum to 100", () => {
   const mix = (/** @type {number[]} */ ...betas) => shares(betas.map((beta) => ({ photos: [], beta })));
   assert.deepEqual(mix(1, 1), [50, 50]);
-  assert.deepEqual(mix(1, 1, 1).reduce((a, b) => a + b), 100);
+  assert.deepEqual(
+    mix(1, 1, 1).reduce((a, b) => a + b),
+    100,
+  );
   assert.deepEqual(mix(0.75, 0.25), [75, 25]);
   assert.deepEqual(mix(0, 0), [0, 0]);
 });
@@ -54,11 +63,26 @@ test("real photos of a face add up, a drawn face takes their place", () => {
   addPhoto(person, photo(1, false));
   addPhoto(person, photo(2, true));
   addPhoto(person, photo(3, true));
-  assert.deepEqual(toPerson(person)?.identities[0].photos.map(([n]) => n), [2, 3]);
+  assert.deepEqual(
+    toPerson(person)?.identities[0].photos.map(([n]) => n),
+    [2, 3],
+  );
   addPhoto(person, photo(4, false));
-  assert.deepEqual(toPerson(person)?.identities[0].photos.map(([n]) => n), [4]);
+  assert.deepEqual(
+    toPerson(person)?.identities[0].photos.map(([n]) => n),
+    [4],
+  );
   const again = fromPerson({ identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
   assert.deepEqual(toPerson(again), { identities: [{ photos: [new Uint8Array([5])], beta: 0.3 }] });
+  // Where the face is goes along.
+  const image = new Uint8Array([6]);
+  const landmarks = /** @type {[number, number][]} */ (Array.from({ length: 5 }, (_, i) => [i, i]));
+  const found = { identities: [{ photos: [{ image, landmarks }], beta: 1 }] };
+  assert.deepEqual(toPerson(fromPerson(found)), found);
+  assert.deepEqual(
+    facesOf([found, again, { identities: [] }].map((one) => ("active" in one ? toPerson(one) : one)).filter((one) => one !== null)),
+    [image, new Uint8Array([5]), undefined],
+  );
 });
 
 test("the time left follows the pace, over all pictures", () => {
@@ -75,20 +99,50 @@ test("the time left follows the pace, over all pictures", () => {
 
 test("strips walk from one end to the other and keep everything else", () => {
   const photo = (/** @type {number} */ n) => new Uint8Array([n]);
-  const mixed = { identities: [{ photos: [photo(1)], beta: 0.9 }, { photos: [photo(2)], beta: 0.2 }] };
+  const mixed = {
+    identities: [
+      { photos: [photo(1)], beta: 0.9 },
+      { photos: [photo(2)], beta: 0.2 },
+    ],
+  };
   const request = { people: [{ identities: [{ photos: [photo(0)] }] }, mixed], prompt: "x", seed: 5, count: 3, alpha: 0.4 };
-  assert.deepEqual(alphaStrip(request).map((stop) => stop.request.alpha), [0, 0.25, 0.5, 0.75, 1]);
+  assert.deepEqual(
+    alphaStrip(request).map((stop) => stop.request.alpha),
+    [0, 0.25, 0.5, 0.75, 1],
+  );
   const stops = mixStrip(request);
-  assert.deepEqual(stops.map((stop) => stop.request.people[1].identities.map(({ beta }) => beta)), [[1, 0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0, 1]]);
+  assert.deepEqual(
+    stops.map((stop) => stop.request.people[1].identities.map(({ beta }) => beta)),
+    [
+      [1, 0],
+      [0.75, 0.25],
+      [0.5, 0.5],
+      [0.25, 0.75],
+      [0, 1],
+    ],
+  );
   assert.ok(stops.every((stop) => stop.request.seed === 5 && stop.request.count === 1 && stop.request.people[0] === request.people[0]));
   assert.deepEqual(mixStrip({ people: [] }), []);
 });
 
 test("what is kept of a picture is its recipe, with the words that its file leaves out", () => {
   const recipe = /** @type {import("../../web/engine/recipe.js").Recipe} */ ({
-    format: 1, version: "0.1.0", model: { name: "mini", version: "1", sha256: "f".repeat(64) }, precision: "f32",
-    people: [{ identities: [{ photos: ["0".repeat(64)], beta: 1 }] }], style: "1".repeat(64), alpha: 0.3, layout: "whole",
-    background: { person: 0 }, seed: 7, steps: 4, guidance_scale: 1, sampler: "lcm", width: 128, height: 96, watermark: true,
+    format: 1,
+    version: "0.1.0",
+    model: { name: "mini", version: "1", sha256: "f".repeat(64) },
+    precision: "f32",
+    people: [{ identities: [{ photos: [{ sha256: "0".repeat(64) }], beta: 1 }] }],
+    style: "1".repeat(64),
+    alpha: 0.3,
+    layout: "whole",
+    background: { person: 0 },
+    seed: 7,
+    steps: 4,
+    guidance_scale: 1,
+    sampler: "lcm",
+    width: 128,
+    height: 96,
+    watermark: true,
   });
   const request = { people: [{ identities: [{ photos: [new Uint8Array(9)] }] }], style: new Uint8Array(9), prompt: "x" };
   const settings = settingsOf(request, { png: new Uint8Array(9), recipe, seed: 7, width: 128, height: 96, notices: [] });
@@ -104,7 +158,7 @@ test("what is kept of a picture is its recipe, with the words that its file leav
   assert.equal(settingsFrom(null).steps, 25);
 });
 
-test("the face maker offers every trait and choice of the renderer", () => {
+test("the face maker offers every trait of the renderer, and has words for every choice", () => {
   const snake = (/** @type {string} */ name) => name.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
   const read = (/** @type {string} */ path) => readFileSync(ROOT + path, "utf8");
   const identity = read("crates/synth/src/identity.rs");
@@ -115,10 +169,21 @@ test("the face maker offers every trait and choice of the renderer", () => {
   assert.deepEqual(Object.values(GROUPS).flat().sort(), traits.sort());
   const choices = (/** @type {string} */ text, /** @type {string} */ name) =>
     (new RegExp(`^ {4}${name} \\{(.*?)\\}`, "ms").exec(text)?.[1].match(/\w+/g) ?? []).map(snake);
-  assert.deepEqual([...HAIR_STYLES], choices(identity, "HairStyle"));
-  assert.deepEqual([...BEARDS], choices(identity, "Beard"));
-  assert.deepEqual([...GLASSES], ["none", ...choices(identity, "Glasses")]);
   const scene = read("crates/synth/src/scene.rs");
-  assert.deepEqual([...STYLES], choices(scene, "Style"));
-  assert.deepEqual([...BACKGROUNDS], choices(scene, "Background"));
+  const offered = {
+    hair: choices(identity, "HairStyle"),
+    color: choices(identity, "HairColor"),
+    beard: choices(identity, "Beard"),
+    glasses: ["none", ...choices(identity, "Glasses")],
+    style: choices(scene, "Style"),
+    background: choices(scene, "Background"),
+  };
+  for (const [table, names] of Object.entries(offered)) {
+    assert.ok(names.length > 4, table);
+    assert.deepEqual(
+      names.filter((name) => !(`${table}.${name}` in TABLES.en)),
+      [],
+      table,
+    );
+  }
 });

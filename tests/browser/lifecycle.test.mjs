@@ -1,12 +1,13 @@
 /** One picture at a time, cancelled within a step; and what happens when worker, device or memory give out. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
 
 import { call as callIn, draw, open, openClient, request, until } from "./client.mjs";
 import { setUp } from "./harness.mjs";
 
-const { server, browser } = await setUp();
+const { models, server, browser } = await setUp();
 
 /**
  * Starts a picture of very many steps, and returns when it is at its second.
@@ -43,8 +44,58 @@ const wasmBytes = (page) =>
 
 test("an error keeps where it happened", async () => {
   const { context, page } = await openClient(browser, server.url);
-  const stack = await page.evaluate(() => /** @type {any} */ (globalThis).client.faces(new Uint8Array(4)).catch((/** @type {Error} */ error) => error.stack));
+  const stack = await page.evaluate(() =>
+    /** @type {any} */ (globalThis).client.faces(new Uint8Array(4)).catch((/** @type {Error} */ error) => error.stack),
+  );
   assert.match(stack, /engine\/worker\.js/);
+  await context.close();
+});
+
+test("questions are answered as the methods that ask them are", async () => {
+  const { context, call, errors } = await openClient(browser, server.url);
+  const { value, error } = await call(async (client) => {
+    const sample = { seed: 3, style: "photo", size: 32 };
+    const png = await client.ask({ type: "render", ...sample });
+    const stop = new AbortController();
+    stop.abort();
+    return {
+      same: png.join() === (await client.render(sample)).join(),
+      size: await client.ask({ type: "inspect", image: png }),
+      choices: Object.entries(await client.ask({ type: "face_maker" }))
+        .filter(([, list]) => list.length > 4)
+        .map(([name]) => name),
+      checked: (await client.ask({ type: "check", model: "/models/mini/", backend: "cpu" })).model,
+      stopped: await client.ask({ type: "stored" }, { signal: stop.signal }).catch((/** @type {any} */ error) => error.code),
+      // Fields that it has not are not handed on.
+      stored: Array.isArray((await client.ask({ type: "stored", more: () => 1 })).models),
+    };
+  });
+  assert.equal(error, undefined);
+  assert.deepEqual(value, {
+    same: true,
+    size: { width: 32, height: 32 },
+    choices: ["hair_styles", "hair_colors", "beards", "glasses", "styles", "backgrounds"],
+    checked: "tiny",
+    stopped: "cancelled",
+    stored: true,
+  });
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("a model says itself that it knows drawn people only", async () => {
+  const { context, call } = await openClient(browser, server.url);
+  const text = readFileSync(`${models}/mini/manifest.json`, "utf8");
+  const drawnOnly = async (/** @type {object} */ changes) => {
+    server.fault = (path) => (path.endsWith("manifest.json") ? { body: JSON.stringify({ ...JSON.parse(text), ...changes }) } : undefined);
+    await call((client) => client.unload());
+    return (await call(open)).value?.abilities.drawn_only;
+  };
+  assert.equal(await drawnOnly({}), false);
+  // Neither its name nor its family says so.
+  assert.equal(await drawnOnly({ name: "mini", family: "mini" }), false);
+  assert.equal(await drawnOnly({ people: "photographed" }), false);
+  assert.equal(await drawnOnly({ people: "drawn" }), true);
   await context.close();
 });
 
@@ -74,14 +125,17 @@ describe("one picture at a time", () => {
     await call(open);
     // A picture of 2048 pixels a side, decoded to 12 MB and more, in each request.
     const start = async () => {
-      const { error } = await call(async (client, request) => {
-        const canvas = new OffscreenCanvas(2048, 2048);
-        canvas.getContext("2d")?.fillRect(0, 0, 100, 100);
-        const style = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
-        const stop = new AbortController();
-        const onProgress = (/** @type {any} */ { phase }) => phase === "denoise" && stop.abort();
-        await client.generate({ ...request, style, alpha: 0.5 }, { onProgress, signal: stop.signal });
-      }, request({ steps: 1000 }));
+      const { error } = await call(
+        async (client, request) => {
+          const canvas = new OffscreenCanvas(2048, 2048);
+          canvas.getContext("2d")?.fillRect(0, 0, 100, 100);
+          const style = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+          const stop = new AbortController();
+          const onProgress = (/** @type {any} */ { phase }) => phase === "denoise" && stop.abort();
+          await client.generate({ ...request, style, alpha: 0.5 }, { onProgress, signal: stop.signal });
+        },
+        request({ steps: 1000 }),
+      );
       assert.equal(error?.code, "cancelled");
     };
     await start();

@@ -33,7 +33,13 @@ test("the browser's picture is the command line's", async (t) => {
     const style = await client.render({ seed: 101, style: "watercolor", size: 192 });
     const people = [{ identities: [{ photos: [photo.slice()] }] }];
     const [picture] = await client.generate({
-      people, style: style.slice(), prompt: "a portrait in a red suit", alpha: 0.5, seed: 7, steps: 6, guidance_scale: 2,
+      people,
+      style: style.slice(),
+      prompt: "a portrait in a red suit",
+      alpha: 0.5,
+      seed: 7,
+      steps: 6,
+      guidance_scale: 2,
     });
     client.close();
     return [photo, style, picture.png].map((png) => [...png]);
@@ -47,20 +53,23 @@ test("the browser's picture is the command line's", async (t) => {
   await promisify(execFile)(program, ["generate", ...files, ...request, "--guidance-scale", "2"], { cwd: ROOT });
 
   const native = [...(await readFile(path("native.png")))];
-  const difference = await page.evaluate(async (pictures) => {
-    const [a, b] = await Promise.all(
-      pictures.map(async (png) => {
-        const bitmap = await createImageBitmap(new Blob([new Uint8Array(png)]));
-        const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-        const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
-        context.drawImage(bitmap, 0, 0);
-        return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
-      }),
-    );
-    // The fourth channel is opaque in both.
-    const sum = a.reduce((total, value, i) => total + Math.abs(value - b[i]), 0);
-    return { mean: sum / (0.75 * a.length), sizes: [a.length, b.length], values: new Set(a).size };
-  }, [made, native]);
+  const difference = await page.evaluate(
+    async (pictures) => {
+      const [a, b] = await Promise.all(
+        pictures.map(async (png) => {
+          const bitmap = await createImageBitmap(new Blob([new Uint8Array(png)]));
+          const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+          const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+          context.drawImage(bitmap, 0, 0);
+          return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
+        }),
+      );
+      // The fourth channel is opaque in both.
+      const sum = a.reduce((total, value, i) => total + Math.abs(value - b[i]), 0);
+      return { mean: sum / (0.75 * a.length), sizes: [a.length, b.length], values: new Set(a).size };
+    },
+    [made, native],
+  );
   assert.equal(difference.sizes[0], difference.sizes[1]);
   assert.ok(difference.values > 16, "the picture is not blank");
   console.log(`mean difference ${difference.mean.toFixed(4)} of 255`);

@@ -51,7 +51,11 @@ const startOf = (/** @type {Request} */ request) => Number(/^bytes=(\d+)-$/.exec
  * @param {Response} response
  * @param {{ most?: number, then?: "stall" | "break", status?: number, range?: string, start?: number, body?: Buffer }} [how]
  */
-function send(request, response, { most = Infinity, then = "break", status, range, start = startOf(request), body = BYTES.subarray(start) } = {}) {
+function send(
+  request,
+  response,
+  { most = Infinity, then = "break", status, range, start = startOf(request), body = BYTES.subarray(start) } = {},
+) {
   const partial = request.headers.range !== undefined;
   response.writeHead(status ?? (partial ? 206 : 200), {
     "content-length": body.length,
@@ -149,7 +153,10 @@ class Storage {
 describe("a server that stalls", () => {
   test("before it answers is given up after a stated number of times", async () => {
     const began = performance.now();
-    await assert.rejects(fetchFrom(() => {}), { code: "network", fault: "io", message: /no byte came for 0.2 s, 3 times in a row/ });
+    await assert.rejects(
+      fetchFrom(() => {}),
+      { code: "network", fault: "io", message: /no byte came for 0.2 s, 3 times in a row/ },
+    );
     assert.equal(asked.length, 3);
     assert.ok(performance.now() - began < 5000);
   });
@@ -175,7 +182,10 @@ describe("a server that stalls", () => {
   });
 
   test("is left at once when the download is cancelled, wherever it stands", async () => {
-    const stalls = [() => {}, (/** @type {any} */ request, /** @type {any} */ response) => send(request, response, { most: 300, then: "stall" })];
+    const stalls = [
+      () => {},
+      (/** @type {any} */ request, /** @type {any} */ response) => send(request, response, { most: 300, then: "stall" }),
+    ];
     for (const behaviour of stalls) {
       const stop = new AbortController();
       const began = performance.now();
@@ -188,7 +198,11 @@ describe("a server that stalls", () => {
   test("holds nobody's storage up", async () => {
     const store = new Storage();
     const stop = new AbortController();
-    const stalled = fetchFrom((request, response) => send(request, response, { most: 300, then: "stall" }), { signal: stop.signal, stall: 60_000, store });
+    const stalled = fetchFrom((request, response) => send(request, response, { most: 300, then: "stall" }), {
+      signal: stop.signal,
+      stall: 60_000,
+      store,
+    });
     await new Promise((resolve) => setTimeout(resolve, 200));
     assert.equal(store.held, false);
     stop.abort("stopped");
@@ -213,7 +227,7 @@ describe("a server that stalls", () => {
     await assert.rejects(readManifest(url, null, undefined, 100), { code: "network" });
     serve = (_request, response) => {
       response.writeHead(200);
-      const more = () => response.write(Buffer.alloc(1 << 20, " ")) ? setImmediate(more) : response.once("drain", more);
+      const more = () => (response.write(Buffer.alloc(1 << 20, " ")) ? setImmediate(more) : response.once("drain", more));
       more();
     };
     await assert.rejects(readManifest(url, null), { code: "manifest", message: /16 MiB/ });
@@ -235,8 +249,14 @@ describe("a server that answers something else", () => {
       }),
       { code: "network", message: /was not asked for/ },
     );
-    await assert.rejects(fetchFrom((request, response) => response.writeHead(302, { location: request.url }).end()), { code: "network" });
-    await assert.rejects(fetchFrom((_request, response) => response.writeHead(204).end()), { code: "file-missing" });
+    await assert.rejects(
+      fetchFrom((request, response) => response.writeHead(302, { location: request.url }).end()),
+      { code: "network" },
+    );
+    await assert.rejects(
+      fetchFrom((_request, response) => response.writeHead(204).end()),
+      { code: "file-missing" },
+    );
     // Without an end: no more is taken than the manifest says.
     const { fetched } = await fetchFrom((_request, response) => {
       response.writeHead(200);
@@ -245,8 +265,14 @@ describe("a server that answers something else", () => {
       more();
     });
     assert.equal(fetched, BYTES.length);
-    await assert.rejects(fetchFrom((_request, response) => response.end(Buffer.alloc(5000))), { code: "file-corrupt" });
-    await assert.rejects(fetchFrom((_request, response) => response.end(BYTES.subarray(1))), { code: "network" });
+    await assert.rejects(
+      fetchFrom((_request, response) => response.end(Buffer.alloc(5000))),
+      { code: "file-corrupt" },
+    );
+    await assert.rejects(
+      fetchFrom((_request, response) => response.end(BYTES.subarray(1))),
+      { code: "network" },
+    );
   });
 
   test("gets the right bytes out of a range that it answers wrongly once", async () => {
@@ -291,7 +317,10 @@ describe("storage", () => {
 
   test("that loses what it took is left, and the rest goes on from what it still has", async () => {
     // Of what was written last nothing has to come again, of what was written before that what is lost.
-    for (const [left, again] of [[300, 0], [200, 300]]) {
+    for (const [left, again] of [
+      [300, 0],
+      [200, 300],
+    ]) {
       const store = new Storage();
       let lost = false;
       store.written = (name) => {
@@ -312,7 +341,9 @@ describe("storage", () => {
     let writes = 0;
     emptied.written = (name) => {
       writes += 1;
-      if (writes === 2) setTimeout(() => emptied.files.delete(name));
+      if (writes === 2) {
+        setTimeout(() => emptied.files.delete(name));
+      }
     };
     const slow = (/** @type {Request} */ request, /** @type {Response} */ response) => send(request, response, { most: 250 });
     assert.ok((await fetchFrom(slow, { store: emptied, pauses: [50, 50] })).sink.inMemory);
@@ -333,7 +364,10 @@ describe("storage", () => {
     unreadable.file = async (name) => {
       const blob = await file(name);
       return blob && !refused
-        ? /** @type {any} */ ({ size: blob.size, stream: () => ((refused = true), new ReadableStream({ start: (it) => it.error(new DOMException("gone", "NotReadableError")) })) })
+        ? /** @type {any} */ ({
+            size: blob.size,
+            stream: () => ((refused = true), new ReadableStream({ start: (it) => it.error(new DOMException("gone", "NotReadableError")) })),
+          })
         : blob;
     };
     assert.equal((await fetchFrom((request, response) => send(request, response), { store: unreadable })).fetched, BYTES.length);
@@ -343,7 +377,14 @@ describe("storage", () => {
     const manifest = /** @type {any} */ ({ format: 1, name: "x", version: "1", components: { unet: { files: [FILE] } } });
     const held = new Map();
     const { signal } = new AbortController();
-    const read = () => readModel(url, manifest, /** @type {any} */ (new Storage(400)), { hash, signal, report() {}, held, hold: (sha256, bytes) => held.set(sha256, bytes) });
+    const read = () =>
+      readModel(url, manifest, /** @type {any} */ (new Storage(400)), {
+        hash,
+        signal,
+        report() {},
+        held,
+        hold: (sha256, bytes) => held.set(sha256, bytes),
+      });
     serve = (request, response) => send(request, response);
     const first = await read();
     assert.deepEqual([first.fetched, first.notices[0]?.code], [BYTES.length, "storage-full"]);

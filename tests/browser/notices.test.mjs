@@ -44,7 +44,10 @@ test("the engine says how much of a prompt it did not read, in every family that
   for (const { long, short } of seen) {
     assert.deepEqual(
       long.map((/** @type {any} */ notice) => [notice.code, notice.values]),
-      [["prompt-cut", values], ["negative-prompt-cut", values]],
+      [
+        ["prompt-cut", values],
+        ["negative-prompt-cut", values],
+      ],
     );
     assert.match(long[0].message, /last 3 tokens were cut off, from 'man' on/);
     assert.notEqual(long[0].remedy, "");
@@ -58,7 +61,10 @@ test("the page says so under the picture, in its language, and forgets it with t
   await page.goto(server.url);
   await page.waitForFunction(() => customElements.get("face-studio"));
   const make = (/** @type {string} */ prompt) =>
-    page.evaluate((text) => /** @type {any} */ (document.querySelector("face-studio")).generate({ people: [], prompt: text, steps: 1 }), prompt);
+    page.evaluate(
+      (text) => /** @type {any} */ (document.querySelector("face-studio")).generate({ people: [], prompt: text, steps: 1 }),
+      prompt,
+    );
   await make(LONG);
   const notice = page.locator("#notices p");
   await notice.waitFor();
@@ -67,7 +73,9 @@ test("the page says so under the picture, in its language, and forgets it with t
     "Your words are longer than this model reads: 3 of their tokens were left out, from “man” on. It reads 14.",
   );
   await page.evaluate(() => document.querySelector("face-studio")?.setAttribute("lang", "de"));
-  await page.locator("#notices p", { hasText: "Dein Text ist länger, als dieses Modell liest: 3 seiner Token wurden weggelassen, ab „man“." }).waitFor();
+  await page
+    .locator("#notices p", { hasText: "Dein Text ist länger, als dieses Modell liest: 3 seiner Token wurden weggelassen, ab „man“." })
+    .waitFor();
   await make("a man");
   await page.locator("#notices").waitFor({ state: "hidden" });
   assert.deepEqual(errors, []);

@@ -45,12 +45,20 @@ test("a second visit without a network draws the same picture", async () => {
     assert.deepEqual(errors, []);
 
     server.stop();
-    await until(() => fetch(server.url).then(() => false, () => true));
+    await until(() =>
+      fetch(server.url).then(
+        () => false,
+        () => true,
+      ),
+    );
     await page.reload();
     await page.waitForFunction(() => customElements.get("face-studio"));
     await addClient(page);
     const opened = await call(page, open);
-    assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["model-offline"]);
+    assert.deepEqual(
+      opened.value?.notices.map((/** @type {any} */ notice) => notice.code),
+      ["model-offline"],
+    );
     assert.equal(opened.value.fetched, 0);
     assert.deepEqual(await call(page, draw, request()), online);
   } finally {
@@ -84,7 +92,10 @@ test("the service worker keeps the page of one release, and neither models nor a
     for (const path of ["", "face-studio/face-studio.js", "engine/worker.js", "wasm/facestudio_bg.wasm"]) {
       assert.ok(urls.includes(server.url + path), path);
     }
-    assert.deepEqual(urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)), []);
+    assert.deepEqual(
+      urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)),
+      [],
+    );
   } finally {
     server.stop();
     await context.close();
@@ -137,7 +148,10 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
     server.fault = () => undefined;
     assert.equal(await page.evaluate(async () => (await fetch("engine/client.js")).ok), true);
     // The page may still be asking for its model; of its own files it asks for none.
-    assert.deepEqual(server.log.filter(({ path }) => !path.startsWith("/models/")), []);
+    assert.deepEqual(
+      server.log.filter(({ path }) => !path.startsWith("/models/")),
+      [],
+    );
     // A server that is there again is asked again.
     await visit(() => undefined);
     assert.ok(server.log.some(({ path }) => path.endsWith("engine/worker.js")));

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -51,7 +51,15 @@ test("a strict TypeScript consumer compiles against the package", () => {
 test("a page's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 2.2 MB for the CPU alone", () => {
   // It loads one of the two modules; the other one's JavaScript is smaller.
   const scripts = files(`${ROOT}pkg`, ".js").filter((path) => !path.includes("wasm-threads"));
-  for (const name of ["engine/client", "engine/worker", "engine/thread", "engine/trap", "face-studio/face-studio", "wasm/facestudio", "sw"]) {
+  for (const name of [
+    "engine/client",
+    "engine/worker",
+    "engine/thread",
+    "engine/trap",
+    "face-studio/face-studio",
+    "wasm/facestudio",
+    "sw",
+  ]) {
     assert.ok(scripts.includes(`${ROOT}pkg/${name}.js`), `${name}.js is missing`);
   }
   const js = gzipped(scripts);
@@ -61,6 +69,26 @@ test("a page's JavaScript is at most 60 KB gzipped, its wasm at most 4.5 MB, or 
   assert.ok(js <= 60_000, `${js} bytes of JavaScript`);
   assert.ok(wasm > 0 && wasm <= 4_500_000, `${wasm} bytes of wasm`);
   assert.ok(threads > 0 && threads <= 2_200_000, `${threads} bytes of wasm with threads`);
+});
+
+test("every script of the package finds what it imports, and nothing lies there that nobody reads", () => {
+  const scripts = files(`${ROOT}pkg`, ".js").filter((path) => !path.startsWith(`${ROOT}pkg/wasm`));
+  const read = new Set(
+    ["index", "page", "sw", "engine/client", "engine/worker", "engine/thread", "face-studio/face-studio"].map(
+      (name) => `${ROOT}pkg/${name}.js`,
+    ),
+  );
+  for (const path of scripts) {
+    for (const [, from = ""] of readFileSync(path, "utf8").matchAll(/(?:from|import) ?\(?["'](\.[^"']+)["']/g)) {
+      const found = join(path, "..", from);
+      assert.ok(existsSync(found), `${path} imports ${from}`);
+      read.add(found);
+    }
+  }
+  assert.deepEqual(
+    scripts.filter((path) => !read.has(path)),
+    [],
+  );
 });
 
 test("every language has the same messages, with the same gaps, and none is empty", () => {
@@ -110,7 +138,11 @@ test("the package carries the licences of all that is in it", () => {
   }
   // It is of this Cargo.lock.
   execFileSync(process.execPath, [`${ROOT}scripts/notices.mjs`, "--check"]);
-  const scripts = files(`${ROOT}web`, ".js").map((path) => readFileSync(path, "utf8")).join("\n");
-  const foreign = [...scripts.matchAll(/^import\b[^;]*?from "([^"]+)"/gm)].map(([, from]) => from).filter((from) => !/^\.{1,2}\//.test(from));
+  const scripts = files(`${ROOT}web`, ".js")
+    .map((path) => readFileSync(path, "utf8"))
+    .join("\n");
+  const foreign = [...scripts.matchAll(/^import\b[^;]*?from "([^"]+)"/gm)]
+    .map(([, from]) => from)
+    .filter((from) => !/^\.{1,2}\//.test(from));
   assert.deepEqual(foreign, []);
 });

@@ -48,17 +48,15 @@ describe("the page", () => {
     await page.goto(server.url);
     await waitForSamples(page);
     assert.equal(await page.locator("#people .tiles img").count(), 6);
-    const sizes = await page
-      .locator(".tiles img:not([hidden])")
-      .evaluateAll((images) =>
-        Promise.all(
-          images.map(async (image) => {
-            const picture = /** @type {HTMLImageElement} */ (image);
-            await picture.decode();
-            return picture.naturalWidth;
-          }),
-        ),
-      );
+    const sizes = await page.locator(".tiles img:not([hidden])").evaluateAll((images) =>
+      Promise.all(
+        images.map(async (image) => {
+          const picture = /** @type {HTMLImageElement} */ (image);
+          await picture.decode();
+          return picture.naturalWidth;
+        }),
+      ),
+    );
     assert.deepEqual(new Set(sizes), new Set([192]));
     assert.deepEqual(errors, []);
     await context.close();
@@ -94,7 +92,10 @@ describe("the page", () => {
       });
     });
     assert.ok(names.length > 20);
-    assert.deepEqual(names.filter((name) => !name), []);
+    assert.deepEqual(
+      names.filter((name) => !name),
+      [],
+    );
     // With words beside the style picture there is something to balance: the slider can be reached.
     await page.locator("face-studio textarea#prompt").evaluate((prompt) => {
       /** @type {HTMLTextAreaElement} */ (prompt).value = "a portrait";
@@ -132,7 +133,7 @@ describe("the page", () => {
     const { context, page } = await openPage(browser);
     await page.route("**/models/**", (route) => route.fulfill({ status: 404, body: "" }));
     await page.addInitScript(() => {
-      const told = ((/** @type {any} */ (globalThis)).told = []);
+      const told = /** @type {any} */ ((globalThis).told = []);
       addEventListener("facestudio-error", (event) => told.push(/** @type {any} */ (event).detail.code));
     });
     await page.goto(server.url);
@@ -252,7 +253,10 @@ describe("generation", () => {
     await page.locator('#style [data-key="style-1"]').click();
     await page.locator("#generate").click();
     await page.locator("#finished").waitFor({ timeout: 120_000 });
-    assert.deepEqual(requests.filter((url) => url.startsWith("http")), []);
+    assert.deepEqual(
+      requests.filter((url) => url.startsWith("http")),
+      [],
+    );
     assert.deepEqual(errors, []);
     await context.close();
   });

@@ -54,7 +54,13 @@ test("the studio has a switch for that, which its pictures obey", async () => {
     const made = page.evaluate(
       () =>
         new Promise((resolve) =>
-          document.querySelector("face-studio")?.addEventListener("facestudio-result", (event) => resolve(new TextDecoder("latin1").decode(/** @type {any} */ (event).detail[0].png)), { once: true }),
+          document
+            .querySelector("face-studio")
+            ?.addEventListener(
+              "facestudio-result",
+              (event) => resolve(new TextDecoder("latin1").decode(/** @type {any} */ (event).detail[0].png)),
+              { once: true },
+            ),
         ),
     );
     await page.locator("#generate").click();
@@ -71,7 +77,11 @@ test("the studio has a switch for that, which its pictures obey", async () => {
 test("what is typed is the browser's to keep or to send nowhere", async () => {
   const { context, page } = await openStudio();
   const fields = await page.evaluate(() =>
-    [...(document.querySelector("face-studio")?.shadowRoot?.querySelectorAll("textarea, input[type=text], input:not([type]), input[type=search], [contenteditable]") ?? [])].map((field) => ({
+    [
+      ...(document
+        .querySelector("face-studio")
+        ?.shadowRoot?.querySelectorAll("textarea, input[type=text], input:not([type]), input[type=search], [contenteditable]") ?? []),
+    ].map((field) => ({
       id: field.id,
       autocomplete: field.getAttribute("autocomplete"),
       spellcheck: field.getAttribute("spellcheck"),
@@ -88,8 +98,16 @@ test("what is typed is the browser's to keep or to send nowhere", async () => {
 
 test("the consent dialog and the history say what of a photo is kept, and what a file tells", async () => {
   const said = /** @type {[string, RegExp[], RegExp[]][]} */ ([
-    ["en", [/memory until you close it|its memory/, /holds its background.*photo too.*history/s, /your words.*“Write the words into the file”/s], [/drawn over a photo/]],
-    ["de", [/Arbeitsspeicher/, /Hintergrund festhält.*auch ein Foto.*Verlauf/s, /deine Worte.*„Worte in die Datei schreiben“/s], [/über ein Foto gemalt/]],
+    [
+      "en",
+      [/memory until you close it|its memory/, /holds its background.*photo too.*history/s, /your words.*“Write the words into the file”/s],
+      [/drawn over a photo/],
+    ],
+    [
+      "de",
+      [/Arbeitsspeicher/, /Hintergrund festhält.*auch ein Foto.*Verlauf/s, /deine Worte.*„Worte in die Datei schreiben“/s],
+      [/über ein Foto gemalt/],
+    ],
   ]);
   for (const [lang, consent, history] of said) {
     const { context, page, errors } = await openStudio(lang);

@@ -31,7 +31,13 @@ const prepare = async (/** @type {any} */ client, /** @type {string} */ model) =
       context.fillStyle = "#fff";
       context.fillRect(x, 0, 32, 64);
     });
-  all.pictures = { white: await face("#fff"), yellow: await face("#ff8"), blue: await face("#9bf"), left: await mask(0), right: await mask(32) };
+  all.pictures = {
+    white: await face("#fff"),
+    yellow: await face("#ff8"),
+    blue: await face("#9bf"),
+    left: await mask(0),
+    right: await mask(32),
+  };
   /** Names in a request are replaced by their pictures. */
   all.filled = (/** @type {any} */ value) =>
     typeof value === "string"
@@ -50,24 +56,52 @@ const twice = async (/** @type {any} */ client, /** @type {{ asked: any, words?:
   const pictures = Object.values(all.pictures).reverse();
   const again = await client.requestFor(made.png, pictures, words);
   const [second] = await client.generate(again);
-  const told = (/** @type {any} */ picture) => JSON.stringify(picture.recipe, (_, value) => (typeof value === "bigint" ? String(value) : value));
-  return { first: await all.hash(made.png), second: await all.hash(second.png), recipe: told(made), recipe_again: told(second), seed: String(made.seed) };
+  const told = (/** @type {any} */ picture) =>
+    JSON.stringify(picture.recipe, (_, value) => (typeof value === "bigint" ? String(value) : value));
+  return {
+    first: await all.hash(made.png),
+    second: await all.hash(second.png),
+    recipe: told(made),
+    recipe_again: told(second),
+    seed: String(made.seed),
+  };
 };
 
-const person = (/** @type {[string, number][]} */ ...photos) => ({ identities: photos.map(([photo, beta]) => ({ photos: [photo], beta })) });
+const person = (/** @type {[string, number][]} */ ...photos) => ({
+  identities: photos.map(([photo, beta]) => ({ photos: [photo], beta })),
+});
 const boxes = [0, 0.5].map((x) => ({ x, y: 0.1, width: 0.5, height: 0.8 }));
 const two = [person(["white", 0.7], ["yellow", 0.2]), person(["blue", 1])];
 
 /** @type {Record<string, object>} */
 const STYLED = {
   "two people, one of them a mix, in boxes": request({
-    people: two, style: "blue", alpha: 0.3, layout: { boxes }, background: { person: 1 }, negative_prompt: "red hair", guidance_scale: 2.5, sampler: "unipc", width: 64, height: 32, count: 2,
+    people: two,
+    style: "blue",
+    alpha: 0.3,
+    layout: { boxes },
+    background: { person: 1 },
+    negative_prompt: "red hair",
+    guidance_scale: 2.5,
+    sampler: "unipc",
+    width: 64,
+    height: 32,
+    count: 2,
   }),
   "a start picture, painted places and a mask": request({
-    people: two, style: "yellow", alpha: 0.6, layout: { masks: ["left", "right"] }, init: { image: "white", strength: 0.7, mask: "left" }, watermark: false,
+    people: two,
+    style: "yellow",
+    alpha: 0.6,
+    layout: { masks: ["left", "right"] },
+    init: { image: "white", strength: 0.7, mask: "left" },
+    watermark: false,
   }),
   "a held background where a picture has people": request({
-    people: two.slice(1), layout: { content: "white" }, init: { image: "yellow", strength: 0.5 }, background: "hold", guidance_scale: 1,
+    people: two.slice(1),
+    layout: { content: "white" },
+    init: { image: "yellow", strength: 0.5 },
+    background: "hold",
+    guidance_scale: 1,
   }),
   "what the model is made for": { people: [], prompt: "a hat" },
 };
@@ -101,8 +135,14 @@ test("a recipe says its numbers as they were asked for", async () => {
   const asked = request({ people: two, style: "blue", alpha: 0.3, layout: { boxes }, guidance_scale: 2.7 });
   const { value } = await call(twice, { asked });
   const { alpha, guidance_scale, layout, people, prompt, seed, steps } = JSON.parse(value.recipe);
-  assert.deepEqual({ alpha, guidance_scale, layout, prompt, seed, steps }, { alpha: 0.3, guidance_scale: 2.7, layout: { boxes }, prompt: "a smiling man with a hat", seed: 7, steps: 4 });
-  assert.deepEqual(people.map((/** @type {any} */ { identities }) => identities.map((/** @type {any} */ { beta }) => beta)), [[0.7, 0.2], [1]]);
+  assert.deepEqual(
+    { alpha, guidance_scale, layout, prompt, seed, steps },
+    { alpha: 0.3, guidance_scale: 2.7, layout: { boxes }, prompt: "a smiling man with a hat", seed: 7, steps: 4 },
+  );
+  assert.deepEqual(
+    people.map((/** @type {any} */ { identities }) => identities.map((/** @type {any} */ { beta }) => beta)),
+    [[0.7, 0.2], [1]],
+  );
   const large = await call(async (/** @type {any} */ client) => {
     const [made] = await client.generate({ people: [], prompt: "a hat", steps: 1, seed: 2n ** 60n + 1n });
     const again = await client.requestFor(made.png, []);
@@ -133,7 +173,11 @@ test("what does not make the picture again is refused, and says what is missing"
     const { filled, pictures } = /** @type {any} */ (globalThis);
     const asked = filled({ people: [{ identities: [{ photos: ["white"] }] }], style: "blue", steps: 1 });
     const [{ png }] = await client.generate(asked);
-    const refused = (/** @type {Promise<unknown>} */ promise) => promise.then(() => "made", ({ code, message }) => `${code}: ${message}`);
+    const refused = (/** @type {Promise<unknown>} */ promise) =>
+      promise.then(
+        () => "made",
+        ({ code, message }) => `${code}: ${message}`,
+      );
     const said = [await refused(client.requestFor(png, [pictures.white])), await refused(client.requestFor(pictures.white, []))];
     said.push(await refused(client.requestFor(png, 5)));
     await client.open({ model: "/models/arc2face/", backend: "cpu" });

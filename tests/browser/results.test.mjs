@@ -36,7 +36,10 @@ async function openReady() {
 async function make(page) {
   // A picture may be made in less time than a look at the page takes.
   const made = page.evaluate(
-    () => new Promise((resolve) => document.querySelector("face-studio")?.addEventListener("facestudio-result", () => resolve(null), { once: true })),
+    () =>
+      new Promise((resolve) =>
+        document.querySelector("face-studio")?.addEventListener("facestudio-result", () => resolve(null), { once: true }),
+      ),
   );
   await page.locator("#generate").click();
   await made;
@@ -44,8 +47,7 @@ async function make(page) {
 }
 
 /** @param {import("playwright-core").Page} page */
-const sample = (page, /** @type {number} */ n) =>
-  page.getByRole("button", { name: `Sample face ${n}, a made-up person` }).click();
+const sample = (page, /** @type {number} */ n) => page.getByRole("button", { name: `Sample face ${n}, a made-up person` }).click();
 
 describe("the interface with a model", () => {
   test("makes, compares, reuses and removes pictures, and keeps them only if asked", async () => {
@@ -99,7 +101,13 @@ describe("the interface with a model", () => {
     await sample(page, 2);
     await page.locator("#strip-mix").click();
     await page.locator(".strip .result").nth(4).waitFor({ timeout: 300_000 });
-    assert.deepEqual(await page.locator(".strip .result-text span:first-child").allTextContents(), ["100 : 0", "75 : 25", "50 : 50", "25 : 75", "0 : 100"]);
+    assert.deepEqual(await page.locator(".strip .result-text span:first-child").allTextContents(), [
+      "100 : 0",
+      "75 : 25",
+      "50 : 50",
+      "25 : 75",
+      "0 : 100",
+    ]);
     await page.locator("#generate:enabled").waitFor();
     await page.locator("#add-person").click();
     await sample(page, 4);

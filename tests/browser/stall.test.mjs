@@ -63,7 +63,10 @@ describe("a model's server that stalls", () => {
     await attach(other, server.url);
     server.log.length = 0;
     const opened = await Promise.all([call(open), callIn(other, open)]);
-    assert.deepEqual(opened.map(({ error }) => error), [undefined, undefined]);
+    assert.deepEqual(
+      opened.map(({ error }) => error),
+      [undefined, undefined],
+    );
     const files = server.log.filter(({ path }) => path.endsWith(".safetensors")).map(({ path }) => path);
     assert.deepEqual(files, [...new Set(files)]);
     assert.equal((await callIn(page, (client) => client.stored())).value.models.length, 1);
@@ -71,7 +74,15 @@ describe("a model's server that stalls", () => {
   });
 
   test("is left at once by whoever cancels, and asked anew for the next picture", async () => {
-    for (const stalls of [["/models/mini/manifest.json", true], [BIG, true], [BIG, 1000], ["/wasm/facestudio_bg.wasm", true], ["/wasm/facestudio_bg.wasm", 4], ["/wasm/facestudio.js", true], ["/engine/worker.js", true]]) {
+    for (const stalls of [
+      ["/models/mini/manifest.json", true],
+      [BIG, true],
+      [BIG, 1000],
+      ["/wasm/facestudio_bg.wasm", true],
+      ["/wasm/facestudio_bg.wasm", 4],
+      ["/wasm/facestudio.js", true],
+      ["/engine/worker.js", true],
+    ]) {
       const [path, stall] = /** @type {[string, true | number]} */ (stalls);
       const { context, call } = await openClient(browser, server.url);
       server.log.length = 0;
@@ -99,7 +110,12 @@ describe("a model's server that stalls", () => {
   });
 
   test("is asked again after 20 seconds, as is the engine's, and the model opens", async () => {
-    const stalls = [["/models/mini/manifest.json", true], [BIG, 1000], ["/wasm/facestudio_bg.wasm", true], ["/wasm/facestudio_bg.wasm", 4]];
+    const stalls = [
+      ["/models/mini/manifest.json", true],
+      [BIG, 1000],
+      ["/wasm/facestudio_bg.wasm", true],
+      ["/wasm/facestudio_bg.wasm", 4],
+    ];
     // One after the other they would take a minute and a half.
     const runs = stalls.map(async (stalled) => {
       const [path, stall] = /** @type {[string, true | number]} */ (stalled);
@@ -159,7 +175,11 @@ describe("a studio whose server stalls", () => {
       const stop = new AbortController();
       const alone = studio.load({ signal: stop.signal });
       stop.abort();
-      const code = (/** @type {any} */ promise) => promise.then(() => "open", (/** @type {any} */ error) => error.code);
+      const code = (/** @type {any} */ promise) =>
+        promise.then(
+          () => "open",
+          (/** @type {any} */ error) => error.code,
+        );
       const first = await code(alone);
       // What has arrived by then is kept.
       setTimeout(() => studio.cancel(), 2000);

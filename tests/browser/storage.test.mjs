@@ -121,7 +121,10 @@ describe("storage", () => {
       await attach(page, server.url);
       const again = await openGpu();
       const used = again.value?.tiles;
-      assert.ok(used.every((/** @type {number} */ border) => [16, 32, 64, 128, 256, 512].includes(border)), `${used}`);
+      assert.ok(
+        used.every((/** @type {number} */ border) => [16, 32, 64, 128, 256, 512].includes(border)),
+        `${used}`,
+      );
       if (tiles === others) {
         assert.deepEqual(used, others);
         assert.deepEqual(await call(draw, request()), picture);
@@ -145,7 +148,10 @@ describe("storage", () => {
     await attach(page, server.url);
     server.log.length = 0;
     assert.equal((await call(open)).value?.fetched, big().bytes);
-    assert.deepEqual(askedForFiles().map(({ path }) => path), [BIG]);
+    assert.deepEqual(
+      askedForFiles().map(({ path }) => path),
+      [BIG],
+    );
     await attach(page, server.url);
     assert.equal((await call(open)).value?.fetched, 0);
     await context.close();
@@ -162,7 +168,10 @@ describe("storage", () => {
       const session = await context.newCDPSession(page);
       await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 20_000 });
       const opened = await call(open);
-      assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["storage-full"]);
+      assert.deepEqual(
+        opened.value?.notices.map((/** @type {any} */ notice) => notice.code),
+        ["storage-full"],
+      );
       assert.notEqual(opened.value.notices[0].remedy, "");
       // What storage took before it was full was not fetched a second time.
       assert.equal(opened.value.fetched, total());
@@ -176,7 +185,7 @@ describe("storage", () => {
   test("is done without where the browser has none", async () => {
     const { context, page, call } = await openClient(browser, server.url);
     // The worker is of the page's origin: what its script lacks, the engine lacks.
-    await page.route("**/engine/store.js", async (route) => {
+    await page.route("**/engine/worker.js", async (route) => {
       const response = await route.fetch();
       const none = "navigator.storage.getDirectory = () => Promise.reject(new DOMException('no', 'SecurityError'));\n";
       await route.fulfill({ response, body: none + (await response.text()) });
@@ -185,7 +194,10 @@ describe("storage", () => {
     assert.equal(check.value?.storage.kind, "memory");
     assert.ok(check.value.problems.some((/** @type {any} */ problem) => problem.code === "storage-missing"));
     const opened = await call(open);
-    assert.deepEqual(opened.value?.notices.map((/** @type {any} */ notice) => notice.code), ["storage-missing"]);
+    assert.deepEqual(
+      opened.value?.notices.map((/** @type {any} */ notice) => notice.code),
+      ["storage-missing"],
+    );
     assert.equal((await call(draw, request())).error, undefined);
     assert.deepEqual((await call((client) => client.stored())).value?.models, []);
     await context.close();
@@ -213,7 +225,9 @@ describe("storage", () => {
             const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("facestudio-models");
             const found = [];
             for await (const folder of /** @type {any} */ (root).values()) {
-              for await (const name of folder.keys()) found.push(name);
+              for await (const name of folder.keys()) {
+                found.push(name);
+              }
             }
             return found;
           })
@@ -290,7 +304,10 @@ describe("a download", () => {
     const cut = big().bytes >> 1;
     server.fault = (path) => (path === BIG ? (asked(BIG).length === 1 ? { cut } : { ignoreRange: true }) : undefined);
     assert.equal((await call(open)).value?.fetched, total() + cut);
-    assert.deepEqual(asked(BIG).map(({ status }) => status), [200, 200]);
+    assert.deepEqual(
+      asked(BIG).map(({ status }) => status),
+      [200, 200],
+    );
     assert.equal((await call(draw, request())).error, undefined);
     await context.close();
   });
@@ -324,9 +341,10 @@ describe("a download", () => {
   test("is announced by a check that reads the manifest alone", async () => {
     const { context, call } = await openClient(browser, server.url);
     const { value } = await call((client) => client.check({ model: "/models/mini/", backend: "auto" }));
-    assert.deepEqual(server.log.filter(({ path }) => path.startsWith("/models/")).map(({ path }) => path), [
-      "/models/mini/manifest.json",
-    ]);
+    assert.deepEqual(
+      server.log.filter(({ path }) => path.startsWith("/models/")).map(({ path }) => path),
+      ["/models/mini/manifest.json"],
+    );
     assert.ok(!server.log.some(({ path }) => path.endsWith(".wasm")));
     assert.deepEqual([value.model, value.bytes, value.stored_bytes, value.fetch_bytes], ["tiny", total(), 0, total()]);
     assert.equal(value.choice.backend, "cpu");
@@ -335,7 +353,10 @@ describe("a download", () => {
     assert.ok(value.limits.maxStorageBufferBindingSize > 0);
     assert.ok(value.device_bytes > 0);
     // The tests' browser emulates WebGPU, and the check says so.
-    assert.deepEqual(value.problems.map((/** @type {any} */ { code, severity }) => [code, severity]), [["webgpu-software", "warn"]]);
+    assert.deepEqual(
+      value.problems.map((/** @type {any} */ { code, severity }) => [code, severity]),
+      [["webgpu-software", "warn"]],
+    );
     const missing = await call((client) => client.check({ model: "/models/none/" }));
     assert.equal(missing.error?.code, "model-missing");
     await context.close();

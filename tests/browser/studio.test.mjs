@@ -114,11 +114,12 @@ describe("people", () => {
     await page.locator("#camera").click();
     await page.locator("#consent-yes").click();
     await page.locator("#shutter:enabled").waitFor();
-    const live = () => page.locator("face-studio video").evaluate((video) => {
-      const [track] = /** @type {MediaStream} */ (/** @type {HTMLVideoElement} */ (video).srcObject).getTracks();
-      Object.assign(globalThis, { track });
-      return track.readyState;
-    });
+    const live = () =>
+      page.locator("face-studio video").evaluate((video) => {
+        const [track] = /** @type {MediaStream} */ (/** @type {HTMLVideoElement} */ (video).srcObject).getTracks();
+        Object.assign(globalThis, { track });
+        return track.readyState;
+      });
     assert.equal(await live(), "live");
     await page.locator("#shutter").click();
     // Its face is looked for as soon as the model is there.

@@ -2,7 +2,7 @@
 
 import { EngineClient, FaceStudio, FaceStudioError } from "facestudio";
 import type { FaceStudioElement } from "facestudio/element";
-import type { GenerateRequest, Picture } from "facestudio/protocol";
+import type { GenerateRequest, Person, Picture } from "facestudio/protocol";
 import type { Recipe } from "facestudio/recipe";
 
 export async function withoutInterface(photo: Uint8Array, signal: AbortSignal): Promise<Picture[]> {
@@ -38,7 +38,7 @@ export function withElement(element: FaceStudioElement): void {
 
 export async function again(studio: FaceStudio, picture: Picture, photo: Uint8Array): Promise<Picture[]> {
   const recipe: Recipe = picture.recipe;
-  const hash: string | undefined = recipe.people[0]?.identities[0]?.photos[0];
+  const hash: string | undefined = recipe.people[0]?.identities[0]?.photos[0]?.sha256;
   console.log(hash?.length, recipe.model.sha256, recipe.seed);
   return studio.generate(await studio.requestFor(picture.png, [photo]));
 }
@@ -47,6 +47,19 @@ export async function withEngine(): Promise<number> {
   const engine = new EngineClient();
   // @ts-expect-error: there is no such backend
   await engine.open({ model: "/models/mini/", backend: "tpu" });
-  const faces = await engine.faces(new Uint8Array());
-  return faces[0]?.box[0] ?? 0;
+  const [face] = await engine.faces(new Uint8Array());
+  if (face) {
+    const people: Person[] = [{ identities: [{ photos: [{ image: face.png, landmarks: face.landmarks }] }] }];
+    await engine.generate({ people, prompt: "a portrait" });
+  }
+  // What a question is answered with follows from its type.
+  const { width } = await engine.ask({ type: "inspect", image: new Uint8Array() });
+  const { beards } = await engine.ask({ type: "face_maker" });
+  // @ts-expect-error: no such question
+  await engine.ask({ type: "weather" });
+  // @ts-expect-error: it has a method of its own
+  await engine.ask({ type: "generate", request: { people: [] } });
+  // @ts-expect-error: a field is missing
+  await engine.ask({ type: "faces" });
+  return width + beards.length;
 }

@@ -158,6 +158,22 @@ fn a_vision_encoder_sees_pictures_as_its_preprocessor_says() {
     // As `CLIPProcessor` of transformers 5 saves it.
     json_file(&encoder.join("processor_config.json"), &json!({ "image_processor": config }));
     assert_eq!(seen(&encoder, "whole").unwrap(), expected);
+    // Both, which agree though one spells its size otherwise, and then do not.
+    let mut spelt = config.clone();
+    spelt["size"] = json!({ "shortest_edge": 22 });
+    json_file(&encoder.join("preprocessor_config.json"), &spelt);
+    assert_eq!(seen(&encoder, "both").unwrap(), expected);
+    for (entry, value) in [("size", json!(24)), ("image_mean", Value::Null), ("resample", json!(3))] {
+        let mut other = config.clone();
+        other[entry] = value;
+        json_file(&encoder.join("preprocessor_config.json"), &other);
+        let error = seen(&encoder, "differing").unwrap_err();
+        assert_eq!(error.code, "preprocessor", "{error}");
+        for named in ["preprocessor_config.json and processor_config.json", &format!("differ in {entry}")] {
+            assert!(error.message.contains(named), "{error}");
+        }
+    }
+    std::fs::remove_file(encoder.join("preprocessor_config.json")).unwrap();
     std::fs::remove_file(encoder.join("processor_config.json")).unwrap();
     // Another program's file of a model's manifest's name.
     json_file(&encoder.join("manifest.json"), &json!({ "name": "a page", "icons": [] }));

@@ -99,10 +99,10 @@ impl Klein {
         let changing: Vec<f32> =
             (0..height * width).map(|i| f32::from(u8::from(i % width >= case.mask))).collect();
         let changing = Tensor::<4>::from_data(TensorData::new(changing, [1, 1, height, width]), &self.device);
-        let condition = |prompt| Flux2Condition {
-            text: self.prompt(prompt),
-            references: numbered(references.clone()),
-            guidance: None,
+        let condition = |prompt| {
+            let references = numbered(references.clone());
+            let condition = Flux2Condition { text: self.prompt(prompt), references, guidance: None };
+            self.transformer.prepare(&condition, &latents).unwrap()
         };
         let (condition, empty) = (condition(&case.prompt), condition(""));
         let mut cache = None;
@@ -166,9 +166,12 @@ fn references_are_seen_by_their_strength_in_their_region() {
     let klein = Klein::load();
     let latents = facestudio::sampling::NoiseSource::new(3).tensor::<4>(0, [1, 8, 4, 4], &klein.device);
     let text = klein.prompt("image 1 and image 2");
-    let condition = |references| Flux2Condition { text: text.clone(), references, guidance: None };
+    let prepared = |references| {
+        let condition = Flux2Condition { text: text.clone(), references, guidance: None };
+        klein.transformer.prepare(&condition, &latents)
+    };
     let of = |references: Vec<Reference>| {
-        klein.transformer.velocity(latents.clone(), 700.0, &condition(references)).unwrap()
+        klein.transformer.velocity(latents.clone(), 700.0, &prepared(references).unwrap()).unwrap()
     };
     let off = |a: &Tensor<4>, b: &Tensor<4>| (a.clone() - b.clone()).abs().max().into_scalar::<f32>();
     let style = |strength| Reference { strength, ..Reference::new(klein.picture([64, 64], 1), 1) };
@@ -202,11 +205,14 @@ fn references_are_seen_by_their_strength_in_their_region() {
         Reference { number: usize::MAX, ..left.clone() },
         Reference { latents: left.latents.clone().narrow(1, 0, 7), ..left.clone() },
     ] {
-        let error = klein.transformer.velocity(latents.clone(), 700.0, &condition(vec![wrong]));
-        assert_eq!(error.unwrap_err().code, "condition-shape");
+        assert_eq!(prepared(vec![wrong]).unwrap_err().code, "condition-shape");
     }
-    let kept = klein.transformer.velocity_keeping(latents.clone(), 700.0, &condition(vec![left]));
+    let people = prepared(vec![left]).unwrap();
+    let kept = klein.transformer.velocity_keeping(latents.clone(), 700.0, &people);
     assert_eq!(kept.unwrap_err().code, "condition-shape");
+    let smaller = latents.clone().narrow(3, 0, 3);
+    let error = klein.transformer.velocity(smaller, 700.0, &people).unwrap_err();
+    assert_eq!(error.code, "condition-shape");
 }
 
 /// The whole of what is kept must matter, or the test above would say nothing.

@@ -1,7 +1,7 @@
 //! `UNet2DConditionModel` against diffusers.
 
 use burn::tensor::{Device, Tensor};
-use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
+use facestudio::condition::{Added, Condition, Places, Projection, Regions, Stream};
 use facestudio::unet::UNet2DConditionModel;
 use facestudio::weights::{Component, Tensors};
 
@@ -21,7 +21,9 @@ fn assert_parity(case: &str, tokens: &[usize]) {
     let device = Device::flex();
     let (model, io) = load(case, &device);
     for n in tokens {
+        let added = io.0.contains_key("class_labels").then(|| io.tensor("class_labels", &device).unwrap());
         let condition = Condition::single(io.tensor(&format!("condition.{n}"), &device).unwrap());
+        let condition = condition.adding(added.map(Added::ClassLabels));
         let output = model.forward(
             io.tensor("sample", &device).unwrap(),
             io.tensor("timestep", &device).unwrap(),
@@ -44,6 +46,33 @@ fn stable_diffusion_2_with_few_and_many_tokens() {
 #[test]
 fn odd_latents_and_the_rarer_config_values() {
     assert_parity("unet/uneven", &[1, 4]);
+}
+
+#[test]
+fn class_labels_beside_the_timestep() {
+    assert_parity("unet/labels", &[4]);
+}
+
+/// What the network has no layer for, of another width, or missing.
+#[test]
+fn class_labels_that_do_not_fit_are_refused() {
+    let device = Device::flex();
+    let labels = |width| Some(Added::ClassLabels(Tensor::zeros([2, width], &device)));
+    for (case, added, fits) in [
+        ("unet/labels", labels(11), true),
+        ("unet/labels", labels(10), false),
+        ("unet/labels", None, false),
+        ("unet/uneven", labels(11), false),
+    ] {
+        let (model, io) = load(case, &device);
+        let condition = Condition::single(io.tensor("condition.4", &device).unwrap()).adding(added);
+        let output = model.forward(
+            io.tensor("sample", &device).unwrap(),
+            io.tensor("timestep", &device).unwrap(),
+            &condition,
+        );
+        assert_eq!(output.err().map(|e| e.code), (!fits).then_some("condition-added"), "{case}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 import { failure } from "./protocol.js";
 
-/** @import { BackendWish, GenerateRequest, PrecisionWish } from "./protocol.js" */
+/** @import { BackendWish, GenerateRequest, PrecisionWish, Question } from "./protocol.js" */
 
 /** The largest seed and the like that the face maker takes. */
 const MOST = 2 ** 32 - 1;
@@ -49,7 +49,12 @@ export function isRecord(value) {
  * @param {string} wanted
  */
 function refuse(what, value, wanted) {
-  return failure("input", "argument-type", `${what} is ${shown(value)}, not ${wanted}`, "the types are in engine/protocol.js and engine/client.js");
+  return failure(
+    "input",
+    "argument-type",
+    `${what} is ${shown(value)}, not ${wanted}`,
+    "the types are in engine/protocol.js and engine/client.js",
+  );
 }
 
 /**
@@ -99,7 +104,12 @@ export function folder(model) {
 /** @param {unknown} model */
 function wrongModel(model) {
   const value = model instanceof URL ? model.href : model;
-  return failure("input", "model-url", `the model is ${shown(value)}, which is no URL of a folder`, "give the URL of a model folder, such as “models/mini/”");
+  return failure(
+    "input",
+    "model-url",
+    `the model is ${shown(value)}, which is no URL of a folder`,
+    "give the URL of a model folder, such as “models/mini/”",
+  );
 }
 
 /**
@@ -126,8 +136,24 @@ export function precisionOf(precision) {
 
 /** The fields of a request and of what lies in it (see `GenerateRequest`): the engine sees none but these. */
 const FIELDS = [
-  "people", "style", "prompt", "negative_prompt", "alpha", "layout", "background", "init", "seed", "count", "steps", "guidance_scale",
-  "sampler", "width", "height", "preview_every", "watermark", "prompt_in_metadata",
+  "people",
+  "style",
+  "prompt",
+  "negative_prompt",
+  "alpha",
+  "layout",
+  "background",
+  "init",
+  "seed",
+  "count",
+  "steps",
+  "guidance_scale",
+  "sampler",
+  "width",
+  "height",
+  "preview_every",
+  "watermark",
+  "prompt_in_metadata",
 ];
 const PERSON = ["identities"];
 const IDENTITY = ["photos", "beta"];
@@ -142,7 +168,12 @@ const INIT = ["image", "strength", "mask"];
 function known(what, value, fields) {
   const other = isRecord(value) ? Object.keys(value).find((name) => !fields.includes(name)) : undefined;
   if (other !== undefined) {
-    throw failure("input", "request-format", `${what} has a field ${shown(other)}, which there is not`, `its fields are ${fields.join(", ")}`);
+    throw failure(
+      "input",
+      "request-format",
+      `${what} has a field ${shown(other)}, which there is not`,
+      `its fields are ${fields.join(", ")}`,
+    );
   }
 }
 
@@ -156,7 +187,12 @@ const each = (list) => (Array.isArray(list) ? list : []);
  */
 export function requestOf(request) {
   if (!isRecord(request)) {
-    throw failure("input", "request-format", `the request is ${shown(request)}, not an object`, "see `GenerateRequest` in engine/protocol.js");
+    throw failure(
+      "input",
+      "request-format",
+      `the request is ${shown(request)}, not an object`,
+      "see `GenerateRequest` in engine/protocol.js",
+    );
   }
   const { people, init } = /** @type {any} */ (request);
   known("the request", request, FIELDS);
@@ -204,4 +240,42 @@ export function textOf(what, value) {
     throw refuse(what, value, "a text");
   }
   return value;
+}
+
+/** The fields of each question, as far as a page can look at them. @type {Record<Question["type"], (asked: any) => object>} */
+const QUESTIONS = {
+  check: ({ model, backend }) => ({ model: folder(model), backend: backendOf(backend) }),
+  inspect: pictureOf,
+  render: ({ seed, style, size }) => ({
+    seed: countOf("the seed", seed),
+    style: textOf("the style", style),
+    size: countOf("the size", size),
+  }),
+  stored: () => ({}),
+  forget: ({ model }) => ({ model: model === null ? null : folder(model) }),
+  faces: pictureOf,
+  request: ({ png, pictures, words }) => ({ png: bytesOf("the picture", png), pictures, words }),
+  similarity: ({ picture, person }) => ({ picture: bytesOf("the picture", picture), person }),
+  random_face: ({ seed }) => ({ seed: countOf("the seed", seed) }),
+  draw_face: ({ portrait, size }) => ({ portrait, size: countOf("the size", size) }),
+  face_maker: () => ({}),
+};
+
+/** @param {{ image: unknown }} asked */
+function pictureOf({ image }) {
+  return { image: bytesOf("the picture", image) };
+}
+
+/**
+ * A question with the fields that it has, and no other.
+ * @template {Question} Asked
+ * @param {Asked} question
+ * @returns {Asked}
+ */
+export function questionOf(question) {
+  const type = /** @type {any} */ (question)?.type;
+  if (!Object.hasOwn(QUESTIONS, type)) {
+    throw refuse("the type of what ask is given", type, `one of ${Object.keys(QUESTIONS).join(", ")}`);
+  }
+  return /** @type {any} */ ({ type, ...QUESTIONS[/** @type {Question["type"]} */ (type)](question) });
 }

@@ -81,8 +81,7 @@ async function choose(wish, gpu, largest) {
   }
   const info = adapter.info ?? {};
   const name = [info.vendor, info.architecture].filter(Boolean).join(" ") || info.description || "unnamed";
-  const software =
-    Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|software/i.test(name);
+  const software = Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|software/i.test(name);
   const limits = Object.fromEntries(LIMITS.map((key) => [key, adapter.limits?.[key] ?? 0]));
   const found = { adapter: name, software, features: [...adapter.features].sort(), limits };
   if (wish !== "auto") {
@@ -92,7 +91,12 @@ async function choose(wish, gpu, largest) {
     return { ...found, backend: "cpu", why: "webgpu-emulated", reason: `WebGPU is emulated here (${name}); compiled code is faster` };
   }
   if (largest > largestBuffer(limits)) {
-    return { ...found, backend: "cpu", why: "webgpu-too-small", reason: `the model's largest tensor does not fit into a buffer of ${name}` };
+    return {
+      ...found,
+      backend: "cpu",
+      why: "webgpu-too-small",
+      reason: `the model's largest tensor does not fit into a buffer of ${name}`,
+    };
   }
   return { ...found, backend: "webgpu", why: "webgpu", reason: "this browser has WebGPU" };
 }

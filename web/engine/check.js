@@ -29,10 +29,7 @@ const WASM_BYTES = 3.5 * 2 ** 30;
 export function checkModel(manifest, choice, here) {
   const bytes = modelBytes(manifest);
   // Parts of a file count: they are not fetched again.
-  const stored_bytes = modelFiles(manifest).reduce(
-    (sum, file) => sum + Math.min(file.bytes, here.stored?.get(file.sha256) ?? 0),
-    0,
-  );
+  const stored_bytes = modelFiles(manifest).reduce((sum, file) => sum + Math.min(file.bytes, here.stored?.get(file.sha256) ?? 0), 0);
   const needs = { bytes: deviceBytes(manifest, choice.backend), largest: largestTensor(manifest) };
   const { quota, usage, persisted } = here;
   const fetch_bytes = bytes - stored_bytes;
@@ -60,10 +57,22 @@ export function checkModel(manifest, choice, here) {
 function ofBackend(choice, needs) {
   const problems = [];
   if (choice.adapter === "") {
-    problems.push(warn("webgpu-missing", `no WebGPU: ${choice.reason}; the CPU computes, which takes longer`, "use a current browser, and keep its hardware acceleration on"));
+    problems.push(
+      warn(
+        "webgpu-missing",
+        `no WebGPU: ${choice.reason}; the CPU computes, which takes longer`,
+        "use a current browser, and keep its hardware acceleration on",
+      ),
+    );
   } else if (choice.software) {
     const runs = choice.backend === "cpu" ? "compiled code on the CPU is used instead" : "it is slow";
-    problems.push(warn("webgpu-software", `WebGPU is emulated on the CPU (${choice.adapter}): ${runs}`, "turn on hardware acceleration in the browser's settings"));
+    problems.push(
+      warn(
+        "webgpu-software",
+        `WebGPU is emulated on the CPU (${choice.adapter}): ${runs}`,
+        "turn on hardware acceleration in the browser's settings",
+      ),
+    );
   }
   const most = largestBuffer(choice.limits);
   if (choice.adapter !== "" && needs.largest > most) {
@@ -85,10 +94,22 @@ function ofBackend(choice, needs) {
  */
 function ofMemory(choice, bytes, { memory }) {
   if (choice.backend === "cpu" && bytes > WASM_BYTES) {
-    return [stop("memory-limit", `the weights take ${mebibytes(bytes)}, WebAssembly can address ${mebibytes(WASM_BYTES)}`, "use a browser with WebGPU, or a smaller model")];
+    return [
+      stop(
+        "memory-limit",
+        `the weights take ${mebibytes(bytes)}, WebAssembly can address ${mebibytes(WASM_BYTES)}`,
+        "use a browser with WebGPU, or a smaller model",
+      ),
+    ];
   }
   if (memory !== null && bytes > (memory / 2) * 2 ** 30) {
-    return [warn("memory-low", `the weights take ${mebibytes(bytes)}, and this machine has about ${memory} GiB`, "close other tabs and programs, or use a smaller model")];
+    return [
+      warn(
+        "memory-low",
+        `the weights take ${mebibytes(bytes)}, and this machine has about ${memory} GiB`,
+        "close other tabs and programs, or use a smaller model",
+      ),
+    ];
   }
   return [];
 }
@@ -100,13 +121,31 @@ function ofMemory(choice, bytes, { memory }) {
  */
 function ofStorage(fetch_bytes, { secure, stored, quota, usage }) {
   if (!secure) {
-    return [warn("insecure-context", "this page is not secure: there is no WebGPU, and no model file can be kept", "serve the page over HTTPS or from localhost")];
+    return [
+      warn(
+        "insecure-context",
+        "this page is not secure: there is no WebGPU, and no model file can be kept",
+        "serve the page over HTTPS or from localhost",
+      ),
+    ];
   }
   if (!stored) {
-    return [warn("storage-missing", "this browser keeps no files here, perhaps because the window is private: each visit fetches the model again", "use an ordinary window")];
+    return [
+      warn(
+        "storage-missing",
+        "this browser keeps no files here, perhaps because the window is private: each visit fetches the model again",
+        "use an ordinary window",
+      ),
+    ];
   }
   if (fetch_bytes > quota - usage) {
-    return [warn("quota-small", `${mebibytes(fetch_bytes)} are to be fetched, the browser keeps ${mebibytes(Math.max(0, quota - usage))} more: the rest is held in memory, and fetched again at the next visit`, "free some disk space, or forget other models")];
+    return [
+      warn(
+        "quota-small",
+        `${mebibytes(fetch_bytes)} are to be fetched, the browser keeps ${mebibytes(Math.max(0, quota - usage))} more: the rest is held in memory, and fetched again at the next visit`,
+        "free some disk space, or forget other models",
+      ),
+    ];
   }
   return [];
 }

@@ -1,11 +1,11 @@
 /** The page's side of the engine: promises, progress and cancellation over the worker's messages. */
 
-import { backendOf, bytesOf, countOf, folder, optionsOf, precisionOf, requestOf, textOf } from "./arguments.js";
+import { backendOf, folder, optionsOf, precisionOf, questionOf, requestOf } from "./arguments.js";
 import { unless } from "./network.js";
 import { Opening } from "./opening.js";
 import { FaceStudioError, PROTOCOL, RELEASE, cancelled, failure, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Reply, Words } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Question, Reply, Words } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -102,21 +102,38 @@ export class EngineClient {
   }
 
   /**
+   * Asks one thing. What each question is, and what it is answered with, is typed in protocol.js; the methods below are such
+   * questions. Which model is open and which picture is the latest {@link open} and {@link generate} decide.
+   * @template {Question["type"]} Type
+   * @param {Extract<Question, { type: Type }>} question
+   * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
+   * @returns {Promise<Answers[Type]>}
+   */
+  async ask(question, options) {
+    const { onProgress, signal } = optionsOf("ask", options);
+    const asked = questionOf(question);
+    if (asked.type === "forget") {
+      this.#held.clear();
+    }
+    return this.#ask(asked, onProgress, signal);
+  }
+
+  /**
    * What opening a model would mean: what would run, how much would be fetched, and what stands in the way. Reads
    * nothing but the model's manifest.
    * @param {{ model: string | URL, backend?: BackendWish, signal?: AbortSignal }} options
    */
   async check(options) {
     const { model, backend = "auto", signal } = optionsOf("check", options);
-    return this.#ask({ type: "check", model: folder(model), backend: backendOf(backend) }, undefined, signal);
+    return this.ask({ type: "check", model: folder(model), backend }, { signal });
   }
 
   /**
    * Opens a model folder: fetches it, or reads it from the browser's storage, and loads it. Whoever opens what is open
    * already, or on its way, gets the same answer.
    *
-   * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again when
-   * one asks for other faces or words. Without it that is done with large models only.
+   * `lean` takes less memory: the encoders of a model of any size are let go of while a picture is drawn, and read again one by
+   * one when other words or styles are asked for. Without it that is done with large models only.
    *
    * `precision` is what the denoiser computes in: by itself f16 where WebGPU has `shader-f16`, which takes less memory and time,
    * and f32 elsewhere.
@@ -179,7 +196,10 @@ export class EngineClient {
     const task = { signal: linked.signal, onProgress: report };
     try {
       if (model !== undefined || (!this.#opening && this.#last)) {
-        await this.open({ .../** @type {import("./opening.js").Wanted} */ (model === undefined ? this.#last : { model, backend }), ...task });
+        await this.open({
+          .../** @type {import("./opening.js").Wanted} */ (model === undefined ? this.#last : { model, backend }),
+          ...task,
+        });
       }
       const asked = typeof request === "function" ? requestOf(request(/** @type {Opened} */ (this.opened))) : request;
       return await this.#ask({ type: "generate", request: asked }, report, linked.signal);
@@ -197,17 +217,16 @@ export class EngineClient {
    * Decodes a picture to learn its size, or why it is none.
    * @param {Uint8Array} image
    */
-  async inspect(image) {
-    return this.#ask({ type: "inspect", image: bytesOf("the picture", image) });
+  inspect(image) {
+    return this.ask({ type: "inspect", image });
   }
 
   /**
    * Draws a made-up person as a PNG; the same numbers always give the same picture.
    * @param {{ seed: number, style: string, size: number }} sample
    */
-  async render(sample) {
-    const { seed, style, size } = optionsOf("render", sample);
-    return this.#ask({ type: "render", seed: countOf("the seed", seed), style: textOf("the style", style), size: countOf("the size", size) });
+  render(sample) {
+    return this.ask({ ...sample, type: "render" });
   }
 
   /**
@@ -215,9 +234,8 @@ export class EngineClient {
    * @param {Uint8Array} image
    * @param {{ signal?: AbortSignal }} [options]
    */
-  async faces(image, options) {
-    const { signal } = optionsOf("faces", options);
-    return this.#ask({ type: "faces", image: bytesOf("the picture", image) }, undefined, signal);
+  faces(image, options) {
+    return this.ask({ type: "faces", image }, options);
   }
 
   /**
@@ -227,8 +245,8 @@ export class EngineClient {
    * @param {Uint8Array[]} pictures
    * @param {Words} [words]
    */
-  async requestFor(png, pictures, words) {
-    return this.#ask({ type: "request", png: bytesOf("the picture", png), pictures, words: words ?? null });
+  requestFor(png, pictures, words) {
+    return this.ask({ type: "request", png, pictures, words: words ?? null });
   }
 
   /**
@@ -237,17 +255,16 @@ export class EngineClient {
    * @param {Person} person
    * @param {{ signal?: AbortSignal }} [options]
    */
-  async similarity(picture, person, options) {
-    const { signal } = optionsOf("similarity", options);
-    return this.#ask({ type: "similarity", picture: bytesOf("the picture", picture), person }, undefined, signal);
+  similarity(picture, person, options) {
+    return this.ask({ type: "similarity", picture, person }, options);
   }
 
   /**
    * A random made-up face for the face maker; the same seed gives the same one.
    * @param {number} seed
    */
-  async randomFace(seed) {
-    return this.#ask({ type: "random_face", seed: countOf("the seed", seed) });
+  randomFace(seed) {
+    return this.ask({ type: "random_face", seed });
   }
 
   /**
@@ -255,18 +272,18 @@ export class EngineClient {
    * @param {Portrait} portrait
    * @param {number} size in pixels, 16 to 512
    */
-  async drawFace(portrait, size) {
-    return this.#ask({ type: "draw_face", portrait, size: countOf("the size", size) });
+  drawFace(portrait, size) {
+    return this.ask({ type: "draw_face", portrait, size });
   }
 
-  /** The hair colours of the face maker. */
-  hairColors() {
-    return this.#ask({ type: "hair_colors" });
+  /** What the face maker can choose from. */
+  faceMaker() {
+    return this.ask({ type: "face_maker" });
   }
 
   /** The models that the browser's storage holds. */
   stored() {
-    return this.#ask({ type: "stored" });
+    return this.ask({ type: "stored" });
   }
 
   /**
@@ -275,9 +292,7 @@ export class EngineClient {
    * @param {string | URL} [model] the model folder
    */
   async forget(model) {
-    const base = model === undefined ? null : folder(model);
-    this.#held.clear();
-    return this.#ask({ type: "forget", model: base });
+    return this.ask({ type: "forget", model: model === undefined ? null : folder(model) });
   }
 
   /**
@@ -447,7 +462,12 @@ function startWorker(url, name) {
     return new Worker(url, { type: "module", name });
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
-    throw failure("internal", "worker-failed", `the engine's worker cannot be started: ${why}`, "serve the package from the page's own origin, and allow workers in its policy");
+    throw failure(
+      "internal",
+      "worker-failed",
+      `the engine's worker cannot be started: ${why}`,
+      "serve the package from the page's own origin, and allow workers in its policy",
+    );
   }
 }
 

@@ -27,12 +27,26 @@ export function watchDevices(fail) {
     const device = await requestDevice.apply(this, options);
     const lost = device.lost.then((/** @type {{ reason: string, message: string }} */ { reason, message }) => {
       const why = message || reason || "the browser does not say why";
-      fail(failure("device", "device-lost", `the graphics device was lost: ${why}`, "try again: the model is opened anew; if it comes back, use the backend “cpu”"));
+      fail(
+        failure(
+          "device",
+          "device-lost",
+          `the graphics device was lost: ${why}`,
+          "try again: the model is opened anew; if it comes back, use the backend “cpu”",
+        ),
+      );
     });
     losses.push(lost);
     device.addEventListener("uncapturederror", (/** @type {any} */ { error }) => {
       if (error instanceof /** @type {any} */ (globalThis).GPUOutOfMemoryError) {
-        fail(failure("device", "out-of-memory", `the graphics device is out of memory: ${error.message}`, "ask for a smaller picture or fewer people, close other tabs, or use a smaller model"));
+        fail(
+          failure(
+            "device",
+            "out-of-memory",
+            `the graphics device is out of memory: ${error.message}`,
+            "ask for a smaller picture or fewer people, close other tabs, or use a smaller model",
+          ),
+        );
       }
     });
     return device;

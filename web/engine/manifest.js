@@ -19,7 +19,7 @@ import { failure, weights } from "./protocol.js";
  * @property {number} format
  * @property {string} name
  * @property {string} version
- * @property {string} [family]
+ * @property {"drawn" | "photographed"} [people] which the model has seen, where that is known
  * @property {FileEntry[]} [files]
  * @property {Record<string, Component>} components
  */
@@ -37,13 +37,24 @@ const NUMBER = 4;
 const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /** Stored bytes of a number, for manifests that do not count them. */
-const STORED = new Map([["f32", 4], ["f16", 2], ["bf16", 2], ["q8", 1.0625], ["q4", 0.5625]]);
+const STORED = new Map([
+  ["f32", 4],
+  ["f16", 2],
+  ["bf16", 2],
+  ["q8", 1.0625],
+  ["q4", 0.5625],
+]);
 
 /** Bytes of a number in blocks of 8 bits. */
 const BLOCKS = 1.125;
 
 /** Bytes of a number that is held as it is stored: the scales of blocks take 32 bits each. */
-const HELD = new Map([["f16", 2], ["bf16", 2], ["q8", BLOCKS], ["q4", 0.625]]);
+const HELD = new Map([
+  ["f16", 2],
+  ["bf16", 2],
+  ["q8", BLOCKS],
+  ["q4", 0.625],
+]);
 
 /** Most bytes of a manifest: thousands of files, and how they were made. */
 const MOST_BYTES = 16 << 20;

@@ -119,7 +119,11 @@ function notices({ bytes, failed }, total, store) {
   }
   return [
     failed
-      ? { code: "storage-failed", message: `the browser's storage failed: ${held}`, remedy: "delete the model's files, then reload the page" }
+      ? {
+          code: "storage-failed",
+          message: `the browser's storage failed: ${held}`,
+          remedy: "delete the model's files, then reload the page",
+        }
       : { code: "storage-full", message: `the browser's storage is full: ${held}`, remedy: "free some disk space, or forget other models" },
   ];
 }

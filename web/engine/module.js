@@ -15,6 +15,9 @@ import { failure } from "./protocol.js";
  * @property {Notice[]} notices
  */
 
+/** What to do where one processor computes. */
+const ALONE = "pictures take longer; a reload tries again";
+
 /** Milliseconds until a thread that does not answer is given up. */
 const PATIENCE = 30_000;
 
@@ -42,7 +45,7 @@ export async function loadModule(threads) {
       return { wasm: await withThreads(threads), threads, notices };
     } catch (thrown) {
       const why = /** @type {{ message?: string }} */ (thrown)?.message ?? String(thrown);
-      notices.push({ code: "threads-missing", message: `one processor computes: ${why}`, remedy: "pictures take longer; a reload tries again" });
+      notices.push({ code: "threads-missing", message: `one processor computes: ${why}`, remedy: ALONE });
     }
   }
   try {
@@ -119,7 +122,9 @@ async function compiled(url) {
       // The browser compiles its own response, so that it can keep what it compiled; a copy tells whether bytes come.
       const copy = chunks(response.clone().body ?? undefined);
       const watched = (async () => {
-        for await (const _ of copy);
+        for await (const _ of copy) {
+          // That it comes is all.
+        }
       })();
       const [module] = await Promise.all([WebAssembly.compileStreaming(response), watched]).catch(async (thrown) => {
         await watched;
@@ -142,7 +147,7 @@ function sharedMemory() {
       // This browser promises less.
     }
   }
-  throw new Error("this browser has no memory for threads to share");
+  throw failure("device", "threads-missing", "this browser has no memory for threads to share", ALONE);
 }
 
 /**
@@ -154,7 +159,7 @@ function startThread(name, init) {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name });
     pool.push(worker);
-    const refuse = (/** @type {string} */ why) => reject(new Error(`a thread cannot start: ${why}`));
+    const refuse = (/** @type {string} */ why) => reject(failure("device", "threads-missing", `a thread cannot start: ${why}`, ALONE));
     const timer = setTimeout(() => refuse("it does not answer"), PATIENCE);
     worker.addEventListener("message", ({ data }) => (clearTimeout(timer), data === null ? resolve(null) : refuse(data)), { once: true });
     worker.addEventListener("error", (event) => refuse(event.message || "its script cannot be loaded"), { once: true });

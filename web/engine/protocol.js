@@ -132,8 +132,18 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
- * One person: one identity, or several that are mixed with weights β. Photos are encoded files.
- * @typedef {PersonOf<Uint8Array>} Person
+ * A face's eyes, nose tip and mouth corners: x and y in its picture's pixels; of an upright face the picture's left ones first.
+ * @typedef {[number, number][]} Landmarks
+ */
+
+/**
+ * A photo of a face: the file, or the file and where in it the face is. Without `landmarks` the largest face is looked for.
+ * @typedef {Uint8Array | { image: Uint8Array, landmarks: Landmarks }} Photo
+ */
+
+/**
+ * One person: one identity, or several that are mixed with weights β.
+ * @typedef {PersonOf<Photo>} Person
  */
 
 /**
@@ -141,12 +151,24 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {object} Face
  * @property {[number, number, number, number]} box left, top, right and bottom edge in the picture's pixels
  * @property {Uint8Array} png a picture of it with some room around
+ * @property {Landmarks} landmarks in that picture: `{ image: png, landmarks }` is a {@link Photo} that nobody searches again
  */
 
 /**
  * A made-up face: traits in [0, 1] and a few choices, as documented in `crates/synth/src/identity.rs`.
  * @typedef {{ hair_style: string, hair_color: string, beard: string, glasses: string | null,
  *   [trait: string]: number | string | null }} MadeFace
+ */
+
+/**
+ * What can be chosen for a {@link Portrait}: the renderer's own lists.
+ * @typedef {object} FaceChoices
+ * @property {string[]} hair_styles
+ * @property {[string, [number, number, number]][]} hair_colors name, and red, green and blue in [0, 1]
+ * @property {string[]} beards
+ * @property {string[]} glasses
+ * @property {string[]} styles
+ * @property {string[]} backgrounds
  */
 
 /**
@@ -224,9 +246,14 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {{ type: "similarity", picture: Uint8Array, person: Person }} Similarity compares a picture with a person
  * @typedef {{ type: "random_face", seed: number }} RandomFace rolls the face maker's dice
  * @typedef {{ type: "draw_face", portrait: Portrait, size: number }} DrawFace draws a face of the face maker
- * @typedef {{ type: "hair_colors" }} HairColors
+ * @typedef {{ type: "face_maker" }} AskChoices what the face maker can choose from
  * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget | Faces | Again | Similarity
- *   | RandomFace | DrawFace | HairColors} Ask
+ *   | RandomFace | DrawFace | AskChoices} Ask
+ */
+
+/**
+ * What a page may ask: all but what decides which model is open and which picture is the latest, which methods of the engine do.
+ * @typedef {Exclude<Ask, Hello | Open | Generate | Cancel>} Question
  */
 
 /**
@@ -246,7 +273,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} similarity cosine of the identity encoder's embeddings, -1 to 1
  * @property {MadeFace} random_face
  * @property {Uint8Array} draw_face a PNG
- * @property {[string, [number, number, number]][]} hair_colors name, and red, green and blue in [0, 1]
+ * @property {FaceChoices} face_maker
  */
 
 /**
@@ -297,7 +324,9 @@ export class FaceStudioError extends Error {
     this.fault = fault;
     this.remedy = remedy;
     // Not assigned, or the declarations would give it another type than Error's.
-    if (stack) Object.defineProperty(this, "stack", { value: stack });
+    if (stack) {
+      Object.defineProperty(this, "stack", { value: stack });
+    }
   }
 }
 
@@ -338,8 +367,7 @@ export function mismatch(ours, theirs) {
   if (ours.protocol === theirs.protocol && ours.release === theirs.release) {
     return null;
   }
-  const name = (/** @type {{ protocol: number, release: string }} */ side) =>
-    `${side.release} (protocol ${side.protocol})`;
+  const name = (/** @type {{ protocol: number, release: string }} */ side) => `${side.release} (protocol ${side.protocol})`;
   const message = `the page is FaceStudio ${name(ours)}, its worker ${name(theirs)}`;
   return failure("internal", "version-mismatch", message, "reload the page; if that does not help, serve all files from one release");
 }

@@ -28,7 +28,7 @@ precision: string,
 /**
  * The people, from left to right where the layout finds them in a picture.
  */
-people: Array<Person<PixelHash>>,
+people: Array<Person<PhotoHash>>,
 /**
  * The style image.
  */
@@ -111,7 +111,21 @@ sha256: string, };
 export type PixelHash = string;
 
 /**
- * One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash.
+ * A photo's hash, and the face in it that the request named.
+ */
+export type PhotoHash = {
+/**
+ * Of its pixels.
+ */
+sha256: PixelHash,
+/**
+ * The face that is meant; the largest that is found if left out.
+ */
+landmarks?: Array<[number, number]>, };
+
+/**
+ * One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash, perhaps with the
+ * face that is meant.
  */
 export type Person<P> = {
 /**
@@ -124,7 +138,7 @@ identities: Array<Identity<P>>, };
  */
 export type Identity<P> = {
 /**
- * Photos of this face (any size; the largest face in each is used).
+ * Photos of this face.
  */
 photos: Array<P>,
 /**

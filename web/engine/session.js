@@ -277,9 +277,9 @@ export class FaceStudio {
     return this.#engine.drawFace(portrait, size);
   }
 
-  /** The hair colours of made-up faces. */
-  hairColors() {
-    return this.#engine.hairColors();
+  /** What made-up faces can be chosen from. */
+  faceMaker() {
+    return this.#engine.faceMaker();
   }
 
   /**

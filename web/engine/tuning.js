@@ -19,7 +19,9 @@ export async function tune(device, adapter) {
       return;
     } catch (error) {
       // Damaged, or of another build of this release. A trap is no such answer.
-      if (error instanceof WebAssembly.RuntimeError) throw error;
+      if (error instanceof WebAssembly.RuntimeError) {
+        throw error;
+      }
     }
   }
   const tiles = await device.measure_tiles();

@@ -31,8 +31,6 @@ let ended = false;
 let trapped = false;
 /** Tasks that run one after the other; the rest is short, and answered between their steps. */
 const QUEUED = new Set(["open", "generate", "forget", "faces", "similarity"]);
-/** The family of models that have seen nobody but the renderer's people. */
-const DRAWN = "mini";
 /** The tail of the queue. */
 let queue = Promise.resolve();
 /** How to cancel each task that waits or runs, by its id. @type {Map<number, AbortController>} */
@@ -147,8 +145,8 @@ const tasks = {
     return (await anyModule()).draw_face(portrait, size);
   },
 
-  async hair_colors() {
-    return (await anyModule()).hair_colors();
+  async face_maker() {
+    return (await anyModule()).face_maker();
   },
 
   async stored() {
@@ -234,7 +232,7 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
     const { name, version } = manifest;
     const tiles = choice.backend === "webgpu" ? [...(next.tiles() ?? [])] : null;
     const opened = { choice, precision: next.precision(), tiles, model: name, version, bytes: modelBytes(manifest), fetched };
-    const abilities = { ...next.abilities(), drawn_only: manifest.family === DRAWN };
+    const abilities = { ...next.abilities(), drawn_only: manifest.people === "drawn" };
     return { ...opened, abilities, notices: [...started, ...notices, ...(offline ? [offlineNotice(manifest.version)] : [])] };
   } catch (thrown) {
     // After a trap nothing of wasm may be touched.
@@ -390,7 +388,10 @@ async function deviceUnless(signal, choice) {
   try {
     return await unless(signal, opening);
   } catch (thrown) {
-    opening.then(({ device }) => device.free(), () => {});
+    opening.then(
+      ({ device }) => device.free(),
+      () => {},
+    );
     throw thrown;
   }
 }

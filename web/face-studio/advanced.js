@@ -43,7 +43,11 @@ export class Advanced {
     this.#steps = this.#slider("steps", "1", "50", "1", "25");
     this.#guidance = this.#slider("guidance", "1", "8", "0.5", "3");
     this.#count = this.#slider("count", "1", "8", "1", "1");
-    this.#sampler = h("select", { id: "sampler" }, ...Object.entries(SAMPLERS).map(([value, name]) => h("option", { value, text: ["advanced.named", { name }] })));
+    this.#sampler = h(
+      "select",
+      { id: "sampler" },
+      ...Object.entries(SAMPLERS).map(([value, name]) => h("option", { value, text: ["advanced.named", { name }] })),
+    );
     for (const control of this.#samplings()) {
       control.addEventListener("input", () => this.#chosen.add(control));
     }
@@ -74,7 +78,11 @@ export class Advanced {
             "div",
             { class: "row" },
             this.#seed,
-            h("button", { type: "button", class: "icon framed", id: "dice", label: "advanced.dice", title: "advanced.dice", on: { click: roll } }, dice()),
+            h(
+              "button",
+              { type: "button", class: "icon framed", id: "dice", label: "advanced.dice", title: "advanced.dice", on: { click: roll } },
+              dice(),
+            ),
           ),
           h("label", { class: "check", htmlFor: "lock" }, this.#lock, h("span", { text: "advanced.lock" })),
           h("p", { class: "hint", text: "advanced.seed_hint" }),

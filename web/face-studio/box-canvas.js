@@ -99,7 +99,12 @@ export class BoxCanvas {
     const box = this.boxes[i];
     if (box) {
       const percent = (/** @type {number} */ part) => Math.round(part * 100);
-      for (const [name, part] of /** @type {const} */ ([["left", box.x], ["top", box.y], ["width", box.width], ["height", box.height]])) {
+      for (const [name, part] of /** @type {const} */ ([
+        ["left", box.x],
+        ["top", box.y],
+        ["width", box.width],
+        ["height", box.height],
+      ])) {
         node.style[name] = `${part * 100}%`;
       }
       const values = { n: i + 1, x: percent(box.x), y: percent(box.y), width: percent(box.width), height: percent(box.height) };

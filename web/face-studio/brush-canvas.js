@@ -138,10 +138,7 @@ export class BrushCanvas {
     this.node.focus();
     this.node.setPointerCapture(event.pointerId);
     const { left, top, width, height } = this.node.getBoundingClientRect();
-    const place = (/** @type {PointerEvent} */ at) => [
-      ((at.clientX - left) / width) * SIDE,
-      ((at.clientY - top) / height) * SIDE,
-    ];
+    const place = (/** @type {PointerEvent} */ at) => [((at.clientX - left) / width) * SIDE, ((at.clientY - top) / height) * SIDE];
     let last = place(event);
     this.#paint(last, last);
     const move = (/** @type {PointerEvent} */ at) => {

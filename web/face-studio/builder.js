@@ -49,8 +49,18 @@ export class Builder {
    * @returns {HTMLElementTagNameMap[Tag]}
    */
   h(tag, options, ...children) {
-    const { text, label, title, placeholder, alt, class: className, part, on, attributes, ...properties } =
-      /** @type {Sayings & Extras} */ (options ?? {});
+    const {
+      text,
+      label,
+      title,
+      placeholder,
+      alt,
+      class: className,
+      part,
+      on,
+      attributes,
+      ...properties
+    } = /** @type {Sayings & Extras} */ (options ?? {});
     const node = document.createElement(tag);
     Object.assign(node, properties);
     if (className) {

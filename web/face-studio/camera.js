@@ -65,6 +65,11 @@ async function openCamera() {
   try {
     return await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
   } catch (error) {
-    throw failure("device", "camera-unavailable", `the camera cannot be used: ${error instanceof Error ? error.message : String(error)}`, "allow the page to use the camera, or choose a photo instead");
+    throw failure(
+      "device",
+      "camera-unavailable",
+      `the camera cannot be used: ${error instanceof Error ? error.message : String(error)}`,
+      "allow the page to use the camera, or choose a photo instead",
+    );
   }
 }

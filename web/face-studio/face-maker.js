@@ -2,10 +2,10 @@
 
 import { dice } from "./advanced.js";
 import { openDialog } from "./dialog.js";
-import { BACKGROUNDS, BEARDS, GLASSES, GROUPS, HAIR_STYLES, POSE, STYLES } from "./face-traits.js";
+import { GROUPS, POSE } from "./face-traits.js";
 import { show } from "./pictures.js";
 
-/** @import { MadeFace, Portrait } from "../engine/protocol.js" */
+/** @import { FaceChoices, MadeFace, Portrait } from "../engine/protocol.js" */
 /** @import { Builder } from "./builder.js" */
 /** @import { Group, Trait } from "./face-traits.js" */
 /** @import { Key } from "./messages.js" */
@@ -18,7 +18,7 @@ const FULL = 256;
  * @typedef {object} FaceMakerOptions
  * @property {(seed: number) => Promise<MadeFace>} random
  * @property {(portrait: Portrait, size: number) => Promise<Uint8Array>} draw
- * @property {() => Promise<[string, [number, number, number]][]>} hairColors
+ * @property {() => Promise<FaceChoices>} choices
  * @property {(png: Uint8Array) => void} useFace
  * @property {(png: Uint8Array) => void} useStyle
  * @property {(error: unknown) => void} fail tells the user
@@ -31,8 +31,8 @@ export class FaceMaker {
   #options;
   /** @type {Portrait | null} */
   #portrait = null;
-  /** @type {[string, [number, number, number]][]} */
-  #hairColors = [];
+  /** @type {FaceChoices} */
+  #choices = { hair_styles: [], hair_colors: [], beards: [], glasses: [], styles: [], backgrounds: [] };
   /** @type {Group | "pose"} */
   #group = "face";
   /** @type {HTMLImageElement | null} */
@@ -54,7 +54,7 @@ export class FaceMaker {
 
   async open() {
     try {
-      this.#hairColors = await this.#options.hairColors();
+      this.#choices = await this.#options.choices();
       if (!this.#portrait) {
         await this.#roll();
       }
@@ -129,7 +129,12 @@ export class FaceMaker {
           this.#image,
           h("button", { type: "button", id: "maker-dice", on: { click: () => void roll() } }, dice(), h("span", { text: "maker.dice" })),
         ),
-        h("div", { class: "maker-side" }, h("div", { class: "chips", label: "maker.groups", attributes: { role: "group" } }, ...tabs), controls),
+        h(
+          "div",
+          { class: "maker-side" },
+          h("div", { class: "chips", label: "maker.groups", attributes: { role: "group" } }, ...tabs),
+          controls,
+        ),
       ),
       h(
         "div",
@@ -157,10 +162,10 @@ export class FaceMaker {
           portrait[name] = value;
         }),
       );
-      const style = this.#select("maker.style", portrait.style, STYLES, "style", (value) => {
+      const style = this.#select("maker.style", portrait.style, this.#choices.styles, "style", (value) => {
         portrait.style = value;
       });
-      const background = this.#select("maker.background", portrait.background, BACKGROUNDS, "background", (value) => {
+      const background = this.#select("maker.background", portrait.background, this.#choices.backgrounds, "background", (value) => {
         portrait.background = value;
       });
       controls.replaceChildren(style, background, ...sliders);
@@ -169,20 +174,20 @@ export class FaceMaker {
     const extras = [];
     if (this.#group === "hair") {
       extras.push(
-        this.#select("maker.hair_style", face.hair_style, HAIR_STYLES, "hair", (value) => {
+        this.#select("maker.hair_style", face.hair_style, this.#choices.hair_styles, "hair", (value) => {
           face.hair_style = value;
         }),
         this.#swatches(face),
       );
     } else if (this.#group === "jaw") {
       extras.push(
-        this.#select("maker.beard", face.beard, BEARDS, "beard", (value) => {
+        this.#select("maker.beard", face.beard, this.#choices.beards, "beard", (value) => {
           face.beard = value;
         }),
       );
     } else if (this.#group === "glasses") {
       extras.push(
-        this.#select("maker.glasses_shape", face.glasses ?? "none", GLASSES, "glasses", (value) => {
+        this.#select("maker.glasses_shape", face.glasses ?? "none", ["none", ...this.#choices.glasses], "glasses", (value) => {
           face.glasses = value === "none" ? null : value;
         }),
         this.#frame(face),
@@ -234,7 +239,7 @@ export class FaceMaker {
   /** The hair's colours to choose from. @param {MadeFace} face */
   #swatches(face) {
     const h = this.#builder.h.bind(this.#builder);
-    const swatches = this.#hairColors.map(([name, rgb]) => {
+    const swatches = this.#choices.hair_colors.map(([name, rgb]) => {
       const swatch = h("button", {
         type: "button",
         class: "swatch",
@@ -258,7 +263,13 @@ export class FaceMaker {
   #frame(face) {
     const h = this.#builder.h.bind(this.#builder);
     const parts = [face.frame_red, face.frame_green, face.frame_blue];
-    const hex = parts.map((part) => Math.round(255 * Number(part)).toString(16).padStart(2, "0")).join("");
+    const hex = parts
+      .map((part) =>
+        Math.round(255 * Number(part))
+          .toString(16)
+          .padStart(2, "0"),
+      )
+      .join("");
     const input = h("input", { type: "color", value: `#${hex}` });
     input.addEventListener("input", () => {
       const value = Number.parseInt(input.value.slice(1), 16);

@@ -58,12 +58,24 @@ export class Gallery {
     this.#grid = h("ul", { class: "results", id: "results" });
     this.#none = h("p", { class: "hint", text: "results.none" });
     const strip = (/** @type {"alpha" | "mix"} */ kind) =>
-      h("button", { type: "button", id: `strip-${kind}`, disabled: true, title: `strip.${kind}_hint`, text: `strip.${kind}`, on: { click: () => options.strip(kind) } });
+      h("button", {
+        type: "button",
+        id: `strip-${kind}`,
+        disabled: true,
+        title: `strip.${kind}_hint`,
+        text: `strip.${kind}`,
+        on: { click: () => options.strip(kind) },
+      });
     this.#buttons = { alpha: strip("alpha"), mix: strip("mix") };
     this.node = h(
       "section",
       { class: "gallery", part: "results", attributes: { "aria-labelledby": "results-title" } },
-      h("div", { class: "gallery-head" }, h("h2", { id: "results-title", text: "results.title" }), h("div", { class: "row wrap" }, this.#buttons.alpha, this.#buttons.mix)),
+      h(
+        "div",
+        { class: "gallery-head" },
+        h("h2", { id: "results-title", text: "results.title" }),
+        h("div", { class: "row wrap" }, this.#buttons.alpha, this.#buttons.mix),
+      ),
       this.#none,
       this.#grid,
     );
@@ -121,21 +133,39 @@ export class Gallery {
     const { settings, caption, likeness } = result;
     const image = h("img", { attributes: { alt: "" } });
     show(image, result.png);
-    const likenessText = likeness?.some((value) => value !== null) ? h("span", { text: ["results.likeness", { value: likenesses(likeness) }] }) : null;
+    const likenessText = likeness?.some((value) => value !== null)
+      ? h("span", { text: ["results.likeness", { value: likenesses(likeness) }] })
+      : null;
     return h(
       "li",
       { class: "result" },
       h(
         "button",
-        { type: "button", class: "tile", label: ["results.open", { seed: String(settings.seed) }], on: { click: () => this.#options.open(result) } },
+        {
+          type: "button",
+          class: "tile",
+          label: ["results.open", { seed: String(settings.seed) }],
+          on: { click: () => this.#options.open(result) },
+        },
         image,
       ),
-      h("button", { type: "button", class: "icon over-tile", label: ["results.remove", { seed: String(settings.seed) }], on: { click: () => this.#options.remove(result) } }, cross()),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "icon over-tile",
+          label: ["results.remove", { seed: String(settings.seed) }],
+          on: { click: () => this.#options.remove(result) },
+        },
+        cross(),
+      ),
       h(
         "div",
         { class: "result-text" },
         caption ? h("span", { text: caption }) : h("span", { text: ["results.seed", { seed: String(settings.seed) }] }),
-        caption ? null : h("span", { text: ["results.settings", { steps: settings.steps, guidance: settings.guidance_scale, alpha: settings.alpha }] }),
+        caption
+          ? null
+          : h("span", { text: ["results.settings", { steps: settings.steps, guidance: settings.guidance_scale, alpha: settings.alpha }] }),
         likenessText,
       ),
     );

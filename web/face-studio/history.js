@@ -86,7 +86,14 @@ export async function readHistory(fail) {
     return { kept, unread };
   });
   if (unread > 0) {
-    fail?.(failure("io", "history-damaged", `kept pictures that cannot be read: ${unread}`, "the others are unharmed; switch the history off to delete all"));
+    fail?.(
+      failure(
+        "io",
+        "history-damaged",
+        `kept pictures that cannot be read: ${unread}`,
+        "the others are unharmed; switch the history off to delete all",
+      ),
+    );
   }
   return kept;
 }
@@ -125,7 +132,12 @@ async function withStore(mode, use) {
 
 /** @param {unknown} error */
 function unavailable(error) {
-  return failure("io", "history-unavailable", `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`, "free some disk space or leave private mode, or switch the history off; the picture itself is not lost");
+  return failure(
+    "io",
+    "history-unavailable",
+    `the history cannot be used: ${error instanceof Error ? error.message : String(error)}`,
+    "free some disk space or leave private mode, or switch the history off; the picture itself is not lost",
+  );
 }
 
 /**

@@ -166,7 +166,12 @@ export class LayoutPanel {
       ...Array.from({ length: people }, (_, i) =>
         h(
           "button",
-          { type: "button", class: "chip", on: { click: () => paint(i) }, attributes: { "aria-pressed": String(i === this.#brush.person) } },
+          {
+            type: "button",
+            class: "chip",
+            on: { click: () => paint(i) },
+            attributes: { "aria-pressed": String(i === this.#brush.person) },
+          },
           h("span", { class: `dot person-${i}` }),
           h("span", { text: ["people.person", { n: i + 1 }] }),
         ),

@@ -19,7 +19,8 @@ export const de = {
   "engine.will_fetch": "{where} · lädt einmalig {n} MB",
   "engine.stored": "{where} · Modell ist gespeichert",
   "people.title": "Personen",
-  "people.drawn_only": "Dieses Modell kennt nur gezeichnete Menschen. Aus dem Foto eines echten Menschen macht es einen Fremden: Nimm die Beispiele oder baue ein Gesicht.",
+  "people.drawn_only":
+    "Dieses Modell kennt nur gezeichnete Menschen. Aus dem Foto eines echten Menschen macht es einen Fremden: Nimm die Beispiele oder baue ein Gesicht.",
   "people.all": "Personen im Bild",
   "people.person": "Person {n}",
   "people.add": "Person hinzufügen",
@@ -50,9 +51,11 @@ export const de = {
   "consent.title": "Sind die Menschen darauf einverstanden?",
   "consent.agree": "Verwende ein Foto nur, wenn es deines ist und alle darauf neuen Bildern von sich zugestimmt haben.",
   "consent.local": "Das Foto bleibt in diesem Tab, im Arbeitsspeicher, bis du ihn schließt: Es wird weder gesendet noch gespeichert.",
-  "consent.parts": "Ein Bild, das von einem Foto ausgeht oder dessen Hintergrund festhält, zeigt Teile davon und ist auch ein Foto: wo immer du es weitergibst, und im Verlauf.",
+  "consent.parts":
+    "Ein Bild, das von einem Foto ausgeht oder dessen Hintergrund festhält, zeigt Teile davon und ist auch ein Foto: wo immer du es weitergibst, und im Verlauf.",
   "consent.marked": "Jedes Bild sagt in seiner Datei, dass es erzeugt wurde.",
-  "consent.words": "Die Datei nennt auch deine Worte und Einstellungen. Ohne die Worte: Schalte unter „Für Fortgeschrittene“ „Worte in die Datei schreiben“ aus.",
+  "consent.words":
+    "Die Datei nennt auch deine Worte und Einstellungen. Ohne die Worte: Schalte unter „Für Fortgeschrittene“ „Worte in die Datei schreiben“ aus.",
   "consent.honest": "Gib kein Bild als Fotografie aus und schade niemandem damit.",
   "consent.no": "Jetzt nicht",
   "consent.yes": "Sie sind einverstanden",
@@ -93,7 +96,8 @@ export const de = {
   "layout.content": "Aus einem Bild",
   "layout.whole_hint": "Eine Person füllt das Bild. Für mehrere gibt es Kästen und Masken.",
   "layout.box": "Person {n}: links {x} %, oben {y} %, Breite {width} %, Höhe {height} %",
-  "layout.box_keys": "Zieh einen Kasten, oder eine Ecke für die Größe. Mit der Tastatur: Pfeile bewegen, Umschalt und Pfeile ändern die Größe.",
+  "layout.box_keys":
+    "Zieh einen Kasten, oder eine Ecke für die Größe. Mit der Tastatur: Pfeile bewegen, Umschalt und Pfeile ändern die Größe.",
   "layout.reset": "Nebeneinander",
   "layout.whose": "Wessen Maske gemalt wird",
   "layout.paint": "Fläche zum Malen einer Maske",
@@ -136,7 +140,8 @@ export const de = {
   "shape.large": "{width} × {height}, groß",
   "device.title": "Auf diesem Gerät",
   "device.keep": "Verlauf der Bilder behalten",
-  "device.keep_hint": "Erzeugte Bilder, ihre Worte und Einstellungen, nur in diesem Browser. Ein Bild, das über ein Foto gemalt wurde, zeigt Teile davon. Ausschalten löscht alles.",
+  "device.keep_hint":
+    "Erzeugte Bilder, ihre Worte und Einstellungen, nur in diesem Browser. Ein Bild, das über ein Foto gemalt wurde, zeigt Teile davon. Ausschalten löscht alles.",
   "device.model": "Die Dateien des Modells bleiben in diesem Browser, damit sie nur einmal geladen werden.",
   "device.stored": "{n} MB des Modells sind in diesem Browser gespeichert.",
   "device.forget": "Dateien des Modells löschen",
@@ -208,8 +213,10 @@ export const de = {
   "strip.mix_hint": "Fünf Bilder von einem Gesicht zum anderen; braucht eine Mischung",
   "strip.at_alpha": "{n} % Stil",
   "strip.at_mix": "{a} : {b}",
-  "notice.prompt-cut": "Dein Text ist länger, als dieses Modell liest: {tokens} seiner Token wurden weggelassen, ab „{from}“. Es liest {room}.",
-  "notice.negative-prompt-cut": "Es sind mehr gemiedene Worte, als dieses Modell liest: {tokens} ihrer Token wurden weggelassen, ab „{from}“. Es liest {room}.",
+  "notice.prompt-cut":
+    "Dein Text ist länger, als dieses Modell liest: {tokens} seiner Token wurden weggelassen, ab „{from}“. Es liest {room}.",
+  "notice.negative-prompt-cut":
+    "Es sind mehr gemiedene Worte, als dieses Modell liest: {tokens} ihrer Token wurden weggelassen, ab „{from}“. Es liest {room}.",
   "fault.input": "Etwas fehlt noch",
   "fault.weights": "Das Modell lässt sich nicht verwenden",
   "fault.device": "Dieses Gerät kann das nicht",

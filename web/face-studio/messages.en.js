@@ -16,7 +16,8 @@ export const en = {
   "engine.will_fetch": "{where} · will fetch {n} MB once",
   "engine.stored": "{where} · model is stored",
   "people.title": "People",
-  "people.drawn_only": "This model knows drawn people only. From a photo of a real person it makes a stranger: use the samples, or make a face.",
+  "people.drawn_only":
+    "This model knows drawn people only. From a photo of a real person it makes a stranger: use the samples, or make a face.",
   "people.all": "People in the picture",
   "people.person": "Person {n}",
   "people.add": "Add a person",
@@ -47,9 +48,11 @@ export const en = {
   "consent.title": "Do the people in it agree?",
   "consent.agree": "Use a photo only if it is yours and everyone in it has agreed to new pictures of them.",
   "consent.local": "The photo stays in this tab, in its memory until you close it: it is neither sent nor stored.",
-  "consent.parts": "A picture that starts from a photo, or holds its background, shows parts of it, and is a photo too: wherever you pass it on, and in the history.",
+  "consent.parts":
+    "A picture that starts from a photo, or holds its background, shows parts of it, and is a photo too: wherever you pass it on, and in the history.",
   "consent.marked": "Every picture says in its file that it was generated.",
-  "consent.words": "The file also tells your words and settings. To leave the words out, switch off “Write the words into the file” under Advanced.",
+  "consent.words":
+    "The file also tells your words and settings. To leave the words out, switch off “Write the words into the file” under Advanced.",
   "consent.honest": "Do not pass a picture off as a photograph, and do not harm anyone with it.",
   "consent.no": "Not now",
   "consent.yes": "They agree",
@@ -133,7 +136,8 @@ export const en = {
   "shape.large": "{width} × {height}, large",
   "device.title": "On this device",
   "device.keep": "Keep a history of pictures",
-  "device.keep_hint": "Generated pictures, their words and settings, in this browser only. A picture drawn over a photo shows parts of it. Switching it off deletes all.",
+  "device.keep_hint":
+    "Generated pictures, their words and settings, in this browser only. A picture drawn over a photo shows parts of it. Switching it off deletes all.",
   "device.model": "The model's files are kept in this browser, so that they are fetched once.",
   "device.stored": "{n} MB of the model are stored in this browser.",
   "device.forget": "Delete the model's files",
@@ -205,8 +209,10 @@ export const en = {
   "strip.mix_hint": "Five pictures from one face to the other; needs a mix",
   "strip.at_alpha": "{n} % style",
   "strip.at_mix": "{a} : {b}",
-  "notice.prompt-cut": "Your words are longer than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
-  "notice.negative-prompt-cut": "There are more words to avoid than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
+  "notice.prompt-cut":
+    "Your words are longer than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
+  "notice.negative-prompt-cut":
+    "There are more words to avoid than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
   "fault.input": "Something is missing",
   "fault.weights": "The model cannot be used",
   "fault.device": "This device cannot do that",

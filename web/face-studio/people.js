@@ -173,11 +173,16 @@ export class People {
     try {
       const faces = await this.#options.faces(bytes);
       if (faces.length === 0) {
-        throw failure("input", "face-not-found", "no face was found in the photo", "use a photo that shows the whole face from the front, large and well lit");
+        throw failure(
+          "input",
+          "face-not-found",
+          "no face was found in the photo",
+          "use a photo that shows the whole face from the front, large and well lit",
+        );
       }
       const chosen = faces.length > 1 ? await chooseFace(this.#builder, this.#options.root, faces) : faces[0];
       if (chosen) {
-        this.#add({ bytes: chosen.png, real: true });
+        this.#add({ bytes: chosen.png, landmarks: chosen.landmarks, real: true });
       }
     } finally {
       this.#looking = false;
@@ -219,7 +224,12 @@ export class People {
       };
       const tab = h(
         "button",
-        { type: "button", class: "chip", on: { click: choose }, attributes: { "aria-pressed": String(i === this.#current), "data-key": `person-${i}` } },
+        {
+          type: "button",
+          class: "chip",
+          on: { click: choose },
+          attributes: { "aria-pressed": String(i === this.#current), "data-key": `person-${i}` },
+        },
         h("span", { class: `dot person-${i}` }),
         h("span", { text: ["people.person", { n: i + 1 }] }),
       );
@@ -242,7 +252,14 @@ export class People {
     };
     const more = h(
       "button",
-      { type: "button", class: "chip", id: "add-person", disabled: this.people.length >= MAX_PEOPLE, on: { click: add }, attributes: { "data-key": "add-person" } },
+      {
+        type: "button",
+        class: "chip",
+        id: "add-person",
+        disabled: this.people.length >= MAX_PEOPLE,
+        on: { click: add },
+        attributes: { "data-key": "add-person" },
+      },
       drawing(ADD),
       h("span", { text: "people.add" }),
     );
@@ -302,11 +319,7 @@ export class People {
         attributes: { "aria-pressed": String(active), "data-key": `identity-${i}`, "aria-busy": String(waiting) },
       },
       image,
-      waiting
-        ? h("span", { class: "over-text", text: "people.looking" })
-        : last
-          ? null
-          : h("span", { text: "people.empty" }),
+      waiting ? h("span", { class: "over-text", text: "people.looking" }) : last ? null : h("span", { text: "people.empty" }),
     );
     const removeIdentity = () => {
       person.identities.splice(i, 1);
@@ -314,7 +327,11 @@ export class People {
       this.#changed();
     };
     const remove = percent
-      ? h("button", { type: "button", class: "icon over-tile", label: ["people.remove_face", { n: i + 1 }], on: { click: removeIdentity } }, cross())
+      ? h(
+          "button",
+          { type: "button", class: "icon over-tile", label: ["people.remove_face", { n: i + 1 }], on: { click: removeIdentity } },
+          cross(),
+        )
       : null;
     return h(
       "div",
@@ -340,7 +357,13 @@ export class People {
       };
       return h(
         "button",
-        { type: "button", class: "thumb", label: ["people.remove_photo", { n: i + 1 }], on: { click: remove }, attributes: { "data-key": `photo-${i}` } },
+        {
+          type: "button",
+          class: "thumb",
+          label: ["people.remove_photo", { n: i + 1 }],
+          on: { click: remove },
+          attributes: { "data-key": `photo-${i}` },
+        },
         image,
       );
     });

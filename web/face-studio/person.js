@@ -1,10 +1,10 @@
 /** Who is to be shown: the people, their identities and photos. No interface. */
 
-/** @import { Person } from "../engine/protocol.js" */
+/** @import { Landmarks, Person, Photo as AskedPhoto } from "../engine/protocol.js" */
 
 /**
- * A photo of a face. `real` tells what the user brought from what was drawn.
- * @typedef {{ bytes: Uint8Array, real: boolean }} Photo
+ * A photo of a face. `real` tells what the user brought from what was drawn; `landmarks` where the face is, if that is known.
+ * @typedef {{ bytes: Uint8Array, real: boolean, landmarks?: Landmarks }} Photo
  */
 
 /** One identity of a mix, and its weight β. @typedef {{ photos: Photo[], beta: number }} IdentityChoice */
@@ -60,7 +60,10 @@ export function shares(identities) {
 export function toPerson(person) {
   const identities = person.identities
     .filter(({ photos }) => photos.length > 0)
-    .map(({ photos, beta }) => ({ photos: photos.map(({ bytes }) => bytes), beta }));
+    .map(({ photos, beta }) => ({
+      photos: photos.map(({ bytes, landmarks }) => (landmarks ? { image: bytes, landmarks } : bytes)),
+      beta,
+    }));
   return identities.length > 0 ? { identities } : null;
 }
 
@@ -71,7 +74,20 @@ export function toPerson(person) {
  */
 export function fromPerson({ identities }) {
   return {
-    identities: identities.map(({ photos, beta = 1 }) => ({ photos: photos.map((bytes) => ({ bytes, real: true })), beta })),
+    identities: identities.map(({ photos, beta = 1 }) => ({ photos: photos.map((photo) => ({ ...parts(photo), real: true })), beta })),
     active: 0,
   };
+}
+
+/**
+ * The pictures of a request's people: the first photo of each.
+ * @param {Person[]} people
+ */
+export function facesOf(people) {
+  return people.map(({ identities }) => identities[0]?.photos[0]).map((photo) => photo && parts(photo).bytes);
+}
+
+/** @param {AskedPhoto} photo */
+function parts(photo) {
+  return "landmarks" in photo ? { bytes: photo.image, landmarks: photo.landmarks } : { bytes: photo };
 }

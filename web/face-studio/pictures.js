@@ -37,7 +37,12 @@ export function show(image, bytes) {
  */
 export async function readFile(file) {
   if (file.size > MAX_IMAGE_BYTES) {
-    throw failure("input", "image-too-large", `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`, `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`);
+    throw failure(
+      "input",
+      "image-too-large",
+      `${file.name} has ${Math.round(file.size / 2 ** 20)} MiB`,
+      `choose a picture of at most ${MAX_IMAGE_BYTES / 2 ** 20} MiB`,
+    );
   }
   return new Uint8Array(await file.arrayBuffer());
 }
@@ -81,7 +86,7 @@ export function toPng(canvas) {
       if (blob) {
         blob.arrayBuffer().then((buffer) => resolve(new Uint8Array(buffer)), reject);
       } else {
-        reject(new Error("the canvas cannot be encoded"));
+        reject(failure("internal", "png-encode", "the browser cannot encode a picture", "choose a smaller one"));
       }
     }, "image/png");
   });

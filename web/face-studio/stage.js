@@ -30,6 +30,10 @@ export class Stage {
   #doing;
   #left;
   #error;
+  #errorTitle;
+  #errorMessage;
+  #errorRemedy;
+  #errorCode;
   #actions;
   #made;
   #likeness;
@@ -48,31 +52,75 @@ export class Stage {
     this.#builder = builder;
     const h = builder.h.bind(builder);
     this.#chosen = h("div", { class: "chosen", attributes: { "aria-hidden": "true" } });
-    this.#empty = h("div", { class: "empty", id: "empty" }, this.#chosen, h("p", { class: "empty-title", text: "stage.empty" }), h("p", { text: "stage.empty_hint" }));
+    this.#empty = h(
+      "div",
+      { class: "empty", id: "empty" },
+      this.#chosen,
+      h("p", { class: "empty-title", text: "stage.empty" }),
+      h("p", { text: "stage.empty_hint" }),
+    );
     this.#picture = h("img", { id: "picture", part: "picture", hidden: true, alt: "stage.picture" });
     this.#references = h("div", { class: "references", hidden: true });
     this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#picture, this.#references);
     this.#bar = h("progress", { id: "bar", max: 1, value: 0, label: "stage.progress" });
     this.#doing = h("p", { id: "doing", attributes: { role: "status" } });
     this.#left = h("p", { class: "left", id: "left" });
-    this.#status = h("div", { class: "status", id: "status", hidden: true }, this.#bar, h("div", { class: "ends" }, this.#doing, this.#left));
+    this.#status = h(
+      "div",
+      { class: "status", id: "status", hidden: true },
+      this.#bar,
+      h("div", { class: "ends" }, this.#doing, this.#left),
+    );
+    this.#errorTitle = h("p", { class: "error-title", id: "error-title" });
+    this.#errorMessage = h("p", { id: "error-message" });
+    this.#errorRemedy = h("p", { class: "remedy", id: "error-remedy" });
+    this.#errorCode = h("code", { id: "error-code" });
     this.#error = h(
       "div",
       { class: "error", id: "error", part: "error", hidden: true, attributes: { role: "alert" } },
-      h("p", { class: "error-title", id: "error-title" }),
-      h("p", { id: "error-message" }),
-      h("p", { class: "remedy", id: "error-remedy" }),
-      h("code", { id: "error-code" }),
+      this.#errorTitle,
+      this.#errorMessage,
+      this.#errorRemedy,
+      this.#errorCode,
       h("button", { type: "button", class: "icon", label: "close", on: { click: () => this.clearError() } }, cross()),
     );
-    this.#download = h("a", { class: "button primary", id: "download", download: "facestudio.png", part: "download", text: "stage.download" });
-    this.#compare = h("button", { type: "button", id: "compare", text: "stage.compare", on: { click: () => this.#toggle() }, attributes: { "aria-pressed": "false" } });
-    const reuse = h("button", { type: "button", id: "reuse", text: "stage.reuse", on: { click: () => this.#shown && options.reuse(this.#shown) } });
-    const start = h("button", { type: "button", id: "as-start", text: "stage.as_start", on: { click: () => this.#shown && options.start(this.#shown) } });
+    this.#download = h("a", {
+      class: "button primary",
+      id: "download",
+      download: "facestudio.png",
+      part: "download",
+      text: "stage.download",
+    });
+    this.#compare = h("button", {
+      type: "button",
+      id: "compare",
+      text: "stage.compare",
+      on: { click: () => this.#toggle() },
+      attributes: { "aria-pressed": "false" },
+    });
+    const reuse = h("button", {
+      type: "button",
+      id: "reuse",
+      text: "stage.reuse",
+      on: { click: () => this.#shown && options.reuse(this.#shown) },
+    });
+    const start = h("button", {
+      type: "button",
+      id: "as-start",
+      text: "stage.as_start",
+      on: { click: () => this.#shown && options.start(this.#shown) },
+    });
     this.#made = h("p", { class: "made", id: "made" });
     this.#likeness = h("p", { class: "made", id: "likeness", hidden: true });
     this.#notices = h("div", { class: "notices", id: "notices", part: "notices", hidden: true, attributes: { role: "status" } });
-    this.#actions = h("div", { class: "finished", id: "finished", hidden: true }, h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start), this.#notices, this.#made, this.#likeness);
+    this.#actions = h(
+      "div",
+      { class: "finished", id: "finished", hidden: true },
+      h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start),
+      this.#notices,
+      this.#made,
+      this.#likeness,
+    );
     this.node = h("div", { class: "stage-main" }, this.#frame, h("div", { class: "below" }, this.#status, this.#error, this.#actions));
   }
 
@@ -82,11 +130,13 @@ export class Stage {
    */
   setChosen(pictures) {
     const h = this.#builder.h.bind(this.#builder);
-    const images = pictures.filter((bytes) => bytes instanceof Uint8Array).map((bytes) => {
-      const image = h("img", { attributes: { alt: "" } });
-      show(image, bytes);
-      return image;
-    });
+    const images = pictures
+      .filter((bytes) => bytes instanceof Uint8Array)
+      .map((bytes) => {
+        const image = h("img", { attributes: { alt: "" } });
+        show(image, bytes);
+        return image;
+      });
     this.#chosen.replaceChildren(...images.flatMap((image, i) => (i > 0 ? [h("span", {}, "+"), image] : [image])));
   }
 
@@ -155,7 +205,9 @@ export class Stage {
     this.#notices.hidden = notices.length === 0;
     this.#notices.replaceChildren(...notices.map((notice) => this.#notice(notice)));
     this.#actions.hidden = !this.#status.hidden;
-    const shown = references.flatMap((photo, i) => (photo ? [this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")] : []));
+    const shown = references.flatMap((photo, i) =>
+      photo ? [this.#reference(photo, references.length > 1 ? ["people.person", { n: i + 1 }] : "stage.reference")] : [],
+    );
     this.#compare.hidden = shown.length === 0;
     this.#references.replaceChildren(...shown);
     this.#likeness.hidden = likeness === undefined;
@@ -187,10 +239,10 @@ export class Stage {
   /** @param {Failure} failure */
   setError({ code, fault, message, remedy }) {
     const key = `error.${code}`;
-    this.#builder.say(this.#part("error-title"), { text: isKey(key) ? key : `fault.${fault}` });
-    this.#part("error-message").textContent = message;
-    this.#part("error-remedy").textContent = remedy;
-    this.#part("error-code").textContent = code;
+    this.#builder.say(this.#errorTitle, { text: isKey(key) ? key : `fault.${fault}` });
+    this.#errorMessage.textContent = message;
+    this.#errorRemedy.textContent = remedy;
+    this.#errorCode.textContent = code;
     this.#error.hidden = false;
     this.#error.scrollIntoView({ block: "nearest" });
   }
@@ -232,14 +284,5 @@ export class Stage {
       item.textContent = message;
     }
     return item;
-  }
-
-  /** @param {string} id */
-  #part(id) {
-    const node = this.#error.querySelector(`#${id}`);
-    if (!(node instanceof HTMLElement)) {
-      throw new Error(`the stage has no #${id}`);
-    }
-    return node;
   }
 }

@@ -42,7 +42,12 @@ export class StartPicture {
           {},
           h("label", { class: "label", htmlFor: "strength", text: "start.strength" }),
           this.#strength,
-          h("div", { class: "ends", attributes: { "aria-hidden": "true" } }, h("span", { text: "start.keep" }), h("span", { text: "start.renew" })),
+          h(
+            "div",
+            { class: "ends", attributes: { "aria-hidden": "true" } },
+            h("span", { text: "start.keep" }),
+            h("span", { text: "start.renew" }),
+          ),
         ),
         h("label", { class: "check", htmlFor: "hold" }, this.#hold, h("span", { text: "start.hold" })),
         h("p", { class: "hint", text: "start.hold_hint" }),

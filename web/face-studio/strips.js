@@ -29,8 +29,14 @@ export function mixStrip(request) {
     return [];
   }
   return PLACES.map((beta) => {
-    const identities = [{ ...first, beta: 1 - beta }, { ...second, beta }];
+    const identities = [
+      { ...first, beta: 1 - beta },
+      { ...second, beta },
+    ];
     const people = request.people.map((person, i) => (i === mixed ? { identities } : person));
-    return { request: { ...request, count: 1, people }, caption: ["strip.at_mix", { a: Math.round(100 * (1 - beta)), b: Math.round(100 * beta) }] };
+    return {
+      request: { ...request, count: 1, people },
+      caption: ["strip.at_mix", { a: Math.round(100 * (1 - beta)), b: Math.round(100 * beta) }],
+    };
   });
 }

@@ -13,7 +13,7 @@ import { dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
 import { rounded } from "./messages.js";
 import { People } from "./people.js";
-import { fromPerson } from "./person.js";
+import { facesOf, fromPerson } from "./person.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
 import { settingsFrom, settingsOf } from "./settings.js";
 import { Stage } from "./stage.js";
@@ -101,7 +101,7 @@ export class Studio {
       fail: shared.fail,
       random: (seed) => session.randomFace(seed),
       draw: (portrait, size) => session.drawFace(portrait, size),
-      hairColors: () => session.hairColors(),
+      choices: () => session.faceMaker(),
       useFace: (png) => this.#people.useDrawn(png),
       useStyle: (png) => this.#style.choose(png),
     });
@@ -120,7 +120,15 @@ export class Studio {
     const h = builder.h.bind(builder);
     this.#badge = h("p", { class: "badge", id: "engine", part: "engine", text: "engine.starting", attributes: { role: "status" } });
     this.#generate = h("button", { type: "submit", class: "primary large", id: "generate", part: "generate", text: "generate" });
-    this.#cancel = h("button", { type: "button", class: "large", id: "cancel", part: "cancel", hidden: true, text: "cancel", on: { click: () => session.cancel() } });
+    this.#cancel = h("button", {
+      type: "button",
+      class: "large",
+      id: "cancel",
+      part: "cancel",
+      hidden: true,
+      text: "cancel",
+      on: { click: () => session.cancel() },
+    });
     this.node = this.#assemble();
     this.#changed();
   }
@@ -128,8 +136,7 @@ export class Studio {
   /** Draws the samples, shows what was kept, and opens the model if that is wanted now. @param {boolean} preload */
   async begin(preload) {
     try {
-      const draw = (/** @type {number} */ seed, /** @type {string} */ style) =>
-        this.#session.render({ seed, style, size: SAMPLE_SIZE });
+      const draw = (/** @type {number} */ seed, /** @type {string} */ style) => this.#session.render({ seed, style, size: SAMPLE_SIZE });
       for (const seed of SAMPLE_FACES) {
         this.#people.addSample(await draw(seed, "photo"));
       }
@@ -275,8 +282,8 @@ export class Studio {
       const request = await this.#request();
       const stops = kind === "alpha" ? alphaStrip(request) : mixStrip(request);
       for (const { request: one, caption } of stops) {
-        const { request: asked, pictures } = await this.#make((opened) => readable(one, opened));
-        results.push(...pictures.map((picture) => ({ ...this.#result(asked, picture), caption })));
+        const made = await this.#make((opened) => readable(one, opened));
+        results.push(...made.results.map((result) => ({ ...result, caption })));
       }
     } catch (error) {
       this.#fail(error);
@@ -293,8 +300,7 @@ export class Studio {
    * @param {AbortSignal} [signal]
    */
   async #draw(ask, signal) {
-    const { request, pictures } = await this.#make(ask, signal);
-    const results = pictures.map((picture) => this.#result(request, picture));
+    const { pictures, results } = await this.#make(ask, signal);
     results.forEach((result) => this.#gallery.add([result]));
     await this.#finish(results);
     return pictures;
@@ -307,14 +313,22 @@ export class Studio {
   async #make(ask, signal) {
     /** @type {GenerateRequest} */
     let request = { people: [] };
+    /** @type {(picture: Picture) => Result} */
+    let toResult;
     this.#setBusy(true);
     try {
-      const pictures = await this.#session.generate((opened) => (request = ask(opened)), {
+      const asking = (/** @type {Opened} */ opened) => {
+        request = ask(opened);
+        // The model may be freed before its picture is shown.
+        toResult = (picture) => resultOf(request, picture);
+        return request;
+      };
+      const pictures = await this.#session.generate(asking, {
         signal,
         onProgress: (progress) => this.#progress(progress, countOf(request)),
       });
       this.#emit("facestudio-result", pictures);
-      return { request, pictures };
+      return { pictures, results: pictures.map((picture) => toResult(picture)) };
     } finally {
       // A later request may have taken over.
       if (!this.#session.busy) {
@@ -325,16 +339,6 @@ export class Studio {
         this.#tell(opened);
       }
     }
-  }
-
-  /**
-   * @param {GenerateRequest} request
-   * @param {Picture} picture
-   * @returns {Result}
-   */
-  #result(request, picture) {
-    const references = (request.people ?? []).map(({ identities }) => identities[0]?.photos[0]);
-    return { png: picture.png, settings: settingsOf(request, picture), request, references, notices: picture.notices };
   }
 
   /**
@@ -449,7 +453,7 @@ export class Studio {
       alpha: this.#words.balanced,
       mix: people.some(({ identities }) => identities.length > 1),
     });
-    this.#stage.setChosen([...people.map(({ identities }) => identities[0]?.photos[0]), this.#style.value]);
+    this.#stage.setChosen([...facesOf(people), this.#style.value]);
   }
 
   /** Says what would run and be fetched, before anything is. */
@@ -524,6 +528,16 @@ export class Studio {
     }
     this.#emit("facestudio-error", error);
   }
+}
+
+/**
+ * @param {GenerateRequest} request
+ * @param {Picture} picture
+ * @returns {Result}
+ */
+function resultOf(request, picture) {
+  const { png, notices } = picture;
+  return { png, settings: settingsOf(request, picture), request, references: facesOf(request.people ?? []), notices };
 }
 
 /**

@@ -104,7 +104,13 @@ export class Style {
 
   #build() {
     const h = this.#builder.h.bind(this.#builder);
-    const file = h("input", { type: "file", accept: "image/*", class: "hidden-input", label: "style.own", attributes: { "data-key": "style-file" } });
+    const file = h("input", {
+      type: "file",
+      accept: "image/*",
+      class: "hidden-input",
+      label: "style.own",
+      attributes: { "data-key": "style-file" },
+    });
     file.addEventListener("change", () => void this.#take([...(file.files ?? [])]));
     const upload = h("label", { class: "tile dashed" }, file, drawing(ADD), h("span", { text: "style.upload" }));
     const tile = (/** @type {Said} */ label, /** @type {Uint8Array | null} */ bytes, /** @type {string} */ key) => {

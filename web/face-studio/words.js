@@ -57,7 +57,12 @@ export class Words {
         { class: "balance" },
         h("label", { class: "label", htmlFor: "alpha", text: "alpha.title" }),
         this.#alpha,
-        h("div", { class: "ends", attributes: { "aria-hidden": "true" } }, h("span", { text: "alpha.words" }), h("span", { text: "alpha.style" })),
+        h(
+          "div",
+          { class: "ends", attributes: { "aria-hidden": "true" } },
+          h("span", { text: "alpha.words" }),
+          h("span", { text: "alpha.style" }),
+        ),
         this.#stand,
       ),
     );

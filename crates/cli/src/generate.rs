@@ -298,7 +298,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
 /// The photos of one identity, and its weight.
 fn identity(named: &photos::Named) -> Result<Identity> {
     let photos = named.photos.iter().map(|path| open(Path::new(path))).collect::<facestudio::Result<_>>()?;
-    Ok(Identity { photos, beta: named.weight })
+    Ok(Identity::new(photos, named.weight))
 }
 
 fn layout(args: &Job) -> Result<Layout> {

@@ -128,9 +128,9 @@ fn inspect(path: &Path) -> Result<Report> {
     let damaged = manifest.iter().flat_map(Manifest::files);
     let damaged = damaged.filter(|file| folder.read(&file.path).and_then(|b| file.verify(&b)).is_err());
     let card = |m: &Manifest| {
-        let Manifest { name, family, version, license, provenance, .. } = m;
+        let Manifest { name, family, version, license, people, provenance, .. } = m;
         serde_json::json!({ "name": name, "family": family, "version": version, "license": license,
-            "provenance": provenance })
+            "people": people, "provenance": provenance })
     };
     Ok(Report {
         path: path.display().to_string(),
@@ -246,7 +246,7 @@ fn file(path: &Path) -> Result<Report> {
 
 fn table(report: &Report) -> String {
     let mut out = format!("{} {}\n", report.kind, line(&report.path));
-    for key in ["name", "family", "version", "license"] {
+    for key in ["name", "family", "version", "license", "people"] {
         if let Some(value) = report.manifest.as_ref().and_then(|m| m[key].as_str()) {
             let _ = writeln!(out, "  {key:<8} {}", line(value));
         }

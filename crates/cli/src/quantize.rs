@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use facestudio::weights::{
-    CheckedFolder, Component, Files, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, TensorSource,
-    check_output_folder, write_folder_until, write_shards,
+    CheckedFolder, Component, Files, MAX_SHARD, Manifest, ModelCard, NewFolder, People, Quantization,
+    TensorSource, check_output_folder, write_folder_until, write_shards,
 };
 use facestudio::{Error, Result};
 use serde_json::json;
@@ -36,6 +36,17 @@ pub struct Args {
     /// Its licence, an SPDX expression.
     #[arg(long)]
     license: Option<String>,
+    /// Which people it has seen.
+    #[arg(long, value_enum)]
+    people: Option<Seen>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Seen {
+    /// The renderer's alone: the page warns of photos.
+    Drawn,
+    /// Those of photographs.
+    Photographed,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -99,11 +110,16 @@ fn card(args: &Args, source: &CheckedFolder, quantization: Quantization) -> Resu
     let mut provenance = old.map(|m| m.provenance.clone()).unwrap_or_default();
     let program = concat!("facestudio ", env!("CARGO_PKG_VERSION"));
     provenance.insert("quantization".to_owned(), json!({ "dtype": quantization.name(), "program": program }));
+    let people = args.people.map(|seen| match seen {
+        Seen::Drawn => People::Drawn,
+        Seen::Photographed => People::Photographed,
+    });
     Ok(ModelCard {
         name: or_old(&args.name, old.map(|m| &m.name), folder_name.as_deref().unwrap_or("model")),
         family: or_old(&args.family, old.map(|m| &m.family), "unknown"),
         version: or_old(&args.version, old.map(|m| &m.version), "1"),
         license: or_old(&args.license, old.map(|m| &m.license), "unknown"),
+        people: people.or(old.and_then(|m| m.people)),
         provenance,
     })
 }

@@ -69,6 +69,10 @@ struct VaeArgs {
     /// Train the decoder alone, against a discriminator: the latents, and a UNet that knows them, stay as they are.
     #[arg(long, requires = "base")]
     decoder_only: bool,
+    /// Give the base one level more, which halves the latents' sides: so many channels, at first the principal components of 2x2 of the
+    /// base's positions.
+    #[arg(long, requires = "base", conflicts_with = "decoder_only", value_parser = up_to::<4096>, value_name = "CHANNELS")]
+    deepen: Option<usize>,
 }
 
 /// What clip and prior take.
@@ -238,6 +242,10 @@ impl CommonArgs {
                 check_model(base)?;
                 "-decoder"
             }
+            Start::Deeper(base) => {
+                check_model(base)?;
+                "-deeper"
+            }
         };
         check_output_folder(&self.out)?;
         check_output_folder(&self.runs)?;
@@ -265,6 +273,7 @@ enum Start<'a> {
     Random,
     Base(&'a Path),
     Decoder(&'a Path),
+    Deeper(&'a Path),
 }
 
 impl<'a> Start<'a> {
@@ -313,18 +322,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 impl Stage {
     fn train(self, stop: &Arc<AtomicBool>, log: &mut dyn FnMut(Event)) -> Result<()> {
         match self {
-            Self::Vae(VaeArgs { common, source, base, decoder_only }) => {
+            Self::Vae(VaeArgs { common, source, base, decoder_only, deepen }) => {
                 let creatures = source.rendered.creatures;
                 let source = source.source()?;
                 let folder = match &base {
                     Some(base) if decoder_only => Start::Decoder(base),
-                    base => Start::from(base),
+                    Some(base) if deepen.is_some() => Start::Deeper(base),
+                    _ => Start::from(&base),
                 };
                 let setup = common.setup("vae", creatures, folder, vae::DEFAULTS, stop)?;
                 let start = match base {
                     None => vae::Start::Random,
                     Some(base) if decoder_only => vae::Start::Decoder(base),
-                    Some(base) => vae::Start::Base(base),
+                    Some(base) => match deepen {
+                        Some(channels) => vae::Start::Deeper(base, channels),
+                        None => vae::Start::Base(base),
+                    },
                 };
                 vae::train(&vae::Options { setup, source, start }, log)
             }

@@ -212,7 +212,10 @@ impl Lean {
         let read = self.files.components();
         let fresh = FaceStudio::load(&self.files.files, &Device::flex()).unwrap();
         for (made, fresh) in made.iter().zip(generate(&fresh, request).unwrap()) {
-            assert_eq!((&made.image, made.seed, &made.notices), (&fresh.image, fresh.seed, &fresh.notices));
+            assert_eq!(
+                (&made.image, made.recipe.seed, &made.notices),
+                (&fresh.image, fresh.recipe.seed, &fresh.notices)
+            );
         }
         read
     }
@@ -378,7 +381,7 @@ const ANN: [u8; 3] = [255, 210, 180];
 const BEN: [u8; 3] = [190, 220, 250];
 
 fn identity(colour: [u8; 3], beta: f32) -> Identity {
-    Identity { photos: vec![photo(colour)], beta }
+    Identity::new(vec![photo(colour)], beta)
 }
 
 fn request(identities: Vec<Identity>) -> GenerateRequest {

@@ -8,7 +8,7 @@ use super::scheduler::Sampling;
 use super::{Plan, Slot};
 use facestudio::error::{Error, Result};
 use facestudio::sampling::Sampler;
-use facestudio::weights::{ModelCard, Quantization};
+use facestudio::weights::{ModelCard, People, Quantization};
 
 /// A recipe.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -268,6 +268,7 @@ impl Preset {
                 family: "sd15".to_owned(),
                 version: "1".to_owned(),
                 license: self.license(),
+                people: Some(People::Photographed),
                 ..ModelCard::default()
             },
         }

@@ -4,4 +4,5 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod eval;
+mod matrix;
 pub mod train;

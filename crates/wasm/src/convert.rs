@@ -1,36 +1,44 @@
 //! Plain JavaScript objects to requests, and results to plain JavaScript objects; typed in `web/engine/protocol.js`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ::image::imageops::{self, FilterType};
 use ::image::{GrayImage, RgbImage};
-use js_sys::{BigInt, Object, Uint8Array};
+use js_sys::{Array, BigInt, Object, Uint8Array};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
 use super::failure::{notice, set};
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
+use facestudio::image::decoded::DecodedImages;
 use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, InitImageOf, LayoutOf, Person, PersonOf, PixelHash, Recipe,
-    find_picture,
+    Background, Defaults, GenerateRequest, InitImageOf, Landmarks, LayoutOf, Person, PersonOf, Photo,
+    PhotoHash, PixelHash, Recipe, find_picture,
 };
 use facestudio::sampling::Sampler;
 
 /// The largest integer that a JavaScript number holds exactly, 2⁵³ − 1.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Side of a face's crop over the longer side of its box.
-const ROOM: f32 = 1.8;
-/// Most pixels along one side of a face's crop; identity encoders look at far fewer.
-const MAX_CROP: u32 = 512;
+/// Most bytes of the pixels of pictures that are kept decoded: a photo of 20 megapixels, or some hundred faces.
+const DECODED: usize = 64 << 20;
+
+thread_local! {
+    /// What the page looked at, searched or drew from of late.
+    static PICTURES: RefCell<DecodedImages> = const { RefCell::new(DecodedImages::new(DECODED)) };
+}
 
 /// A `GenerateRequest` as the page sends it; pictures are still encoded.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct JsRequest {
-    people: Vec<PersonOf<Encoded>>,
+    people: Vec<PersonOf<JsPhoto>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     style: Option<Encoded>,
     prompt: Option<String>,
@@ -54,6 +62,57 @@ struct JsRequest {
     prompt_in_metadata: Option<bool>,
 }
 
+/// A photo, perhaps with the face that is meant.
+#[derive(Clone)]
+struct JsPhoto {
+    image: Encoded,
+    landmarks: Option<Vec<Vec<f32>>>,
+}
+
+impl<'de> Deserialize<'de> for JsPhoto {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            image: Encoded,
+            landmarks: Option<Vec<Vec<f32>>>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = JsPhoto;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("the bytes of a picture as a Uint8Array, or { image, landmarks }")
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<JsPhoto, E> {
+                Ok(JsPhoto { image: Encoded(bytes), landmarks: None })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsPhoto, A::Error> {
+                let Fields { image, landmarks } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(JsPhoto { image, landmarks })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Serialize for JsPhoto {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { image, landmarks } = self;
+        let Some(landmarks) = landmarks else { return image.serialize(serializer) };
+        let mut photo = serializer.serialize_struct("Photo", 2)?;
+        photo.serialize_field("image", image)?;
+        photo.serialize_field("landmarks", landmarks)?;
+        photo.end()
+    }
+}
+
+impl JsPhoto {
+    fn decode(&self, name: &str) -> Result<Photo> {
+        let landmarks = self.landmarks.as_deref().map(|points| landmarks(name, points)).transpose()?;
+        Ok(Photo { image: self.image.decode(name)?, landmarks })
+    }
+}
+
 /// The bytes of a picture's file: a `Uint8Array` or an `ArrayBuffer`.
 #[derive(Clone)]
 struct Encoded(Vec<u8>);
@@ -67,7 +126,7 @@ impl Serialize for Encoded {
 impl<'de> Deserialize<'de> for Encoded {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
+        impl Visitor<'_> for Bytes {
             type Value = Encoded;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                 f.write_str("the bytes of a picture as a Uint8Array")
@@ -86,12 +145,17 @@ impl<'de> Deserialize<'de> for Encoded {
 impl Encoded {
     /// The picture; an error says which one it is.
     fn decode(&self, name: &str) -> Result<RgbImage> {
-        codec::decode(&self.0).map_err(|e| e.context(name))
+        Ok(decode(&self.0).map_err(|e| e.context(name))?.as_ref().clone())
     }
 
     fn decode_mask(&self, name: &str) -> Result<GrayImage> {
         codec::decode_mask(&self.0).map_err(|e| e.context(name))
     }
+}
+
+/// A picture's file, decoded once: a page that looks at it searches and draws from it next.
+pub fn decode(file: &[u8]) -> Result<Arc<RgbImage>> {
+    PICTURES.with_borrow_mut(|pictures| pictures.decode(file))
 }
 
 /// Parses and decodes the page's request; what it does not say is the model's own. What the numbers may be is checked by the pipeline.
@@ -104,7 +168,7 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         )
     })?;
     let usual = GenerateRequest::default();
-    let people = js.people.iter().enumerate().map(|(i, person)| person.try_map(i, Encoded::decode));
+    let people = js.people.iter().enumerate().map(|(i, person)| person.try_map(i, JsPhoto::decode));
     let layout = js.layout.map(|layout| layout.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?;
     Ok(GenerateRequest {
         people: people.collect::<Result<_>>()?,
@@ -125,6 +189,17 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         preview_every: js.preview_every,
         watermark: js.watermark.unwrap_or(usual.watermark),
         prompt_in_metadata: js.prompt_in_metadata.unwrap_or(usual.prompt_in_metadata),
+    })
+}
+
+fn landmarks(name: &str, points: &[Vec<f32>]) -> Result<Landmarks> {
+    let pairs: Option<Vec<[f32; 2]>> = points.iter().map(|point| point.as_slice().try_into().ok()).collect();
+    pairs.and_then(|pairs| Landmarks::try_from(pairs).ok()).ok_or_else(|| {
+        Error::input(
+            "landmarks-count",
+            format!("the landmarks of {name} are not 5 pairs of x and y"),
+            "give all that `faces` gave, or leave them out",
+        )
     })
 }
 
@@ -152,7 +227,11 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
     }
     let picture = |hash: &PixelHash, name: &str| find_picture(&pictures, hash, name).cloned();
     let mask = |hash: &PixelHash, name: &str| find_picture(&masks, hash, name).cloned();
-    let people = recipe.people.iter().enumerate().map(|(i, person)| person.try_map(i, picture));
+    let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| {
+        let landmarks = landmarks.map(|points| points.map(Vec::from).to_vec());
+        Ok(JsPhoto { image: picture(sha256, name)?, landmarks })
+    };
+    let people = recipe.people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));
     let [prompt, negative_prompt] = recipe.words([prompt.as_deref(), negative_prompt.as_deref()])?;
     let js = JsRequest {
         people: people.collect::<Result<_>>()?,
@@ -182,35 +261,31 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
 
 /// The person that a picture is compared with.
 pub fn reference(value: JsValue) -> Result<Person> {
-    let js: PersonOf<Encoded> = serde_wasm_bindgen::from_value(value).map_err(|e| {
+    let js: PersonOf<JsPhoto> = serde_wasm_bindgen::from_value(value).map_err(|e| {
         Error::input(
             "person-format",
             format!("the person cannot be read: {e}"),
             "see `Person` in engine/protocol.js",
         )
     })?;
-    js.try_map(0, Encoded::decode)
+    js.try_map(0, JsPhoto::decode)
 }
 
-/// A `Face` of `web/engine/protocol.js`: where it is, and a picture of it with some room around, at most
-/// [`MAX_CROP`] pixels wide.
+/// A `Face` of `web/engine/protocol.js`: where it is, and a photo of it with some room around.
 pub fn face(found: &Found, picture: &RgbImage) -> Result<JsValue> {
-    let [left, top, right, bottom] = found.face_box;
-    let side = ROOM * (right - left).max(bottom - top).max(1.0);
-    let (x, y) = (0.5 * (left + right - side), 0.5 * (top + bottom - side));
-    let inside = |at: f32, length: u32| at.round().clamp(0.0, length as f32) as u32;
-    let (x0, y0) = (inside(x, picture.width()), inside(y, picture.height()));
-    let width = (inside(x + side, picture.width()) - x0).max(1);
-    let height = (inside(y + side, picture.height()) - y0).max(1);
-    let mut crop = imageops::crop_imm(picture, x0, y0, width, height).to_image();
-    if width.max(height) > MAX_CROP {
-        let scaled = |length: u32| (length * MAX_CROP / width.max(height)).max(1);
-        crop = imageops::resize(&crop, scaled(width), scaled(height), FilterType::CatmullRom);
-    }
+    let Photo { image, landmarks } = found.cut_out(picture);
+    let png = codec::encode_png(&image, &[])?;
     let object = Object::new();
-    set(&object, "box", &found.face_box.iter().map(|edge| JsValue::from(*edge)).collect::<js_sys::Array>());
-    set(&object, "png", &Uint8Array::from(codec::encode_png(&crop, &[])?.as_slice()));
+    set(&object, "box", &numbers(&found.face_box));
+    set(&object, "png", &Uint8Array::from(png.as_slice()));
+    set(&object, "landmarks", &landmarks.iter().flatten().map(|point| numbers(point)).collect::<Array>());
+    // Whoever is chosen is drawn next.
+    PICTURES.with_borrow_mut(|pictures| pictures.keep(&png, image.into()));
     Ok(object.into())
+}
+
+fn numbers(values: &[f32]) -> Array {
+    values.iter().map(|value| JsValue::from(*value)).collect()
 }
 
 /// `Abilities` of `web/engine/protocol.js`.
@@ -268,7 +343,7 @@ pub fn picture(picture: &Generated) -> Result<JsValue> {
     set(&object, "seed", &seed(recipe.seed));
     set(&object, "width", &image.width().into());
     set(&object, "height", &image.height().into());
-    set(&object, "notices", &notices.iter().map(notice).collect::<js_sys::Array>());
+    set(&object, "notices", &notices.iter().map(notice).collect::<Array>());
     Ok(object.into())
 }
 

@@ -13,7 +13,6 @@ use super::convert;
 use super::failure::Failure;
 use super::files::StoredFiles;
 use facestudio::error::{Error, Result};
-use facestudio::image::codec;
 #[cfg(feature = "gpu")]
 use facestudio::internal::{measure_tiles, set_tiles, tiles};
 use facestudio::pipeline::{FaceStudio, Phase, Precision, Progress};
@@ -167,7 +166,7 @@ impl Engine {
     /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
     pub async fn faces(&self, image: Vec<u8>) -> Result<Array, Failure> {
         let loaded = self.loaded()?;
-        let picture = codec::decode(&image)?;
+        let picture = convert::decode(&image)?;
         let mut found = loaded.studio.faces(&picture).await?;
         found.sort_by(|a, b| b.area().total_cmp(&a.area()));
         let faces = found.iter().map(|face| convert::face(face, &picture)).collect::<Result<Array>>()?;
@@ -177,8 +176,8 @@ impl Engine {
     /// How alike the people of a picture and a `Person` of `web/engine/protocol.js` are, −1 to 1.
     pub async fn similarity(&self, picture: Vec<u8>, person: JsValue) -> Result<f32, Failure> {
         let loaded = self.loaded()?;
-        let person = convert::reference(person)?;
-        Ok(loaded.studio.similarity(&codec::decode(&picture)?, &person).await?)
+        let (person, picture) = (convert::reference(person)?, convert::decode(&picture)?);
+        Ok(loaded.studio.similarity(&picture, &person).await?)
     }
 
     /// What the loaded model makes: `Abilities` of `web/engine/protocol.js`.

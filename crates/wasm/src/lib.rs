@@ -21,7 +21,7 @@ pub use bench::Bench;
 pub use engine::Engine;
 pub use files::Sha256;
 pub use memory::failed_allocation;
-pub use sample::{draw_face, hair_colors, inspect_image, random_face, render_face};
+pub use sample::{draw_face, face_maker, inspect_image, random_face, render_face};
 #[cfg(feature = "threads")]
 pub use threads::{run_thread, start_threads};
 

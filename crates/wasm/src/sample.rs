@@ -1,30 +1,21 @@
 //! Pictures without a model: made-up people to try the page with, and a look at a chosen file.
 
 use js_sys::Object;
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
+use super::convert::decode;
 use super::failure::{Failure, set};
 use facestudio::error::Error;
 use facestudio::image::codec;
 use facestudio_synth::{
-    Background, COLORS, HairColor, Identity, IdentitySplit, Rng, Scene, SceneOptions, Style, render,
+    Background, Beard, COLORS, Glasses, HairColor, HairStyle, Identity, IdentitySplit, Rng, Scene,
+    SceneOptions, Style, render,
 };
 
 /// Largest side of a rendered sample, in pixels.
 const MAX_SIZE: u32 = 512;
-
-/// The page's names of the renderer's styles.
-const STYLES: [(&str, Style); 8] = [
-    ("photo", Style::Photo),
-    ("flat_cartoon", Style::FlatCartoon),
-    ("ink_sketch", Style::InkSketch),
-    ("watercolor", Style::Watercolor),
-    ("oil", Style::Oil),
-    ("pop_art", Style::PopArt),
-    ("pixel_art", Style::PixelArt),
-    ("neon", Style::Neon),
-];
 
 /// Draws a made-up person as a PNG of `size`×`size` pixels; the same arguments always give the same picture.
 ///
@@ -32,10 +23,10 @@ const STYLES: [(&str, Style); 8] = [
 /// portrait of a random person in that style. These people are never among those that the model was trained on.
 #[wasm_bindgen]
 pub fn render_face(seed: u32, style: &str, size: u32) -> Result<Vec<u8>, Failure> {
-    let style = STYLES.iter().find(|(name, _)| *name == style).map(|(_, style)| *style).ok_or_else(|| {
-        let names: Vec<&str> = STYLES.iter().map(|(name, _)| *name).collect();
-        let remedy = format!("use one of {}", names.join(", "));
-        Error::input("style-unknown", format!("no style is called '{style}'"), remedy)
+    let named: Result<_, serde::de::value::Error> = Style::deserialize(style.into_deserializer());
+    // The error lists the names that there are.
+    let style = named.map_err(|e| {
+        Error::input("style-unknown", format!("no style is called '{style}': {e}"), "use one that there is")
     })?;
     check_size(size)?;
     let scene = if style == Style::Photo {
@@ -59,11 +50,29 @@ pub fn random_face(seed: u32) -> Result<JsValue, Failure> {
     to_js(&Identity::from_pool(IdentitySplit::HeldOut, seed.into()))
 }
 
-/// The hair colours that [`random_face`] draws from: an array of `[name, [red, green, blue]]`, in [0, 1].
+/// What [`draw_face`] can be asked for, by name.
+#[derive(Serialize)]
+struct FaceChoices {
+    hair_styles: &'static [HairStyle],
+    /// With red, green and blue in [0, 1].
+    hair_colors: Vec<(HairColor, [f32; 3])>,
+    beards: &'static [Beard],
+    glasses: &'static [Glasses],
+    styles: &'static [Style],
+    backgrounds: &'static [Background],
+}
+
+/// What the face maker can choose from: `FaceChoices` of `web/engine/protocol.js`.
 #[wasm_bindgen]
-pub fn hair_colors() -> Result<JsValue, Failure> {
-    let colors: Vec<_> = HairColor::ALL.iter().map(|color| (color, color.rgb())).collect();
-    to_js(&colors)
+pub fn face_maker() -> Result<JsValue, Failure> {
+    to_js(&FaceChoices {
+        hair_styles: HairStyle::ALL,
+        hair_colors: HairColor::ALL.iter().map(|color| (*color, color.rgb())).collect(),
+        beards: Beard::ALL,
+        glasses: Glasses::ALL,
+        styles: Style::ALL,
+        backgrounds: Background::ALL,
+    })
 }
 
 fn to_js(value: &impl Serialize) -> Result<JsValue, Failure> {
@@ -129,7 +138,7 @@ fn check_size(size: u32) -> Result<(), Error> {
 /// Decodes a picture to learn its `{ width, height }`; rejects a file that is none with a `Failure`.
 #[wasm_bindgen]
 pub fn inspect_image(bytes: &[u8]) -> Result<JsValue, Failure> {
-    let image = codec::decode(bytes)?;
+    let image = decode(bytes)?;
     let object = Object::new();
     set(&object, "width", &image.width().into());
     set(&object, "height", &image.height().into());

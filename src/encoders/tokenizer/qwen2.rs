@@ -35,8 +35,8 @@ pub struct Qwen2Tokenizer {
     /// Of each byte.
     bytes: Vec<u32>,
     merges: Merges,
-    /// Longest first.
-    added: Vec<(String, u32)>,
+    /// By their first character, the longest first.
+    added: HashMap<char, Vec<(String, u32)>>,
     pad: u32,
     pattern: Regex,
 }
@@ -56,7 +56,7 @@ pub struct ChatIds {
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: Vec<Entry>,
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
@@ -65,7 +65,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Added {
+struct Entry {
     id: u32,
     #[serde(flatten)]
     token: AddedToken,
@@ -95,13 +95,13 @@ impl Qwen2Tokenizer {
         } else {
             Map::new()
         };
-        let mut added = BTreeMap::new();
+        let mut added = Added::default();
         let (vocab, merges) = if component.contains("tokenizer.json")? {
             let file: File = serde_json::from_slice(without_mark(&component.read("tokenizer.json")?))
                 .map_err(|e| damaged(format!("tokenizer.json: {e}")))?;
             check_steps(&file)?;
-            for Added { id, token } in file.added_tokens {
-                add(&mut added, id, token)?;
+            for Entry { id, token } in file.added_tokens {
+                added.insert(id, token)?;
             }
             let merges = file.model.merges.into_iter().map(Pair::split).collect::<Result<_>>()?;
             (file.model.vocab, merges)
@@ -116,7 +116,7 @@ impl Qwen2Tokenizer {
             let (id, token) = read().ok_or_else(|| {
                 damaged(format!("tokenizer_config.json: added_tokens_decoder has '{id}': {token}"))
             })?;
-            add(&mut added, id, token)?;
+            added.insert(id, token)?;
         }
         if let Some(side) = ["padding_side", "truncation_side"]
             .into_iter()
@@ -128,7 +128,7 @@ impl Qwen2Tokenizer {
         let named = config.get("pad_token").filter(|token| !token.is_null());
         let named =
             named.map(|token| token.as_str().or_else(|| token["content"].as_str()).unwrap_or_default());
-        Self::new(&vocab, &merges, added, named.unwrap_or(PAD))
+        Self::new(&vocab, &merges, added.tokens, named.unwrap_or(PAD))
     }
 
     fn new(
@@ -141,7 +141,8 @@ impl Qwen2Tokenizer {
             vocab.get(token).copied().ok_or_else(|| damaged(format!("the vocabulary has no token '{token}'")))
         };
         let bytes = (0..=u8::MAX).map(|byte| id(printable(byte).encode_utf8(&mut [0; 4])));
-        let mut tokens: Vec<(String, u32)> = Vec::with_capacity(added.len());
+        let mut tokens: HashMap<char, Vec<(String, u32)>> = HashMap::new();
+        let mut of_pad = None;
         for (id, token) in added {
             let strange = [
                 ("lstrip", token.lstrip),
@@ -152,13 +153,17 @@ impl Qwen2Tokenizer {
             if let Some((name, _)) = strange.iter().find(|(_, is)| *is) {
                 return Err(unsupported(format!("the added token '{}': its {name} is true", token.content)));
             }
-            if token.content.is_empty() {
+            let Some(first) = token.content.chars().next() else {
                 return Err(damaged(format!("the added token {id} is empty")));
+            };
+            if token.content == pad {
+                of_pad = Some(id);
             }
-            tokens.push((token.content, id));
+            tokens.entry(first).or_default().push((token.content, id));
         }
-        tokens.sort_by_key(|(content, _)| std::cmp::Reverse(content.len()));
-        let of_pad = tokens.iter().find(|(content, _)| content == pad).map(|(_, id)| *id);
+        for tokens in tokens.values_mut() {
+            tokens.sort_by_key(|(content, _)| std::cmp::Reverse(content.len()));
+        }
         Ok(Self {
             bytes: bytes.collect::<Result<_>>()?,
             merges: Merges::new(merges, id)?,
@@ -173,15 +178,16 @@ impl Qwen2Tokenizer {
         let mut ids = Vec::new();
         let mut start = 0;
         let mut at = 0;
-        while at < text.len() {
-            match self.added.iter().find(|(content, _)| text[at..].starts_with(content.as_str())) {
+        while let Some(first) = text[at..].chars().next() {
+            let mut known = self.added.get(&first).into_iter().flatten();
+            match known.find(|(content, _)| text[at..].starts_with(content.as_str())) {
                 Some((content, id)) => {
                     self.encode_plain(&text[start..at], &mut ids);
                     ids.push(*id);
                     at += content.len();
                     start = at;
                 }
-                None => at += text[at..].chars().next().map_or(1, char::len_utf8),
+                None => at += first.len_utf8(),
             }
         }
         self.encode_plain(&text[start..], &mut ids);
@@ -225,16 +231,28 @@ impl Qwen2Tokenizer {
     }
 }
 
-fn add(added: &mut BTreeMap<u32, AddedToken>, id: u32, token: AddedToken) -> Result<()> {
-    let other = added.iter().find(|(of, other)| (**of == id) != (other.content == token.content));
-    if let Some((other_id, other)) = other {
-        return Err(contradiction(format!(
-            "the tokenizer's files have '{}' as {other_id} and '{}' as {id}",
-            other.content, token.content
-        )));
+/// Tokens that were added, as the files name them.
+#[derive(Default)]
+struct Added {
+    tokens: BTreeMap<u32, AddedToken>,
+    ids: HashMap<String, u32>,
+}
+
+impl Added {
+    /// Fails where an id or a content has another partner already.
+    fn insert(&mut self, id: u32, token: AddedToken) -> Result<()> {
+        let content = self.tokens.get(&id).map_or(&token.content, |known| &known.content);
+        let known = self.ids.get(&token.content).copied().unwrap_or(id);
+        if known != id || *content != token.content {
+            return Err(contradiction(format!(
+                "the tokenizer's files have '{}' as {id} and as {known}, or '{content}' in its place",
+                token.content
+            )));
+        }
+        self.ids.insert(token.content.clone(), id);
+        self.tokens.insert(id, token);
+        Ok(())
     }
-    added.insert(id, token);
-    Ok(())
 }
 
 /// Fails with `config-unsupported`, naming the step, where one is another than Qwen's.

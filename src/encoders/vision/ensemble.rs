@@ -19,16 +19,24 @@ const PROCESSOR: &str = "processor_config.json";
 const PIPELINES: [&str; 2] = ["feature_extractor", "image_processor"];
 
 /// What `preprocessor_config.json` of an encoder's folder says, or that of the pipeline that the folder is in.
+///
+/// Fails with `preprocessor` where a `processor_config.json` beside it says otherwise.
 pub fn preprocessor_config(component: &Component) -> Result<Option<Map<String, Value>>> {
-    if component.contains(PREPROCESSOR)? {
-        return component.json(PREPROCESSOR).map(Some);
-    }
-    // Where transformers 5 saves a whole processor.
-    if component.contains(PROCESSOR)? {
-        let mut config: Map<String, Value> = component.json(PROCESSOR)?;
-        if let Some(Value::Object(config)) = config.remove("image_processor") {
-            return Ok(Some(config));
+    let own = if component.contains(PREPROCESSOR)? { Some(component.json(PREPROCESSOR)?) } else { None };
+    let whole = processor_config(component)?;
+    if let (Some(own), Some(whole)) = (&own, &whole) {
+        let size = VisionConfig::read(component)?.image_size();
+        let [says, other] = [own, whole].map(|config| Preprocessing::from_config(config, size));
+        if let Some(entry) = says?.difference(&other.map_err(|e| e.context(PROCESSOR))?) {
+            return Err(Error::weights(
+                "preprocessor",
+                format!("{PREPROCESSOR} and {PROCESSOR} beside it differ in {entry}"),
+                "remove the file that is not the encoder's own",
+            ));
         }
+    }
+    if own.is_some() || whole.is_some() {
+        return Ok(own.or(whole));
     }
     for folder in PIPELINES {
         if let Some(beside) = component.beside(folder)?
@@ -38,6 +46,18 @@ pub fn preprocessor_config(component: &Component) -> Result<Option<Map<String, V
         }
     }
     Ok(None)
+}
+
+/// The image processor of a whole processor, as transformers 5 saves one.
+fn processor_config(component: &Component) -> Result<Option<Map<String, Value>>> {
+    if !component.contains(PROCESSOR)? {
+        return Ok(None);
+    }
+    let mut config: Map<String, Value> = component.json(PROCESSOR)?;
+    match config.remove("image_processor") {
+        Some(Value::Object(config)) => Ok(Some(config)),
+        _ => Ok(None),
+    }
 }
 
 /// How pictures become the input of an encoder of `size` pixels: as its [`preprocessor_config`] says, or CLIP's way where

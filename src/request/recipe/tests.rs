@@ -16,7 +16,7 @@ fn model() -> ModelId {
 
 /// Every field is another than its default.
 fn request() -> GenerateRequest {
-    let identity = |value, beta| Identity { photos: vec![picture(value)], beta };
+    let identity = |value, beta| Identity { photos: vec![picture(value).into()], beta };
     GenerateRequest {
         people: vec![
             Person { identities: vec![identity(1, 0.7), identity(2, 0.3)] },
@@ -73,9 +73,10 @@ fn a_recipe_and_its_pictures_are_the_request() {
 #[test]
 fn what_decides_the_picture_is_in_its_recipe() {
     let whole = recipe(&request());
-    let changes: [fn(&mut GenerateRequest); 17] = [
+    let changes: [fn(&mut GenerateRequest); 18] = [
         |r| r.people[0].identities[1].beta = 0.4,
-        |r| r.people[0].identities[1].photos[0] = picture(9),
+        |r| r.people[0].identities[1].photos[0] = picture(9).into(),
+        |r| r.people[0].identities[1].photos[0].landmarks = Some([[1.0, 0.5]; 5]),
         |r| r.people.swap(0, 1),
         |r| r.style = None,
         |r| r.style = Some(picture(9)),
@@ -210,6 +211,7 @@ fn typescript_knows_the_same_recipe() {
     types += &declared::<Recipe>(&config);
     types += &declared::<ModelId>(&config);
     types += &declared::<PixelHash>(&config);
+    types += &declared::<PhotoHash>(&config);
     types += &declared::<PersonOf<Any>>(&config);
     types += &declared::<super::super::IdentityOf<Any>>(&config);
     types += &declared::<LayoutOf<Any, Any>>(&config);

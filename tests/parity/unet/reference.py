@@ -38,15 +38,17 @@ def save(case, model, **tensors):
 
 
 @torch.no_grad()
-def plain(case, model, height, width, tokens):
-    """Inputs and outputs for each number of tokens."""
+def plain(case, model, height, width, tokens, labels=None):
+    """Inputs and outputs for each number of tokens; labels is the width of class labels, where the model takes any."""
     sample = torch.randn(2, model.config.in_channels, height, width)
     timestep = torch.tensor([981.0, 20.5])
     tensors = {"sample": sample, "timestep": timestep}
+    if labels:
+        tensors["class_labels"] = torch.randn(2, labels)
     for n in tokens:
         condition = torch.randn(2, n, model.config.cross_attention_dim)
         tensors[f"condition.{n}"] = condition
-        tensors[f"output.{n}"] = model(sample, timestep, condition).sample
+        tensors[f"output.{n}"] = model(sample, timestep, condition, tensors.get("class_labels")).sample
     save(case, model, **tensors)
 
 
@@ -165,5 +167,13 @@ plain(
     9,
     14,
     [1, 4],
+)
+plain(
+    "labels",  # an embedding of the whole picture beside the timestep
+    build(5, class_embed_type="simple_projection", projection_class_embeddings_input_dim=11, **uneven),
+    6,
+    6,
+    [4],
+    labels=11,
 )
 regions("regions", build(4, **uneven), 9, 14, 4)

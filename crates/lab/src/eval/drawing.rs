@@ -268,7 +268,7 @@ impl Drawing {
             .map(|sitters| request::Person {
                 identities: sitters
                     .iter()
-                    .map(|sitter| request::Identity { photos: photos(sitter), beta: sitter.beta })
+                    .map(|sitter| request::Identity::new(photos(sitter), sitter.beta))
                     .collect(),
             })
             .collect();

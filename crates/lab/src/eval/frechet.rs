@@ -2,11 +2,11 @@
 
 use super::drawing::{Drawing, Staged, in_turn};
 use super::lab::Lab;
-use super::matrix::eigenvalues;
 use super::options::EvalOptions;
 use super::section::{Cell, Plot, PlotKind, Section, Table, Unit};
 use super::statistics::Estimate;
 use super::table_1::{with_image, with_text, without_identity};
+use crate::matrix::eigen;
 use facestudio::error::Result;
 
 /// Renders that everything is compared with.
@@ -38,7 +38,7 @@ fn distance(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let products: Vec<Vec<f64>> = a.iter().map(|x| b.iter().map(|y| dot(x, y)).collect()).collect();
     let gram: Vec<f64> = products.iter().flat_map(|x| products.iter().map(|y| dot(x, y))).collect();
-    let values = eigenvalues(&gram, a.len());
+    let (values, _) = eigen(&gram, a.len());
     // Rounding leaves specks of the size of this where zeros should be, and their roots would be no specks.
     let speck = values.iter().copied().fold(0.0, f64::max) * f64::EPSILON * a.len() as f64;
     let roots: f64 = values.into_iter().filter(|value| *value > speck).map(f64::sqrt).sum();

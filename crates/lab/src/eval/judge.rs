@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use super::clip::Clip;
 use super::drawing::style_words;
 use super::likeness::cosine;
-use super::matrix::solve;
 use super::statistics::{Estimate, share_of};
+use crate::matrix::solve;
 use facestudio::error::{Error, Result};
 use facestudio_synth::{
     Background, COLORS, ClothingKind, Glasses, HairColor, HairStyle, IdentitySplit, Rng, Scene, SceneOptions,

@@ -19,7 +19,6 @@ mod image_to_image;
 mod judge;
 mod lab;
 mod likeness;
-mod matrix;
 mod mixing;
 mod non_human;
 mod options;

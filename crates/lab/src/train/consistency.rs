@@ -18,7 +18,7 @@ use super::export::export;
 use super::run::{Defaults, Event, Step};
 use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, portraits, run};
-use facestudio::condition::Condition;
+use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::FusionConfig;
 use facestudio::internal::{TIMESTEP_SCALING, boundary};
@@ -125,7 +125,10 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         Tensor::zeros([n, fusion_config.image_embed_dim], &device),
         Tensor::zeros([n, fusion_config.id_embed_dim], &device),
     );
-    let null = Condition::single(null.cast(dtype));
+    let adds_style = student.class_embedding.is_some();
+    let null = Condition::single(null.cast(dtype)).adding(
+        adds_style.then(|| Added::ClassLabels(Tensor::zeros([n, fusion_config.image_embed_dim], &device))),
+    );
     let run_unet =
         |unet: &UNet2DConditionModel, latents: &Tensor<4>, timesteps: &[usize], condition: &Condition| {
             let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
@@ -134,7 +137,8 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         };
     let objective = |student: &UNet2DConditionModel, step: &Step| {
         let mut rng = step.rng();
-        let Drawn { latents, condition, weight } = shown.draw(n, &fusion, dtype, &device, &mut rng)?;
+        let Drawn { latents, condition, weight } =
+            shown.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
         let later: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
         let earlier: Vec<usize> = later.iter().map(|t| t.saturating_sub(stride)).collect();
         let noise = rng.normals(latents.shape().num_elements());

@@ -19,7 +19,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::data::{Pictures, pictures_of, trained};
-use super::encoded::{Encoded, PEOPLE, at_once, encode_all};
+use super::encoded::{Encoded, PEOPLE, Styles, at_once, encode_all};
 use super::export::export;
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
@@ -27,7 +27,7 @@ use super::rng::Rng;
 use super::run::{Defaults, Event, Gather, Step};
 use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, plot, portraits, recompute, run};
-use facestudio::condition::Condition;
+use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
 use facestudio::guidance::classifier_free::guide;
 use facestudio::guidance::fusion::{Fusion, FusionConfig};
@@ -85,7 +85,7 @@ pub struct DiffusionTrainee {
 }
 
 /// The sizes of `mini`.
-fn unet_config(latent_channels: usize) -> serde_json::Value {
+fn unet_config(latent_channels: usize, image_embed_dim: usize) -> serde_json::Value {
     serde_json::json!({
         "_class_name": "UNet2DConditionModel",
         "sample_size": 8, "in_channels": latent_channels, "out_channels": latent_channels,
@@ -93,6 +93,7 @@ fn unet_config(latent_channels: usize) -> serde_json::Value {
         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
         "block_out_channels": [192, 256], "layers_per_block": 1, "norm_num_groups": 16,
         "attention_head_dim": [3, 4], "cross_attention_dim": TOKEN_CHANNELS, "use_linear_projection": true,
+        "class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": image_embed_dim,
     })
 }
 
@@ -119,7 +120,10 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
     let (unet_json, scheduler_json) = match &base {
         Some([unet, _, scheduler]) => (unet.json("config.json")?, scheduler.json("scheduler_config.json")?),
-        None => (unet_config(vae_config.latent_channels()), scheduler_json()),
+        None => {
+            let styles = Styles::load(&setup.out, &device.clone().without_autodiff())?;
+            (unet_config(vae_config.latent_channels(), styles.width()), scheduler_json())
+        }
     };
     let unet_config: UNet2DConditionConfig = serde_json::from_value(unet_json.clone()).map_err(|e| {
         Error::weights("config", format!("unet/config.json: {e}"), "use the config of a supported model")
@@ -174,7 +178,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let mut rng = step.rng();
         let n = run.batch;
         let Drawn { latents, condition, weight } =
-            shown.draw(n, &model.guidance, dtype, &device, &mut rng)?;
+            shown.draw(n, &model.guidance, model.unet.class_embedding.is_some(), dtype, &device, &mut rng)?;
         let timesteps = timesteps(&ratios, n, &mut rng);
         let noise = rng.normals(latents.shape().num_elements());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
@@ -357,8 +361,13 @@ impl<'a> Sheet<'a> {
         let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
         let id_embeds = encoded.identities(0, indices, &device);
         let null = guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
-        let tokens = Tensor::cat(vec![null, guidance.forward(image_embeds, id_embeds)], 0).cast(*dtype);
-        let condition = Condition::single(tokens);
+        let tokens =
+            Tensor::cat(vec![null, guidance.forward(image_embeds.clone(), id_embeds)], 0).cast(*dtype);
+        let added = unet
+            .class_embedding
+            .as_ref()
+            .map(|_| Added::ClassLabels(Tensor::cat(vec![image_embeds.zeros_like(), image_embeds], 0)));
+        let condition = Condition::single(tokens).adding(added);
         let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
         let [c, h, w] = encoded.latent_dims;
         let numbers = |stream| noise.tensor(stream, [n, c, h, w], &device);

@@ -301,7 +301,6 @@ fn read(path: &Path) -> Result<Encoded> {
 #[cfg(test)]
 mod tests {
     use facestudio::internal::aligned;
-    use facestudio::pipeline::Found;
     use facestudio_synth::{Identity, IdentitySplit, Scene, render};
 
     use super::super::data::{View, planes};
@@ -322,8 +321,7 @@ mod tests {
             meta: &owned.meta,
         };
         let person = &rendered.people[0];
-        let found = Found { face_box: person.face_box, landmarks: person.landmarks, mask: None };
-        let inference = aligned(&rendered.image, &found, CROP).unwrap();
+        let inference = aligned(&rendered.image, &person.landmarks, CROP).unwrap();
         assert_eq!(faces(&picture, CROP).unwrap()[0].as_ref(), Some(&inference));
         let mut seen = vec![0.0; 3 * CROP * CROP];
         planes(inference.as_raw(), CROP, View::whole(CROP), &mut seen);

@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod clip;
 pub mod consistency;
 pub mod data;
+mod deepen;
 pub mod detector;
 pub mod diffusion;
 mod discriminator;

@@ -29,7 +29,8 @@ pub fn backward(
     loss: impl FnOnce(Tensor<4>) -> Tensor<1>,
     gather: Gather,
 ) -> Result<Tensor<1>> {
-    let mut temb = Shared::new(unet.embed(timestep, sample.dtype()));
+    let added = unet.added(condition)?;
+    let mut temb = Shared::new(unet.embed(timestep, added.as_ref(), sample.dtype()));
     let mut tokens: Vec<Shared<3>> = Vec::new();
     let plain = condition.clone().map_tokens(|made| {
         tokens.push(Shared::new(made.clone()));
@@ -143,7 +144,7 @@ mod tests {
     use crate::train::diffusion::DiffusionTrainee;
     use crate::train::optim::{AdamW, AdamWConfig};
     use crate::train::rng::Rng;
-    use facestudio::condition::{Places, Projection, Regions, Stream};
+    use facestudio::condition::{Added, Places, Projection, Regions, Stream};
     use facestudio::guidance::fusion::FusionConfig;
     use facestudio::unet::UNet2DConditionConfig;
     use facestudio::weights::{apply, collect};
@@ -162,6 +163,7 @@ mod tests {
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
             "attention_head_dim": 2, "transformer_layers_per_block": [1, 2, 1], "cross_attention_dim": 6,
+            "class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 5,
         }))
         .unwrap();
         let guidance =
@@ -209,6 +211,7 @@ mod tests {
                 Stream::new(Projection::Own, tokens, Some(Places::Regions(regions))).unwrap(),
             ])
         };
+        let condition = condition.adding(Some(Added::ClassLabels(image_embeds.clone())));
         let loss = |predicted: Tensor<4>| (predicted.cast(DType::F32) - target).square().mean();
         let mut optimizer = AdamW::new(AdamWConfig { max_grad_norm: f32::MAX, ..AdamWConfig::default() });
         let loss = if again {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::data::{Picture, Pictures};
 use super::encoded::{Encoded, PEOPLE, by_face};
 use super::rng::Rng;
-use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
+use facestudio::condition::{Added, Condition, Places, Projection, Regions, Stream};
 use facestudio::error::Result;
 use facestudio::guidance::fusion::Fusion;
 use facestudio::image::mask::Mask;
@@ -73,11 +73,12 @@ impl<'a> Shown<'a> {
         Ok(Self { drops, pictures, encoded, trained, crowds, faces })
     }
 
-    /// `n` pictures, guided to by tokens of `guidance`.
+    /// `n` pictures, guided to by tokens of `guidance`, and by the style beside the timestep if the UNet `adds_style`.
     pub fn draw(
         &self,
         n: usize,
         guidance: &Fusion,
+        adds_style: bool,
         dtype: DType,
         device: &Device,
         rng: &mut Rng,
@@ -108,6 +109,7 @@ impl<'a> Shown<'a> {
         } else {
             Condition::single(tokens(0))
         };
+        let condition = condition.adding(adds_style.then(|| Added::ClassLabels(image_embeds.clone())));
         let faces = Encoded::rows(faces, height * width, &indices, device).reshape([n, 1, height, width]);
         Ok(Drawn {
             latents: encoded.latents(&indices, device),
@@ -243,7 +245,7 @@ mod tests {
         linear.proj.weight = Param::from_tensor(Tensor::from_floats([[1.0, 0.0], [0.0, 1.0]], &device));
         linear.proj.bias = None;
         let drawn = Shown::new(Drops { style, identity }, &pictures, &encoded, 8)
-            .and_then(|shown| shown.draw(n, &linear, DType::F32, &device, &mut Rng::new(3, 5)))
+            .and_then(|shown| shown.draw(n, &linear, true, DType::F32, &device, &mut Rng::new(3, 5)))
             .unwrap();
         let tokens = drawn.condition.tokens().next().unwrap().clone();
         let values: Vec<f32> = tokens.try_into_vec_as().unwrap();
@@ -280,7 +282,7 @@ mod tests {
             FusionConfig { image_embed_dim: 1, id_embed_dim: 1, n_tokens: 1, cross_attention_dim: 2 };
         let linear = config.init(&device).unwrap();
         let shown = Shown::new(Drops::default(), &pictures, &encoded, 2).unwrap();
-        let weight = shown.draw(1, &linear, DType::F32, &device, &mut Rng::new(1, 1)).unwrap().weight;
+        let weight = shown.draw(1, &linear, false, DType::F32, &device, &mut Rng::new(1, 1)).unwrap().weight;
         let values: Vec<f32> = weight.clone().try_into_vec_as().unwrap();
         assert_eq!(values, [FACE_WEIGHT, 1.0, FACE_WEIGHT, 1.0]);
         let loss = |errors: [f32; 4]| {

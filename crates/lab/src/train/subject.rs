@@ -15,7 +15,7 @@ use super::diffusion::{noised, picture_side, target};
 use super::encoded::{Encoded, at_once};
 use super::optim::{AdamW, AdamWConfig};
 use super::rng::Rng;
-use facestudio::condition::Condition;
+use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::{Fusion, FusionConfig};
 use facestudio::image::preprocess::{resize_to_cover, signed_tensor};
@@ -154,7 +154,9 @@ impl Base {
     ) -> Result<Tensor<4>> {
         let n = latents.dims()[0];
         let nobody = Tensor::zeros([n, self.id_embed_dim], &self.device);
-        let condition = Condition::single(fusion.forward(image_embeds, nobody).cast(self.dtype));
+        let added = unet.class_embedding.as_ref().map(|_| Added::ClassLabels(image_embeds.clone()));
+        let tokens = fusion.forward(image_embeds, nobody).cast(self.dtype);
+        let condition = Condition::single(tokens).adding(added);
         let timesteps: Vec<usize> = (0..n).map(|_| rng.below(self.alphas_cumprod.len())).collect();
         let noise = TensorData::new(rng.normals(latents.shape().num_elements()), latents.dims());
         let noise = Tensor::<4>::from_data(noise, &self.device);

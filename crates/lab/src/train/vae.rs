@@ -14,6 +14,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::data::{Pictures, View, pictures_of, trained};
+use super::deepen;
 use super::discriminator::{Discriminator, deceived, hinge, matched};
 use super::export::export;
 use super::optim::AdamWConfig;
@@ -77,6 +78,8 @@ pub enum Start {
     Base(PathBuf),
     /// Those of a model folder, whose decoder alone is trained, against a discriminator.
     Decoder(PathBuf),
+    /// Those of a model folder, and one level more, whose latents have so many channels ([`deepen`]).
+    Deeper(PathBuf, usize),
 }
 
 /// The sizes of `mini`.
@@ -105,7 +108,9 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let decoder_only = matches!(start, Start::Decoder(_));
     let base = match start {
         Start::Random => None,
-        Start::Base(folder) | Start::Decoder(folder) => Some(CheckedFolder::new(folder.clone())),
+        Start::Base(folder) | Start::Decoder(folder) | Start::Deeper(folder, _) => {
+            Some(CheckedFolder::new(folder.clone()))
+        }
     };
     let base = base.as_ref().map(|files| Component::new(files, "vae"));
     let mut config = base.as_ref().map_or_else(config, |base| base.json("config.json"))?;
@@ -116,6 +121,12 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let mut model = config.init(&device)?;
     if let Some(base) = &base {
         model = apply(model, base.tensors()?.as_ref(), "")?;
+    }
+    if let Start::Deeper(_, channels) = start {
+        let deeper = deepen::config(&config, *channels)?;
+        let tensors = deepen::weights(&config, &model.valid(), &pictures, *channels, dtype)?;
+        model = apply(deeper.init(&device)?, &tensors, "")?;
+        config = deeper;
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 

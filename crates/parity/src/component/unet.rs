@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor};
 use facestudio::Result;
-use facestudio::condition::{Condition, LayerScale, Projection, Stream};
+use facestudio::condition::{Added, Condition, LayerScale, Projection, Stream};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{CheckedFolder, Component, Tensors};
 
@@ -44,7 +44,11 @@ pub fn load(
         let scale = LayerScale::All(scale_of(scales, n, adapters.len())?.unwrap_or(1.0));
         streams.push(Stream { scale, ..stream });
     }
-    let condition = Condition::new(streams);
+    let labels = config
+        .class_labels()
+        .map(|width| inputs.tensor("class_labels", [Exactly(batch), Exactly(width)], device))
+        .transpose()?;
+    let condition = Condition::new(streams).adding(labels.map(Added::ClassLabels));
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
         outputs.insert("sample", unet.forward(sample.clone(), timestep.clone(), &condition)?)?;

@@ -32,14 +32,15 @@ pub fn solve(a: &[f64], b: &[f64], n: usize, columns: usize) -> Option<Vec<f64>>
     Some(x)
 }
 
-/// The eigenvalues of a symmetric `n × n` matrix, in no order, by cyclic Jacobi rotations (Golub and Van Loan, section
-/// 8.5).
-pub fn eigenvalues(symmetric: &[f64], n: usize) -> Vec<f64> {
+/// The eigenvalues of a symmetric `n × n` matrix, in no order, and their vectors as columns, `[n][n]`, by cyclic Jacobi rotations
+/// (Golub and Van Loan, section 8.5).
+pub fn eigen(symmetric: &[f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     /// Off-diagonal weight, relative to the whole, at which the matrix counts as diagonal.
     const TOLERANCE: f64 = 1e-22;
     /// Far more than convergence, which is quadratic, takes.
     const SWEEPS: usize = 40;
     let mut a = symmetric.to_vec();
+    let mut vectors: Vec<f64> = (0..n * n).map(|i| f64::from(u8::from(i / n == i % n))).collect();
     let whole: f64 = a.iter().map(|x| x * x).sum();
     for _ in 0..SWEEPS {
         let off: f64 =
@@ -58,10 +59,12 @@ pub fn eigenvalues(symmetric: &[f64], n: usize) -> Vec<f64> {
                 let t = if theta == 0.0 { 1.0 } else { t };
                 let cosine = 1.0 / (t * t + 1.0).sqrt();
                 let sine = t * cosine;
-                for k in 0..n {
-                    let (kp, kq) = (a[k * n + p], a[k * n + q]);
-                    a[k * n + p] = cosine * kp - sine * kq;
-                    a[k * n + q] = sine * kp + cosine * kq;
+                for m in [&mut a, &mut vectors] {
+                    for k in 0..n {
+                        let (kp, kq) = (m[k * n + p], m[k * n + q]);
+                        m[k * n + p] = cosine * kp - sine * kq;
+                        m[k * n + q] = sine * kp + cosine * kq;
+                    }
                 }
                 for k in 0..n {
                     let (pk, qk) = (a[p * n + k], a[q * n + k]);
@@ -71,7 +74,7 @@ pub fn eigenvalues(symmetric: &[f64], n: usize) -> Vec<f64> {
             }
         }
     }
-    (0..n).map(|i| a[i * n + i]).collect()
+    ((0..n).map(|i| a[i * n + i]).collect(), vectors)
 }
 
 #[cfg(test)]
@@ -103,7 +106,13 @@ mod tests {
                 _ => 0.0,
             })
             .collect();
-        let mut found = eigenvalues(&a, n);
+        let (mut found, vectors) = eigen(&a, n);
+        for (k, value) in found.iter().enumerate() {
+            for i in 0..n {
+                let turned: f64 = (0..n).map(|j| a[i * n + j] * vectors[j * n + k]).sum();
+                assert!((turned - value * vectors[i * n + k]).abs() < 1e-10);
+            }
+        }
         found.sort_by(f64::total_cmp);
         for (k, value) in found.iter().enumerate() {
             let expected = 2.0 - 2.0 * ((k + 1) as f64 * std::f64::consts::PI / (n + 1) as f64).cos();
