@@ -214,7 +214,7 @@ impl Recipe {
             |hash: &PixelHash, name: &str| find_picture(&pictures, hash, name).map(|own| (*own).clone());
         let mask = |hash: &PixelHash, name: &str| find_picture(&masks, hash, name).map(|own| (*own).clone());
         let [prompt, negative_prompt] = self.words(words)?;
-        let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| {
+        let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| -> Result<Photo> {
             Ok(Photo { image: picture(sha256, name)?, landmarks: *landmarks })
         };
         let people = self.people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));

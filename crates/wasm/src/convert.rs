@@ -227,7 +227,7 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
     }
     let picture = |hash: &PixelHash, name: &str| find_picture(&pictures, hash, name).cloned();
     let mask = |hash: &PixelHash, name: &str| find_picture(&masks, hash, name).cloned();
-    let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| {
+    let photo = |PhotoHash { sha256, landmarks }: &PhotoHash, name: &str| -> Result<JsPhoto> {
         let landmarks = landmarks.map(|points| points.map(Vec::from).to_vec());
         Ok(JsPhoto { image: picture(sha256, name)?, landmarks })
     };
