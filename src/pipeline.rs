@@ -1,4 +1,4 @@
-//! [`FaceStudio::generate`]: the whole flow on one screen. The only sampling loop is [`denoise`].
+//! [`FaceStudio::generate`]: the whole flow on one screen. The loop over its steps is [`denoise`].
 
 mod adapters;
 mod arc2face;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::condition::Places;
 pub use crate::encoders::detector::Found;
 use crate::error::{Error, Notice, Result};
 use crate::guidance::mixing;
@@ -31,7 +32,7 @@ use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
 use crate::nn::read_finite;
-use crate::request::{Defaults, GenerateRequest, Person};
+use crate::request::{Defaults, GenerateRequest, ModelId, Person, Recipe};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
@@ -54,8 +55,8 @@ const STEPS: u64 = 1 << 32;
 pub struct Generated {
     /// The pixels.
     pub image: RgbImage,
-    /// The seed that makes this picture alone again.
-    pub seed: u64,
+    /// What makes this picture alone again.
+    pub recipe: Recipe,
     /// What was done otherwise than asked: what of the texts was not read.
     pub notices: Vec<Notice>,
 }
@@ -200,6 +201,12 @@ impl FaceStudio {
         }
     }
 
+    /// Which model it is: the name in its manifest, and the hash of its files. Those that a manifest lists are what it says; others
+    /// were hashed when they were loaded.
+    pub fn model(&self) -> &ModelId {
+        &self.models.id
+    }
+
     /// What the model's pictures are made with where a request does not say.
     pub fn defaults(&self) -> Defaults {
         self.models.defaults
@@ -245,6 +252,8 @@ impl FaceStudio {
         let init = self.init_latents(request, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
         let schedule = self.models.scheduler.schedule(request.sampler, request.steps, strength)?;
+        let size = [canvas.width, canvas.height];
+        let recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
 
         let mut pictures = Vec::with_capacity(request.count);
         for (picture, guided) in prepared.guided.iter().enumerate() {
@@ -258,7 +267,7 @@ impl FaceStudio {
             let held = held.map(|(init, mask)| Held::new(init, mask.values(), &noise_at_start, &canvas));
             let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
             let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
-            let fresh = |i| self.noise(&noise, STEPS + i as u64, &canvas);
+            let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
                 watcher.report(Phase::Denoise, step, schedule.len(), preview).await
@@ -268,7 +277,8 @@ impl FaceStudio {
             if request.watermark {
                 watermark::embed(&mut image);
             }
-            pictures.push(Generated { image, seed, notices: prepared.notices.clone() });
+            let recipe = Recipe { seed, ..recipe.clone() };
+            pictures.push(Generated { image, recipe, notices: prepared.notices.clone() });
             watcher.report(Phase::Decode, 1, 1, None).await?;
         }
         Ok(pictures)
@@ -292,9 +302,10 @@ impl FaceStudio {
         family.check(request)?;
         let masks = evidence::masks(readers, request, &canvas, host, &self.device).await?;
         let regions = regions::regions(&masks, request.background, &canvas)?;
+        let places = regions.map(Places::Regions);
         let needs = family.needs(request);
         let evidence = evidence::gather(readers, &needs, request, host, &self.device).await?;
-        let guided = family.condition(&evidence, request, regions.as_ref(), &self.device)?;
+        let guided = family.condition(&evidence, request, places.as_ref(), &self.device)?;
         for Guided { condition, .. } in &guided {
             for tokens in condition.tokens() {
                 read_finite(tokens.clone(), "the guidance").await?;
@@ -377,4 +388,10 @@ struct Prepared {
     guided: Vec<Guided>,
     /// Of the texts.
     notices: Vec<Notice>,
+}
+
+pub(crate) mod internal {
+    pub use super::adapters::AdapterGuidance;
+    pub use super::evidence::{Evidence, PersonEvidence};
+    pub use super::family::{Family, Guided};
 }

@@ -1,9 +1,13 @@
-//! What a user asks for: parsed and checked once, before any work starts.
+//! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
+
+mod recipe;
 
 use ::image::{GrayImage, RgbImage};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
+pub use recipe::{FORMAT, ModelId, PixelHash, Recipe, find_picture};
 
 /// Everything that decides a picture. The same request with the same model gives the same pictures.
 #[derive(Debug, Clone)]
@@ -49,38 +53,61 @@ pub struct GenerateRequest {
     pub prompt_in_metadata: bool,
 }
 
-/// One person of the picture: one identity, or a mix of several.
-#[derive(Debug, Clone)]
-pub struct Person {
+/// A person of photos' pixels.
+pub type Person = PersonOf<RgbImage>;
+/// An identity of photos' pixels.
+pub type Identity = IdentityOf<RgbImage>;
+/// A layout of pixels.
+pub type Layout = LayoutOf<RgbImage, GrayImage>;
+/// A picture to start from, in pixels.
+pub type InitImage = InitImageOf<RgbImage, GrayImage>;
+
+/// One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Person"))]
+pub struct PersonOf<P> {
     /// The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
-    pub identities: Vec<Identity>,
+    pub identities: Vec<IdentityOf<P>>,
 }
 
 /// One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.
-#[derive(Debug, Clone)]
-pub struct Identity {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Identity"))]
+pub struct IdentityOf<P> {
     /// Photos of this face (any size; the largest face in each is used).
-    pub photos: Vec<RgbImage>,
-    /// Mixing weight β; a person's weights are normalised to sum to 1.
+    pub photos: Vec<P>,
+    /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1.
+    #[serde(default = "whole")]
+    #[cfg_attr(test, ts(optional, as = "Option<f32>"))]
     pub beta: f32,
 }
 
-/// Where the people of a picture go.
-#[derive(Debug, Clone, Default)]
-pub enum Layout {
+fn whole() -> f32 {
+    1.0
+}
+
+/// Where the people of a picture go. `P` is a picture, `M` a mask.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Layout"))]
+pub enum LayoutOf<P, M> {
     /// One person, everywhere.
     #[default]
     Whole,
     /// One box per person, relative to the picture.
     Boxes(Vec<RelativeBox>),
     /// One mask per person, all of one size; white is the person.
-    Masks(Vec<GrayImage>),
+    Masks(Vec<M>),
     /// The people found in a content image, from left to right.
-    Content(RgbImage),
+    Content(P),
 }
 
 /// A box in fractions of the picture's width and height, from its top left corner.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct RelativeBox {
     /// Left edge, 0 to 1.
     pub x: f32,
@@ -93,8 +120,9 @@ pub struct RelativeBox {
 }
 
 /// What happens outside every person (paper section 3.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Background {
     /// It takes the guidance of the person with this index.
     Person(usize),
@@ -108,22 +136,26 @@ impl Default for Background {
     }
 }
 
-/// Image-to-image and inpainting.
-#[derive(Debug, Clone)]
-pub struct InitImage {
+/// Image-to-image and inpainting. `P` is a picture, `M` a mask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "InitImage"))]
+pub struct InitImageOf<P, M> {
     /// The picture to start from; resized to cover the output.
-    pub image: RgbImage,
+    pub image: P,
     /// How much of the steps is taken: 0 returns the picture almost unchanged, 1 lays the first step's noise over it. With a mask,
     /// 1 starts from noise alone.
     pub strength: f32,
-    /// Where the picture may change (white); `None` is everywhere. Elsewhere latents are held.
-    pub mask: Option<GrayImage>,
+    /// Where the picture may change (white); everywhere if left out. Elsewhere latents are held.
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub mask: Option<M>,
 }
 
 /// What a request runs with that does not say: a model has its own, see [`FaceStudio::defaults`].
 ///
 /// [`FaceStudio::defaults`]: crate::pipeline::FaceStudio::defaults
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Defaults {
     /// The sampler.
     pub sampler: Sampler,
@@ -354,6 +386,57 @@ impl Person {
             ));
         }
         Ok(())
+    }
+}
+
+impl<P> PersonOf<P> {
+    /// The same person of other photos; `photo` is told what each is to be called, of the `index`th person from 0.
+    pub fn try_map<Q>(
+        &self,
+        index: usize,
+        mut photo: impl FnMut(&P, &str) -> Result<Q>,
+    ) -> Result<PersonOf<Q>> {
+        let name = format!("a photo of person {}", index + 1);
+        let identities = self.identities.iter().map(|IdentityOf { photos, beta }| {
+            let photos = photos.iter().map(|own| photo(own, &name)).collect::<Result<_>>()?;
+            Ok(IdentityOf { photos, beta: *beta })
+        });
+        Ok(PersonOf { identities: identities.collect::<Result<_>>()? })
+    }
+}
+
+impl<P, M> LayoutOf<P, M> {
+    /// The same layout of other pictures and masks, which are told what they are called.
+    pub fn try_map<Q, N>(
+        &self,
+        mut picture: impl FnMut(&P, &str) -> Result<Q>,
+        mut mask: impl FnMut(&M, &str) -> Result<N>,
+    ) -> Result<LayoutOf<Q, N>> {
+        Ok(match self {
+            Self::Whole => LayoutOf::Whole,
+            Self::Boxes(boxes) => LayoutOf::Boxes(boxes.clone()),
+            Self::Masks(masks) => {
+                let masks = masks.iter().enumerate().map(|(i, own)| mask(own, &format!("mask {}", i + 1)));
+                LayoutOf::Masks(masks.collect::<Result<_>>()?)
+            }
+            Self::Content(content) => LayoutOf::Content(picture(content, "the content picture")?),
+        })
+    }
+}
+
+impl<P, M> InitImageOf<P, M> {
+    /// The same start from another picture and mask, which are told what they are called.
+    pub fn try_map<Q, N>(
+        &self,
+        mut picture: impl FnMut(&P, &str) -> Result<Q>,
+        mut mask: impl FnMut(&M, &str) -> Result<N>,
+    ) -> Result<InitImageOf<Q, N>> {
+        let inside = self.mask.as_ref().map(|own| mask(own, "the mask of the start picture")).transpose()?;
+        Ok(InitImageOf {
+            image: picture(&self.image, "the start picture")?,
+            strength: self.strength,
+            mask: inside,
+        })
     }
 }
 

@@ -110,8 +110,8 @@ fn every_picture_of_a_request_can_be_made_alone() {
     let studio = studio();
     let several = generate(&studio, &GenerateRequest { count: 3, seed: 7, ..request() }).unwrap();
     for (i, generated) in several.iter().enumerate() {
-        assert_eq!(generated.seed, 7 + i as u64);
-        let alone = picture(&studio, &GenerateRequest { seed: generated.seed, ..request() });
+        assert_eq!(generated.recipe.seed, 7 + i as u64);
+        let alone = picture(&studio, &GenerateRequest { seed: generated.recipe.seed, ..request() });
         assert_eq!(generated.image, alone);
     }
     assert_ne!(several[0].image, several[1].image);

@@ -7,8 +7,10 @@ use std::io::Cursor;
 
 use ::image::error::{ImageError, LimitErrorKind};
 use ::image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::request::Recipe;
 
 /// Most pixels of a picture that is read: 64 megapixels, more than phones take.
 pub const MAX_PIXELS: u64 = 64 << 20;
@@ -174,11 +176,31 @@ const GENERATED: &str = r#"<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </x:xmpmeta>
 <?xpacket end="r"?>"#;
 
+/// The keyword under which a generated picture says how it was made.
+pub const SETTINGS: &str = "facestudio";
+
 /// Encodes a generated picture as a PNG that says so: to programs that know the IPTC's digital source type, and under
-/// `facestudio` with the settings that make it again.
-pub fn encode_generated_png(picture: &RgbImage, settings: &str) -> Result<Vec<u8>> {
+/// [`SETTINGS`] with what makes it again, as JSON: its [`Recipe`], or an experiment's own settings.
+pub fn encode_generated_png(picture: &RgbImage, settings: &impl Serialize) -> Result<Vec<u8>> {
     let software = concat!("FaceStudio ", env!("CARGO_PKG_VERSION"));
-    encode_png(picture, &[("Software", software), ("facestudio", settings), (XMP, GENERATED)])
+    let settings = serde_json::to_string(settings).map_err(|e| Error::internal("json", e.to_string()))?;
+    encode_png(picture, &[("Software", software), (SETTINGS, &settings), (XMP, GENERATED)])
+}
+
+/// The recipe of a generated picture, from its PNG.
+///
+/// Fails with `recipe-missing` where it has none, with `recipe-format` where it is of another version or damaged, and as
+/// [`read_png_texts`].
+pub fn read_recipe(bytes: &[u8]) -> Result<Recipe> {
+    let texts = read_png_texts(bytes)?;
+    let (_, text) = texts.iter().find(|(keyword, _)| keyword == SETTINGS).ok_or_else(|| {
+        Error::input(
+            "recipe-missing",
+            "the picture does not say how it was made",
+            "take the PNG as FaceStudio wrote it: other programs drop its texts",
+        )
+    })?;
+    Recipe::from_json(text)
 }
 
 /// Encodes a PNG with texts under their keywords (`tEXt`, or `iTXt` where a text is not Latin-1 and for XMP).

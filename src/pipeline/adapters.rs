@@ -11,12 +11,14 @@ use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
 use super::prompt::Said;
 use super::readers::Reads;
-use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Regions, Stream};
+use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Stream};
 use crate::encoders::text::TextConfig;
 use crate::encoders::vision::{VisionConfig, VisionOutput};
 use crate::error::{Error, Result};
-use crate::guidance::ip_adapter::{Features, IpAdapterConfig, Projection, Role};
+use crate::guidance::ip_adapter::{self, Features, IpAdapterConfig, Projection, Role};
 use crate::request::{GenerateRequest, Person};
+use crate::unet::UNet2DConditionModel;
+use crate::weights::Files;
 
 /// The family of IP-Adapters. The second's folder is `ip_adapter_2`, and so on.
 pub const ADAPTERS: Kind = Kind { folder: "ip_adapter", needs_face_encoder: false, fits, open };
@@ -89,8 +91,8 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
     Ok(Reads { vision: vec!["vision_encoder".to_owned()], text: true, prior: false })
 }
 
-/// Adds the adapters' keys and values to a fresh UNet.
-fn open(folder: &ModelFolder, mut unet: Target, device: &Device) -> Result<Box<dyn Family>> {
+/// A folder's adapters, whose keys and values are added to a fresh UNet.
+fn load(folder: &ModelFolder, mut unet: Target, device: &Device) -> Result<AdapterGuidance> {
     let mut adapters = Vec::new();
     for name in folders(folder) {
         adapters.push(folder.load_compact(&name, |component| {
@@ -108,7 +110,11 @@ fn open(folder: &ModelFolder, mut unet: Target, device: &Device) -> Result<Box<d
             Ok(Adapter { config, projection, scale })
         })?);
     }
-    Ok(Box::new(AdapterGuidance { adapters }))
+    Ok(AdapterGuidance { adapters })
+}
+
+fn open(folder: &ModelFolder, unet: Target, device: &Device) -> Result<Box<dyn Family>> {
+    Ok(Box::new(load(folder, unet, device)?))
 }
 
 impl Family for AdapterGuidance {
@@ -194,7 +200,7 @@ impl Family for AdapterGuidance {
         &self,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
         _: &Device,
     ) -> Result<Vec<Guided>> {
         let alpha = request.effective_alpha();
@@ -209,7 +215,7 @@ impl Family for AdapterGuidance {
         let people: Vec<Read> = evidence.people.iter().map(person).collect();
         let style = evidence.style.as_ref().map(|style| read(&[(1.0, style.clone())], None, nothing));
         let streams =
-            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &style, regions, alpha, of);
+            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &style, places, alpha, of);
         let condition = Condition::new(streams(text, |read| &read.features)?);
         let guided = if request.guidance_scale == 1.0 {
             Guided { condition, guidance_scale: None }
@@ -223,17 +229,35 @@ impl Family for AdapterGuidance {
 }
 
 impl AdapterGuidance {
+    /// The adapters of a model folder that may have nothing that reads for them: for evidence that is given. Their keys and values are
+    /// added to `unet`.
+    pub fn load(files: &dyn Files, unet: &mut UNet2DConditionModel, device: &Device) -> Result<Self> {
+        load(&ModelFolder::new(files)?, Target::Fresh(unet), device)
+    }
+
+    /// What each adapter reads, and of whom.
+    pub fn reads(&self) -> impl Iterator<Item = (Role, ip_adapter::Needs)> {
+        self.adapters.iter().map(|adapter| (adapter.config.role, adapter.projection.needs()))
+    }
+
+    /// How much adapter `n` adds at every layer, in place of what its config says.
+    pub fn set_scale(&mut self, n: usize, scale: f32) {
+        if let Some(adapter) = self.adapters.get_mut(n) {
+            adapter.scale = LayerScale::All(scale);
+        }
+    }
+
     fn of_role(&self, role: Role) -> impl Iterator<Item = (usize, &Adapter)> {
         self.adapters.iter().enumerate().filter(move |(_, adapter)| adapter.config.role == role)
     }
 
-    /// The text's stream and every adapter's: of the style image where there is one, and of the people in their regions.
+    /// The text's stream and every adapter's: of the style image where there is one, and of the people in their places.
     fn streams(
         &self,
         text: Tensor<3>,
         people: &[Read],
         style: &Option<Read>,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
         alpha: f32,
         of: impl Fn(&Read) -> &Features,
     ) -> Result<Vec<Stream>> {
@@ -251,8 +275,8 @@ impl AdapterGuidance {
                         continue;
                     }
                     let tokens = people.iter().map(|person| adapter.projection.forward(of(person)));
-                    let places = regions.cloned().map(Places::Regions);
-                    let stream = Stream::new(Layers::Adapter(i), tokens.collect::<Result<_>>()?, places)?;
+                    let tokens = tokens.collect::<Result<_>>()?;
+                    let stream = Stream::new(Layers::Adapter(i), tokens, places.cloned())?;
                     Stream { scale: adapter.scale.clone(), ..stream }
                 }
             };
@@ -368,10 +392,10 @@ mod tests {
         adapters: Vec<Adapter>,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
     ) -> (AdapterGuidance, Vec<Guided>) {
         let family = AdapterGuidance { adapters };
-        let guided = family.condition(evidence, request, regions, &Device::flex()).unwrap();
+        let guided = family.condition(evidence, request, places, &Device::flex()).unwrap();
         (family, guided)
     }
 
@@ -384,9 +408,9 @@ mod tests {
             tokens: [4.0, 5.0, 6.0].map(|phase| waves(phase, TOKENS)).into(),
             ..Evidence::default()
         };
-        let (request, regions) = (GenerateRequest { count: 2, ..request(2) }, halves());
+        let (request, places) = (GenerateRequest { count: 2, ..request(2) }, halves());
         let (family, guided) =
-            condition(vec![face_id(), image(Role::Style)], &evidence, &request, Some(&regions));
+            condition(vec![face_id(), image(Role::Style)], &evidence, &request, Some(&places));
         assert_eq!((guided.len(), guided[1].guidance_scale), (2, Some(3.0)));
         let [text, faces, style] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
 

@@ -6,7 +6,7 @@ use super::evidence::{Evidence, Needs, Texts};
 use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
 use super::readers::Reads;
-use crate::condition::{Condition, Places, Projection, Regions, Stream};
+use crate::condition::{Condition, Places, Projection, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::Tokenizer;
@@ -94,12 +94,11 @@ impl Family for Arc2FaceGuidance {
         &self,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
         _: &Device,
     ) -> Result<Vec<Guided>> {
         let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
-            let places = regions.cloned().map(Places::Regions);
-            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places)?]))
+            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]))
         };
         let people = evidence.people.iter().filter_map(|person| person.id_embeds.clone());
         let tokens: Vec<Tensor<3>> =
@@ -156,9 +155,9 @@ mod tests {
 
     #[test]
     fn each_face_is_read_for_itself_and_guided_away_from_nobody() {
-        let (family, evidence, regions) = (family(), evidence(), halves());
+        let (family, evidence, places) = (family(), evidence(), halves());
         let request = GenerateRequest { count: 3, ..faces(2) };
-        let guided = family.condition(&evidence, &request, Some(&regions), &Device::flex()).unwrap();
+        let guided = family.condition(&evidence, &request, Some(&places), &Device::flex()).unwrap();
         assert_eq!(guided.len(), 3, "the same for all pictures");
         let [stream] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
         assert_eq!((guided[0].guidance_scale, stream.projection), (Some(3.0), Projection::Own));
@@ -175,7 +174,7 @@ mod tests {
         assert!(apart.abs().max().into_scalar::<f32>() > 1e-3);
 
         let request = GenerateRequest { guidance_scale: 1.0, ..faces(2) };
-        let unguided = family.condition(&evidence, &request, Some(&regions), &Device::flex()).unwrap();
+        let unguided = family.condition(&evidence, &request, Some(&places), &Device::flex()).unwrap();
         assert_eq!(unguided[0].guidance_scale, None);
         assert_same(unguided[0].condition.streams[0].tokens[1].clone(), row(&stream.tokens[1], 1));
         // Two faces in one place have no meaning.

@@ -1,4 +1,4 @@
-//! From noise to latents: the only sampling loop.
+//! From noise to latents: the sampling loop that tells of every step, and waits for what hears of it.
 
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -62,24 +62,22 @@ pub fn start(
 
 /// Takes `latents` (`[1, channels, height, width]`, at the level of the schedule's first step) through every step.
 ///
-/// `noise` gives step `i`'s fresh noise where the sampler takes any. `held`, if any, keeps a part of the latents.
+/// `noise` gives step `i`'s fresh noise, and is asked where the sampler takes any. `held`, if any, keeps a part of the latents.
 /// `after` hears of every step, counted from 1, before the next one starts; its error ends the loop.
 pub async fn denoise(
     denoiser: &Denoiser<'_>,
     mut scheduler: Scheduler,
     mut latents: Tensor<4>,
-    noise: impl Fn(usize) -> Tensor<4>,
+    noise: impl Fn(usize) -> Option<Tensor<4>>,
     held: Option<&Held>,
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
-    let timesteps = scheduler.schedule().timesteps();
     let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype))?;
-    let steps = timesteps.len();
-    for (i, timestep) in timesteps.into_iter().enumerate() {
-        let input = scheduler.scale_model_input(i, latents.clone())?;
-        let noise_pred = denoiser.predict(input, timestep, &condition.at(i as f32 / steps as f32));
-        let fresh = scheduler.needs_noise(i).then(|| noise(i));
-        let mut output = scheduler.step(i, noise_pred, latents, fresh)?;
+    let steps = scheduler.schedule().len();
+    for i in 0..steps {
+        let condition = condition.at(i as f32 / steps as f32);
+        let predict = |input, timestep| Ok(denoiser.predict(input, timestep, &condition));
+        let mut output = scheduler.advance(i, latents, predict, &noise)?;
         if let Some(held) = held {
             output.sample = held.put_back(output.sample, i + 1, &scheduler)?;
         }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use super::evidence::{Evidence, Needs};
 use super::folder::ModelFolder;
 use super::readers::Reads;
-use crate::condition::{Condition, Regions};
+use crate::condition::{Condition, Places};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::Result;
 use crate::request::GenerateRequest;
@@ -32,12 +32,12 @@ pub trait Family: Debug + Send + Sync {
     /// What it wants to know of a request.
     fn needs<'a>(&self, request: &'a GenerateRequest) -> Needs<'a>;
 
-    /// What each picture's denoiser attends to, from what it needed to know.
+    /// What each picture's denoiser attends to, from what it needed to know; each person acts in their place, if there are any.
     fn condition(
         &self,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
         device: &Device,
     ) -> Result<Vec<Guided>>;
 }
@@ -95,7 +95,7 @@ impl Target<'_> {
 pub(super) mod made_up {
     use burn::tensor::{Device, Tensor};
 
-    use crate::condition::Regions;
+    use crate::condition::{Places, Regions};
     use crate::encoders::vision::VisionOutput;
     use crate::request::{GenerateRequest, Person};
     use ::image::RgbImage;
@@ -129,8 +129,8 @@ pub(super) mod made_up {
     }
 
     /// The left half is the first's, the right the second's.
-    pub fn halves() -> Regions {
-        Regions::new(1, 2, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 0).unwrap()
+    pub fn halves() -> Places {
+        Places::Regions(Regions::new(1, 2, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 0).unwrap())
     }
 
     /// Of which the halves of a batch are made: rows `0` and `1` are apart.

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::weights::{Component, Files};
+use crate::request::ModelId;
+use crate::weights::{Component, Files, Manifest, is_model_file, sha256};
 
 /// A model folder and the components that it has.
 pub(super) struct ModelFolder<'a> {
@@ -23,7 +24,12 @@ impl<'a> ModelFolder<'a> {
         self.folders.iter().any(|name| name == folder)
     }
 
-    /// Bytes of the files of those components that were loaded through it.
+    /// Components that were loaded through it.
+    pub(super) fn loaded(&self) -> BTreeSet<String> {
+        self.loaded.borrow().clone()
+    }
+
+    /// Bytes of the files of those components.
     pub(super) fn loaded_size(&self) -> Result<u64> {
         let mut size = 0;
         for folder in self.loaded.borrow().iter() {
@@ -68,6 +74,23 @@ impl<'a> ModelFolder<'a> {
         self.loaded.borrow_mut().insert(folder.to_owned());
         load(Component::new(self.files, folder)).map_err(|e| e.context(folder))
     }
+}
+
+/// Which model these components make.
+pub(super) fn model_id(files: &dyn Files, folders: &BTreeSet<String>) -> Result<ModelId> {
+    let mut list = String::new();
+    for folder in folders {
+        for file in files.list(folder)?.iter().filter(|file| is_model_file(file)) {
+            let path = format!("{folder}/{file}");
+            if let Some(sha256) = files.sha256(&path)? {
+                list += &format!("{sha256}  {path}\n");
+            }
+        }
+    }
+    let described = files.list("")?.iter().any(|name| name == Manifest::NAME);
+    let manifest = described.then(|| Manifest::read(files)).transpose()?;
+    let (name, version) = manifest.map(|manifest| (manifest.name, manifest.version)).unzip();
+    Ok(ModelId { name, version, sha256: sha256(list.as_bytes()) })
 }
 
 /// The model lacks a folder.

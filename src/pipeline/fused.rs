@@ -7,7 +7,7 @@ use super::family::{Configs, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, same};
 use super::prompt::Prior;
 use super::readers::Reads;
-use crate::condition::{Added, Condition, Places, Projection, Regions, Stream};
+use crate::condition::{Added, Condition, Places, Projection, Stream};
 use crate::encoders::vision::VisionConfig;
 use crate::error::{Error, Result};
 use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
@@ -102,7 +102,7 @@ impl Family for FusedGuidance {
         &self,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
         device: &Device,
     ) -> Result<Vec<Guided>> {
         let Self { fusion, config, adds_style, .. } = self;
@@ -117,9 +117,8 @@ impl Family for FusedGuidance {
         }
         let style = evidence.style.as_ref().map(|style| &style.image_embeds);
         let join = |tokens: Vec<Tensor<3>>, style: Tensor<2>| -> Result<Condition> {
-            let places = regions.cloned().map(Places::Regions);
             let added = adds_style.then(|| Added::ClassLabels(style));
-            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places)?]).adding(added))
+            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]).adding(added))
         };
         let guided = |[prompt, negative]: &[Option<Tensor<2>>; 2]| {
             let tokens = |id_embeds: &Tensor<2>| {
@@ -185,14 +184,14 @@ mod tests {
         family: &FusedGuidance,
         evidence: &Evidence,
         request: &GenerateRequest,
-        regions: Option<&Regions>,
+        places: Option<&Places>,
     ) -> Vec<Guided> {
-        family.condition(evidence, request, regions, &Device::flex()).unwrap()
+        family.condition(evidence, request, places, &Device::flex()).unwrap()
     }
 
     #[test]
     fn each_picture_mixes_the_style_with_what_was_drawn_for_it_and_each_person_has_tokens() {
-        let (family, regions) = (family(true), halves());
+        let (family, places) = (family(true), halves());
         let linear = |style: Tensor<2>, id: Tensor<2>| family.fusion.forward(style, id);
         let evidence = Evidence {
             people: vec![person(1.0), person(2.0)],
@@ -201,13 +200,13 @@ mod tests {
             ..Evidence::default()
         };
         let request = GenerateRequest { count: 2, ..request(2) };
-        let guided = condition(&family, &evidence, &request, Some(&regions));
+        let guided = condition(&family, &evidence, &request, Some(&places));
         assert_eq!(guided.len(), 2);
         let zeros = |width: usize| Tensor::<2>::zeros([1, width], &Device::flex());
         for (guided, [prompt, negative]) in guided.iter().zip(&evidence.drawn) {
             assert_eq!(guided.guidance_scale, Some(3.0));
             let [stream] = &guided.condition.streams[..] else { panic!("{guided:?}") };
-            assert_eq!(stream.places, Some(Places::Regions(regions.clone())));
+            assert_eq!(stream.places, Some(places.clone()));
             assert_eq!((stream.projection, stream.tokens.len()), (Projection::Own, 2));
             for (tokens, person) in stream.tokens.iter().zip(&evidence.people) {
                 let id = || person.id_embeds.clone().unwrap();

@@ -8,13 +8,13 @@ use super::adapters::ADAPTERS;
 use super::arc2face::ARC2FACE;
 use super::defaults::defaults;
 use super::family::{Configs, Family, Kind, Target};
-use super::folder::{ModelFolder, missing, same};
+use super::folder::{ModelFolder, missing, model_id, same};
 use super::fused::FUSED;
 use super::readers::{Readers, Reads};
 use super::resident::{Reloadable, Resident};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::{Error, Result};
-use crate::request::Defaults;
+use crate::request::{Defaults, ModelId};
 use crate::sampling::SchedulerConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::Vae;
@@ -33,6 +33,8 @@ pub struct Models {
     pub reads_words: bool,
     /// Whether style images can be drawn from.
     pub reads_styles: bool,
+    /// Which model it is, those components that come and go among them.
+    pub id: ModelId,
     /// `unet/`.
     pub unet: Arc<UNet2DConditionModel>,
     /// `[height, width]` of the latents that the UNet was trained on, where its config says.
@@ -67,7 +69,7 @@ impl Models {
         let again =
             move |folder: &ModelFolder, device: &Device| (kind.open)(folder, Target::Fitted(&fitted), device);
         let family = Resident::opened(kind.folder, &own, first, again)?;
-        let readers = Readers::load(files, &reads, configs.face.is_some(), device)?;
+        let readers = Readers::load(files, &folder, &reads, configs.face.is_some(), device)?;
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
         same("the unet's input", configs.unet.in_channels, "the vae's latents", vae.latent_channels())?;
         let tiny_vae = if folder.has("tiny_vae") {
@@ -78,7 +80,12 @@ impl Models {
         if let Some(tiny) = &tiny_vae {
             same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
         }
+        let scheduler = folder.load("scheduler", SchedulerConfig::of_latents)?;
+        let mut folders = folder.loaded();
+        folders.extend(readers.residents().flat_map(|resident| resident.folders().iter().cloned()));
+        folders.extend(family.folders().iter().cloned());
         Ok(Self {
+            id: model_id(files, &folders)?,
             readers,
             family,
             draws,
@@ -88,7 +95,7 @@ impl Models {
             sample_size: configs.unet.sample_sides(),
             vae,
             tiny_vae,
-            scheduler: folder.load("scheduler", SchedulerConfig::of_latents)?,
+            scheduler,
             defaults: defaults(files)?,
         })
     }

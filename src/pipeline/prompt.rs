@@ -174,18 +174,20 @@ impl Prior {
             .then(|| (text.encoder_hidden_states.clone(), text.attention_mask.clone()));
         let (states, mask) = states.unzip();
         let steps = steps.min(self.scheduler.train_timesteps());
-        let mut scheduler = Scheduler::new(self.scheduler.schedule(Sampler::Ddim, steps, None)?);
-        let mut latents = noise.reshape([texts, dim, 1, 1]) * scheduler.schedule().init_noise_sigma();
-        for (i, timestep) in scheduler.schedule().timesteps().into_iter().enumerate() {
+        let scheduler = Scheduler::new(self.scheduler.schedule(Sampler::Ddim, steps, None)?);
+        let latents = noise.reshape([texts, dim, 1, 1]) * scheduler.schedule().init_noise_sigma();
+        let predict = |input: Tensor<4>, timestep| {
             let predicted = self.transformer.forward(
-                scheduler.scale_model_input(i, latents.clone())?.reshape([texts, dim]).cast(dtype),
+                input.reshape([texts, dim]).cast(dtype),
                 Tensor::full([texts], timestep, &device),
                 text.proj_embedding.clone(),
                 states.clone(),
                 mask.clone(),
             )?;
-            latents = scheduler.step(i, predicted.reshape([texts, dim, 1, 1]), latents, None)?.sample;
-        }
+            Ok(predicted.reshape([texts, dim, 1, 1]))
+        };
+        // DDIM takes no fresh noise.
+        let latents = scheduler.run(latents, predict, |_| None)?;
         Ok(self.transformer.post_process_latents(latents.reshape([texts, dim])))
     }
 }

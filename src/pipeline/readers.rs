@@ -47,9 +47,14 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Loads what `reads` names, and what every family has.
-    pub fn load(files: &dyn Files, reads: &Reads, has_face_encoder: bool, device: &Device) -> Result<Self> {
-        let folder = ModelFolder::new(files)?;
+    /// Loads what `reads` names, and what every family has, which is read through the `folder` of these files.
+    pub fn load(
+        files: &dyn Files,
+        folder: &ModelFolder,
+        reads: &Reads,
+        has_face_encoder: bool,
+        device: &Device,
+    ) -> Result<Self> {
         let detector = folder.load("detector", |c| Detector::load(c, device))?;
         let face_encoder = has_face_encoder
             .then(|| folder.load("face_encoder", |c| FaceEncoder::load(c, device)))

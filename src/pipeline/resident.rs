@@ -1,5 +1,6 @@
 //! Components that are let go of where memory is short, and read again one by one when something needs them.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,8 @@ pub struct Resident<T> {
     held: Mutex<Option<Arc<T>>>,
     /// Bytes of the files behind it.
     size: u64,
+    /// The components that it was read from.
+    folders: BTreeSet<String>,
     /// Hash of the configs behind it: the other components were fitted to what they say.
     configs: String,
 }
@@ -32,6 +35,9 @@ pub trait Reloadable {
 
     /// Bytes of the files behind it.
     fn size(&self) -> u64;
+
+    /// The components that it was read from.
+    fn folders(&self) -> &BTreeSet<String>;
 
     /// Whether it is there.
     fn is_held(&self) -> bool;
@@ -69,6 +75,7 @@ impl<T> Resident<T> {
             read: Box::new(read),
             held: Mutex::new(Some(Arc::new(first))),
             size: folder.loaded_size()?,
+            folders: folder.loaded(),
             configs: sha256(&folder.loaded_configs()?),
         })
     }
@@ -95,6 +102,10 @@ impl<T> Reloadable for Resident<T> {
 
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn folders(&self) -> &BTreeSet<String> {
+        &self.folders
     }
 
     fn is_held(&self) -> bool {

@@ -1,5 +1,5 @@
-//! From noise to latents, one evaluation of the denoiser after the other. Knows no network: the caller runs the denoiser
-//! between [`Scheduler::scale_model_input`] and [`Scheduler::step`], so one loop, sync or async, serves every sampler.
+//! From noise to latents, one evaluation of the denoiser after the other. Knows no network: [`Scheduler::advance`] takes it as a
+//! closure, and is all that a loop repeats: [`Scheduler::run`], or one that waits between two evaluations.
 //!
 //! A sampler is a file with its solver, and a row in `sampler.rs`. Noise levels are pairs of factors `α x₀ + σ ε`, so
 //! that those of flow matching (α = 1 − σ) fit as well, and a step may take several evaluations.
@@ -99,6 +99,38 @@ impl Scheduler {
         }
         let now = Now { schedule, i, step, sample, model_output, original, noise };
         Ok(sampler.solver().step(now, &mut self.past))
+    }
+
+    /// All of evaluation `i` of `sample`: its input is scaled, `predict` runs the denoiser on it at its timestep, and what that says
+    /// takes the sample to the next level. `noise` is asked where fresh noise is needed.
+    ///
+    /// Fails as [`step`](Self::step), and where `predict` does.
+    pub fn advance(
+        &mut self,
+        i: usize,
+        sample: Tensor<4>,
+        predict: impl FnOnce(Tensor<4>, f32) -> Result<Tensor<4>>,
+        noise: impl FnOnce(usize) -> Option<Tensor<4>>,
+    ) -> Result<StepOutput> {
+        let input = self.scale_model_input(i, sample.clone())?;
+        let model_output = predict(input, self.schedule.step(i)?.timestep)?;
+        let noise = if self.needs_noise(i) { noise(i) } else { None };
+        self.step(i, model_output, sample, noise)
+    }
+
+    /// Takes `sample`, at the level of evaluation 0, through every evaluation, and gives the sample after the last.
+    ///
+    /// It never waits: a loop that tells how far it is, or that can be cancelled, calls [`advance`](Self::advance) itself.
+    pub fn run(
+        mut self,
+        mut sample: Tensor<4>,
+        mut predict: impl FnMut(Tensor<4>, f32) -> Result<Tensor<4>>,
+        noise: impl Fn(usize) -> Option<Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        for i in 0..self.schedule.len() {
+            sample = self.advance(i, sample, &mut predict, &noise)?.sample;
+        }
+        Ok(sample)
     }
 
     /// `original` noised to the level that evaluation `i` starts from: image-to-image begins here, and latents that are held

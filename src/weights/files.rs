@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::folder::CheckedFolder;
+use super::manifest::Sha256Stream;
 use crate::error::{Error, Result};
+
+/// Bytes that are hashed at a time.
+const PIECE: usize = 1 << 20;
 
 /// Files by path relative to a root, with `/` between parts.
 pub trait Files {
@@ -18,6 +22,16 @@ pub trait Files {
     fn list(&self, folder: &str) -> Result<Vec<String>>;
     /// Names of the folders directly in a folder (`""` for the root), sorted.
     fn folders(&self, folder: &str) -> Result<Vec<String>>;
+
+    /// Lower-case hexadecimal SHA-256 of a file, which is read for it a piece at a time. Where files are held against a manifest it is
+    /// what that says; `None` where it lists no such file, which then cannot be read.
+    fn sha256(&self, path: &str) -> Result<Option<String>> {
+        let (size, mut hash) = (self.size(path)?, Sha256Stream::default());
+        for start in (0..size).step_by(PIECE) {
+            hash.update(&self.read_range(path, start..size.min(start + PIECE as u64))?);
+        }
+        Ok(Some(hash.finish()))
+    }
 
     /// The same files, held against their manifest as they are read, where nobody has done so before.
     fn checked(&self) -> Option<CheckedFolder> {
@@ -90,6 +104,10 @@ impl Files for Overlay<'_> {
 
     fn read_range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
         self.of(folder_of(path)).read_range(path, range)
+    }
+
+    fn sha256(&self, path: &str) -> Result<Option<String>> {
+        self.of(folder_of(path)).sha256(path)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {

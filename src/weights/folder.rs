@@ -284,6 +284,13 @@ impl Files for CheckedFolder {
         self.folder.read_range(path, range)
     }
 
+    fn sha256(&self, path: &str) -> Result<Option<String>> {
+        match self.listed()? {
+            Some(listed) => Ok(listed.get(path).map(|entry| entry.sha256.clone())),
+            None => self.folder.sha256(path),
+        }
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<String>> {
         let names = self.folder.list(folder)?;
         self.complete(folder, &names, |rest| (!rest.contains('/')).then_some(rest))?;

@@ -248,7 +248,7 @@ pub fn is_inside(path: &str) -> bool {
 }
 
 /// Whether a file of that name is part of a model: neither its manifest nor hidden nor for people alone.
-pub(super) fn is_model_file(name: &str) -> bool {
+pub(crate) fn is_model_file(name: &str) -> bool {
     name != Manifest::NAME && !name.starts_with('.') && !name.to_lowercase().ends_with(".md")
 }
 

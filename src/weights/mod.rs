@@ -19,6 +19,7 @@ mod writing;
 pub use component::Component;
 pub use files::{Files, MemoryFiles, Overlay};
 pub use folder::{CheckedFolder, Folder, sha256_file};
+pub(crate) use manifest::is_model_file;
 pub use manifest::{ComponentEntry, FileEntry, Manifest, ModelCard, Sha256Stream, sha256};
 pub use module::{apply, collect};
 pub(crate) use paths::without_mark;

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { SMALLEST, columns, moved, resized } from "../../web/face-studio/boxes.js";
 import { BACKGROUNDS, BEARDS, GLASSES, GROUPS, HAIR_STYLES, STYLES } from "../../web/face-studio/face-traits.js";
 import { addPhoto, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
-import { settingsOf } from "../../web/face-studio/settings.js";
+import { settingsFrom, settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
 import { TimeLeft } from "../../web/engine/time-left.js";
 import { ROOT } from "./harness.mjs";
@@ -84,15 +84,24 @@ test("strips walk from one end to the other and keep everything else", () => {
   assert.deepEqual(mixStrip({ people: [] }), []);
 });
 
-test("what is kept of a request holds no picture", () => {
-  const request = { people: [{ identities: [{ photos: [new Uint8Array(9)] }] }], style: new Uint8Array(9), prompt: "x", steps: 4 };
-  const abilities = { multiple: 8, words: true, styles: true, steps: 2, guidance_scale: 1, sampler: /** @type {const} */ ("lcm") };
-  const settings = settingsOf(request, { png: new Uint8Array(9), seed: 7n, width: 128, height: 96 }, abilities);
-  const { steps, guidance_scale, sampler } = settings;
-  assert.deepEqual({ steps, guidance_scale, sampler }, { steps: 4, guidance_scale: 1, sampler: "lcm" }, "what it does not say is the model's");
-  assert.deepEqual(JSON.parse(JSON.stringify(settings)), settings);
-  assert.ok(Object.values(settings).every((value) => typeof value !== "object"));
-  assert.equal(settings.seed, 7);
+test("what is kept of a picture is its recipe, with the words that its file leaves out", () => {
+  const recipe = /** @type {import("../../web/engine/recipe.js").Recipe} */ ({
+    format: 1, version: "0.1.0", model: { name: "mini", version: "1", sha256: "f".repeat(64) }, precision: "f32",
+    people: [{ identities: [{ photos: ["0".repeat(64)], beta: 1 }] }], style: "1".repeat(64), alpha: 0.3, layout: "whole",
+    background: { person: 0 }, seed: 7, steps: 4, guidance_scale: 1, sampler: "lcm", width: 128, height: 96, watermark: true,
+  });
+  const request = { people: [{ identities: [{ photos: [new Uint8Array(9)] }] }], style: new Uint8Array(9), prompt: "x" };
+  const settings = settingsOf(request, { png: new Uint8Array(9), recipe, seed: 7, width: 128, height: 96, notices: [] });
+  assert.deepEqual(settings, { ...recipe, prompt: "x", negative_prompt: "" });
+  // Kept, and read after a reload.
+  const { alpha, seed, steps, guidance_scale, sampler, width, height, style } = recipe;
+  const read = { prompt: "x", negative_prompt: "", alpha, seed, steps, guidance_scale, sampler, width, height, style };
+  assert.deepEqual(settingsFrom(structuredClone(settings)), read);
+  assert.equal(settingsFrom({ seed: 2n ** 60n }).seed, 2n ** 60n);
+  // What a version before recipes kept, and what is none.
+  const old = settingsFrom({ prompt: "x", alpha: 0.5, seed: 3, steps: 20, sampler: "euler", people: 1, styled: true });
+  assert.deepEqual([old.prompt, old.alpha, old.seed, old.steps, old.sampler], ["x", 0.5, 3, 20, "euler"]);
+  assert.equal(settingsFrom(null).steps, 25);
 });
 
 test("the face maker offers every trait and choice of the renderer", () => {

@@ -3,6 +3,7 @@
 import { EngineClient, FaceStudio, FaceStudioError } from "facestudio";
 import type { FaceStudioElement } from "facestudio/element";
 import type { GenerateRequest, Picture } from "facestudio/protocol";
+import type { Recipe } from "facestudio/recipe";
 
 export async function withoutInterface(photo: Uint8Array, signal: AbortSignal): Promise<Picture[]> {
   const studio = new FaceStudio({ model: "/models/mini/", backend: "auto" });
@@ -33,6 +34,13 @@ export function withElement(element: FaceStudioElement): void {
   void element.generate({ prompt: "a portrait" });
   // @ts-expect-error: there is no such sampler
   void element.generate({ people: [], sampler: "fastest" });
+}
+
+export async function again(studio: FaceStudio, picture: Picture, photo: Uint8Array): Promise<Picture[]> {
+  const recipe: Recipe = picture.recipe;
+  const hash: string | undefined = recipe.people[0]?.identities[0]?.photos[0];
+  console.log(hash?.length, recipe.model.sha256, recipe.seed);
+  return studio.generate(await studio.requestFor(picture.png, [photo]));
 }
 
 export async function withEngine(): Promise<number> {

@@ -5,7 +5,7 @@ import { unless } from "./network.js";
 import { Opening } from "./opening.js";
 import { FaceStudioError, PROTOCOL, RELEASE, cancelled, failure, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Reply } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Reply, Words } from "./protocol.js" */
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -218,6 +218,17 @@ export class EngineClient {
   async faces(image, options) {
     const { signal } = optionsOf("faces", options);
     return this.#ask({ type: "faces", image: bytesOf("the picture", image) }, undefined, signal);
+  }
+
+  /**
+   * The request that makes a picture again: of its PNG, and of the pictures that it was made from, in any order. Needs the model
+   * that made it. `words` are the prompts, where the PNG leaves them out.
+   * @param {Uint8Array} png
+   * @param {Uint8Array[]} pictures
+   * @param {Words} [words]
+   */
+  async requestFor(png, pictures, words) {
+    return this.#ask({ type: "request", png: bytesOf("the picture", png), pictures, words: words ?? null });
   }
 
   /**

@@ -5,8 +5,10 @@
  * The first question is always `hello`: page and worker check that they are of one release before they speak.
  */
 
+/** @import { InitImage, Layout, Person as PersonOf, Recipe } from "./recipe.js" */
+
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 9;
+export const PROTOCOL = 10;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -131,7 +133,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * One person: one identity, or several that are mixed with weights β. Photos are encoded files.
- * @typedef {{ identities: { photos: Uint8Array[], beta?: number }[] }} Person
+ * @typedef {PersonOf<Uint8Array>} Person
  */
 
 /**
@@ -162,38 +164,38 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out, the model's own
- * steps, guidance scale and sampler (see {@link Abilities}) count then;
- * what each field means is said in `src/request.rs`.
- * @typedef {object} GenerateRequest
+ * steps, guidance scale and sampler (see {@link Abilities}) count then, and
+ * pictures are marked as generated. What it shares with a {@link Recipe} means the same.
+ * @typedef {Partial<Pick<Recipe, "prompt" | "negative_prompt" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
+ *   | "sampler" | "width" | "height" | "watermark">> & Asked} GenerateRequest
+ */
+
+/**
+ * The rest of a request: its pictures, and what decides none.
+ * @typedef {object} Asked
  * @property {Person[]} people
  * @property {Uint8Array} [style]
- * @property {string} [prompt]
- * @property {string} [negative_prompt]
- * @property {number} [alpha] 1 is the style image alone, 0 the prompt alone
- * @property {"whole" | { boxes: { x: number, y: number, width: number, height: number }[] }
- *   | { masks: Uint8Array[] } | { content: Uint8Array }} [layout]
- * @property {"hold" | { person: number }} [background]
- * @property {{ image: Uint8Array, strength: number, mask?: Uint8Array }} [init]
- * @property {number | bigint} [seed]
+ * @property {Layout<Uint8Array, Uint8Array>} [layout]
+ * @property {InitImage<Uint8Array, Uint8Array>} [init]
  * @property {number} [count]
- * @property {number} [steps]
- * @property {number} [guidance_scale]
- * @property {Sampler} [sampler]
- * @property {number} [width]
- * @property {number} [height]
  * @property {number} [preview_every] steps between previews; none without it
- * @property {boolean} [watermark] mark the pictures invisibly as generated; true if left out
  * @property {boolean} [prompt_in_metadata] write prompt and negative prompt into the PNG's text chunks; true if left out
  */
 
 /**
  * One finished picture.
  * @typedef {object} Picture
- * @property {Uint8Array} png with the request's settings in its text chunks
- * @property {number | bigint} seed makes this picture alone again
+ * @property {Uint8Array} png with its recipe in its text chunks
+ * @property {Recipe} recipe what makes this picture alone again, with the pictures that it was made from
+ * @property {number | bigint} seed
  * @property {number} width
  * @property {number} height
  * @property {Notice[]} notices what was done otherwise than asked, as where a prompt is longer than the model reads
+ */
+
+/**
+ * The prompts of a picture whose recipe leaves them out.
+ * @typedef {{ prompt: string, negative_prompt: string }} Words
  */
 
 /**
@@ -218,11 +220,12 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {{ type: "stored" }} ListStored
  * @typedef {{ type: "forget", model: string | null }} Forget removes the stored files of one model or of all
  * @typedef {{ type: "faces", image: Uint8Array }} Faces finds the faces of a picture
+ * @typedef {{ type: "request", png: Uint8Array, pictures: Uint8Array[], words: Words | null }} Again looks up what makes a picture again
  * @typedef {{ type: "similarity", picture: Uint8Array, person: Person }} Similarity compares a picture with a person
  * @typedef {{ type: "random_face", seed: number }} RandomFace rolls the face maker's dice
  * @typedef {{ type: "draw_face", portrait: Portrait, size: number }} DrawFace draws a face of the face maker
  * @typedef {{ type: "hair_colors" }} HairColors
- * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget | Faces | Similarity
+ * @typedef {Hello | Open | Check | Generate | Cancel | Inspect | Render | ListStored | Forget | Faces | Again | Similarity
  *   | RandomFace | DrawFace | HairColors} Ask
  */
 
@@ -239,6 +242,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {Stored} stored
  * @property {null} forget
  * @property {Face[]} faces the largest first
+ * @property {GenerateRequest} request
  * @property {number} similarity cosine of the identity encoder's embeddings, -1 to 1
  * @property {MadeFace} random_face
  * @property {Uint8Array} draw_face a PNG

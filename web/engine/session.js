@@ -13,7 +13,7 @@ import { EngineClient, link } from "./client.js";
 import { cancelled } from "./protocol.js";
 import { TimeLeft } from "./time-left.js";
 
-/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored } from "./protocol.js" */
+/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored, Words } from "./protocol.js" */
 
 /**
  * Progress with what a person wants to know of it.
@@ -188,6 +188,17 @@ export class FaceStudio {
   async faces(image, options) {
     bytesOf("the picture", image);
     return this.#withModel(options, (signal) => this.#engine.faces(image, { signal }));
+  }
+
+  /**
+   * The request that makes a picture again: of its PNG, and of the pictures that it was made from, in any order; opens the model.
+   * `words` are the prompts, where the PNG leaves them out.
+   * @param {Uint8Array} png
+   * @param {Uint8Array[]} pictures
+   * @param {Words} [words]
+   */
+  async requestFor(png, pictures, words) {
+    return this.#withModel(undefined, () => this.#engine.requestFor(png, pictures, words));
   }
 
   /**

@@ -116,6 +116,10 @@ const tasks = {
     return found;
   },
 
+  async request({ png, pictures, words }) {
+    return loaded().request(png, pictures, words);
+  },
+
   async similarity({ picture, person }, _report, signal) {
     const measured = await loaded().similarity(picture, person);
     signal.throwIfAborted();
@@ -217,6 +221,8 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
     engine = null;
     source = null;
     last?.free();
+    // The engine reads there which model it is.
+    files.set(MANIFEST, new Blob([text]));
     const from = new ModelSource(files, manifest, store);
     await load(next, from, lean, precision, report, signal);
     // While it loaded no message could arrive.

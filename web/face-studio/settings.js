@@ -1,8 +1,9 @@
-/** What is kept of a request beside its picture: every setting, and none of its pictures. */
+/** What the interface tells and keeps of a picture: its recipe, which holds none of its pictures. */
 
 import { SAMPLERS } from "../engine/protocol.js";
 
-/** @import { Abilities, GenerateRequest, Picture, Sampler } from "../engine/protocol.js" */
+/** @import { GenerateRequest, Picture, Sampler } from "../engine/protocol.js" */
+/** @import { Recipe } from "../engine/recipe.js" */
 
 /**
  * The sampler of that name; the first one where there is none.
@@ -14,43 +15,19 @@ export function samplerOf(name) {
 }
 
 /**
- * The settings that make a picture again from the same people and style picture.
- * @typedef {object} Settings
- * @property {string} prompt
- * @property {string} negative_prompt
- * @property {number} alpha as it counted: 1 without words, 0 without a style picture
- * @property {number} seed
- * @property {number} steps
- * @property {number} guidance_scale
- * @property {Sampler} sampler
- * @property {number} width
- * @property {number} height
- * @property {number} people
- * @property {boolean} styled whether there was a style picture
+ * What is read of a recipe.
+ * @typedef {Pick<Recipe, "alpha" | "seed" | "steps" | "guidance_scale" | "sampler" | "width" | "height" | "style">
+ *   & Required<Pick<Recipe, "prompt" | "negative_prompt">>} Settings
  */
 
 /**
+ * A picture's recipe, with the words of its request: its file may leave them out.
  * @param {GenerateRequest} request
  * @param {Picture} picture
- * @param {Abilities} abilities of the model that made it
  * @returns {Settings}
  */
-export function settingsOf(request, picture, abilities) {
-  const prompt = request.prompt ?? "";
-  const styled = Boolean(request.style);
-  return {
-    prompt,
-    negative_prompt: request.negative_prompt ?? "",
-    alpha: styled && prompt.trim() ? (request.alpha ?? 0.5) : Number(styled),
-    seed: Number(picture.seed),
-    steps: request.steps ?? abilities.steps,
-    guidance_scale: request.guidance_scale ?? abilities.guidance_scale,
-    sampler: request.sampler ?? abilities.sampler,
-    width: picture.width,
-    height: picture.height,
-    people: request.people?.length ?? 0,
-    styled,
-  };
+export function settingsOf({ prompt = "", negative_prompt = "" }, { recipe }) {
+  return { ...recipe, prompt, negative_prompt };
 }
 
 /**
@@ -60,20 +37,19 @@ export function settingsOf(request, picture, abilities) {
  */
 export function settingsFrom(kept) {
   const record = /** @type {Record<string, unknown>} */ (Object(kept));
-  const text = (/** @type {keyof Settings} */ key) => (typeof record[key] === "string" ? record[key] : "");
-  const number = (/** @type {keyof Settings} */ key, /** @type {number} */ otherwise) =>
+  const text = (/** @type {string} */ key) => (typeof record[key] === "string" ? record[key] : "");
+  const number = (/** @type {string} */ key, /** @type {number} */ otherwise) =>
     typeof record[key] === "number" && Number.isFinite(record[key]) ? record[key] : otherwise;
   return {
     prompt: text("prompt"),
     negative_prompt: text("negative_prompt"),
     alpha: number("alpha", 0),
-    seed: number("seed", 0),
+    seed: typeof record.seed === "bigint" ? record.seed : number("seed", 0),
     steps: number("steps", 25),
     guidance_scale: number("guidance_scale", 3),
     sampler: samplerOf(record.sampler),
     width: number("width", 0),
     height: number("height", 0),
-    people: number("people", 0),
-    styled: record.styled === true,
+    style: text("style"),
   };
 }

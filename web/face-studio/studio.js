@@ -334,11 +334,7 @@ export class Studio {
    */
   #result(request, picture) {
     const references = (request.people ?? []).map(({ identities }) => identities[0]?.photos[0]);
-    const { opened } = this.#session;
-    if (!opened) {
-      throw new Error("a picture without a model");
-    }
-    return { png: picture.png, settings: settingsOf(request, picture, opened.abilities), request, references, notices: picture.notices };
+    return { png: picture.png, settings: settingsOf(request, picture), request, references, notices: picture.notices };
   }
 
   /**
@@ -404,7 +400,7 @@ export class Studio {
   /** Takes the settings of a result over; its faces and style picture too, where they are of this visit. @param {Result} result */
   #reuse({ settings, request }) {
     this.#words.prompt = settings.prompt;
-    if (settings.prompt && settings.styled) {
+    if (settings.prompt && settings.style) {
       this.#words.alpha = settings.alpha;
     }
     this.#advanced.write(settings);

@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
 use crate::picture::{open, open_mask};
-use crate::{interrupt, jobs, output, photos, place};
+use crate::{again, interrupt, jobs, output, photos, place};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
@@ -31,7 +31,7 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
-    /// What the denoiser computes in: auto (f16 where the graphics card computes it), f16 or f32.
+    /// What the denoiser computes in: auto (f16 where the graphics card computes it; with --recipe what it says), f16 or f32.
     #[arg(long, default_value = "auto", value_name = "PRECISION")]
     precision: String,
     /// Makes many pictures: a file with one JSON object a line, whose keys are the flags of one picture, as in
@@ -49,6 +49,16 @@ pub struct Args {
 /// One picture, or several of one request.
 #[derive(clap::Args)]
 pub struct Job {
+    /// Makes a picture again: a PNG that FaceStudio wrote, whose recipe takes the place of the other flags. With --photo for each
+    /// picture that it was made from, and with --prompt and --negative-prompt where they were left out of it.
+    #[arg(long, value_name = "PNG", conflicts_with_all = [
+        "face", "person", "style", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
+        "guidance_scale", "sampler", "size", "no_watermark",
+    ])]
+    recipe: Option<PathBuf>,
+    /// A picture that the one of --recipe was made from: a photo, the style image, a mask and so on. In any order; repeat.
+    #[arg(long, value_name = "PICTURE", requires = "recipe")]
+    photo: Vec<PathBuf>,
     /// A face photo, with its mixing weight after a colon; repeat to mix several identities into one person. Where the whole
     /// names a file it is that file, whatever stands in its name.
     #[arg(long, value_name = "PHOTO[:WEIGHT]", conflicts_with = "person")]
@@ -62,11 +72,11 @@ pub struct Job {
     #[arg(long)]
     style: Option<PathBuf>,
     /// What the picture shows.
-    #[arg(long, default_value = "")]
-    prompt: String,
+    #[arg(long)]
+    prompt: Option<String>,
     /// What it should not show.
-    #[arg(long, default_value = "")]
-    negative_prompt: String,
+    #[arg(long)]
+    negative_prompt: Option<String>,
     /// From the prompt alone (0) to the style image alone (1).
     #[arg(long, default_value_t = 0.5)]
     alpha: f32,
@@ -156,13 +166,16 @@ pub fn run(args: Args) -> Result<()> {
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
     bar.set_message("load");
     let cancelled = interrupt::stop();
-    let precision: Precision = args.precision.parse()?;
+    let precision = match (&args.job.recipe, args.precision.as_str()) {
+        (Some(path), "auto") => again::read(path)?.precision.parse()?,
+        (_, precision) => precision.parse::<Precision>()?,
+    };
     let load = || -> Result<FaceStudio> {
         let device = args.backend.device()?;
         precision.check(&device)?;
         Ok(FaceStudio::load(&model, &device)?.with_precision(precision)?)
     };
-    let make = |studio: &FaceStudio, job: &Job| make(studio, &args.model, job, &bar, &cancelled);
+    let make = |studio: &FaceStudio, job: &Job| make(studio, job, &bar, &cancelled);
     let Some(file) = &args.jobs else {
         // What is wrong with the request is told before the weights are read.
         request(&args.job, facestudio::pipeline::defaults(&model)?)?.validate()?;
@@ -200,13 +213,10 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Makes the pictures of one request and writes them.
-fn make(
-    studio: &FaceStudio,
-    model: &Path,
-    job: &Job,
-    bar: &ProgressBar,
-    cancelled: &AtomicBool,
-) -> Result<()> {
+fn make(studio: &FaceStudio, job: &Job, bar: &ProgressBar, cancelled: &AtomicBool) -> Result<()> {
+    if let Some(path) = &job.recipe {
+        again::read(path)?.check(studio.model(), studio.precision())?;
+    }
     let request = request(job, studio.defaults())?;
     let mut phase = None;
     let progress = async |p: facestudio::pipeline::Progress| {
@@ -231,14 +241,19 @@ fn make(
     }
 
     for (path, picture) in job.outputs().iter().zip(&pictures) {
-        let settings = settings(model, job, &request, picture.seed);
-        write_file(path, &codec::encode_generated_png(&picture.image, &settings)?)?;
+        write_file(path, &codec::encode_generated_png(&picture.image, &picture.recipe)?)?;
         output::print(&format!("{}\n", path.display()))?;
     }
     Ok(())
 }
 
 fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
+    if let Some(path) = &args.recipe {
+        let words = [args.prompt.as_deref(), args.negative_prompt.as_deref()];
+        let mut request = again::request(path, &args.photo, words)?;
+        request.prompt_in_metadata &= !args.no_prompt_in_metadata;
+        return Ok(request);
+    }
     let people = if args.person.is_empty() {
         let identities =
             args.face.iter().map(|face| identity(&photos::identity(face))).collect::<Result<Vec<_>>>()?;
@@ -254,8 +269,8 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
     Ok(GenerateRequest {
         people,
         style: args.style.as_deref().map(open).transpose()?,
-        prompt: args.prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
+        prompt: args.prompt.clone().unwrap_or_default(),
+        negative_prompt: args.negative_prompt.clone().unwrap_or_default(),
         alpha: args.alpha,
         layout: layout(args)?,
         background: background(&args.background)?,
@@ -334,26 +349,4 @@ fn background(text: &str) -> Result<Background> {
 fn numbered(path: &Path, i: usize) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{stem}-{i:03}.png"))
-}
-
-/// What made this picture, as JSON: without the photos themselves, or their names, or the words where they are to be left out.
-fn settings(model: &Path, args: &Job, request: &GenerateRequest, seed: u64) -> String {
-    let mut settings = serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "generated": true,
-        "model": model.file_name().map(|name| name.to_string_lossy()),
-        "alpha": args.alpha,
-        "strength": args.init.as_ref().map(|_| args.strength),
-        "seed": seed,
-        "steps": request.steps,
-        "guidance_scale": request.guidance_scale,
-        "sampler": request.sampler,
-        "size": args.size,
-        "watermark": !args.no_watermark,
-    });
-    if request.prompt_in_metadata {
-        settings["prompt"] = request.prompt.as_str().into();
-        settings["negative_prompt"] = request.negative_prompt.as_str().into();
-    }
-    settings.to_string()
 }

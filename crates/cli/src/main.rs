@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, each an `Args` and a `run`.
 
+mod again;
 mod backend;
 mod component;
 mod convert;

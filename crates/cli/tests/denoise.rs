@@ -174,7 +174,7 @@ fn an_adapter_that_cannot_be_converted_is_told_why() {
     }
 }
 
-/// What the comparisons above could not tell: that adapter, mask and scale each matter.
+/// What the comparisons above could not tell: that adapters and scales each matter.
 #[test]
 fn each_input_of_an_adapter_has_its_effect() {
     let folder = tempfile::tempdir().unwrap();
@@ -189,8 +189,7 @@ fn each_input_of_an_adapter_has_its_effect() {
         difference(&denoise(&fixture("sd"), &inputs, &arguments).0["steps"].1, expected)
     };
     for (drop, arguments) in [
-        (&["ip_mask.0"][..], &[][..]),
-        (&["image_embeds.1", "negative_image_embeds.1"], &[]),
+        (&["image_embeds.1", "negative_image_embeds.1"][..], &[][..]),
         (&["hidden_states.0", "negative_hidden_states.0", "ip_mask.0"], &[]),
         (&[], &["--ip-scale", "0.8", "--ip-scale", "0.3"]),
     ] {
@@ -238,20 +237,16 @@ fn what_fits_no_adapter_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (inputs, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
     let whole = read(&fixture("sd").join("two.safetensors"));
-    let cases: [(&str, &str, &[&str], &str); 5] = [
+    let cases: [(&str, &str, &[&str], &str); 6] = [
+        ("ip_mask.0", "region-count", &[], "2 people"),
         ("negative_hidden_states.0", "input-missing", &[], "negative_hidden_states.0"),
         ("noise", "input-missing", &[], "noise"),
         ("init_latents", "input-missing", &[], "init_latents"),
         ("steps", "ip-scale", &["--ip-scale", "1", "--ip-scale", "1", "--ip-scale", "1"], "3 values"),
         ("hidden_states.0", "input-missing", &[], "hidden_states.0"),
     ];
-    for (drop, code, arguments, named) in cases {
-        let mut given = whole.clone();
-        given.0.remove(drop);
-        if drop == "init_latents" {
-            given.0.insert("mask".to_owned(), (vec![1, 1, 8, 16], vec![1.0; 128]));
-        }
-        std::fs::write(&inputs, encode(&given, Quantization::None, &Default::default()).unwrap()).unwrap();
+    let refused = |given: &Tensors, code: &str, arguments: &[&str], named: &str| {
+        std::fs::write(&inputs, encode(given, Quantization::None, &Default::default()).unwrap()).unwrap();
         let run = facestudio(
             &[&["denoise", "--steps", "25", "--guidance-scale", "4"], arguments].concat(),
             &[("--model", &fixture("sd")), ("--inputs", &inputs), ("--output", &output)],
@@ -260,5 +255,19 @@ fn what_fits_no_adapter_is_refused() {
         assert_eq!(run.status.code(), Some(2), "{said}");
         assert!(said.contains(&format!("[{code}]")) && said.contains(named), "{said}");
         assert!(!output.exists());
+    };
+    for (drop, code, arguments, named) in cases {
+        let mut given = whole.clone();
+        given.0.remove(drop);
+        if drop == "init_latents" {
+            given.0.insert("mask".to_owned(), (vec![1, 1, 8, 16], vec![1.0; 128]));
+        }
+        refused(&given, code, arguments, named);
+    }
+    // Nothing is the same for everybody, and as an embedding zeros.
+    for changed in ["negative_hidden_states.0", "negative_image_embeds.1"] {
+        let mut given = whole.clone();
+        *given.0.get_mut(changed).unwrap().1.last_mut().unwrap() += 1.0;
+        refused(&given, "input-range", &[], changed);
     }
 }

@@ -4,14 +4,18 @@
 mod tiny_model;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use facestudio::image::codec::read_png_texts;
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::{Value, json};
 
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facestudio")).arg("generate").args(arguments).output().unwrap()
+}
+
 fn generate(arguments: &[&str]) {
-    let run =
-        Command::new(env!("CARGO_BIN_EXE_facestudio")).arg("generate").args(arguments).output().unwrap();
+    let run = run(arguments);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
@@ -49,9 +53,82 @@ fn the_words_are_left_out_of_a_picture_where_that_is_asked_for() {
     for path in [&silent, &job] {
         let (settings, said) = settings(Path::new(path));
         assert!(!said, "{settings}");
-        assert_eq!((&settings["seed"], &settings["generated"]), (&3.into(), &true.into()));
-        assert_eq!(settings.get("prompt"), None);
+        assert_eq!((&settings["seed"], settings.get("prompt")), (&3.into(), None));
         // The picture is the same: the words count all the same.
         assert_eq!(image::open(path).unwrap(), image::open(&told).unwrap());
     }
+
+    // Made again, the words are told where they were told.
+    let (again, other) = (at("again.png"), at("other.png"));
+    generate(&["--model", &model, "--recipe", &told, "--out", &again]);
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&told).unwrap());
+    generate(&[&["--model", &model, "--recipe", &silent, "--out", &other], &words[..4]].concat());
+    assert_eq!(std::fs::read(&other).unwrap(), std::fs::read(&silent).unwrap());
+}
+
+/// A picture of everything that is made from other pictures, made again from its PNG and those.
+#[test]
+fn a_picture_is_made_again_from_its_file_and_its_photos() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    facestudio::weights::write_folder(Path::new(&at("model")), |new| {
+        tiny_model::files().0.iter().try_for_each(|(path, bytes)| new.write(path, bytes))
+    })
+    .unwrap();
+    // The model takes a bright spot for a face.
+    let spot = |face: [u8; 3]| {
+        let colour =
+            move |x: u32, y: u32| if x.abs_diff(32).max(y.abs_diff(32)) < 9 { face } else { [10, 12, 20] };
+        RgbImage::from_fn(64, 64, move |x, y| Rgb(colour(x, y)))
+    };
+    for (name, face) in
+        [("ann", [255, 210, 180]), ("ben", [180, 255, 210]), ("style", [9, 90, 200]), ("start", [200, 90, 9])]
+    {
+        spot(face).save(at(&format!("{name}.png"))).unwrap();
+    }
+    for (name, left) in [("left", true), ("right", false)] {
+        let mask = GrayImage::from_fn(64, 64, |x, _| Luma([if (x < 32) == left { 255 } else { 0 }]));
+        mask.save(at(&format!("{name}.png"))).unwrap();
+    }
+    let names = ["ann", "ben", "style", "start", "left", "right"];
+    let [ann, ben, style, start, left, right] = names.map(|name| at(&format!("{name}.png")));
+    let (model, mixed) = (at("model"), format!("{ann}:0.7,{ben}:0.2"));
+    let people = ["--person", &mixed, "--person", &ben, "--layout", &left, "--layout", &right];
+    let pictures = ["--style", &style, "--init", &start, "--strength", "0.7", "--mask", &right];
+    let numbers = ["--alpha", "0.3", "--steps", "2", "--guidance-scale", "2.5", "--sampler", "heun"];
+    let words = ["--prompt", "a man", "--negative-prompt", "fog", "--no-watermark"];
+    let place = ["--model", &model, "--size", "64x64", "--seed", "7", "--count", "2", "--out"];
+    generate(&[&people[..], &pictures, &numbers, &words, &place, &[at("out.png").as_str()]].concat());
+
+    // In another order, under other names, one of them in another format.
+    let moved = at("moved.bmp");
+    image::open(&ann).unwrap().save(&moved).unwrap();
+    let photos = [&right, &start, &moved, &style, &left, &ben].map(|path| ["--photo", path]).concat();
+    for (picture, seed) in [("out-000.png", 7), ("out-001.png", 8)] {
+        let (made, again) = (at(picture), at("again.png"));
+        generate(&[&["--model", &model, "--recipe", &made, "--out", &again], &photos[..]].concat());
+        assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&made).unwrap());
+        assert_eq!(settings(Path::new(&again)).0["seed"], seed);
+    }
+    let told = settings(Path::new(&at("out-000.png"))).0.to_string();
+    assert!(names.iter().all(|name| !told.contains(&format!("{name}.png"))), "{told}");
+
+    let made = at("out-000.png");
+    let fails = |more: &[&str], code: &str, named: &str| {
+        let out = at("never.png");
+        let arguments = [&["--model", &model, "--recipe", &made, "--out", &out], more].concat();
+        let run = run(&arguments);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(2) && said.contains(code) && said.contains(named), "{said}");
+        assert!(!Path::new(&out).exists());
+    };
+    fails(&photos[2..], "[recipe-picture]", "mask 2");
+    fails(&[&photos[..], &["--prompt", "a man"]].concat(), "[recipe-words]", "out-000.png");
+    fails(&[&photos[..], &["--seed", "3"]].concat(), "cannot be used with", "--seed");
+    // Another model; a manifest is no longer what its files are.
+    std::fs::remove_file(Path::new(&model).join("manifest.json")).unwrap();
+    let config = Path::new(&model).join("unet/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "\n").unwrap();
+    fails(&photos, "[recipe-model]", "tiny 1");
 }

@@ -7,4 +7,5 @@
 
 pub mod component;
 pub mod denoise;
+mod given;
 mod inputs;

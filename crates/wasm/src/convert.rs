@@ -1,9 +1,11 @@
 //! Plain JavaScript objects to requests, and results to plain JavaScript objects; typed in `web/engine/protocol.js`.
 
+use std::collections::BTreeMap;
+
 use ::image::imageops::{self, FilterType};
 use ::image::{GrayImage, RgbImage};
 use js_sys::{BigInt, Object, Uint8Array};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
 use super::failure::{notice, set};
@@ -11,7 +13,8 @@ use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
+    Background, Defaults, GenerateRequest, InitImageOf, LayoutOf, Person, PersonOf, PixelHash, Recipe,
+    find_picture,
 };
 use facestudio::sampling::Sampler;
 
@@ -24,18 +27,20 @@ const ROOM: f32 = 1.8;
 const MAX_CROP: u32 = 512;
 
 /// A `GenerateRequest` as the page sends it; pictures are still encoded.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct JsRequest {
-    #[serde(default)]
-    people: Vec<JsPerson>,
+    people: Vec<PersonOf<Encoded>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     style: Option<Encoded>,
     prompt: Option<String>,
     negative_prompt: Option<String>,
     alpha: Option<f32>,
-    layout: Option<JsLayout>,
+    layout: Option<LayoutOf<Encoded, Encoded>>,
     background: Option<Background>,
-    init: Option<JsInit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<InitImageOf<Encoded, Encoded>>,
+    #[serde(skip_serializing)]
     seed: Option<u64>,
     count: Option<usize>,
     steps: Option<usize>,
@@ -43,43 +48,21 @@ struct JsRequest {
     sampler: Option<Sampler>,
     width: Option<usize>,
     height: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     preview_every: Option<usize>,
     watermark: Option<bool>,
     prompt_in_metadata: Option<bool>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsPerson {
-    identities: Vec<JsIdentity>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsIdentity {
-    photos: Vec<Encoded>,
-    beta: Option<f32>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum JsLayout {
-    Whole,
-    Boxes(Vec<RelativeBox>),
-    Masks(Vec<Encoded>),
-    Content(Encoded),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsInit {
-    image: Encoded,
-    strength: f32,
-    mask: Option<Encoded>,
-}
-
 /// The bytes of a picture's file: a `Uint8Array` or an `ArrayBuffer`.
+#[derive(Clone)]
 struct Encoded(Vec<u8>);
+
+impl Serialize for Encoded {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
 
 impl<'de> Deserialize<'de> for Encoded {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -102,11 +85,11 @@ impl<'de> Deserialize<'de> for Encoded {
 
 impl Encoded {
     /// The picture; an error says which one it is.
-    fn decode(&self, name: impl std::fmt::Display) -> Result<RgbImage> {
+    fn decode(&self, name: &str) -> Result<RgbImage> {
         codec::decode(&self.0).map_err(|e| e.context(name))
     }
 
-    fn decode_mask(&self, name: impl std::fmt::Display) -> Result<GrayImage> {
+    fn decode_mask(&self, name: &str) -> Result<GrayImage> {
         codec::decode_mask(&self.0).map_err(|e| e.context(name))
     }
 }
@@ -121,16 +104,17 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         )
     })?;
     let usual = GenerateRequest::default();
-    let people = js.people.iter().enumerate().map(|(i, p)| person(i, p)).collect::<Result<_>>()?;
+    let people = js.people.iter().enumerate().map(|(i, person)| person.try_map(i, Encoded::decode));
+    let layout = js.layout.map(|layout| layout.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?;
     Ok(GenerateRequest {
-        people,
+        people: people.collect::<Result<_>>()?,
         style: js.style.map(|image| image.decode("the style picture")).transpose()?,
         prompt: js.prompt.unwrap_or_default(),
         negative_prompt: js.negative_prompt.unwrap_or_default(),
         alpha: js.alpha.unwrap_or(usual.alpha),
-        layout: js.layout.map(layout).transpose()?.unwrap_or_default(),
+        layout: layout.unwrap_or_default(),
         background: js.background.unwrap_or_default(),
-        init: js.init.map(init).transpose()?,
+        init: js.init.map(|init| init.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?,
         seed: js.seed.unwrap_or(usual.seed),
         count: js.count.unwrap_or(usual.count),
         steps: js.steps.unwrap_or(defaults.steps),
@@ -144,42 +128,68 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
     })
 }
 
-fn person(index: usize, js: &JsPerson) -> Result<Person> {
-    let name = format!("a photo of person {}", index + 1);
-    let identities = js.identities.iter().map(|identity| {
-        let photos = identity.photos.iter().map(|photo| photo.decode(&name)).collect::<Result<_>>()?;
-        Ok(Identity { photos, beta: identity.beta.unwrap_or(1.0) })
-    });
-    Ok(Person { identities: identities.collect::<Result<_>>()? })
-}
-
-fn layout(js: JsLayout) -> Result<Layout> {
-    Ok(match js {
-        JsLayout::Whole => Layout::Whole,
-        JsLayout::Boxes(boxes) => Layout::Boxes(boxes),
-        JsLayout::Masks(masks) => {
-            let masks = masks.iter().enumerate().map(|(i, m)| m.decode_mask(format!("mask {}", i + 1)));
-            Layout::Masks(masks.collect::<Result<_>>()?)
-        }
-        JsLayout::Content(image) => Layout::Content(image.decode("the content picture")?),
-    })
-}
-
-fn init(js: JsInit) -> Result<InitImage> {
-    let mask = js.mask.map(|mask| mask.decode_mask("the mask of the start picture")).transpose()?;
-    Ok(InitImage { image: js.image.decode("the start picture")?, strength: js.strength, mask })
+/// What makes a picture again: a `GenerateRequest` of a recipe, and of the files of its pictures in any order. `words` are
+/// `{ prompt, negative_prompt }`, where the recipe leaves them out.
+pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Words {
+        prompt: Option<String>,
+        negative_prompt: Option<String>,
+    }
+    let unreadable = |e: serde_wasm_bindgen::Error| {
+        let message = format!("what makes a picture again cannot be read: {e}");
+        Error::input("request-format", message, "see `Again` in engine/protocol.js")
+    };
+    let files: Vec<Encoded> = serde_wasm_bindgen::from_value(files).map_err(unreadable)?;
+    let words: Option<Words> = serde_wasm_bindgen::from_value(words).map_err(unreadable)?;
+    let Words { prompt, negative_prompt } = words.unwrap_or_default();
+    let (mut pictures, mut masks) = (BTreeMap::new(), BTreeMap::new());
+    for (i, file) in files.into_iter().enumerate() {
+        let name = format!("picture {}", i + 1);
+        masks.insert(PixelHash::of(&file.decode_mask(&name)?), file.clone());
+        pictures.insert(PixelHash::of(&file.decode(&name)?), file);
+    }
+    let picture = |hash: &PixelHash, name: &str| find_picture(&pictures, hash, name).cloned();
+    let mask = |hash: &PixelHash, name: &str| find_picture(&masks, hash, name).cloned();
+    let people = recipe.people.iter().enumerate().map(|(i, person)| person.try_map(i, picture));
+    let [prompt, negative_prompt] = recipe.words([prompt.as_deref(), negative_prompt.as_deref()])?;
+    let js = JsRequest {
+        people: people.collect::<Result<_>>()?,
+        style: recipe.style.as_ref().map(|own| picture(own, "the style picture")).transpose()?,
+        prompt: Some(prompt),
+        negative_prompt: Some(negative_prompt),
+        alpha: Some(recipe.alpha),
+        layout: Some(recipe.layout.try_map(picture, mask)?),
+        background: Some(recipe.background),
+        init: recipe.init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
+        seed: None,
+        count: Some(1),
+        steps: Some(recipe.steps),
+        guidance_scale: Some(recipe.guidance_scale),
+        sampler: Some(recipe.sampler),
+        width: Some(recipe.width),
+        height: Some(recipe.height),
+        preview_every: None,
+        watermark: Some(recipe.watermark),
+        prompt_in_metadata: Some(recipe.says_words()),
+    };
+    let object = serde_wasm_bindgen::to_value(&js).map_err(|e| Error::internal("json", e.to_string()))?;
+    let object: Object = object.into();
+    set(&object, "seed", &seed(recipe.seed));
+    Ok(object.into())
 }
 
 /// The person that a picture is compared with.
 pub fn reference(value: JsValue) -> Result<Person> {
-    let js: JsPerson = serde_wasm_bindgen::from_value(value).map_err(|e| {
+    let js: PersonOf<Encoded> = serde_wasm_bindgen::from_value(value).map_err(|e| {
         Error::input(
             "person-format",
             format!("the person cannot be read: {e}"),
             "see `Person` in engine/protocol.js",
         )
     })?;
-    person(0, &js)
+    js.try_map(0, Encoded::decode)
 }
 
 /// A `Face` of `web/engine/protocol.js`: where it is, and a picture of it with some room around, at most
@@ -243,36 +253,23 @@ pub fn progress(progress: &Progress) -> JsValue {
     object.into()
 }
 
-/// A `Picture` of `web/engine/protocol.js`: a PNG with the settings that make it again.
-pub fn picture(picture: &Generated, request: &GenerateRequest) -> Result<JsValue> {
-    let settings = settings(picture, request);
-    let png = codec::encode_generated_png(&picture.image, &settings)?;
+/// A `Picture` of `web/engine/protocol.js`: a PNG with the recipe that makes it again.
+pub fn picture(picture: &Generated) -> Result<JsValue> {
+    let Generated { image, recipe, notices } = picture;
+    let png = codec::encode_generated_png(image, recipe)?;
+    // By way of JSON, which writes an f32 with the digits that it has.
+    let json = serde_json::to_string(recipe).map_err(|e| Error::internal("json", e.to_string()))?;
+    let parsed = js_sys::JSON::parse(&json).map_err(|e| Error::internal("json", format!("{e:?}")))?;
+    let parsed: Object = parsed.into();
+    set(&parsed, "seed", &seed(recipe.seed));
     let object = Object::new();
     set(&object, "png", &Uint8Array::from(png.as_slice()));
-    set(&object, "seed", &seed(picture.seed));
-    set(&object, "width", &picture.image.width().into());
-    set(&object, "height", &picture.image.height().into());
-    set(&object, "notices", &picture.notices.iter().map(notice).collect::<js_sys::Array>());
+    set(&object, "recipe", &parsed);
+    set(&object, "seed", &seed(recipe.seed));
+    set(&object, "width", &image.width().into());
+    set(&object, "height", &image.height().into());
+    set(&object, "notices", &notices.iter().map(notice).collect::<js_sys::Array>());
     Ok(object.into())
-}
-
-/// The settings that make this picture again, as JSON; without the words where the request leaves them out.
-fn settings(picture: &Generated, request: &GenerateRequest) -> String {
-    let mut settings = serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "generated": true,
-        "alpha": request.alpha,
-        "seed": picture.seed,
-        "steps": request.steps,
-        "guidance_scale": request.guidance_scale,
-        "sampler": request.sampler,
-        "watermark": request.watermark,
-    });
-    if request.prompt_in_metadata {
-        settings["prompt"] = request.prompt.as_str().into();
-        settings["negative_prompt"] = request.negative_prompt.as_str().into();
-    }
-    settings.to_string()
 }
 
 fn count(value: usize) -> JsValue {

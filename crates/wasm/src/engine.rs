@@ -153,6 +153,17 @@ impl Engine {
         result
     }
 
+    /// The `GenerateRequest` that makes a picture again: of its PNG, of the files of the pictures that it was made from, in any order,
+    /// and of `{ prompt, negative_prompt }` where the PNG leaves them out.
+    ///
+    /// Rejects where the picture was made by another model, or in another precision, or a picture is missing.
+    pub fn request(&self, png: Vec<u8>, pictures: JsValue, words: JsValue) -> Result<JsValue, Failure> {
+        let loaded = self.loaded()?;
+        let recipe = codec::read_recipe(&png)?;
+        recipe.check(loaded.studio.model(), loaded.studio.precision())?;
+        Ok(convert::again(&recipe, pictures, words)?)
+    }
+
     /// The faces of a picture: an array of `Face` of `web/engine/protocol.js`, the largest first.
     pub async fn faces(&self, image: Vec<u8>) -> Result<Array, Failure> {
         let loaded = self.loaded()?;
@@ -224,7 +235,7 @@ impl Engine {
         let pictures = made?;
         let array = Array::new();
         for picture in &pictures {
-            array.push(&convert::picture(picture, &request)?);
+            array.push(&convert::picture(picture)?);
         }
         Ok(array)
     }

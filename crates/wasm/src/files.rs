@@ -1,5 +1,6 @@
 //! The model's files where the worker keeps them, read piece by piece while the model loads.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use wasm_bindgen::prelude::*;
 
 use facestudio::error::{Error, Result};
 use facestudio::internal::{file_missing, files_in, folders_in};
-use facestudio::weights::{Files, Sha256Stream};
+use facestudio::weights::{Files, Manifest, Sha256Stream};
 
 /// Bytes that cross from JavaScript at a time: what both sides hold besides the file that is being read.
 const PIECE: u64 = 4 << 20;
@@ -18,12 +19,15 @@ pub struct StoredFiles {
     sizes: BTreeMap<String, u64>,
     /// `(path, start, end) => Uint8Array`; returns at once.
     read: Function,
+    /// What the manifest says that files hash to, once it was asked: JavaScript holds all of them against it.
+    hashes: OnceCell<BTreeMap<String, String>>,
 }
 
 impl StoredFiles {
     /// The files of `paths`, with their sizes in bytes.
     pub fn new(paths: Vec<String>, sizes: Vec<f64>, read: Function) -> Self {
-        Self { sizes: paths.into_iter().zip(sizes.into_iter().map(|size| size as u64)).collect(), read }
+        let sizes = paths.into_iter().zip(sizes.into_iter().map(|size| size as u64)).collect();
+        Self { sizes, read, hashes: OnceCell::new() }
     }
 }
 
@@ -61,6 +65,16 @@ impl Files for StoredFiles {
             start = end;
         }
         Ok(bytes)
+    }
+
+    fn sha256(&self, path: &str) -> Result<Option<String>> {
+        if self.hashes.get().is_none() {
+            let manifest = Manifest::read(self)?;
+            let listed = manifest.files().map(|file| (file.path.clone(), file.sha256.clone()));
+            // It was empty.
+            let _ = self.hashes.set(listed.collect());
+        }
+        Ok(self.hashes.get().and_then(|hashes| hashes.get(path)).cloned())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {

@@ -350,7 +350,7 @@ fn unusable_texts_are_errors() {
 /// What exiftool, browsers and content checkers read: XMP in an uncompressed iTXt chunk, before the pixels.
 #[test]
 fn a_generated_picture_says_so_in_the_iptcs_words() {
-    let bytes = encode_generated_png(&picture(), r#"{"seed":7}"#).unwrap();
+    let bytes = encode_generated_png(&picture(), &serde_json::json!({ "seed": 7 })).unwrap();
     assert_eq!(decode(&bytes).unwrap(), picture());
     let place = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
     let chunk = place(b"iTXtXML:com.adobe.xmp\0\0\0\0\0<?xpacket begin=\"\"").expect("XMP chunk");

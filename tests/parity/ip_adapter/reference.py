@@ -289,7 +289,8 @@ save_model(both, [
     {"role": "style", "scale": 1.0, "block_scales": {"up_blocks.0": [0.0, 0.6]}, **image},
 ])
 style = torch.randn(1, 1, image["image_embed_dim"])
-people = ("hidden_states", faces(2, plus), faces(2, plus))
+# What an encoder says to nothing is the same for both.
+people = ("hidden_states", faces(2, plus), faces(2, plus)[:, :1].repeat(1, 2, 1, 1))
 both(
     "two", [people, ("image_embeds", style, torch.zeros_like(style))], 8, 16, masks=[masks(64, 128), None],
 )

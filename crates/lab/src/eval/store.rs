@@ -12,9 +12,6 @@ use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 use facestudio::weights::{sha256, write_file};
 
-/// The keyword of a picture's settings in its PNG, see [`codec::encode_generated_png`].
-const SETTINGS: &str = "facestudio";
-
 /// A folder of pictures.
 #[derive(Debug)]
 pub struct Store {
@@ -89,8 +86,6 @@ impl Store {
             tuning: made.tuning,
             drawing: drawing.clone(),
         };
-        let settings =
-            serde_json::to_string(&settings).map_err(|e| Error::internal("json", e.to_string()))?;
         write_file(&self.path(drawing, "png")?, &codec::encode_generated_png(&made.image, &settings)?)
     }
 
@@ -114,7 +109,7 @@ impl Store {
         let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
         let read = || -> Result<Made> {
             let texts = codec::read_png_texts(&bytes)?;
-            let settings = texts.iter().find(|(keyword, _)| keyword == SETTINGS);
+            let settings = texts.iter().find(|(keyword, _)| keyword == codec::SETTINGS);
             let settings: Option<Settings> = settings.and_then(|(_, text)| serde_json::from_str(text).ok());
             let settings = settings.ok_or_else(|| {
                 Error::input(

@@ -368,20 +368,16 @@ impl<'a> Sheet<'a> {
             .as_ref()
             .map(|_| Added::ClassLabels(Tensor::cat(vec![image_embeds.zeros_like(), image_embeds], 0)));
         let condition = Condition::single(tokens).adding(added);
-        let mut scheduler = Scheduler::new(schedule.clone());
         let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
         let [c, h, w] = encoded.latent_dims;
-        let mut latents = noise.tensor(0, [n, c, h, w], &device) * schedule.init_noise_sigma();
-        for (i, timestep) in schedule.timesteps().into_iter().enumerate() {
-            let input = scheduler.scale_model_input(i, latents.clone())?;
+        let numbers = |stream| noise.tensor(stream, [n, c, h, w], &device);
+        let predict = |input: Tensor<4>, timestep| {
             let input = Tensor::cat(vec![input.clone(), input], 0).cast(*dtype);
             let timesteps = Tensor::<1>::full([2 * n], timestep, &device);
-            let noise_pred =
-                guide(unet.forward(input, timesteps, &condition)?.cast(DType::F32), guidance_scale);
-            let fresh = scheduler.needs_noise(i).then(|| noise.tensor(1 + i as u64, [n, c, h, w], &device));
-            latents = scheduler.step(i, noise_pred, latents, fresh)?.sample;
-        }
-        Ok(latents)
+            Ok(guide(unet.forward(input, timesteps, &condition)?.cast(DType::F32), guidance_scale))
+        };
+        let latents = numbers(0) * schedule.init_noise_sigma();
+        Scheduler::new(schedule.clone()).run(latents, predict, |i| Some(numbers(1 + i as u64)))
     }
 }
 

@@ -25,18 +25,18 @@ pub fn load(component: &Component, inputs: &Inputs, steps: usize, device: &Devic
     };
     let at = |all: &Tensor<5>, i: usize| all.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
     Ok(Box::new(move || {
-        let mut scheduler = Scheduler::new(schedule.clone());
-        let mut sample = sample.clone() * scheduler.schedule().init_noise_sigma();
         let mut scaled_inputs = Vec::new();
-        for i in 0..scheduler.schedule().len() {
-            scaled_inputs.push(scheduler.scale_model_input(i, sample.clone())?);
-            let noise = noise.as_ref().map(|noise| at(noise, i));
-            sample = scheduler.step(i, at(&model_outputs, i), sample, noise)?.sample;
-        }
+        let predict = |input, _| {
+            scaled_inputs.push(input);
+            Ok(at(&model_outputs, scaled_inputs.len() - 1))
+        };
+        let fresh = |i| noise.as_ref().map(|noise| at(noise, i));
+        let sample = sample.clone() * schedule.init_noise_sigma();
+        let sample = Scheduler::new(schedule.clone()).run(sample, predict, fresh)?;
         let mut outputs = Tensors::default();
         outputs.insert("sample", sample)?;
         outputs.insert("scaled_inputs", Tensor::stack::<5>(scaled_inputs, 0))?;
-        let timesteps = scheduler.schedule().timesteps();
+        let timesteps = schedule.timesteps();
         outputs.0.insert("timesteps".to_owned(), (vec![timesteps.len()], timesteps));
         Ok(outputs)
     }))

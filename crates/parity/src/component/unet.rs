@@ -9,7 +9,7 @@ use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{CheckedFolder, Component, Tensors};
 
 use super::Forward;
-use crate::denoise::places;
+use crate::given::places;
 use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
 
 pub fn load(

@@ -1,0 +1,182 @@
+// Written from src/request.rs and src/request/recipe.rs by the test `typescript_knows_the_same_recipe`; not edited.
+
+import type { Sampler } from "./protocol.js";
+
+/**
+ * Everything that decides one picture, but the pixels of the pictures that it was made from: with those, and the same model in
+ * the same precision, it makes the picture again. Another device rounds otherwise, which moves a pixel by a level or two.
+ *
+ * As JSON it is the text `facestudio` of a picture's PNG. Another format, and a field that is not known, are refused.
+ */
+export type Recipe = {
+/**
+ * Version of this format.
+ */
+format: number,
+/**
+ * The release of FaceStudio that made the picture.
+ */
+version: string,
+/**
+ * The model that made it.
+ */
+model: ModelId,
+/**
+ * What the denoiser computed in: `f16` or `f32`.
+ */
+precision: string,
+/**
+ * The people, from left to right where the layout finds them in a picture.
+ */
+people: Array<Person<PixelHash>>,
+/**
+ * The style image.
+ */
+style?: PixelHash,
+/**
+ * The prompt; left out where the request wants no words in the file.
+ */
+prompt?: string,
+/**
+ * What the picture should not show; left out with the prompt.
+ */
+negative_prompt?: string,
+/**
+ * Balance of hybrid guidance as it counted: 1 is the style image alone, 0 the prompt alone.
+ */
+alpha: number,
+/**
+ * Where each person goes.
+ */
+layout: Layout<PixelHash, PixelHash>,
+/**
+ * What fills the picture outside every person.
+ */
+background: Background,
+/**
+ * What the picture was started from instead of noise.
+ */
+init?: InitImage<PixelHash, PixelHash>,
+/**
+ * Seed of this picture's noise.
+ */
+seed: number | bigint,
+/**
+ * Denoising steps.
+ */
+steps: number,
+/**
+ * Classifier-free guidance scale; 1 is without guidance.
+ */
+guidance_scale: number,
+/**
+ * The sampler.
+ */
+sampler: Sampler,
+/**
+ * Width in pixels.
+ */
+width: number,
+/**
+ * Height in pixels.
+ */
+height: number,
+/**
+ * Whether the pixels are marked as generated.
+ */
+watermark: boolean, };
+
+/**
+ * Which model it is.
+ */
+export type ModelId = {
+/**
+ * The name in its manifest, where it has one.
+ */
+name?: string,
+/**
+ * The version in its manifest.
+ */
+version?: string,
+/**
+ * SHA-256 of the list of its components' files, as `sha256sum` writes it: the hash of each, two spaces, its path in the model
+ * folder and a line feed, in order of component and file.
+ */
+sha256: string, };
+
+/**
+ * SHA-256 of a decoded picture, in lower-case hexadecimal: of its width and height as little-endian 32-bit numbers, and of its
+ * pixels row by row, three bytes each, or one in a mask.
+ */
+export type PixelHash = string;
+
+/**
+ * One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash.
+ */
+export type Person<P> = {
+/**
+ * The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
+ */
+identities: Array<Identity<P>>, };
+
+/**
+ * One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.
+ */
+export type Identity<P> = {
+/**
+ * Photos of this face (any size; the largest face in each is used).
+ */
+photos: Array<P>,
+/**
+ * Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1.
+ */
+beta?: number, };
+
+/**
+ * Where the people of a picture go. `P` is a picture, `M` a mask.
+ */
+export type Layout<P, M> = "whole" | { "boxes": Array<RelativeBox> } | { "masks": Array<M> } | { "content": P };
+
+/**
+ * A box in fractions of the picture's width and height, from its top left corner.
+ */
+export type RelativeBox = {
+/**
+ * Left edge, 0 to 1.
+ */
+x: number,
+/**
+ * Top edge, 0 to 1.
+ */
+y: number,
+/**
+ * Width, 0 to 1.
+ */
+width: number,
+/**
+ * Height, 0 to 1.
+ */
+height: number, };
+
+/**
+ * What happens outside every person (paper section 3.4).
+ */
+export type Background = { "person": number } | "hold";
+
+/**
+ * Image-to-image and inpainting. `P` is a picture, `M` a mask.
+ */
+export type InitImage<P, M> = {
+/**
+ * The picture to start from; resized to cover the output.
+ */
+image: P,
+/**
+ * How much of the steps is taken: 0 returns the picture almost unchanged, 1 lays the first step's noise over it. With a mask,
+ * 1 starts from noise alone.
+ */
+strength: number,
+/**
+ * Where the picture may change (white); everywhere if left out. Elsewhere latents are held.
+ */
+mask?: M, };
