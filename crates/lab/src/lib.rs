@@ -3,5 +3,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod chart;
 pub mod eval;
+mod read_back;
 pub mod train;
