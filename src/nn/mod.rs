@@ -18,8 +18,8 @@ pub use conv::{Conv2d, Conv2dConfig};
 pub(crate) use lazy::lazy;
 pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, TokenRmsNorm, layer_norm};
-pub use rotary::{Pairs, Rotary};
 pub use read_back::{read_back, read_finite};
+pub use rotary::{Pairs, Rotary};
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
 
