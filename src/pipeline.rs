@@ -376,7 +376,10 @@ impl FaceStudio {
 }
 
 pub(crate) mod internal {
+    pub use super::adapters::AdapterGuidance;
     pub use super::embed::aligned;
+    pub use super::evidence::{Evidence, PersonEvidence};
+    pub use super::family::{Family, Guided};
 }
 
 /// What a request's pictures need of the encoders.
@@ -388,10 +391,4 @@ struct Prepared {
     guided: Vec<Guided>,
     /// Of the texts.
     notices: Vec<Notice>,
-}
-
-pub(crate) mod internal {
-    pub use super::adapters::AdapterGuidance;
-    pub use super::evidence::{Evidence, PersonEvidence};
-    pub use super::family::{Family, Guided};
 }

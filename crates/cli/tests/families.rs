@@ -212,7 +212,10 @@ impl Lean {
         let read = self.files.components();
         let fresh = FaceStudio::load(&self.files.files, &Device::flex()).unwrap();
         for (made, fresh) in made.iter().zip(generate(&fresh, request).unwrap()) {
-            assert_eq!((&made.image, made.seed, &made.notices), (&fresh.image, fresh.seed, &fresh.notices));
+            assert_eq!(
+                (&made.image, &made.recipe, &made.notices),
+                (&fresh.image, &fresh.recipe, &fresh.notices)
+            );
         }
         read
     }
