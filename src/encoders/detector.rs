@@ -164,7 +164,7 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+pub(super) async fn read_outputs<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     read_finite(tensor, "what was seen in a picture").await
 }
 

@@ -14,19 +14,11 @@ mod table;
 mod transformer;
 
 use crate::error::{Error, Result};
+use crate::weights::{check_range, config_range};
 
 /// Added to the scores of tokens that a text encoder's query must not see. Large enough that their softmax weight is exactly 0,
 /// small enough for f16.
 const MASKED: f32 = -1e4;
-
-/// Checks that a config's number lies in `bounds`, so that a damaged config is an error and not a panic or an
-/// allocation of terabytes.
-fn check_range(name: &str, value: usize, bounds: std::ops::RangeInclusive<usize>) -> Result<()> {
-    if bounds.contains(&value) {
-        return Ok(());
-    }
-    Err(config_range(format!("{name} is {value}; it must lie in {}..={}", bounds.start(), bounds.end())))
-}
 
 /// Fails with `config-unsupported` on a config of another network: some have tensors of the same names.
 fn refuse_others(model_type: Option<&str>, known: &[&str]) -> Result<()> {
@@ -38,10 +30,6 @@ fn refuse_others(model_type: Option<&str>, known: &[&str]) -> Result<()> {
             format!("use a model of transformers whose model_type is one of {}", known.join(", ")),
         )),
     }
-}
-
-fn config_range(message: String) -> Error {
-    Error::weights("config-range", message, "use the config.json that belongs to the weights")
 }
 
 #[cfg(test)]

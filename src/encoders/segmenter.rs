@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use burn::tensor::activation::{sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
-use super::detector::read;
+use super::detector::read_outputs;
 use crate::encoders::{check_range, config_range};
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
@@ -99,7 +99,7 @@ impl Segmenter {
         let resized = imageops::resize(picture, width, height, FilterType::Triangle);
         let seen = self.network.look(normalized_tensor(&resized, MEAN, STD, device)?)?;
         let labels = seen.logits.dims()[1];
-        let scores = read(softmax(seen.logits.clone(), 1)).await?;
+        let scores = read_outputs(softmax(seen.logits.clone(), 1)).await?;
         let queries: Vec<usize> = scores
             .chunks_exact(labels)
             .enumerate()
@@ -114,7 +114,7 @@ impl Segmenter {
         }
         let masks = self.network.masks(&seen, &queries)?;
         let [_, rows, columns] = masks.dims();
-        let inside = apart(&read(sigmoid(masks)).await?, rows * columns);
+        let inside = apart(&read_outputs(sigmoid(masks)).await?, rows * columns);
         let person = |values: Vec<f32>| Mask::new(columns, rows, values);
         inside.into_iter().filter(|values| values.iter().sum::<f32>() > SPECKLE as f32).map(person).collect()
     }

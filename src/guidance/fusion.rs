@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Linear, LinearConfig};
-use crate::weights::{Component, apply};
+use crate::weights::{Component, apply, config_range};
 
 /// Sizes of the [`Fusion`]: `guidance/config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,11 +31,7 @@ impl FusionConfig {
         let sizes = [self.image_embed_dim, self.id_embed_dim, self.n_tokens, self.cross_attention_dim];
         let out = self.n_tokens.saturating_mul(self.cross_attention_dim);
         if sizes.iter().any(|s| !(1..=MAX_SIZE).contains(s)) || out > MAX_SIZE * 8 {
-            return Err(Error::weights(
-                "config-range",
-                format!("guidance config has impossible sizes: {self:?}"),
-                "use the config of a supported model",
-            ));
+            return Err(config_range(format!("guidance config has impossible sizes: {self:?}")));
         }
         Ok(Fusion {
             proj: LinearConfig::new(self.image_embed_dim + self.id_embed_dim, out).init(device),

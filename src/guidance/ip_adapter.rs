@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::nn::{Activation, LayerNorm, Linear, LinearConfig, attention, lazy, merge_heads, split_heads};
-use crate::weights::{Component, TensorSource, apply};
+use crate::weights::{Component, TensorSource, apply, config_range};
 
 /// ε of every LayerNorm, PyTorch's default.
 const NORM_EPS: f64 = 1e-5;
@@ -162,11 +162,10 @@ impl IpAdapterConfig {
         let finite =
             config.scale.is_finite() && config.block_scales.values().flatten().all(|scale| scale.is_finite());
         if !(finite && 0.0 <= start && start < end && end <= 1.0) {
-            return Err(Error::weights(
-                "config-range",
-                format!("the adapter's scales or its interval {:?} are out of range", config.interval),
-                "scales are finite, an interval lies within 0 to 1",
-            ));
+            return Err(config_range(format!(
+                "the adapter's scales are not all finite, or its interval {:?} not within 0 to 1",
+                config.interval
+            )));
         }
         Ok(config)
     }
@@ -235,11 +234,7 @@ impl ProjectionConfig {
     /// Reads the projection from an adapter's checkpoint. Fails with `config-range` on impossible sizes.
     pub fn load(&self, source: &dyn TensorSource, device: &Device) -> Result<Projection> {
         if self.sizes().iter().any(|size| !(1..=MAX_SIZE).contains(size)) {
-            return Err(Error::weights(
-                "config-range",
-                format!("the adapter's config has impossible sizes: {self:?}"),
-                "use the config that `facestudio convert` wrote",
-            ));
+            return Err(config_range(format!("the adapter's config has impossible sizes: {self:?}")));
         }
         let linear = |from, to| LinearConfig::new(from, to).init(device);
         let norm = |width| LayerNorm::new(width, NORM_EPS, device);

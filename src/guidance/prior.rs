@@ -10,7 +10,7 @@ use crate::nn::{
     Activation, LayerNorm, Linear, LinearConfig, attention, lazy, merge_heads, split_heads,
     timestep_embedding,
 };
-use crate::weights::{self, Component};
+use crate::weights::{self, Component, check_range, config_range};
 
 /// Added to the scores of tokens that must not be attended to (diffusers).
 const MASKED: f64 = -10_000.0;
@@ -100,10 +100,6 @@ impl Default for PriorConfig {
     }
 }
 
-fn config_range(message: String) -> Error {
-    Error::weights("config-range", message, "use the config.json that belongs to the weights")
-}
-
 impl PriorConfig {
     fn inner_dim(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
@@ -124,9 +120,7 @@ impl PriorConfig {
             ("clip_embed_dim", or_embedding(self.clip_embed_dim), 16_384),
             ("encoder_hid_dim", or_embedding(self.encoder_hid_dim), 16_384),
         ] {
-            if !(1..=most).contains(&value) {
-                return Err(config_range(format!("{name} is {value}; it must lie in 1..={most}")));
-            }
+            check_range(name, value, 1..=most)?;
         }
         if !(2..=16_384).contains(&self.inner_dim()) {
             return Err(config_range(format!(

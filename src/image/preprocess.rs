@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use ::image::RgbImage;
 use ::image::imageops::{self, FilterType};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
+use crate::nn::read_back;
 
 /// A picture longer than this times its width is cut to its middle before it is resized: otherwise a line of
 /// 16,384×1 pixels would become gigabytes on its way to a square.
@@ -123,7 +124,7 @@ pub(super) fn scaled_tensor(
 ///
 /// Fails with `image-batch` where there is none, or their sizes differ.
 pub fn signed_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4>> {
-    planes(pictures, device, |_, value| value / 127.5 - 1.0)
+    planes(pictures, device, |_, value| to_signed(value))
 }
 
 /// Pictures of one size in 0 to 255 with their channels in the order blue, green, red, as OpenCV hands them to YuNet:
@@ -132,6 +133,16 @@ pub fn signed_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4
 /// Fails with `image-batch` where there is none, or their sizes differ.
 pub fn bgr_tensor(pictures: &[&RgbImage], device: &Device) -> Result<Tensor<4>> {
     Ok(planes(pictures, device, |_, value| value)?.flip([1]))
+}
+
+/// A byte of a picture as networks take it, in [-1, 1].
+pub fn to_signed(byte: f32) -> f32 {
+    byte / 127.5 - 1.0
+}
+
+/// A network's value in [-1, 1] as a byte of a picture; clamped.
+pub fn to_byte(value: f32) -> u8 {
+    ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
 fn planes(pictures: &[&RgbImage], device: &Device, map: impl Fn(usize, f32) -> f32) -> Result<Tensor<4>> {
@@ -164,9 +175,7 @@ pub async fn read_pictures(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
     if channels != 3 {
         return Err(Error::internal("picture-channels", format!("{channels} channels are no RGB picture")));
     }
-    let fail = |e: String| Error::device("read-back", format!("could not read a tensor back: {e}"), "");
-    let data = pixels.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
-    let values = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
+    let values = read_back(pixels, "pictures").await?;
     if values.iter().any(|value| !value.is_finite()) {
         return Err(Error::device(
             "picture-not-finite",
@@ -178,10 +187,7 @@ pub async fn read_pictures(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
     let pictures = values.chunks_exact(3 * plane).map(|picture| {
         RgbImage::from_fn(width as u32, height as u32, |x, y| {
             let p = y as usize * width + x as usize;
-            let byte = |channel: usize| {
-                ((picture[channel * plane + p].clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
-            };
-            ::image::Rgb([byte(0), byte(1), byte(2)])
+            ::image::Rgb([0, 1, 2].map(|channel| to_byte(picture[channel * plane + p])))
         })
     });
     Ok(pictures.collect())

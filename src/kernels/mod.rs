@@ -10,8 +10,12 @@
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod sizes;
 
 use burn::tensor::{Device, Tensor};
+
+pub use sizes::BLOCK;
+use sizes::{Geometry, Sizes};
 
 /// What the first backend makes of it that the tensors are of.
 macro_rules! first {
@@ -27,38 +31,6 @@ macro_rules! first {
     ($name:ident $arguments:tt) => {
         first!($name $arguments; cpu if "cpu", gpu if "gpu")
     };
-}
-
-/// Sizes of a convolution, NCHW with square kernels; those of the input as it is seen.
-#[derive(Debug, Clone, Copy)]
-struct Geometry {
-    batch: usize,
-    channels_in: usize,
-    channels_out: usize,
-    height: usize,
-    width: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-}
-
-impl Geometry {
-    /// Height and width of the output.
-    fn output(&self) -> [usize; 2] {
-        [self.height, self.width].map(|side| (side + 2 * self.padding - self.kernel) / self.stride + 1)
-    }
-}
-
-/// Sizes of an attention.
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    heads: usize,
-    queries: usize,
-    /// What is attended to apart from each other, and the keys of each.
-    contexts: usize,
-    keys: usize,
-    dim: usize,
 }
 
 /// From how many workgroups on the larger tiles of a product are used on the GPU, the largest first.
@@ -119,9 +91,6 @@ pub(crate) fn takes_blocks(device: &Device, shape: &[usize]) -> bool {
 /// Numbers from which the CPU keeps a layer's weights in blocks, 4 MiB of f32: those of smaller layers stay in caches, where
 /// unpacking them again and again is lost time and saves little.
 pub const LARGE: usize = 1 << 20;
-
-/// Values of a row of weights that share a scale, where they are in blocks; a row's last block may be shorter.
-pub const BLOCK: usize = 32;
 
 /// Weights as they were stored: integers in blocks, each with a scale (`q8_block32` and `q4_block32`).
 #[derive(Debug, Clone, PartialEq)]

@@ -7,18 +7,18 @@
 
 mod attention;
 mod conv;
-mod finite;
 mod lazy;
 mod linear;
 mod norm;
+mod read_back;
 mod rotary;
 
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
-pub use finite::read_finite;
 pub(crate) use lazy::lazy;
 pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, TokenRmsNorm, layer_norm};
+pub use read_back::{read_back, read_finite};
 pub use rotary::{Pairs, Rotary};
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::solver::Clips;
 use super::{Prediction, Sampler};
 use crate::error::{Error, Result};
-use crate::weights::{Component, without_mark};
+use crate::weights::{Component, config_range, without_mark};
 
 /// How β grows over the training steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,11 +360,7 @@ fn unknown_class(class: &str, known: impl Iterator<Item = Sampler>) -> Error {
 }
 
 pub(super) fn range(message: String) -> Error {
-    Error::weights(
-        "config-range",
-        format!("scheduler config: {message}"),
-        "use the config of a supported model",
-    )
+    config_range(format!("scheduler config: {message}"))
 }
 
 #[cfg(test)]

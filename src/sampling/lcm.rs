@@ -3,7 +3,8 @@
 use super::solver::{About, Clips, Now, Past, Solver, Space};
 use super::spacing::too_many;
 use super::{BetaSchedule, NoiseLevel, Schedule, SchedulerConfig, Step, StepOutput, TimestepSpacing};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::weights::config_range;
 
 /// The deviation of the data in the boundary condition (Song et al. 2023, appendix C).
 const SIGMA_DATA: f64 = 0.5;
@@ -86,11 +87,9 @@ impl Solver for Lcm {
 pub(super) fn timesteps(config: &SchedulerConfig, count: usize, steps: usize) -> Result<Vec<usize>> {
     let original = config.original_inference_steps.unwrap_or(50);
     if original == 0 || original > count {
-        return Err(Error::weights(
-            "config-range",
-            format!("scheduler config: original_inference_steps is {original} of {count} training steps"),
-            "use the config of a supported model",
-        ));
+        return Err(config_range(format!(
+            "scheduler config: original_inference_steps is {original} of {count} training steps"
+        )));
     }
     if steps > original {
         return Err(too_many(steps, original));

@@ -4,6 +4,7 @@ use super::solver::Space;
 use super::spacing::too_many;
 use super::{Prediction, Sampler, SchedulerConfig, TimestepSpacing};
 use crate::error::{Error, Result};
+use crate::weights::config_range;
 
 /// A noisy sample is `alpha · x₀ + sigma · ε`.
 ///
@@ -136,10 +137,8 @@ impl SchedulerConfig {
         let mut all = sampler.solver().steps(self, &alphas_cumprod, spacing, steps)?;
         let sound = |level: NoiseLevel| level.alpha >= 0.0 && level.sigma > 0.0 && level.sigma.is_finite();
         if !all.iter().all(|step| sound(step.from)) {
-            return Err(Error::weights(
-                "config-range",
+            return Err(config_range(
                 "scheduler config: a step begins without noise, or with infinite noise",
-                "use the config of a supported model",
             ));
         }
         let noisier = |a: NoiseLevel, b: NoiseLevel| a.sigma * b.alpha > b.sigma * a.alpha;

@@ -16,12 +16,12 @@ use crate::nn::{Linear, LinearConfig, attention, attention_by_regions, merge_hea
 /// position. Shared by all of the level's layers.
 #[derive(Debug, Clone)]
 pub struct LevelCondition {
-    parts: Vec<Part>,
+    parts: Vec<TokenGroup>,
 }
 
 /// Identities of one stream, of equally many tokens.
 #[derive(Debug, Clone)]
-struct Part {
+struct TokenGroup {
     projection: Projection,
     scale: LayerScale,
     interval: Range<f32>,
@@ -38,11 +38,13 @@ impl LevelCondition {
     /// cross-attention. An identity whose weight is zero at every position of the level is left out: it could not alter
     /// anything.
     pub fn new<const D: usize>(condition: &Condition, size: [usize; 2], like: &Tensor<D>) -> Self {
-        Self { parts: condition.streams.iter().flat_map(|stream| Part::of(stream, size, like)).collect() }
+        Self {
+            parts: condition.streams.iter().flat_map(|stream| TokenGroup::of(stream, size, like)).collect(),
+        }
     }
 }
 
-impl Part {
+impl TokenGroup {
     fn of<const D: usize>(stream: &Stream, [height, width]: [usize; 2], like: &Tensor<D>) -> Vec<Self> {
         let alone = |tokens: &Tensor<3>| vec![Self::new(stream, tokens.clone().cast(like.dtype()), None)];
         let places = match (&stream.places, stream.tokens.as_slice()) {
@@ -109,7 +111,7 @@ impl CrossContext {
     }
 }
 
-/// Identities' keys and values, and when and where they act, as in [`Part`].
+/// Identities' keys and values, and when and where they act, as in [`TokenGroup`].
 #[derive(Debug, Clone)]
 struct Attended {
     interval: Range<f32>,
@@ -197,7 +199,7 @@ impl Attention {
     /// Fails with `adapter-missing` where the condition has a stream for an adapter that was not loaded.
     pub fn context(&self, condition: &LevelCondition) -> Result<CrossContext> {
         let mut attended = Vec::with_capacity(condition.parts.len());
-        for Part { projection, scale, interval, tokens, weights } in &condition.parts {
+        for TokenGroup { projection, scale, interval, tokens, weights } in &condition.parts {
             let (to_k, to_v) = self.projection(*projection)?;
             let scale = scale.at(self.layer);
             if scale == 0.0 {

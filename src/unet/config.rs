@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{DownBlock, MidBlock, TimestepEmbedding, UNet2DConditionModel, UpBlock};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Conv2dConfig, GroupNorm, LinearConfig};
+use crate::weights::{check_range, config_range};
 
 /// A block of `down_block_types`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,7 +336,8 @@ impl UNet2DConditionConfig {
             ("timestep_post_act", Value::Null),
         ];
         for (name, supported) in &only {
-            if let Some(value) = self.other.get(*name).filter(|value| !same(value, supported)) {
+            if let Some(value) = self.other.get(*name).filter(|value| !is_default_or_equal(value, supported))
+            {
                 return Err(unsupported(format!("{name} = {value}; only {supported} is supported")));
             }
         }
@@ -358,28 +360,21 @@ impl UNet2DConditionConfig {
 
 /// Whether a config's value means the same as `supported`: `null` means the default, and a list may repeat a value
 /// for each level.
-fn same(value: &Value, supported: &Value) -> bool {
+fn is_default_or_equal(value: &Value, supported: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Array(values) => values.iter().all(|value| same(value, supported)),
+        Value::Array(values) => values.iter().all(|value| is_default_or_equal(value, supported)),
         Value::Number(number) => number.as_f64() == supported.as_f64(),
         _ => value == supported,
     }
 }
 
 fn in_range(name: &str, value: usize, max: usize) -> Result<()> {
-    if (1..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(range(format!("{name} = {value} is not between 1 and {max}")))
+    check_range(&format!("UNet config: {name}"), value, 1..=max)
 }
 
 fn range(message: String) -> Error {
-    Error::weights(
-        "config-range",
-        format!("UNet config: {message}"),
-        "use the config of a Stable Diffusion 1.x or 2.x UNet",
-    )
+    config_range(format!("UNet config: {message}"))
 }
 
 fn unsupported(message: String) -> Error {

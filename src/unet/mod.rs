@@ -18,7 +18,7 @@ pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 pub use prepared::PreparedCondition;
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
-pub use segment::{Extent, Features, Segment, Skip, TransformerExtent};
+pub use segment::{Extent, HiddenStates, Segment, Skip, TransformerExtent};
 pub use timestep::TimestepEmbedding;
 pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
 
@@ -87,7 +87,7 @@ impl UNet2DConditionModel {
         condition: &PreparedCondition,
     ) -> Tensor<4> {
         let temb = self.embed(timestep, condition.added(), sample.dtype());
-        let mut features = Features { x: sample, skips: Vec::new() };
+        let mut features = HiddenStates { x: sample, skips: Vec::new() };
         for (segment, contexts) in self.segments().iter().zip(condition.segments()) {
             features = segment.forward(features, &temb, contexts);
         }

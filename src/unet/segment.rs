@@ -12,7 +12,7 @@ use crate::nn::{Activation, Conv2d, GroupNorm};
 
 /// What passes from one segment to the next.
 #[derive(Debug, Clone)]
-pub struct Features {
+pub struct HiddenStates {
     /// `[batch, channels, height, width]`: the latents before the first segment, the prediction after the last.
     pub x: Tensor<4>,
     /// What the way down left for the way up, the last on top; shapes as `x` had them.
@@ -30,18 +30,18 @@ pub enum Skip {
     Takes,
 }
 
-/// A part of the UNet that needs nothing of the others but [`Features`].
+/// A part of the UNet that needs nothing of the others but [`HiddenStates`].
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
     /// What it does with the skips.
     pub skip: Skip,
     /// Counted from the finest.
     pub(super) level: usize,
-    part: Part<'a>,
+    part: Operation<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Part<'a> {
+enum Operation<'a> {
     /// The first convolution, of latents in [0, 1] if `center`.
     In {
         conv: &'a Conv2d,
@@ -100,19 +100,19 @@ impl Segment<'_> {
             |first: &Conv2d, last: &Conv2d| [first.weight.lazy_shape()[1], last.weight.lazy_shape()[0]];
         let level = self.level;
         let (level_out, [channels_in, channels_out], parameters, norms, transformer) = match self.part {
-            Part::In { conv, .. } => (level, channels(conv, conv), conv.num_params(), 0, None),
-            Part::Layer { resnet, attention } => {
+            Operation::In { conv, .. } => (level, channels(conv, conv), conv.num_params(), 0, None),
+            Operation::Layer { resnet, attention } => {
                 let transformer = attention.map(Transformer2DModel::extent);
                 let parameters = resnet.num_params() + transformer.map_or(0, |of| of.parameters);
                 (level, channels(&resnet.conv1, &resnet.conv2), parameters, 2, transformer)
             }
-            Part::Downsampler(Downsample2D { conv }) => {
+            Operation::Downsampler(Downsample2D { conv }) => {
                 (level + 1, channels(conv, conv), conv.num_params(), 0, None)
             }
-            Part::Upsampler(Upsample2D { conv }) => {
+            Operation::Upsampler(Upsample2D { conv }) => {
                 (level.saturating_sub(1), channels(conv, conv), conv.num_params(), 0, None)
             }
-            Part::Out { norm, conv, .. } => {
+            Operation::Out { norm, conv, .. } => {
                 (level, channels(conv, conv), norm.num_params() + conv.num_params(), 1, None)
             }
         };
@@ -124,42 +124,47 @@ impl Segment<'_> {
     /// Fails with `adapter-missing` where it has a stream for an adapter that was not loaded.
     pub fn contexts(&self, condition: &LevelCondition) -> Result<Vec<CrossContext>> {
         match self.part {
-            Part::Layer { attention: Some(attention), .. } => attention.contexts(condition),
+            Operation::Layer { attention: Some(attention), .. } => attention.contexts(condition),
             _ => Ok(Vec::new()),
         }
     }
 
     /// `temb`: `[batch, time_embed_dim]`, as [`UNet2DConditionModel::embed`] makes it; `contexts`: as
     /// [`contexts`](Self::contexts) does.
-    pub fn forward(&self, features: Features, temb: &Tensor<2>, contexts: &[CrossContext]) -> Features {
-        let Features { mut x, mut skips } = features;
+    pub fn forward(
+        &self,
+        features: HiddenStates,
+        temb: &Tensor<2>,
+        contexts: &[CrossContext],
+    ) -> HiddenStates {
+        let HiddenStates { mut x, mut skips } = features;
         if self.skip == Skip::Takes
             && let Some(skip) = skips.pop()
         {
             x = Tensor::cat(vec![x, skip], 1);
         }
         x = match self.part {
-            Part::In { conv, center } => conv.forward(if center { x * 2.0 - 1.0 } else { x }),
-            Part::Layer { resnet, attention } => {
+            Operation::In { conv, center } => conv.forward(if center { x * 2.0 - 1.0 } else { x }),
+            Operation::Layer { resnet, attention } => {
                 let x = resnet.forward(x, temb);
                 match attention {
                     Some(attention) => attention.forward(x, contexts),
                     None => x,
                 }
             }
-            Part::Downsampler(downsampler) => downsampler.forward(x),
-            Part::Upsampler(upsampler) => {
+            Operation::Downsampler(downsampler) => downsampler.forward(x),
+            Operation::Upsampler(upsampler) => {
                 let [_, _, height, width] = x.dims();
                 let finer =
                     skips.last().map_or([2 * height, 2 * width], |skip| [skip.dims()[2], skip.dims()[3]]);
                 upsampler.forward(x, finer)
             }
-            Part::Out { norm, act, conv } => conv.forward(norm.activated(x, act)),
+            Operation::Out { norm, act, conv } => conv.forward(norm.activated(x, act)),
         };
         if self.skip == Skip::Leaves {
             skips.push(x.clone());
         }
-        Features { x, skips }
+        HiddenStates { x, skips }
     }
 }
 
@@ -168,11 +173,11 @@ impl UNet2DConditionModel {
     pub fn segments(&self) -> Vec<Segment<'_>> {
         let coarsest = self.down_blocks.len().saturating_sub(1);
         let whole = |skip, level, part| Segment { skip, level, part };
-        let conv = Part::In { conv: &self.conv_in, center: self.center_input_sample };
+        let conv = Operation::In { conv: &self.conv_in, center: self.center_input_sample };
         let mut segments = vec![whole(Skip::Leaves, 0, conv)];
         for (level, block) in self.down_blocks.iter().enumerate() {
             segments.extend(layers(Skip::Leaves, level, &block.resnets, &block.attentions));
-            let parts = block.downsamplers.iter().map(Part::Downsampler);
+            let parts = block.downsamplers.iter().map(Operation::Downsampler);
             segments.extend(parts.map(|part| whole(Skip::Leaves, level, part)));
         }
         if let Some(block) = &self.mid_block {
@@ -180,10 +185,10 @@ impl UNet2DConditionModel {
         }
         for (level, block) in (0..=coarsest).rev().zip(&self.up_blocks) {
             segments.extend(layers(Skip::Takes, level, &block.resnets, &block.attentions));
-            let parts = block.upsamplers.iter().map(Part::Upsampler);
+            let parts = block.upsamplers.iter().map(Operation::Upsampler);
             segments.extend(parts.map(|part| whole(Skip::Passes, level, part)));
         }
-        let out = Part::Out { norm: &self.conv_norm_out, act: self.act, conv: &self.conv_out };
+        let out = Operation::Out { norm: &self.conv_norm_out, act: self.act, conv: &self.conv_out };
         segments.push(whole(Skip::Passes, 0, out));
         segments
     }
@@ -196,7 +201,9 @@ fn layers<'a>(
     resnets: &'a [ResnetBlock2D],
     attentions: &'a [Transformer2DModel],
 ) -> impl Iterator<Item = Segment<'a>> {
-    let parts =
-        resnets.iter().enumerate().map(|(i, resnet)| Part::Layer { resnet, attention: attentions.get(i) });
+    let parts = resnets
+        .iter()
+        .enumerate()
+        .map(|(i, resnet)| Operation::Layer { resnet, attention: attentions.get(i) });
     parts.map(move |part| Segment { skip, level, part })
 }

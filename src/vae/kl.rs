@@ -353,7 +353,7 @@ pub(super) struct Decoder {
 impl Decoder {
     /// In strips of at most so many elements where the picture is large.
     pub(super) fn forward(&self, latents: Tensor<4>, most: usize) -> Tensor<4> {
-        let mut x = Strips::of(self.mid_block.forward(self.conv_in.forward(latents)), most);
+        let mut x = Strips::split(self.mid_block.forward(self.conv_in.forward(latents)), most);
         for block in &self.up_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.strips(x));
             for upsampler in &block.upsamplers {
@@ -415,7 +415,7 @@ struct ResnetBlock {
 
 impl ResnetBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.strips(Strips::of(x, usize::MAX)).join()
+        self.strips(Strips::split(x, usize::MAX)).join()
     }
 
     /// As `forward`, of a map that may be large.

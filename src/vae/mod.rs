@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::nn::Conv2dConfig;
-use crate::weights::{Component, TensorSource, apply};
+use crate::weights::{Component, TensorSource, apply, config_range};
 
 /// Most levels, layers of a level and channels: bounds what a hostile config can allocate.
 const MAX_LEVELS: usize = 12;
@@ -330,11 +330,7 @@ impl Normalisation {
 }
 
 fn range(class: &str, message: String) -> Error {
-    Error::weights(
-        "config-range",
-        format!("{class} config: {message}"),
-        "use the config of a supported model",
-    )
+    config_range(format!("{class} config: {message}"))
 }
 
 fn conv3(channels_in: usize, channels_out: usize, stride: usize) -> Conv2dConfig {

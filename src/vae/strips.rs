@@ -19,7 +19,7 @@ pub(super) struct Strips {
 
 impl Strips {
     /// Of a whole map, in strips of at most so many elements, or of one row.
-    pub fn of(x: Tensor<4>, most: usize) -> Self {
+    pub fn split(x: Tensor<4>, most: usize) -> Self {
         Self { rows: vec![x], most }.cut(1)
     }
 
@@ -125,7 +125,7 @@ mod tests {
         for (to, kernel, factor) in [(6, 3, 1), (4, 3, 2), (9, 1, 1), (6, 5, 1)] {
             let conv = Conv2dConfig::new(6, to, kernel).with_padding(kernel / 2).init(&device);
             let run = |most| {
-                let x = Strips::of(x.clone(), most);
+                let x = Strips::split(x.clone(), most);
                 let normed = x.normalised(&norm, Activation::Silu);
                 let made = match factor {
                     1 => normed.conv_added(&conv, x.conv(&conv, 1)),

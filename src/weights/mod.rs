@@ -1,6 +1,7 @@
 //! Tensors by name: where they come from, and how they get into a module. Knows no architecture.
 
 mod component;
+mod config;
 mod decode;
 mod files;
 mod folder;
@@ -17,6 +18,7 @@ mod tensors;
 mod writing;
 
 pub use component::Component;
+pub(crate) use config::{check_range, config_range};
 pub use files::{Files, MemoryFiles, Overlay};
 pub use folder::{CheckedFolder, Folder, sha256_file};
 pub(crate) use manifest::is_model_file;

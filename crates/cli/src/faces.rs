@@ -6,22 +6,20 @@ use std::path::PathBuf;
 use anyhow::Result;
 use facestudio::guidance::mixing::cosine;
 use facestudio::pipeline::FaceStudio;
-use facestudio::weights::CheckedFolder;
 use serde::Serialize;
 
 use crate::backend::Backend;
+use crate::model::Model;
 use crate::output::{line, print, print_json};
 use crate::picture::open;
-use crate::place::check_model;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The photos.
     #[arg(required = true, value_name = "PHOTO")]
     photos: Vec<PathBuf>,
-    /// Model folder.
-    #[arg(long, default_value = "models/mini")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: Model,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
@@ -46,14 +44,13 @@ struct Photo {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    check_model(&args.model)?;
     let report = pollster::block_on(report(&args))?;
     Ok(if args.json { print_json(&report, true) } else { print(&table(&report)) }?)
 }
 
 async fn report(args: &Args) -> Result<Report> {
     let pictures = args.photos.iter().map(|path| open(path)).collect::<facestudio::Result<Vec<_>>>()?;
-    let studio = FaceStudio::load(&CheckedFolder::new(args.model.clone()), &args.backend.device()?)?;
+    let studio = FaceStudio::load(args.model.files()?.as_ref(), &args.backend.device()?)?;
     let (mut photos, mut embeddings) = (Vec::new(), Vec::new());
     for (path, picture) in args.photos.iter().zip(&pictures) {
         let mut found = studio.identities(picture).await?;

@@ -15,19 +15,19 @@ use facestudio::request::{
     Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
 };
 use facestudio::sampling::Sampler;
-use facestudio::weights::{CheckedFolder, check_output, write_file};
+use facestudio::weights::{check_output, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
+use crate::model::Model;
 use crate::picture::{open, open_mask};
-use crate::{again, interrupt, jobs, output, photos, place};
+use crate::{again, interrupt, jobs, output, photos};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model folder.
-    #[arg(long, default_value = "models/mini")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: Model,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
@@ -160,8 +160,7 @@ impl clap::ValueEnum for SamplerName {
 
 /// Makes the pictures; Ctrl-C stops within a step and leaves no file.
 pub fn run(args: Args) -> Result<()> {
-    place::check_model(&args.model)?;
-    let model = CheckedFolder::new(args.model.clone());
+    let model = args.model.files()?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
     bar.set_message("load");
@@ -173,12 +172,12 @@ pub fn run(args: Args) -> Result<()> {
     let load = || -> Result<FaceStudio> {
         let device = args.backend.device()?;
         precision.check(&device)?;
-        Ok(FaceStudio::load(&model, &device)?.with_precision(precision)?)
+        Ok(FaceStudio::load(model.as_ref(), &device)?.with_precision(precision)?)
     };
     let make = |studio: &FaceStudio, job: &Job| make(studio, job, &bar, &cancelled);
     let Some(file) = &args.jobs else {
         // What is wrong with the request is told before the weights are read.
-        request(&args.job, facestudio::pipeline::defaults(&model)?)?.validate()?;
+        request(&args.job, facestudio::pipeline::defaults(model.as_ref())?)?.validate()?;
         args.job.outputs().iter().try_for_each(|path| check_output(path))?;
         return make(&load()?, &args.job);
     };

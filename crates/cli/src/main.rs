@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod jobs;
+mod model;
 mod output;
 mod photos;
 mod picture;

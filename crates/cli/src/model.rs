@@ -1,7 +1,7 @@
 //! The model that a command draws with: a folder, or the one that the program carries.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use facestudio::internal::{file_missing, files_in, folders_in};
 use facestudio::weights::{CheckedFolder, Files};
@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_program_carries_mini_as_it_lies_in_the_repository() {
-        let folder = CheckedFolder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini"));
+        let folder =
+            CheckedFolder::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini"));
         assert!(MINI.is_sorted_by_key(|(path, _)| *path));
         let folders = folder.folders("").unwrap();
         assert_eq!(Carried.folders("").unwrap(), folders);

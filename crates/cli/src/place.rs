@@ -10,10 +10,10 @@ pub fn up_to<const MOST: usize>(text: &str) -> std::result::Result<usize, String
     if number <= MOST { Ok(number) } else { Err(format!("it must be at most {MOST}")) }
 }
 
-/// Fails where there is no model folder: `--model` has a default that is there in the repository alone.
+/// Fails where there is no model folder.
 pub fn check_model(path: &Path) -> Result<()> {
     let Err(e) = std::fs::read_dir(path) else { return Ok(()) };
-    let remedy = "name a model folder with --model; `facestudio presets` lists how to make one, and `models/mini` lies in \
-                  FaceStudio's repository";
+    let remedy = "name a model folder with --model; `facestudio presets` lists how to make one. Without --model, `generate` and \
+                  `faces` take mini, which the program carries";
     Err(Error { remedy: remedy.to_owned(), ..Error::io(path.display(), &e) })
 }

@@ -213,8 +213,8 @@ impl Lean {
         let fresh = FaceStudio::load(&self.files.files, &Device::flex()).unwrap();
         for (made, fresh) in made.iter().zip(generate(&fresh, request).unwrap()) {
             assert_eq!(
-                (&made.image, made.recipe.seed, &made.notices),
-                (&fresh.image, fresh.recipe.seed, &fresh.notices)
+                (&made.image, &made.recipe, &made.notices),
+                (&fresh.image, &fresh.recipe, &fresh.notices)
             );
         }
         read

@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod chart;
 pub mod eval;
 mod matrix;
+mod read_back;
 pub mod train;

@@ -13,7 +13,7 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Detection, Found, LANDMARKS, check_input, overlap, read, sigmoid};
+use super::{Detection, Found, LANDMARKS, check_input, overlap, read_outputs, sigmoid};
 use crate::encoders::check_range;
 use crate::error::Result;
 use crate::image::preprocess::bgr_tensor;
@@ -268,7 +268,7 @@ impl YuNet {
         let mut padded = RgbImage::new(whole(seen.width()), whole(seen.height()));
         imageops::replace(&mut padded, &seen, 0, 0);
         let sides = [padded.height() as usize, padded.width() as usize];
-        let values = read(self.forward(bgr_tensor(&[&padded], device)?)?).await?;
+        let values = read_outputs(self.forward(bgr_tensor(&[&padded], device)?)?).await?;
         let back = [width as f32 / seen_width as f32, height as f32 / seen_height as f32];
         let place = |[x, y]: [f32; 2]| {
             let [x, y] = turn.undo([x, y], [seen_width as f32, seen_height as f32]);

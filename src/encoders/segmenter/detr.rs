@@ -168,7 +168,7 @@ pub struct Detr {
 
 /// What the network made of a picture: all that masks are drawn from.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct DetrOutput {
     /// Of each query, `[queries, num_labels + 1]`, not activated; the last says that there is no object.
     pub logits: Tensor<2>,
     /// `[1, queries, d_model]`.
@@ -183,7 +183,7 @@ pub struct Seen {
 
 impl Detr {
     /// `pixel_values`: one picture, `[1, 3, h, w]`, normalised; fails with `segmenter-input` on anything else.
-    pub fn look(&self, pixel_values: Tensor<4>) -> Result<Seen> {
+    pub fn look(&self, pixel_values: Tensor<4>) -> Result<DetrOutput> {
         let [n, channels, height, width] = pixel_values.dims();
         if n != 1 || channels != 3 || height == 0 || width == 0 {
             return Err(Error::input(
@@ -208,12 +208,12 @@ impl Detr {
             .fold(queries, |x, layer| layer.forward(x, &objects, &memory, &positions));
         let queries = self.decoder.layernorm.forward(queries);
         let logits = self.class_labels_classifier.forward(queries.clone()).squeeze_dim(0).cast(DType::F32);
-        Ok(Seen { logits, queries, memory, projected, features: [fine, middle, coarse] })
+        Ok(DetrOutput { logits, queries, memory, projected, features: [fine, middle, coarse] })
     }
 
     /// The masks of some queries, `[count, h/4, w/4]` (rounded up), not activated. Fails with `segmenter-query` on an index
     /// that is none.
-    pub fn masks(&self, seen: &Seen, queries: &[usize]) -> Result<Tensor<3>> {
+    pub fn masks(&self, seen: &DetrOutput, queries: &[usize]) -> Result<Tensor<3>> {
         let count = seen.queries.dims()[1];
         if let Some(query) = queries.iter().find(|query| **query >= count) {
             let message = format!("there is no query {query}: the network has {count}");

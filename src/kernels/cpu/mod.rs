@@ -7,9 +7,11 @@ mod activation;
 mod attention;
 mod conv;
 mod linear;
+mod memory;
 mod norm;
 mod product;
 mod simd;
+mod weight_tensor;
 mod weights;
 
 use burn::backend::{BackendTensor, DispatchDevice, DispatchTensorKind, Flex};
@@ -17,7 +19,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 use super::{Blocks, Geometry, LARGE, Sizes};
-use weights::Held;
+use memory::{Heads, Shared, for_each, written};
+use weight_tensor::WeightTensor;
 
 /// The tensor as flex holds it; `None` if it is another backend's, records gradients or is not f32.
 fn strided<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
@@ -50,11 +53,11 @@ pub(super) fn in_blocks<const D: usize>(
     shape: [usize; D],
     blocks: &Blocks,
 ) -> Option<Tensor<D>> {
-    if computes(device) { weights::hold(shape, blocks) } else { None }
+    if computes(device) { weight_tensor::hold(shape, blocks) } else { None }
 }
 
 pub(super) fn dense<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    weights::dense(x)
+    weight_tensor::dense(x)
 }
 
 pub(super) fn conv2d(
@@ -63,7 +66,7 @@ pub(super) fn conv2d(
     bias: Option<&Tensor<1>>,
     geometry: Geometry,
 ) -> Option<Tensor<4>> {
-    let (x, weight, bias) = (flex(x)?, Held::of(weight)?, optional(bias)?);
+    let (x, weight, bias) = (flex(x)?, WeightTensor::from_tensor(weight)?, optional(bias)?);
     let out = conv::conv2d(x.as_slice()?, weight.weights()?, slice(&bias)?, geometry);
     let [height, width] = geometry.output();
     Some(tensor(out, [geometry.batch, geometry.channels_out, height, width]))
@@ -77,7 +80,7 @@ pub(super) fn linear<const D: usize>(
     let mut shape = x.dims();
     let [to, from] = weight.dims();
     shape[D - 1] = to;
-    let (x, weight, bias) = (flex(x)?, Held::of(weight)?, optional(bias)?);
+    let (x, weight, bias) = (flex(x)?, WeightTensor::from_tensor(weight)?, optional(bias)?);
     Some(tensor(linear::linear(x.as_slice()?, weight.weights()?, slice(&bias)?, [from, to]), shape))
 }
 
@@ -151,15 +154,6 @@ fn slice(x: &Option<FlexTensor>) -> Option<Option<&[f32]>> {
     x.as_ref().map_or(Some(None), |x| x.as_slice().map(Some))
 }
 
-/// `[batch, heads, tokens, dim]`, of which each token's `dim` floats lie side by side.
-#[derive(Clone, Copy)]
-struct Heads<'a> {
-    values: &'a [f32],
-    batch: usize,
-    head: usize,
-    token: usize,
-}
-
 impl<'a> Heads<'a> {
     /// `None` where a token's floats do not lie side by side.
     fn of(x: &'a FlexTensor) -> Option<Self> {
@@ -169,51 +163,6 @@ impl<'a> Heads<'a> {
         let values = &x.storage::<f32>()[layout.start_offset()..];
         Some(Self { values, batch: batch?, head: head?, token: token? })
     }
-
-    /// From the first float of a token on.
-    fn from(&self, batch: usize, head: usize, token: usize) -> &'a [f32] {
-        &self.values[batch * self.batch + head * self.head + token * self.token..]
-    }
-}
-
-/// The values, once all of them are written through [`Shared`]: no zeros were written first.
-///
-/// # Safety
-/// `values` has room for `count` floats, and all of them have been written.
-unsafe fn written(mut values: Vec<f32>, count: usize) -> Vec<f32> {
-    // SAFETY: as the caller's.
-    unsafe { values.set_len(count) };
-    values
-}
-
-/// A buffer that tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: tasks on several threads write disjoint parts, while the owner of the buffer waits for them.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// A method, so that closures capture the whole, which is `Sync`.
-    fn get(self) -> *mut f32 {
-        self.0
-    }
-}
-
-/// Calls `task` for 0 to `count`, on all processors where that is worth while; each takes about `operations`.
-fn for_each(count: usize, operations: usize, task: impl Fn(usize) + Send + Sync) {
-    /// Below this many operations, handing work to other threads costs more than it saves.
-    #[cfg(feature = "rayon")]
-    const WORTH: usize = 1 << 20;
-    #[cfg(feature = "rayon")]
-    if count > 1 && count.saturating_mul(operations) > WORTH {
-        use rayon::prelude::*;
-        return (0..count).into_par_iter().for_each(task);
-    }
-    let _ = operations;
-    (0..count).for_each(task);
 }
 
 #[cfg(test)]

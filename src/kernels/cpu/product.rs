@@ -114,7 +114,8 @@ unsafe fn tile<S: Simd, const M: usize>(
                 let factor = S::splat(*rows[m]);
                 sums[m] =
                     [S::mul_add(factor, right[0], sums[m][0]), S::mul_add(factor, right[1], sums[m][1])];
-                rows[m] = rows[m].add(left.step);
+                // The last step leads beyond the matrix, where nothing is read.
+                rows[m] = rows[m].wrapping_add(left.step);
             }
             panel = panel.add(2 * S::LANES);
         }

@@ -1,6 +1,6 @@
 //! Element-wise activations, one pass each.
 
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch};
+use super::launch::{Bound, Kernel, MOST_GROUPS, Operand, launch};
 
 const THREADS: usize = 256;
 
@@ -36,7 +36,11 @@ impl Kernel for Activation {
 }
 
 /// Of each number of `x`, or of the pairs along its last dimension; `shape` is the output's.
-pub(super) fn activation<const D: usize>(x: &Held, function: Function, shape: [usize; D]) -> Option<Held> {
+pub(super) fn activation<const D: usize>(
+    x: &Operand,
+    function: Function,
+    shape: [usize; D],
+) -> Option<Operand> {
     let count: usize = shape.iter().product();
     if count == 0 {
         return None;

@@ -1,7 +1,7 @@
 //! Attention without a matrix of scores.
 
 use super::super::Sizes;
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch, unroll};
+use super::launch::{Bound, Kernel, MOST_GROUPS, Operand, launch, unroll};
 
 /// Queries, and keys, of a tile.
 const TILE: usize = 32;
@@ -110,13 +110,13 @@ impl Kernel for Attention {
 /// value are apart. `None` where a head is too large, tokens do not begin at fours,
 /// or there are more heads or tiles than one dispatch may have.
 pub(super) fn attention(
-    query: &Held,
-    key: &Held,
-    value: &Held,
-    weights: Option<(&Held, bool)>,
+    query: &Operand,
+    key: &Operand,
+    value: &Operand,
+    weights: Option<(&Operand, bool)>,
     sizes: Sizes,
     strides: [[usize; 3]; 3],
-) -> Option<Held> {
+) -> Option<Operand> {
     let Sizes { batch, heads, queries, contexts, keys, dim } = sizes;
     let fours = dim.is_multiple_of(4) && strides.iter().flatten().all(|stride| stride.is_multiple_of(4));
     let groups = [queries.div_ceil(TILE), batch * heads, 1];

@@ -7,7 +7,7 @@ use burn_cubecl::cubecl::quant::scheme::{QuantScheme, QuantStore, QuantValue, Sc
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::{BLOCK, Blocks};
-use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, RUNTIME, launch};
+use super::launch::{Bound, Element, Kernel, MOST_GROUPS, Operand, RUNTIME, launch};
 use super::product::loader;
 
 const THREADS: usize = 256;
@@ -52,7 +52,7 @@ impl Kernel for Dense {
 }
 
 /// In f32. `None` where there are more values than one dispatch may write.
-pub(super) fn dense<const D: usize>(weight: &Held, shape: [usize; D]) -> Option<Tensor<D>> {
+pub(super) fn dense<const D: usize>(weight: &Operand, shape: [usize; D]) -> Option<Tensor<D>> {
     let (rows, depth) = (shape[0], shape[1..].iter().product::<usize>());
     let all = (rows * depth / 4).div_ceil(THREADS);
     let across = all.min(MOST_GROUPS);

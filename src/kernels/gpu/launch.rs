@@ -26,9 +26,9 @@ pub(super) const MOST_GROUPS: usize = 65_535;
 
 /// A tensor of f32 on the GPU, or of f16 where the device computes them, its elements in an order that `strides` tell; weights
 /// may be in f16 anywhere, or in blocks.
-pub(super) struct Held(CubeTensor);
+pub(super) struct Operand(CubeTensor);
 
-impl Held {
+impl Operand {
     /// `None` if the tensor is another backend's, records gradients, or is of other numbers.
     pub fn strided<const D: usize>(x: &Tensor<D>) -> Option<Self> {
         let computes = |x: &CubeTensor| match x.dtype {
@@ -39,14 +39,14 @@ impl Held {
         cube(x).filter(computes).map(Self)
     }
 
-    /// As [`Held::strided`], its elements in order.
-    pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+    /// As [`Operand::strided`], its elements in order.
+    pub fn from_tensor<const D: usize>(x: &Tensor<D>) -> Option<Self> {
         Some(Self(into_contiguous(Self::strided(x)?.0)))
     }
 
-    /// `None` only if there is a tensor that [`Held::of`] refuses.
+    /// `None` only if there is a tensor that [`Operand::from_tensor`] refuses.
     pub fn optional(x: Option<&Tensor<1>>) -> Option<Option<Self>> {
-        x.map_or(Some(None), |x| Self::of(x).map(Some))
+        x.map_or(Some(None), |x| Self::from_tensor(x).map(Some))
     }
 
     /// A tensor that [`in_blocks`](super::in_blocks) made.
@@ -57,14 +57,14 @@ impl Held {
         Some(Self(x))
     }
 
-    /// As [`Held::of`], or in blocks, or of f16, where each row's elements are a multiple of four.
+    /// As [`Operand::from_tensor`], or in blocks, or of f16, where each row's elements are a multiple of four.
     pub fn weights<const D: usize>(x: &Tensor<D>) -> Option<Self> {
         if let Some(held) = Self::in_blocks(x) {
             return Some(held);
         }
         let fours = x.dims()[1..].iter().product::<usize>().is_multiple_of(4);
         let held = cube(x).filter(|x| x.dtype == DType::F16 && x.is_contiguous() && fours);
-        held.map(Self).or_else(|| Self::of(x))
+        held.map(Self).or_else(|| Self::from_tensor(x))
     }
 
     /// What is bound of weights with so many steps a row.
@@ -105,7 +105,7 @@ impl Held {
         self.room_of(self.0.dtype, shape)
     }
 
-    /// As [`Held::room`], of f32.
+    /// As [`Operand::room`], of f32.
     pub fn room_f32<const D: usize>(&self, shape: [usize; D]) -> Self {
         self.room_of(DType::F32, shape)
     }
@@ -166,13 +166,13 @@ impl Element {
 /// A tensor that a kernel binds, by the name that its text has for it.
 pub(super) struct Bound<'a> {
     pub name: &'static str,
-    pub held: &'a Held,
+    pub held: &'a Operand,
     pub element: Element,
 }
 
 impl<'a> Bound<'a> {
     /// Of a tensor that is not weights.
-    pub fn numbers(name: &'static str, held: &'a Held, by_four: bool) -> Self {
+    pub fn numbers(name: &'static str, held: &'a Operand, by_four: bool) -> Self {
         Self { name, held, element: held.numbers(by_four) }
     }
 }

@@ -13,7 +13,7 @@ mod tune;
 use activation::Function;
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
-use launch::Held;
+use launch::Operand;
 
 #[cfg(target_family = "wasm")]
 use super::Tiles;
@@ -67,7 +67,7 @@ pub(super) fn in_blocks<const D: usize>(
 }
 
 pub(super) fn dense<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    blocks::dense(&Held::in_blocks(x)?, x.dims())
+    blocks::dense(&Operand::in_blocks(x)?, x.dims())
 }
 
 pub(super) fn conv2d(
@@ -81,11 +81,11 @@ pub(super) fn conv2d(
     let scale = geometry.height.div_ceil(height).max(geometry.width.div_ceil(width));
     let channels = added.is_some_and(|added| added.dims()[2..] == [1, 1]) && geometry.output() != [1, 1];
     let added = match added {
-        Some(added) if channels => product::Added::Channels(Held::of(added)?),
-        Some(added) => product::Added::Same(Held::of(added)?),
+        Some(added) if channels => product::Added::Channels(Operand::from_tensor(added)?),
+        Some(added) => product::Added::Same(Operand::from_tensor(added)?),
         None => product::Added::None,
     };
-    let (x, weight, bias) = (Held::of(x)?, Held::weights(weight)?, Held::optional(bias)?);
+    let (x, weight, bias) = (Operand::from_tensor(x)?, Operand::weights(weight)?, Operand::optional(bias)?);
     Some(product::conv2d(&x, [height, width], scale, &weight, bias.as_ref(), &added, geometry)?.tensor())
 }
 
@@ -98,15 +98,15 @@ pub(super) fn linear<const D: usize>(
     let mut shape = x.dims();
     let [to, from] = weight.dims();
     let tokens = shape[..D - 1].iter().product();
-    let (weight, bias) = (Held::weights(weight)?, Held::optional(bias)?);
+    let (weight, bias) = (Operand::weights(weight)?, Operand::optional(bias)?);
     let added = match added {
-        Some(added) => product::Added::Same(Held::of(added)?),
+        Some(added) => product::Added::Same(Operand::from_tensor(added)?),
         None => product::Added::None,
     };
     // Feature maps seen as tokens are read where they lie.
     let (x, positions) = match transposed(x)? {
         Some((x, positions)) => (x, Some(positions)),
-        None => (Held::of(x)?, None),
+        None => (Operand::from_tensor(x)?, None),
     };
     let out = product::linear(&x, &weight, bias.as_ref(), &added, positions, [tokens, from, to])?;
     shape[D - 1] = to;
@@ -120,19 +120,27 @@ pub(super) fn linear_to_images(
     added: &Tensor<4>,
 ) -> Option<Tensor<4>> {
     let [images, to, height, width] = added.dims();
-    let (weight, bias, added) = (Held::weights(weight)?, Held::optional(bias)?, Held::of(added)?);
+    let (weight, bias, added) =
+        (Operand::weights(weight)?, Operand::optional(bias)?, Operand::from_tensor(added)?);
     let sizes = [images, x.dims()[2], to];
     Some(
-        product::linear_to_images(&Held::of(x)?, &weight, bias.as_ref(), added, sizes, [height, width])?
-            .tensor(),
+        product::linear_to_images(
+            &Operand::from_tensor(x)?,
+            &weight,
+            bias.as_ref(),
+            added,
+            sizes,
+            [height, width],
+        )?
+        .tensor(),
     )
 }
 
 /// The tensor and its positions if it is `[images, positions, channels]` that lies as `[images, channels, positions]`;
-/// `None` outside if [`Held`] refuses it.
+/// `None` outside if [`Operand`] refuses it.
 #[expect(clippy::option_option)]
-fn transposed<const D: usize>(x: &Tensor<D>) -> Option<Option<(Held, usize)>> {
-    let held = Held::strided(x)?;
+fn transposed<const D: usize>(x: &Tensor<D>) -> Option<Option<(Operand, usize)>> {
+    let held = Operand::strided(x)?;
     let shape = x.dims();
     if D != 3 || !shape[1].is_multiple_of(4) {
         return Some(None);
@@ -149,10 +157,10 @@ pub(super) fn attention(
     sizes: Sizes,
 ) -> Option<Tensor<4>> {
     let weights = match weights {
-        Some(weights) => Some((Held::of(weights)?, weights.dims()[0] > 1)),
+        Some(weights) => Some((Operand::from_tensor(weights)?, weights.dims()[0] > 1)),
         None => None,
     };
-    let held = [Held::strided(query)?, Held::strided(key)?, Held::strided(value)?];
+    let held = [Operand::strided(query)?, Operand::strided(key)?, Operand::strided(value)?];
     let mut strides = [[0; 3]; 3];
     for (to, held) in strides.iter_mut().zip(&held) {
         let &[image, head, token, 1] = held.strides().as_slice() else { return None };
@@ -173,7 +181,15 @@ pub(super) fn group_norm(
 ) -> Option<Tensor<4>> {
     let [batch, channels, height, width] = x.dims();
     let sizes = norm::Groups { batch, channels, groups, size: [height, width], eps: eps as f32, silu };
-    Some(norm::group_norm(&Held::of(x)?, &Held::of(weight)?, &Held::of(bias)?, sizes)?.tensor())
+    Some(
+        norm::group_norm(
+            &Operand::from_tensor(x)?,
+            &Operand::from_tensor(weight)?,
+            &Operand::from_tensor(bias)?,
+            sizes,
+        )?
+        .tensor(),
+    )
 }
 
 pub(super) fn layer_norm<const D: usize>(
@@ -184,29 +200,34 @@ pub(super) fn layer_norm<const D: usize>(
 ) -> Option<Tensor<D>> {
     let shape = x.dims();
     let rows = shape[..D - 1].iter().product();
-    let (x, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::of(bias)?);
+    let (x, weight, bias) =
+        (Operand::from_tensor(x)?, Operand::from_tensor(weight)?, Operand::from_tensor(bias)?);
     let out = norm::layer_norm(&x, &weight, &bias, [rows, shape[D - 1]], eps as f32);
     Some(out.tensor::<2>().reshape(shape))
 }
 
 pub(super) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
-    let (held, weight, bias) = (Held::of(x)?, Held::of(weight)?, Held::of(bias)?);
+    let (held, weight, bias) =
+        (Operand::from_tensor(x)?, Operand::from_tensor(weight)?, Operand::from_tensor(bias)?);
     Some(norm::rms_norm(&held, &weight, &bias, x.dims(), eps as f32)?.tensor())
 }
 
 pub(super) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    Some(activation::activation(&Held::of(x)?, Function::Silu, x.dims())?.tensor())
+    Some(activation::activation(&Operand::from_tensor(x)?, Function::Silu, x.dims())?.tensor())
 }
 
 pub(super) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    Some(activation::activation(&Held::of(x)?, Function::Gelu, x.dims())?.tensor())
+    Some(activation::activation(&Operand::from_tensor(x)?, Function::Gelu, x.dims())?.tensor())
 }
 
 pub(super) fn quick_gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    Some(activation::activation(&Held::of(x)?, Function::QuickGelu, x.dims())?.tensor())
+    Some(activation::activation(&Operand::from_tensor(x)?, Function::QuickGelu, x.dims())?.tensor())
 }
 
 pub(super) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
     let [batch, tokens, width] = x.dims();
-    Some(activation::activation(&Held::of(x)?, Function::GeGlu, [batch, tokens, width / 2])?.tensor())
+    Some(
+        activation::activation(&Operand::from_tensor(x)?, Function::GeGlu, [batch, tokens, width / 2])?
+            .tensor(),
+    )
 }

@@ -1,6 +1,6 @@
 //! Normalisation.
 
-use super::launch::{Bound, Held, Kernel, MOST_GROUPS, launch};
+use super::launch::{Bound, Kernel, MOST_GROUPS, Operand, launch};
 
 /// Invocations of a workgroup that share a chunk.
 const THREADS: usize = 256;
@@ -9,7 +9,7 @@ const EACH: usize = 16;
 /// Numbers of a chunk.
 const CHUNK: usize = EACH * THREADS;
 
-fn bound<'a>(name: &'static str, held: &'a Held) -> Bound<'a> {
+fn bound<'a>(name: &'static str, held: &'a Operand) -> Bound<'a> {
     Bound::numbers(name, held, false)
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Groups {
 }
 
 /// `x`: `[batch, channels, h, w]`, `weight` and `bias`: `[channels]`.
-pub(super) fn group_norm(x: &Held, weight: &Held, bias: &Held, sizes: Groups) -> Option<Held> {
+pub(super) fn group_norm(x: &Operand, weight: &Operand, bias: &Operand, sizes: Groups) -> Option<Operand> {
     let Groups { batch, channels, groups, size: [height, width], eps, silu } = sizes;
     let positions = height * width;
     let (rows, length) = (batch * groups, channels / groups * positions);
@@ -166,7 +166,13 @@ impl Kernel for LayerNorm {
 }
 
 /// `x`: `rows` of `length`, `weight` and `bias`: `[length]`.
-pub(super) fn layer_norm(x: &Held, weight: &Held, bias: &Held, [rows, length]: [usize; 2], eps: f32) -> Held {
+pub(super) fn layer_norm(
+    x: &Operand,
+    weight: &Operand,
+    bias: &Operand,
+    [rows, length]: [usize; 2],
+    eps: f32,
+) -> Operand {
     let out = x.room([rows, length]);
     let lanes = if length <= SHORT_LANES * EACH { SHORT_LANES } else { ROW_THREADS };
     let kernel = LayerNorm { eps: eps.to_bits(), lanes };
@@ -191,7 +197,13 @@ impl Kernel for RmsNorm {
 }
 
 /// `x`: `[batch, channels, h, w]`, over its channels; `weight` and `bias`: `[channels]`.
-pub(super) fn rms_norm(x: &Held, weight: &Held, bias: &Held, shape: [usize; 4], eps: f32) -> Option<Held> {
+pub(super) fn rms_norm(
+    x: &Operand,
+    weight: &Operand,
+    bias: &Operand,
+    shape: [usize; 4],
+    eps: f32,
+) -> Option<Operand> {
     let [batch, channels, height, width] = shape;
     let positions = height * width;
     let groups = [positions.div_ceil(ROW_THREADS), batch, 1];

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::{BLOCK, Geometry};
-use super::launch::{Bound, Element, Held, Kernel, MOST_GROUPS, launch, unroll};
+use super::launch::{Bound, Element, Kernel, MOST_GROUPS, Operand, launch, unroll};
 
 /// A tile of the output and how many fours of rows and columns an invocation holds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +95,7 @@ enum Side {
 
 impl Side {
     /// What is bound of `held`.
-    fn element(self, held: &Held) -> Element {
+    fn element(self, held: &Operand) -> Element {
         match self {
             Self::Steps(element) => element,
             Self::Positions => held.numbers(true),
@@ -421,14 +421,14 @@ fn store(m: u32, n: u32, sum: vec4<f32>) {{
 /// `x`: `[batch, in, h, w]`, seen `scale` times as large, up to the geometry's size; `weight`: `[out, in, kernel, kernel]`,
 /// `bias`: `[out]` → `[batch, out, height', width']`.
 pub(super) fn conv2d(
-    x: &Held,
+    x: &Operand,
     [height, width]: [usize; 2],
     scale: usize,
-    weight: &Held,
-    bias: Option<&Held>,
-    added: &Added<Held>,
+    weight: &Operand,
+    bias: Option<&Operand>,
+    added: &Added<Operand>,
     geometry: Geometry,
-) -> Option<Held> {
+) -> Option<Operand> {
     let Geometry { batch, channels_in, channels_out, kernel, stride, padding, .. } = geometry;
     let size_out = geometry.output();
     let positions = size_out[0] * size_out[1];
@@ -469,26 +469,26 @@ pub(super) fn conv2d(
 /// `x`: `tokens` rows of `from`, or, where `positions` is given, `[image, from, positions]`; `weight`: `[to, from]`, `bias`:
 /// `[to]`, `added`: as the output → `[tokens, to]`.
 pub(super) fn linear(
-    x: &Held,
-    weight: &Held,
-    bias: Option<&Held>,
-    added: &Added<Held>,
+    x: &Operand,
+    weight: &Operand,
+    bias: Option<&Operand>,
+    added: &Added<Operand>,
     positions: Option<usize>,
     sizes: [usize; 3],
-) -> Option<Held> {
+) -> Option<Operand> {
     linear_by(Tile::best([sizes[0], sizes[2]]), x, weight, bias, added, positions, sizes)
 }
 
 /// [`linear`] by a certain tile.
 pub(super) fn linear_by(
     tile: Tile,
-    x: &Held,
-    weight: &Held,
-    bias: Option<&Held>,
-    added: &Added<Held>,
+    x: &Operand,
+    weight: &Operand,
+    bias: Option<&Operand>,
+    added: &Added<Operand>,
     positions: Option<usize>,
     [tokens, from, to]: [usize; 3],
-) -> Option<Held> {
+) -> Option<Operand> {
     let steps = Side::Steps(x.numbers(from.is_multiple_of(4)));
     let product = Product {
         tile,
@@ -508,13 +508,13 @@ pub(super) fn linear_by(
 /// `x`: `images · positions` rows of `from`, `weight`: `[to, from]`, `bias`: `[to]`, `added`: as the output → `[images, to,
 /// height, width]`.
 pub(super) fn linear_to_images(
-    x: &Held,
-    weight: &Held,
-    bias: Option<&Held>,
-    added: Held,
+    x: &Operand,
+    weight: &Operand,
+    bias: Option<&Operand>,
+    added: Operand,
     [images, from, to]: [usize; 3],
     [height, width]: [usize; 2],
-) -> Option<Held> {
+) -> Option<Operand> {
     let positions = height * width;
     let size = [to, images * positions];
     let product = Product {
@@ -537,11 +537,11 @@ impl Product {
     /// `None` where there are more tiles than one dispatch may have.
     fn launch(
         self,
-        [left, right]: [&Held; 2],
-        bias: Option<&Held>,
-        added: &Added<Held>,
+        [left, right]: [&Operand; 2],
+        bias: Option<&Operand>,
+        added: &Added<Operand>,
         sizes: [usize; 11],
-        out: &Held,
+        out: &Operand,
     ) -> Option<()> {
         let [x, y] = self.tile.groups([sizes[0], sizes[1]]);
         if x.max(y) > MOST_GROUPS {

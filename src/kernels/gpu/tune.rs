@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::launch::Held;
+use super::launch::Operand;
 use super::product::{self, Added, Borders, TILES};
 
 /// Numbers of workgroups of a tile that are tried.
@@ -68,8 +68,8 @@ async fn search(
 
 /// A product to measure tiles on.
 struct Try {
-    x: Held,
-    weight: Held,
+    x: Operand,
+    weight: Operand,
     sizes: [usize; 3],
 }
 
@@ -77,8 +77,8 @@ impl Try {
     /// One that has so many workgroups of a tile.
     fn new(device: &Device, tile: usize, groups: usize) -> Option<Self> {
         let [tokens, to] = product::size(tile, groups);
-        let x = Held::of(&Tensor::<2>::zeros([tokens, DEPTH], device))?;
-        let weight = Held::of(&Tensor::<2>::zeros([to, DEPTH], device))?;
+        let x = Operand::from_tensor(&Tensor::<2>::zeros([tokens, DEPTH], device))?;
+        let weight = Operand::from_tensor(&Tensor::<2>::zeros([to, DEPTH], device))?;
         Some(Self { x, weight, sizes: [tokens, DEPTH, to] })
     }
 

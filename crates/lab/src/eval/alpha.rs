@@ -1,11 +1,13 @@
 //! Hybrid guidance, `e_g = α e_i + (1 − α) e_p`: does a picture go from its prompt to its style image as α grows? (Paper,
 //! section 3.3 and its figure of text and style hybrids.)
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, in_turn, noun, style_words};
 use super::lab::Lab;
 use super::likeness::cosine;
 use super::options::EvalOptions;
-use super::section::{Grid, Plot, PlotKind, Section, Shown, Unit};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, mean, share_of};
 use facestudio::error::Result;
 use facestudio_synth::Style;
@@ -28,18 +30,31 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.half()).flat_map(|i| ALPHAS.map(|alpha| drawing(options, i, alpha))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured; one value an α, unless it says otherwise.
+#[derive(Serialize)]
+pub struct Figures {
+    alphas: [f32; ALPHAS.len()],
+    /// Trials closer to the style image at the last α than at the first.
+    style_rises: Estimate,
+    /// Trials closer to the prompt at the first α than at the last.
+    prompt_falls: Estimate,
+    /// Pictures that the probe finds in the style image's style.
+    as_style: Vec<Estimate>,
+    /// Pictures that it finds in the prompt's.
+    as_prompt: Vec<Estimate>,
+    /// CLIP's cosine with the style image.
+    with_style: Vec<Estimate>,
+    /// CLIP's cosine with the prompt.
+    with_prompt: Vec<Estimate>,
+    similarity: Vec<Estimate>,
+    pictures: Pictures,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(n)?;
     let question = lab.styles()?;
-    let mut section = Section::new([
-        "Style image and prompt ask for two different styles of the same person; α says how much the style image counts. \
-         Agreement with each is measured twice: by the cosine of CLIP's embeddings (picture and style image, picture and \
-         prompt), and by the share of pictures that the linear probe finds in the one style or the other. Seed and \
-         person stay the same along α, so that rising and falling can be counted trial by trial.",
-        "Cosines with pictures and with texts are not on one scale: only their course along α means something.",
-    ]);
     let mut with_style = vec![Vec::new(); ALPHAS.len()];
     let mut with_prompt = with_style.clone();
     let (mut as_style, mut as_prompt) = (vec![Vec::new(); ALPHAS.len()], vec![Vec::new(); ALPHAS.len()]);
@@ -63,54 +78,23 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let ends = |values: &[Vec<f64>]| -> Vec<(f64, f64)> {
         values[0].iter().copied().zip(values[last].iter().copied()).collect()
     };
-    let rises = share_of(ends(&with_style).into_iter().map(|(from, to)| to > from));
-    let falls = share_of(ends(&with_prompt).into_iter().map(|(from, to)| to < from));
-    section.figure("style-rises", "closer to the style image at α = 1 than at 0", rises, Unit::Share);
-    section.figure("prompt-falls", "closer to the prompt at α = 0 than at 1", falls, Unit::Share);
     let means = |values: &[Vec<f64>]| -> Vec<Estimate> { values.iter().map(|v| mean(v)).collect() };
     let shares = |values: &[Vec<bool>]| -> Vec<Estimate> {
         values.iter().map(|values| share_of(values.iter().copied())).collect()
     };
-    let alphas: Vec<f64> = ALPHAS.iter().map(|alpha| f64::from(*alpha)).collect();
-    let plot = |caption: &str, unit: Unit, lines: Vec<(&str, Vec<Estimate>)>| Plot {
-        caption: caption.to_owned(),
-        unit,
-        kind: PlotKind::Lines {
-            axis: "α".to_owned(),
-            places: alphas.clone(),
-            lines: lines.into_iter().map(|(name, values)| (name.to_owned(), values)).collect(),
-        },
-        marks: Vec::new(),
+    let row = |i: usize| {
+        let pictures = ALPHAS.map(|alpha| Picture::drawing(drawing(options, i, alpha))).into_iter();
+        pictures.chain([drawing(options, i, 1.0).style.map(Picture::Staged)]).collect()
     };
-    section.plots = vec![
-        plot(
-            "Share of pictures in the style of …",
-            Unit::Share,
-            vec![("the style image", shares(&as_style)), ("the prompt", shares(&as_prompt))],
-        ),
-        plot(
-            "CLIP's cosine of the picture with …",
-            Unit::Plain,
-            vec![("the style image", means(&with_style)), ("the prompt", means(&with_prompt))],
-        ),
-        plot(
-            "Relative similarity to the photo's person",
-            Unit::Plain,
-            vec![("the person", likenesses.iter().map(|cosines| levels.relative(cosines)).collect())],
-        ),
-    ];
-    section.grids.push(Grid {
-        caption: "From the prompt (left) to the style image (right)".to_owned(),
-        head: ["α = 0", "0.25", "0.5", "0.75", "1", "style image"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let mut row: Vec<_> =
-                    ALPHAS.iter().map(|alpha| Shown::drawing(drawing(options, i, *alpha))).collect();
-                row.push(drawing(options, i, 1.0).style.map(Shown::Staged));
-                row
-            })
-            .collect(),
-    });
-    Ok(section)
+    Ok(Figures {
+        alphas: ALPHAS,
+        style_rises: share_of(ends(&with_style).into_iter().map(|(from, to)| to > from)),
+        prompt_falls: share_of(ends(&with_prompt).into_iter().map(|(from, to)| to < from)),
+        as_style: shares(&as_style),
+        as_prompt: shares(&as_prompt),
+        with_style: means(&with_style),
+        with_prompt: means(&with_prompt),
+        similarity: likenesses.iter().map(|cosines| levels.relative(cosines)).collect(),
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,13 +1,17 @@
 //! The paper's baselines beside ours, on one base: Textual Inversion and DreamBooth, tuned for each person, against one photo and
 //! no tuning (paper, table 1 and figure 3).
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
 use super::attributes;
-use super::drawing::{Drawing, Method, Photo, REFERENCE, REFERENCES, Sitter, Tuned, class, noun};
+use super::drawing::{Drawing, Method, REFERENCES, Sitter, Tuned, class, noun};
 use super::judge::Attribute;
 use super::lab::Lab;
 use super::likeness::{Levels, cosine};
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit, number};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, mean, median};
 use super::table_1;
 use crate::train::{dreambooth, textual_inversion};
@@ -25,17 +29,15 @@ enum Way {
     Nobody,
 }
 
-/// A row of the table. The paper's cosine and seconds of tuning are those of its table 1.
+/// A row of the table.
 struct Row {
     key: &'static str,
-    label: &'static str,
     way: Way,
     photos: usize,
-    paper: Option<[f64; 2]>,
 }
 
-const fn row(key: &'static str, label: &'static str, way: Way, photos: usize, paper: [f64; 2]) -> Row {
-    Row { key, label, way, photos, paper: Some(paper) }
+const fn row(key: &'static str, way: Way, photos: usize) -> Row {
+    Row { key, way, photos }
 }
 
 const INVERSION: Way = Way::Tuned(Method::TextualInversion);
@@ -43,13 +45,13 @@ const BOOTH: Way = Way::Tuned(Method::DreamBooth);
 
 /// Ours come first: others are compared with the one of as many photos.
 const ROWS: [Row; 7] = [
-    row("ours-1", "ours, 1 photo", Way::Ours, 1, [0.71, 0.0]),
-    row("ours-11", "ours, 11 photos", Way::Ours, REFERENCES, [0.61, 0.0]),
-    row("textual-inversion-1", "Textual Inversion, 1 photo", INVERSION, 1, [0.31, 3425.0]),
-    row("textual-inversion-11", "Textual Inversion, 11 photos", INVERSION, REFERENCES, [0.27, 3425.0]),
-    row("dreambooth-1", "DreamBooth, 1 photo", BOOTH, 1, [0.65, 405.0]),
-    row("dreambooth-11", "DreamBooth, 11 photos", BOOTH, REFERENCES, [0.58, 405.0]),
-    Row { key: "nobody", label: "words alone", way: Way::Nobody, photos: 0, paper: None },
+    row("ours-1", Way::Ours, 1),
+    row("ours-11", Way::Ours, REFERENCES),
+    row("textual-inversion-1", INVERSION, 1),
+    row("textual-inversion-11", INVERSION, REFERENCES),
+    row("dreambooth-1", BOOTH, 1),
+    row("dreambooth-11", BOOTH, REFERENCES),
+    row("nobody", Way::Nobody, 0),
 ];
 
 /// Prompts of a person: table 1's, whose style is judged, and one that dresses the person and says where.
@@ -74,7 +76,7 @@ fn value(i: usize, attribute: Attribute) -> usize {
 fn drawings(options: &EvalOptions, row: &Row, i: usize) -> [Drawing; PROMPTS] {
     let (who, trial) = (i as u64, Drawing::trial(options, i));
     let (drawing, noun) = match row.way {
-        Way::Ours => (trial.of(vec![Sitter::new(who, row.photos)]), noun(who).to_owned()),
+        Way::Ours => (trial.with_person(vec![Sitter::new(who, row.photos)]), noun(who).to_owned()),
         Way::Nobody => (trial.nobody(), noun(who).to_owned()),
         Way::Tuned(method) => {
             let (steps, noun) = match method {
@@ -181,206 +183,180 @@ impl Measured {
     }
 }
 
-/// Ours less theirs.
-struct Lead {
-    likeness: Estimate,
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    prompts: usize,
+    /// The judge's cosine of two photos of one person.
+    same: f64,
+    /// Of two people.
+    other: f64,
+    ways: Vec<OfWay>,
+    leads: Vec<Lead>,
+    /// How often the judge of prompts is right on renders.
+    ceiling: Estimate,
+    /// Where copies were tuned.
+    backends: Vec<String>,
+    /// Steps of every copy, where they are not the recipes' own.
+    tuning_steps: Option<usize>,
+    /// Pictures of the classes.
+    class_pictures: usize,
+    /// What they took to draw.
+    class_seconds: f64,
+    drawn: Vec<OfPrompt>,
+}
+
+/// Pictures of one way.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    similarity: Estimate,
+    cosine: Estimate,
+    faceless: usize,
     agreement: Estimate,
+    /// CLIP's cosine of picture and prompt.
+    clip: Estimate,
+    seconds: f64,
+    tuning: Option<TuningOfWay>,
+}
+
+/// How copies were tuned.
+#[derive(Serialize)]
+struct TuningOfWay {
+    seconds: Estimate,
+    median: f64,
+    /// Of the first tenth of the steps and of the last.
+    losses: [f64; 2],
+}
+
+/// Pictures of one of the two prompts.
+#[derive(Serialize)]
+struct OfPrompt {
+    prompts: Vec<String>,
+    pictures: Pictures,
+}
+
+/// Ours less theirs.
+#[derive(Serialize)]
+struct Lead {
+    key: &'static str,
+    similarity: Estimate,
+    agreement: Estimate,
+    verdict: Verdict,
+}
+
+/// What can be said of likeness, and of prompts where ours is more like the person, as far as the intervals say.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    /// Theirs is more like the person.
+    Theirs,
+    /// Neither is.
+    Neither,
+    /// Ours is, and theirs follows the prompt better.
+    OursTheirPrompt,
+    /// Ours is, and follows it better.
+    OursOurPrompt,
+    /// Ours is, and neither follows it better.
+    Ours,
 }
 
 impl Lead {
-    fn new(ours: &Measured, theirs: &Measured, levels: &Levels, other: f64) -> Self {
+    fn new(key: &'static str, ours: &Measured, theirs: &Measured, levels: &Levels, other: f64) -> Self {
         let less = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f64>>();
-        Self {
-            likeness: levels.difference(&less(&ours.likeness(other), &theirs.likeness(other))),
-            agreement: mean(&less(&ours.agreement, &theirs.agreement)),
-        }
-    }
-
-    /// What can be said of likeness, and of prompts where ours is more like the person, as far as the intervals say.
-    fn verdict(&self) -> &'static str {
-        let Self { likeness, agreement } = self;
-        if likeness.high < 0.0 {
-            "theirs is more like the person"
-        } else if likeness.low <= 0.0 {
-            "neither is more like the person"
+        let similarity = levels.difference(&less(&ours.likeness(other), &theirs.likeness(other)));
+        let agreement = mean(&less(&ours.agreement, &theirs.agreement));
+        let verdict = if similarity.high < 0.0 {
+            Verdict::Theirs
+        } else if similarity.low <= 0.0 {
+            Verdict::Neither
         } else if agreement.high < 0.0 {
-            "ours is more like the person, theirs follows the prompt better"
+            Verdict::OursTheirPrompt
         } else if agreement.low > 0.0 {
-            "ours is more like the person, and follows the prompt better"
+            Verdict::OursOurPrompt
         } else {
-            "ours is more like the person, and neither follows the prompt better"
-        }
+            Verdict::Ours
+        };
+        Self { key, similarity, agreement, verdict }
     }
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
-    let options = &lab.options;
-    let n = options.half();
-    let levels = lab.levels(n)?;
-    let everybody: Vec<usize> = (0..n).collect();
-    let (same, other) = levels.means(&everybody);
-    let measured = ROWS.iter().map(|row| Measured::new(lab, row)).collect::<Result<Vec<_>>>()?;
-    let mut section = Section::new([
-        "The same photos, prompts, seeds and base for everyone. Ours is given the photos when it draws. Textual Inversion (Gal \
-         et al. 2022) learns a word from them, DreamBooth (Ruiz et al. 2022) new weights for UNet and Linear that know the person \
-         by a rare word; both draw without an identity input, from words alone. docs/eval.md has their recipes.",
-        "Each person is drawn from two prompts: a style and a place (table 1's), and a photo with clothes and a background. \
-         Similarity is as in table 1, the mean of both. Prompt agreement is the share of style, colour of clothes and background \
-         that a linear probe finds as asked, CLIP the cosine of picture and prompt. Words alone, without the person, show how far \
-         the base follows a prompt that nobody's face stands in the way of. Differences are between pictures of one person.",
-    ]);
-    let mut table = Table {
-        caption: format!(
-            "{n} people, {PROMPTS} prompts each; cosine of two photos of one person {}, of two people {}",
-            number(same, Unit::Plain),
-            number(other, Unit::Plain)
-        ),
-        head: [
-            "",
-            "relative similarity",
-            "cosine",
-            "no face",
-            "prompt agreement",
-            "CLIP",
-            "tuning",
-            "a picture",
-            "loss, first and last tenth",
-            "paper: cosine",
-            "paper: tuning",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        rows: Vec::new(),
-    };
-    let ceiling = {
-        let [clothing, background] = ASKED.map(|attribute| attribute as usize);
-        let questions = lab.attributes()?;
-        let on_renders = [lab.styles()?, &questions[clothing], &questions[background]];
-        let value = on_renders.iter().map(|question| question.probe_on_renders.value).sum::<f64>() / 3.0;
-        Estimate { value, low: value, high: value, n: on_renders[0].probe_on_renders.n }
-    };
-    let mut bars = [Vec::new(), Vec::new()];
-    for (row, measured) in ROWS.iter().zip(&measured) {
+impl OfWay {
+    fn new(key: &'static str, measured: &Measured, levels: &Levels, other: f64) -> Self {
         let likeness = measured.likeness(other);
-        let relative = levels.relative(&likeness.iter().copied().map(Some).collect::<Vec<_>>());
-        let agreement = mean(&measured.agreement);
-        let losses = |k: usize| {
+        let loss = |k: usize| {
             let sum: f64 = measured.losses.iter().map(|losses| losses[k]).sum();
             sum / measured.losses.len() as f64
         };
-        let dash = || Cell::Text("–".to_owned());
-        let (tuning, loss) = if measured.tuning.is_empty() {
-            (dash(), dash())
-        } else {
-            let text = format!("{:.3} → {:.3}", losses(0), losses(1));
-            (Cell::Number(median(&measured.tuning), Unit::Seconds), Cell::Text(text))
-        };
-        let paper = |k: usize, unit| row.paper.map_or_else(dash, |paper| Cell::Number(paper[k], unit));
-        table.rows.push((
-            row.label.to_owned(),
-            vec![
-                Cell::Estimate(relative, Unit::Plain),
-                Cell::Estimate(mean(&likeness), Unit::Plain),
-                Cell::Text(format!("{} of {}", measured.faceless(), PROMPTS * n)),
-                Cell::Estimate(agreement, Unit::Share),
-                Cell::Estimate(mean(&measured.clip), Unit::Plain),
-                tuning,
-                Cell::Number(median(&measured.seconds), Unit::Seconds),
-                loss,
-                paper(0, Unit::Plain),
-                paper(1, Unit::Seconds),
-            ],
-        ));
-        bars[0].push((row.label.to_owned(), relative));
-        bars[1].push((row.label.to_owned(), agreement));
-        let (key, label) = (row.key, row.label);
-        section.figure(&format!("similarity-{key}"), &format!("similarity, {label}"), relative, Unit::Plain);
-        let label = format!("prompt agreement, {label}");
-        section.figure(&format!("agreement-{key}"), &label, agreement, Unit::Share);
-        section.of_renders(ceiling);
-        if !measured.tuning.is_empty() {
-            let label = format!("seconds of tuning, {}", row.label);
-            section.figure(&format!("tuning-{key}"), &label, mean(&measured.tuning), Unit::Seconds);
+        Self {
+            key,
+            similarity: levels.relative(&likeness.iter().copied().map(Some).collect::<Vec<_>>()),
+            cosine: mean(&likeness),
+            faceless: measured.faceless(),
+            agreement: mean(&measured.agreement),
+            clip: mean(&measured.clip),
+            seconds: median(&measured.seconds),
+            tuning: (!measured.tuning.is_empty()).then(|| TuningOfWay {
+                seconds: mean(&measured.tuning),
+                median: median(&measured.tuning),
+                losses: [loss(0), loss(1)],
+            }),
         }
     }
-    let mut leads = Table {
-        caption: "Ours less theirs, from as many photos".to_owned(),
-        head: ["", "relative similarity", "prompt agreement", "verdict"].map(str::to_owned).to_vec(),
-        rows: Vec::new(),
-    };
-    for (row, theirs) in ROWS.iter().zip(&measured).filter(|(row, _)| matches!(row.way, Way::Tuned(_))) {
-        let same = |ours: &&(&Row, &Measured)| ours.0.way == Way::Ours && ours.0.photos == row.photos;
-        let ours: Vec<(&Row, &Measured)> = ROWS.iter().zip(&measured).collect();
-        let Some((_, ours)) = ours.iter().find(same) else { continue };
-        let lead = Lead::new(ours, theirs, &levels, other);
-        let (key, label) = (format!("lead-{}", row.key), format!("similarity, ours less {}", row.label));
-        section.aimed(&key, &label, lead.likeness, Unit::Plain, Target::AtLeast(0.0));
-        let label = format!("prompt agreement, ours less {}", row.label);
-        section.figure(&format!("agreement-{key}"), &label, lead.agreement, Unit::Share);
-        leads.rows.push((
-            row.label.to_owned(),
-            vec![
-                Cell::Estimate(lead.likeness, Unit::Plain),
-                Cell::Estimate(lead.agreement, Unit::Share),
-                Cell::Text(lead.verdict().to_owned()),
-            ],
-        ));
-    }
-    section.text.push(told(lab, &leads)?);
-    section.tables.extend([table, leads]);
-    let [likeness, agreement] = bars.map(PlotKind::Rows);
-    section.plots.push(Plot {
-        caption: "Relative similarity".to_owned(),
-        unit: Unit::Plain,
-        kind: likeness,
-        marks: vec![("another person".to_owned(), 0.0), ("the same person".to_owned(), 1.0)],
-    });
-    section.plots.push(Plot {
-        caption: "Prompt agreement".to_owned(),
-        unit: Unit::Share,
-        kind: agreement,
-        marks: vec![("the judge on renders".to_owned(), ceiling.value)],
-    });
-    for k in 0..PROMPTS {
-        let shown = |i: usize| {
-            let photo = Some(Shown::Photo(Photo::new(i as u64, REFERENCE)));
-            let of = |row| Shown::drawing(drawings(options, row, i)[k].clone());
-            std::iter::once(photo).chain(ROWS.iter().map(of)).collect()
-        };
-        section.grids.push(Grid {
-            caption: "The photo that is always given, and what each way makes of the prompt".to_owned(),
-            head: ["", "photo"].into_iter().chain(ROWS.map(|row| row.label)).map(str::to_owned).collect(),
-            labels: (0..n.min(SHOWN)).map(|i| prompts(i, noun(i as u64))[k].clone()).collect(),
-            rows: (0..n.min(SHOWN)).map(shown).collect(),
-        });
-    }
-    Ok(section)
 }
 
-/// In words: where ours wins, where it does not, and where the tuning was done.
-fn told(lab: &Lab, leads: &Table) -> Result<String> {
-    let mut backends: Vec<String> = Vec::new();
+pub fn measure(lab: &Lab) -> Result<Figures> {
+    let options = &lab.options;
+    let n = options.half();
+    let levels = lab.levels(n)?;
+    let (same, other) = levels.means(&(0..n).collect::<Vec<_>>());
+    let measured = ROWS.iter().map(|row| Measured::new(lab, row)).collect::<Result<Vec<_>>>()?;
+    let lead = |(row, theirs): (&Row, &Measured)| {
+        let ours = ROWS.iter().position(|ours| ours.way == Way::Ours && ours.photos == row.photos)?;
+        let tuned = matches!(row.way, Way::Tuned(_));
+        tuned.then(|| Lead::new(row.key, &measured[ours], theirs, &levels, other))
+    };
+    let classes = class_pictures(options);
+    let drawn = |k: usize| OfPrompt {
+        prompts: (0..n.min(SHOWN)).map(|i| prompts(i, noun(i as u64))[k].clone()).collect(),
+        pictures: (0..n.min(SHOWN))
+            .map(|i| {
+                let of = |row| Picture::drawing(drawings(options, row, i)[k].clone());
+                std::iter::once(Picture::reference(i as u64)).chain(ROWS.iter().map(of)).collect()
+            })
+            .collect(),
+    };
+    Ok(Figures {
+        n,
+        prompts: PROMPTS,
+        same,
+        other,
+        ways: ROWS.iter().zip(&measured).map(|(row, m)| OfWay::new(row.key, m, &levels, other)).collect(),
+        leads: ROWS.iter().zip(&measured).filter_map(lead).collect(),
+        ceiling: ceiling(lab)?,
+        backends: backends(lab)?,
+        tuning_steps: options.tuning_steps,
+        class_pictures: classes.len(),
+        class_seconds: lab.seconds(&classes)?.iter().sum(),
+        drawn: (0..PROMPTS).map(drawn).collect(),
+    })
+}
+
+fn ceiling(lab: &Lab) -> Result<Estimate> {
+    let [clothing, background] = ASKED.map(|attribute| attribute as usize);
+    let questions = lab.attributes()?;
+    let on_renders = [lab.styles()?, &questions[clothing], &questions[background]];
+    let value = on_renders.iter().map(|question| question.probe_on_renders.value).sum::<f64>() / 3.0;
+    Ok(Estimate { value, low: value, high: value, n: on_renders[0].probe_on_renders.n })
+}
+
+/// Where the copies were tuned.
+fn backends(lab: &Lab) -> Result<Vec<String>> {
+    let mut backends = BTreeSet::new();
     for drawing in all(&lab.options).filter(|drawing| drawing.tuned.is_some()) {
         let tuning = lab.picture(&drawing)?.and_then(|made| made.tuning);
         backends.extend(tuning.map(|tuning| tuning.backend.to_string()));
     }
-    backends.sort();
-    backends.dedup();
-    let classes = lab.seconds(&class_pictures(&lab.options))?;
-    let verdicts = leads.rows.iter().map(|(label, cells)| match cells.last() {
-        Some(Cell::Text(verdict)) => format!("Against {label}: {verdict}."),
-        _ => String::new(),
-    });
-    let verdicts: Vec<String> = verdicts.collect();
-    let steps = match lab.options.tuning_steps {
-        Some(steps) => format!(" Every copy was tuned in {steps} steps only, to try it out."),
-        None => String::new(),
-    };
-    Ok(format!(
-        "{} Tuned by {}; DreamBooth's {} pictures of the classes, which people share, took {} more to draw.{steps}",
-        verdicts.join(" "),
-        backends.join(" and "),
-        classes.len(),
-        number(classes.iter().sum(), Unit::Seconds)
-    ))
+    Ok(backends.into_iter().collect())
 }

@@ -60,7 +60,7 @@ impl Clip {
         let mut all = Vec::with_capacity(self.vision.embed_dim());
         for encoder in &self.vision.encoders {
             let pixels = encoder.preprocessing().tensor(picture, &self.device)?;
-            all.extend(unit(read(encoder.forward(pixels)?.image_embeds)?));
+            all.extend(unit(read_embedding(encoder.forward(pixels)?.image_embeds)?));
         }
         Ok(unit(all))
     }
@@ -89,11 +89,11 @@ impl Clip {
     fn text_embedding(&self, text: &str) -> Result<Vec<f32>> {
         let ids = self.tokenizer.encode(text, self.text.context_length())?;
         let output = self.text.forward(&[ids], DType::F32)?;
-        read(output.text_embeds.unwrap_or(output.pooled))
+        read_embedding(output.text_embeds.unwrap_or(output.pooled))
     }
 }
 
-fn read(embeds: Tensor<2>) -> Result<Vec<f32>> {
+fn read_embedding(embeds: Tensor<2>) -> Result<Vec<f32>> {
     pollster::block_on(read_finite(embeds, "an embedding"))
 }
 

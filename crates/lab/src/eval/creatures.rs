@@ -1,13 +1,15 @@
 //! Identities that are not human: animals' heads in the place of people's (paper, its figure of non-human pictures).
 
+use serde::Serialize;
+
 use super::drawing::{
     CREATURES, Drawing, PHOTO, Photo, REFERENCE, STYLE_PEOPLE, Sitter, Staged, TARGETS, in_turn,
 };
 use super::lab::Lab;
 use super::likeness::{cosine, intersection_over_union};
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Section, Shown, Table, Unit, number};
-use super::statistics::{mean, share_of};
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, mean, share_of};
 use facestudio::error::Result;
 
 /// Rows of the grid.
@@ -27,24 +29,37 @@ fn style(i: usize) -> Staged {
 }
 
 fn drawing(options: &EvalOptions, i: usize) -> Drawing {
-    Drawing { style: Some(style(i)), ..Drawing::trial(options, i).of(vec![Sitter::new(who(i), 1)]) }
+    Drawing { style: Some(style(i)), ..Drawing::trial(options, i).with_person(vec![Sitter::new(who(i), 1)]) }
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.trials).map(|i| drawing(options, i)).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    /// Photos in which the detector finds the face.
+    found: Estimate,
+    /// Pictures in which it finds one.
+    drawn: Estimate,
+    similarity: Estimate,
+    /// Pictures that are nearest to the photo's animal.
+    nearest: Estimate,
+    /// To the style image's animal.
+    margin: Estimate,
+    /// The judge's cosine of two photos of one.
+    same: f64,
+    /// Of two.
+    other: f64,
+    pictures: Pictures,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.trials;
     let levels = lab.levels_of(who(0)..who(n))?;
-    let mut section = Section::new([
-        "Cats, dogs, bears and rabbits with coats of their own, dressed as people. One photo conditions, the style image shows \
-         another animal; similarity is on the judge's scale from photos of two animals (0) to two photos of one (1). It says \
-         something only as far as the judge knows animals: the cosines of both ends are in the table, and it should have been \
-         trained on animals (`train face --preset mini-eval --creatures`), as `scripts/creatures.sh` does. A photo in which the \
-         model's detector finds no face has similarity 0.",
-    ]);
     // A share of each animal's photos: they are not independent.
     let mut found = Vec::new();
     for i in 0..n {
@@ -78,45 +93,23 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             .collect::<Result<_>>()?;
         nearest.push((0..n).all(|j| j == i || to[j] < to[i]));
     }
-    let drawn = share_of(cosines.iter().map(Option::is_some));
-    let (similarity, margin) = (levels.relative(&cosines), levels.difference(&margins));
-    let (found, nearest) = (mean(&found), share_of(nearest));
-    section.figure("found", "faces that the model's detector finds in photos", found, Unit::Share);
-    section.figure("similarity", "similarity from one photo", similarity, Unit::Plain);
-    section.figure("nearest", "nearest of all animals is the photo's", nearest, Unit::Share);
-    section.figure("margin", "margin to the style image's animal", margin, Unit::Plain);
-    let everybody: Vec<usize> = (0..n).collect();
-    let (same, other) = levels.means(&everybody);
-    section.tables.push(Table {
-        caption: format!(
-            "{n} animals; the judge's cosine of two photos of one {}, of two {}",
-            number(same, Unit::Plain),
-            number(other, Unit::Plain)
-        ),
-        head: ["", "photos: face found", "pictures: face found", "similarity", "nearest", "margin"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: vec![(
-            "from a style image".to_owned(),
-            vec![
-                Cell::Estimate(found, Unit::Share),
-                Cell::Estimate(drawn, Unit::Share),
-                Cell::Estimate(similarity, Unit::Plain),
-                Cell::Estimate(nearest, Unit::Share),
-                Cell::Estimate(margin, Unit::Plain),
-            ],
-        )],
-    });
-    section.grids.push(Grid {
-        caption: "Photo, style image, picture".to_owned(),
-        head: ["photo", "style image", "picture"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let photo = Some(Shown::Photo(Photo::new(who(i), REFERENCE)));
-                vec![photo, Some(Shown::Staged(style(i))), Shown::drawing(drawing(options, i))]
-            })
-            .collect(),
-    });
-    Ok(section)
+    let (same, other) = levels.means(&(0..n).collect::<Vec<_>>());
+    let row = |i: usize| {
+        vec![
+            Picture::reference(who(i)),
+            Some(Picture::Staged(style(i))),
+            Picture::drawing(drawing(options, i)),
+        ]
+    };
+    Ok(Figures {
+        n,
+        found: mean(&found),
+        drawn: share_of(cosines.iter().map(Option::is_some)),
+        similarity: levels.relative(&cosines),
+        nearest: share_of(nearest),
+        margin: levels.difference(&margins),
+        same,
+        other,
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,10 +1,12 @@
 //! Are pictures of one request with other seeds different pictures?
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, Staged};
 use super::lab::Lab;
 use super::likeness::cosine;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Section, Shown, Table, Unit};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, mean};
 use super::table_1::{with_image, with_text};
 use facestudio::error::Result;
@@ -15,7 +17,9 @@ const SEEDS: u64 = 4;
 const APART: u64 = 1000;
 
 type Way = fn(&EvalOptions, usize) -> Drawing;
-const WAYS: [(&str, &str, Way); 2] = [("image", "style image", with_image), ("text", "prompt", with_text)];
+const WAYS: [(&str, Way); 2] = [("image", with_image), ("text", with_text)];
+/// Rows of the grids.
+const SHOWN: usize = 4;
 
 fn trials(options: &EvalOptions) -> usize {
     (options.trials / 4).max(2)
@@ -31,7 +35,7 @@ fn series(options: &EvalOptions, way: Way, i: usize) -> Vec<Drawing> {
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     let n = trials(options);
-    let series = WAYS.iter().flat_map(|(_, _, way)| (0..n).flat_map(move |i| series(options, *way, i)));
+    let series = WAYS.iter().flat_map(|(_, way)| (0..n).flat_map(move |i| series(options, *way, i)));
     series.chain((n..2 * n).map(|i| with_image(options, i))).collect()
 }
 
@@ -42,33 +46,47 @@ fn mean_distance(embeddings: &[Vec<f32>]) -> f64 {
     distances.iter().sum::<f64>() / distances.len().max(1) as f64
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured: mean distances.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    seeds: u64,
+    ways: Vec<OfWay>,
+    /// Between renders of one person and style.
+    renders: Estimate,
+    /// Between pictures of different requests.
+    between: Estimate,
+}
+
+/// Of pictures of one request.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    distance: Estimate,
+    pictures: Pictures,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = trials(options);
-    let mut section = Section::new([
-        "Mean distance (one less the cosine of CLIP's embeddings) between pictures of one request that differ in their seed \
-         alone. 0 would be copies. For scale: the distance between renders of one person in one style in different scenes, \
-         as different as a prompt that names neither clothes nor background could make them; and between pictures of \
-         different requests. A style image says much more than a prompt, so its pictures should differ less.",
-    ]);
-    let mut rows = Vec::new();
-    let mut row = |label: &str, estimate: Estimate| {
-        rows.push((label.to_owned(), vec![Cell::Estimate(estimate, Unit::Plain)]));
+    // Mean distance between the pictures of each trial that has some.
+    let distances = |drawings: &dyn Fn(usize) -> Vec<Drawing>| -> Result<Estimate> {
+        let of_trial = |i: usize| {
+            let drawings = drawings(i);
+            let embeddings = drawings.iter().map(|drawing| lab.clip_drawing(drawing));
+            let embeddings = embeddings.collect::<Result<Vec<_>>>()?;
+            Ok(mean_distance(&embeddings.into_iter().flatten().collect::<Vec<_>>()))
+        };
+        Ok(mean(&(0..n).map(of_trial).collect::<Result<Vec<f64>>>()?))
     };
-    for (key, label, way) in WAYS {
-        let distances = (0..n)
-            .map(|i| {
-                let embeddings = series(options, way, i)
-                    .iter()
-                    .map(|drawing| lab.clip_drawing(drawing))
-                    .collect::<Result<Vec<_>>>()?;
-                Ok(mean_distance(&embeddings.into_iter().flatten().collect::<Vec<_>>()))
-            })
-            .collect::<Result<Vec<f64>>>()?;
-        let distance = mean(&distances);
-        section.figure(key, &format!("distance between seeds, one {label}"), distance, Unit::Plain);
-        row(&format!("pictures of one {label}, other seeds"), distance);
-    }
+    let of_way = |(key, way): (&'static str, Way)| {
+        let row = |i: usize| {
+            let photo = Some(Picture::Photo(way(options, i).people[0][0].photos[0].clone()));
+            std::iter::once(photo).chain(series(options, way, i).into_iter().map(Picture::drawing)).collect()
+        };
+        let distance = distances(&|i| series(options, way, i))?;
+        Ok(OfWay { key, distance, pictures: (0..n.min(SHOWN)).map(row).collect() })
+    };
     let renders = (0..n)
         .map(|i| {
             let style = with_image(options, i).style;
@@ -85,38 +103,11 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             Ok(mean_distance(&embeddings))
         })
         .collect::<Result<Vec<f64>>>()?;
-    let renders = mean(&renders);
-    section.figure("renders", "distance between renders of one person and style", renders, Unit::Plain);
-    row("renders of one person in one style, other scenes", renders);
-    let between = (0..n)
-        .map(|i| {
-            let pair = [with_image(options, i), with_image(options, i + n)];
-            let embeddings = pair.iter().map(|d| lab.clip_drawing(d)).collect::<Result<Vec<_>>>()?;
-            Ok(mean_distance(&embeddings.into_iter().flatten().collect::<Vec<_>>()))
-        })
-        .collect::<Result<Vec<f64>>>()?;
-    row("pictures of different requests", mean(&between));
-    section.tables.push(Table {
-        caption: format!("{n} requests, {SEEDS} pictures each"),
-        head: ["", "mean distance"].map(str::to_owned).to_vec(),
-        rows,
-    });
-    let head = |first: &str| -> Vec<String> {
-        std::iter::once(first.to_owned()).chain((1..=SEEDS).map(|k| format!("seed {k}"))).collect()
-    };
-    for (_, label, way) in WAYS {
-        section.grids.push(Grid {
-            caption: format!("One {label}, other seeds"),
-            head: head("photo"),
-            labels: Vec::new(),
-            rows: (0..n.min(4))
-                .map(|i| {
-                    let photo = Some(Shown::Photo(way(options, i).people[0][0].photos[0].clone()));
-                    let pictures = series(options, way, i).into_iter().map(Shown::drawing);
-                    std::iter::once(photo).chain(pictures).collect()
-                })
-                .collect(),
-        });
-    }
-    Ok(section)
+    Ok(Figures {
+        n,
+        seeds: SEEDS,
+        ways: WAYS.into_iter().map(of_way).collect::<Result<_>>()?,
+        renders: mean(&renders),
+        between: distances(&|i| vec![with_image(options, i), with_image(options, i + n)])?,
+    })
 }

@@ -224,7 +224,7 @@ impl Drawing {
     }
 
     /// The same of `who`.
-    pub fn of(self, who: Vec<Sitter>) -> Self {
+    pub fn with_person(self, who: Vec<Sitter>) -> Self {
         Self { people: vec![who], ..self }
     }
 

@@ -14,7 +14,7 @@ use super::store::Store;
 use super::tuner::Tuner;
 use super::{
     alpha, attributes, baselines, creatures, diversity, frechet, image_to_image, mixing, non_human,
-    precision, several, steps, style_swap, styles, table_1, views,
+    precision, several, steps, style_swap, styles, table_1, views, words,
 };
 use crate::train::Backend;
 use facestudio::encoders::face::FaceEncoder;
@@ -29,17 +29,29 @@ pub struct Experiment {
     pub title: &'static str,
     /// The pictures that it needs.
     plan: fn(&EvalOptions) -> Vec<Drawing>,
-    /// The answer; every picture of the plan is there.
-    measure: fn(&Lab) -> Result<Section>,
+    /// The answer, as `results/NAME.json` keeps it; every picture of the plan is there.
+    measure: fn(&Lab) -> Result<serde_json::Value>,
+    /// The template that says it in words.
+    words: &'static str,
 }
 
 macro_rules! experiments {
     ($(($name:literal, $title:literal, $module:ident)),* $(,)?) => {
         /// Every experiment, in the order of the report.
         pub const EXPERIMENTS: &[Experiment] = &[$(
-            Experiment { name: $name, title: $title, plan: $module::plan, measure: $module::measure }
+            Experiment {
+                name: $name,
+                title: $title,
+                plan: $module::plan,
+                measure: |lab| json($module::measure(lab)?),
+                words: include_str!(concat!("templates/", $name, ".txt")),
+            }
         ),*];
     };
+}
+
+fn json(figures: impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(figures).map_err(|e| Error::internal("json", e.to_string()))
 }
 
 experiments![
@@ -150,7 +162,7 @@ pub struct Run {
 #[derive(Serialize, Deserialize)]
 struct Finished {
     run: Run,
-    section: Section,
+    figures: serde_json::Value,
 }
 
 /// A digest of the files in a folder's folders (a model) or of its own files (a component); what only tells people about
@@ -265,19 +277,21 @@ impl Evaluation<'_> {
             let run = of_experiment(&run, experiment);
             if finished(&results, experiment, &run).is_none() {
                 watch(Doing::Measuring(experiment.title));
-                let section = (experiment.measure)(&lab).map_err(|e| e.context(experiment.name))?;
-                let json = serde_json::to_vec(&Finished { run, section });
+                let figures = (experiment.measure)(&lab).map_err(|e| e.context(experiment.name))?;
+                let json = serde_json::to_vec(&Finished { run, figures });
                 let json = json.map_err(|e| Error::internal("json", e.to_string()))?;
                 write_file(&results.join(format!("{}.json", experiment.name)), &json)?;
             }
         }
         // What earlier runs have measured of the same model belongs to the report as well.
-        let sections: Vec<(&'static Experiment, Section)> = EXPERIMENTS
-            .iter()
-            .filter_map(|experiment| {
-                Some((experiment, finished(&results, experiment, &of_experiment(&run, experiment))?))
+        let finished = EXPERIMENTS.iter().filter_map(|experiment| {
+            Some((experiment, finished(&results, experiment, &of_experiment(&run, experiment))?))
+        });
+        let sections = finished
+            .map(|(experiment, figures)| {
+                Ok((experiment, words::section(experiment.name, experiment.words, &figures)?))
             })
-            .collect();
+            .collect::<Result<Vec<(&'static Experiment, Section)>>>()?;
         report::write(self.out, &run, &sections, &lab).map(Some)
     }
 
@@ -324,10 +338,10 @@ fn of_experiment(run: &Run, experiment: &Experiment) -> Run {
 }
 
 /// An experiment's result, where it is there and of this run.
-fn finished(results: &Path, experiment: &Experiment, run: &Run) -> Option<Section> {
+fn finished(results: &Path, experiment: &Experiment, run: &Run) -> Option<serde_json::Value> {
     let bytes = std::fs::read(results.join(format!("{}.json", experiment.name))).ok()?;
     let finished: Finished = serde_json::from_slice(&bytes).ok()?;
-    (finished.run == *run).then_some(finished.section)
+    (finished.run == *run).then_some(finished.figures)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Fréchet distance between generated pictures and renders (Heusel et al. 2017, FID), on our own features.
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, Staged, in_turn};
 use super::lab::Lab;
 use super::options::EvalOptions;
-use super::section::{Cell, Plot, PlotKind, Section, Table, Unit};
 use super::statistics::Estimate;
 use super::table_1::{with_image, with_text, without_identity};
 use crate::matrix::eigen;
@@ -15,14 +16,10 @@ const REFERENCE: usize = 400;
 const FRESH: usize = 5;
 
 type Way = fn(&EvalOptions, usize) -> Drawing;
-const WAYS: [(&str, &str, Way); 3] = [
-    ("image", "with image", with_image),
-    ("text", "with text", with_text),
-    ("nobody", "without identity input", without_identity),
-];
+const WAYS: [(&str, Way); 3] = [("image", with_image), ("text", with_text), ("nobody", without_identity)];
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    (0..options.trials).flat_map(|i| WAYS.map(|(_, _, way)| way(options, i))).collect()
+    (0..options.trials).flat_map(|i| WAYS.map(|(_, way)| way(options, i))).collect()
 }
 
 /// `‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)` of two sets of vectors of one width, two or more each.
@@ -58,25 +55,32 @@ fn centred(rows: &[Vec<f32>]) -> (Vec<f64>, Vec<Vec<f64>>) {
     (mean, centred)
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    /// Renders that everything is compared with.
+    reference: usize,
+    distances: Vec<OfSet>,
+}
+
+/// A set of pictures: its distance to the renders, with its range where there are several such sets.
+#[derive(Serialize)]
+struct OfSet {
+    key: &'static str,
+    distance: Estimate,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.trials;
-    let mut section = Section::new([
-        "The distance between two normal distributions, one fitted to CLIP's embeddings of generated pictures and one to \
-         those of renders of held-out people in the eight styles, as in FID but on our own features: it cannot be \
-         compared with published numbers. It depends on the number of pictures, the more so the fewer they are; so fresh \
-         renders, as many as there are generated pictures, give the distance that perfect pictures would have, and the \
-         same renders after the model's autoencoder that of a perfect denoiser. Their range over five fresh sets is given \
-         in the place of an interval.",
-    ]);
     let render = |from: u64, count: usize| -> Vec<Staged> {
         (0..count).map(|i| Staged::one(from + i as u64, in_turn(i))).collect()
     };
     let embed = |pictures: Vec<::image::RgbImage>| -> Result<Vec<Vec<f32>>> {
         pictures.iter().map(|picture| lab.clip_picture(picture)).collect()
     };
-    let reference = lab.renders(&render(20_000, REFERENCE));
-    let reference = embed(reference)?;
+    let reference = embed(lab.renders(&render(20_000, REFERENCE)))?;
     let (mut fresh, mut coded) = (Vec::new(), Vec::new());
     for k in 0..FRESH {
         let renders = lab.renders(&render(30_000 + (k * n) as u64, n));
@@ -84,39 +88,21 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         fresh.push(distance(&embed(renders)?, &reference));
         coded.push(distance(&embed(through)?, &reference));
     }
-    let range = |values: &[f64]| Estimate {
-        value: values.iter().sum::<f64>() / values.len() as f64,
-        low: values.iter().copied().fold(f64::INFINITY, f64::min),
-        high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        n,
+    let range = |key: &'static str, values: &[f64]| {
+        let distance = Estimate {
+            value: values.iter().sum::<f64>() / values.len() as f64,
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            n,
+        };
+        OfSet { key, distance }
     };
-    let mut rows = vec![
-        ("fresh", "fresh renders".to_owned(), range(&fresh)),
-        ("autoencoder", "fresh renders, after the autoencoder".to_owned(), range(&coded)),
-    ];
-    for (key, label, way) in WAYS {
+    let mut distances = vec![range("fresh", &fresh), range("autoencoder", &coded)];
+    for (key, way) in WAYS {
         let drawings: Vec<Drawing> = (0..n).map(|i| way(options, i)).collect();
-        let value = distance(&embed(lab.pictures(&drawings)?)?, &reference);
-        rows.push((key, format!("pictures {label}"), Estimate { value, low: value, high: value, n }));
+        distances.push(range(key, &[distance(&embed(lab.pictures(&drawings)?)?, &reference)]));
     }
-    for (key, label, estimate) in &rows {
-        section.figure(key, label, *estimate, Unit::Plain);
-    }
-    section.tables.push(Table {
-        caption: format!("{n} pictures each, against {REFERENCE} renders"),
-        head: ["", "Fréchet distance"].map(str::to_owned).to_vec(),
-        rows: rows
-            .iter()
-            .map(|(_, label, estimate)| (label.clone(), vec![Cell::Estimate(*estimate, Unit::Plain)]))
-            .collect(),
-    });
-    section.plots.push(Plot {
-        caption: "Fréchet distance to renders".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Rows(rows.into_iter().map(|(_, label, estimate)| (label, estimate)).collect()),
-        marks: vec![("none".to_owned(), 0.0)],
-    });
-    Ok(section)
+    Ok(Figures { n, reference: REFERENCE, distances })
 }
 
 #[cfg(test)]

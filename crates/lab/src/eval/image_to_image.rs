@@ -1,13 +1,15 @@
 //! Image-to-image: is the layout of the picture that one starts from kept while its person becomes another? (Paper, its
 //! figure of image-to-image.)
 
-use super::drawing::{Drawing, Photo, REFERENCE, Staged, in_turn};
+use serde::Serialize;
+
+use super::drawing::{Drawing, Staged, in_turn};
 use super::lab::Lab;
 use super::likeness::intersection_over_union;
 use super::options::EvalOptions;
 use super::psnr::psnr;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Unit};
-use super::statistics::{mean, share_of};
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, mean, share_of};
 use facestudio::error::Result;
 
 /// The last starts from noise: the style image alone says where things are.
@@ -30,33 +32,36 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.half()).flat_map(|i| STRENGTHS.map(|strength| drawing(options, i, strength))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    strengths: Vec<OfStrength>,
+    pictures: Pictures,
+}
+
+/// At one strength.
+#[derive(Serialize)]
+struct OfStrength {
+    strength: f32,
+    name: String,
+    /// Pictures whose face overlaps the start's by half or more.
+    kept: Estimate,
+    /// Intersection over union of the faces.
+    overlap: Estimate,
+    /// PSNR behind the person.
+    background: Estimate,
+    /// Pictures nearer to the photo's person than to the start's.
+    changed: Estimate,
+    /// To the photo's person.
+    similarity: Estimate,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(n)?;
-    let mut section = Section::new([
-        "A picture of a stranger is noised to a strength and drawn on from there as the photo's person; it is also the \
-         style image. Strength 1 is the same from pure noise: what is kept there, the style image alone has kept. The \
-         layout is kept if the largest face of picture and start overlap by at least half (intersection over union, \
-         both found by the model's detector); behind the person the picture is compared with the start pixel by pixel \
-         (PSNR). The identity is changed if the picture is more similar to the photo's person than to the start's.",
-    ]);
-    let mut table = Table {
-        caption: format!("{n} pictures a strength"),
-        head: [
-            "strength",
-            "face kept in place",
-            "overlap of faces",
-            "background",
-            "identity changed",
-            "similarity to the photo's person",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        rows: Vec::new(),
-    };
-    let (mut kept_line, mut changed_line) = (Vec::new(), Vec::new());
-    for strength in STRENGTHS {
+    let of_strength = |strength: f32| {
         let (mut overlaps, mut behind, mut changed, mut likenesses) = (vec![], vec![], vec![], vec![]);
         for i in 0..n {
             let start = init(i).render(lab.size);
@@ -75,56 +80,24 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             changed.push(own.zip(stranger).is_some_and(|(own, stranger)| own > stranger));
             likenesses.push(own);
         }
-        let kept = share_of(overlaps.iter().map(|overlap| *overlap >= 0.5));
-        let changed = share_of(changed);
-        table.rows.push((
-            format!("{strength}"),
-            vec![
-                Cell::Estimate(kept, Unit::Share),
-                Cell::Estimate(mean(&overlaps), Unit::Plain),
-                Cell::Estimate(mean(&behind), Unit::Decibel),
-                Cell::Estimate(changed, Unit::Share),
-                Cell::Estimate(levels.relative(&likenesses), Unit::Plain),
-            ],
-        ));
-        if strength == 0.6 {
-            section.figure("kept", "face kept in place at strength 0.6", kept, Unit::Share);
-            section.figure("background", "background at strength 0.6", mean(&behind), Unit::Decibel);
-        }
-        kept_line.push(kept);
-        changed_line.push(changed);
-    }
-    for (strength, changed) in STRENGTHS.iter().zip(&changed_line).filter(|(strength, _)| **strength < 1.0) {
-        let (key, label) =
-            (format!("changed-{strength}"), format!("identity changed at strength {strength}"));
-        section.figure(&key, &label, *changed, Unit::Share);
-    }
-    section.tables.push(table);
-    section.plots.push(Plot {
-        caption: "Kept and changed".to_owned(),
-        unit: Unit::Share,
-        kind: PlotKind::Lines {
-            axis: "strength".to_owned(),
-            places: STRENGTHS.iter().map(|strength| f64::from(*strength)).collect(),
-            lines: vec![
-                ("face kept in place".to_owned(), kept_line),
-                ("identity changed".to_owned(), changed_line),
-            ],
-        },
-        marks: Vec::new(),
-    });
-    section.grids.push(Grid {
-        caption: "The start, drawn on as the photo's person".to_owned(),
-        head: ["photo", "start", "0.4", "0.6", "0.8", "1"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let photo = Some(Shown::Photo(Photo::new(i as u64, REFERENCE)));
-                let mut row = vec![photo, Some(Shown::Staged(init(i)))];
-                row.extend(STRENGTHS.iter().map(|strength| Shown::drawing(drawing(options, i, *strength))));
-                row
-            })
-            .collect(),
-    });
-    Ok(section)
+        Ok(OfStrength {
+            strength,
+            name: strength.to_string(),
+            kept: share_of(overlaps.iter().map(|overlap| *overlap >= 0.5)),
+            overlap: mean(&overlaps),
+            background: mean(&behind),
+            changed: share_of(changed),
+            similarity: levels.relative(&likenesses),
+        })
+    };
+    let row = |i: usize| {
+        let mut row = vec![Picture::reference(i as u64), Some(Picture::Staged(init(i)))];
+        row.extend(STRENGTHS.map(|strength| Picture::drawing(drawing(options, i, strength))));
+        row
+    };
+    Ok(Figures {
+        n,
+        strengths: STRENGTHS.into_iter().map(of_strength).collect::<Result<_>>()?,
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -173,16 +173,6 @@ impl Attribute {
     /// All, in the order of a prompt.
     pub const ALL: [Self; 4] = [Self::Hair, Self::Glasses, Self::Clothing, Self::Background];
 
-    /// For people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hair => "hair colour",
-            Self::Glasses => "glasses",
-            Self::Clothing => "colour of clothes",
-            Self::Background => "background",
-        }
-    }
-
     /// The values that can be asked for.
     pub fn values(self) -> &'static [&'static str] {
         match self {

@@ -17,7 +17,7 @@ use super::drawing::{Drawing, PHOTO, Photo, Staged, TARGETS, Which};
 use super::judge::{self, Question};
 use super::likeness::{Face, Levels, cosine, embed};
 use super::options::EvalOptions;
-use super::section::Shown;
+use super::section::Picture;
 use super::store::{Made, Store, Tuning};
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::error::{Error, Result};
@@ -312,13 +312,13 @@ impl Lab {
     }
 
     /// A picture of the report, at the size of the model's own pictures; none where there can be none.
-    pub fn show(&self, shown: &Shown) -> Result<Option<RgbImage>> {
-        Ok(match shown {
-            Shown::Drawing(drawing) => self.picture(drawing)?.map(|made| made.image),
-            Shown::Photo(photo) => {
+    pub fn show(&self, picture: &Picture) -> Result<Option<RgbImage>> {
+        Ok(match picture {
+            Picture::Drawing(drawing) => self.picture(drawing)?.map(|made| made.image),
+            Picture::Photo(photo) => {
                 Some(::image::imageops::thumbnail(&photo.render().image, self.size, self.size))
             }
-            Shown::Staged(staged) => Some(self.render(staged)),
+            Picture::Staged(staged) => Some(self.render(staged)),
         })
     }
 }

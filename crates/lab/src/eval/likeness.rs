@@ -98,7 +98,7 @@ impl Levels {
     }
 
     /// The levels of some of the people, in this order.
-    pub fn of(&self, people: &[usize]) -> Self {
+    pub fn select(&self, people: &[usize]) -> Self {
         let pick = |values: &[f64]| people.iter().map(|i| values[*i]).collect();
         Self { same: pick(&self.same), other: pick(&self.other) }
     }

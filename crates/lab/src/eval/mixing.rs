@@ -1,9 +1,11 @@
 //! Identity mixing, `e_f = Σ β_i e_f^i` (paper, section 3.2): does the person go from one to the other as β grows?
 
-use super::drawing::{Drawing, Photo, REFERENCE, Sitter};
+use serde::Serialize;
+
+use super::drawing::{Drawing, Sitter};
 use super::lab::Lab;
 use super::options::EvalOptions;
-use super::section::{Grid, Plot, PlotKind, Section, Shown, Target, Unit};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, share_of};
 use facestudio::error::Result;
 
@@ -24,23 +26,36 @@ fn drawing(options: &EvalOptions, i: usize, beta: f32) -> Drawing {
     let sitters = sitters.iter().filter(|(_, beta)| *beta > 0.0);
     let sitters = sitters
         .map(|(who, beta)| Sitter { beta: if mixed { *beta } else { 1.0 }, ..Sitter::new(*who as u64, 1) });
-    Drawing::trial(options, i).of(sitters.collect())
+    Drawing::trial(options, i).with_person(sitters.collect())
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.half()).flat_map(|i| BETAS.map(|beta| drawing(options, i, beta))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    betas: [f32; BETAS.len()],
+    /// Pairs in which every step of β rises.
+    monotone: Estimate,
+    /// Single steps that rise.
+    steps: Estimate,
+    /// Pairs whose ends are in order.
+    ends: Estimate,
+    /// Halves between both.
+    between: Estimate,
+    /// Similarity to the first person at each β.
+    first: Vec<Estimate>,
+    /// To the second.
+    second: Vec<Estimate>,
+    pictures: Pictures,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(2 * n)?;
-    let mut section = Section::new([
-        "Two people are mixed into one at weights β and 1 − β; style image and seed stay the same. A pair is monotone if \
-         the picture's similarity to the first person less that to the second rises at every one of the four steps of β. \
-         Halves are between both if the similarity to each person at β = ½ lies between that at 0 and at 1. Pairs with a \
-         picture in which no face is found count as failures.",
-    ]);
     // [β][pair]
     let mut to_first = vec![Vec::new(); BETAS.len()];
     let mut to_second = to_first.clone();
@@ -67,40 +82,24 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         };
         inside(&to_first) && inside(&to_second)
     }));
-    section.aimed("monotone", "monotone pairs", monotone, Unit::Share, Target::AtLeast(0.95));
-    section.figure("steps", "single steps of β that rise", risen, Unit::Share);
-    section.figure("ends", "pairs whose ends are in order", ends, Unit::Share);
-    section.figure("between", "halves between both", between, Unit::Share);
-    let people = |offset: usize| levels.of(&(offset..offset + n).collect::<Vec<_>>());
+    let people = |offset: usize| levels.select(&(offset..offset + n).collect::<Vec<_>>());
     let line = |to: &[Vec<Option<f64>>], offset: usize| -> Vec<Estimate> {
         to.iter().map(|cosines| people(offset).relative(cosines)).collect()
     };
-    section.plots.push(Plot {
-        caption: "Relative similarity to …".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Lines {
-            axis: "β of the first person".to_owned(),
-            places: BETAS.iter().map(|beta| f64::from(*beta)).collect(),
-            lines: vec![
-                ("the first person".to_owned(), line(&to_first, 0)),
-                ("the second person".to_owned(), line(&to_second, n)),
-            ],
-        },
-        marks: Vec::new(),
-    });
-    let photo = |who: usize| Some(Shown::Photo(Photo::new(who as u64, REFERENCE)));
-    section.grids.push(Grid {
-        caption: "From the second person (left) to the first (right)".to_owned(),
-        head: ["second", "β = 0", "0.25", "0.5", "0.75", "1", "first"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let mut row = vec![photo(other(options, i))];
-                row.extend(BETAS.iter().map(|beta| Shown::drawing(drawing(options, i, *beta))));
-                row.push(photo(i));
-                row
-            })
-            .collect(),
-    });
-    Ok(section)
+    let row = |i: usize| {
+        let mut row = vec![Picture::reference(other(options, i) as u64)];
+        row.extend(BETAS.map(|beta| Picture::drawing(drawing(options, i, beta))));
+        row.push(Picture::reference(i as u64));
+        row
+    };
+    Ok(Figures {
+        betas: BETAS,
+        monotone,
+        steps: risen,
+        ends,
+        between,
+        first: line(&to_first, 0),
+        second: line(&to_second, n),
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -2,8 +2,8 @@
 //! nothing; and how reliable the watermark is.
 //!
 //! An experiment is a file: it plans the pictures that it needs ([`Drawing`](drawing::Drawing)s, which several experiments
-//! may share) and measures them once they are all there. [`Evaluation::run`] draws what is missing, measures, and writes
-//! `report.json` and `index.html`.
+//! may share) and measures figures once they are all there; a template of its name says them in words. [`Evaluation::run`]
+//! draws what is missing, measures, and writes `report.json` and `index.html`.
 
 mod alpha;
 mod attributes;
@@ -37,6 +37,7 @@ mod table_1;
 mod tuner;
 mod views;
 mod watermark;
+mod words;
 
 pub use experiments::{Doing, EXPERIMENTS, Evaluation, Experiment, Named, Run};
 pub use options::EvalOptions;

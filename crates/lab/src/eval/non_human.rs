@@ -1,11 +1,13 @@
 //! Pictures without people: things stay things, and nobody appears in them.
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, Staged, in_turn, style_words};
 use super::judge::subject_words;
 use super::lab::Lab;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Section, Shown, Table, Unit};
-use super::statistics::share_of;
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, share_of};
 use facestudio::error::Result;
 use facestudio_synth::Subject;
 
@@ -36,63 +38,58 @@ fn with_text(options: &EvalOptions, i: usize) -> Drawing {
 }
 
 type Way = fn(&EvalOptions, usize) -> Drawing;
-const WAYS: [(&str, &str, Way); 2] =
-    [("image", "from a style image", with_image), ("text", "from words", with_text)];
+const WAYS: [(&str, Way); 2] = [("image", with_image), ("text", with_text)];
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    (0..options.trials).flat_map(|i| WAYS.map(|(_, _, way)| way(options, i))).collect()
+    (0..options.trials).flat_map(|i| WAYS.map(|(_, way)| way(options, i))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    probe_on_renders: Estimate,
+    words_on_renders: Estimate,
+    ways: Vec<OfWay>,
+    pictures: Pictures,
+}
+
+/// Pictures of one way to ask.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    no_face: Estimate,
+    /// The right thing, by the probe.
+    probe: Estimate,
+    /// By the nearest words.
+    words: Estimate,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
+    let n = options.trials;
     let question = lab.subjects()?;
-    let mut section = Section::new([
-        "Without an identity, from a style image or a prompt that shows one of the renderer's eight things. Nobody should \
-         appear: the model's detector must find no face. CLIP says which thing it is, by a linear probe on renders of \
-         other scenes and by the nearest of eight prompts; how often it is right on renders is its ceiling. Chance is one \
-         in eight.",
-    ]);
-    let mut table = Table {
-        caption: format!("{} pictures each", options.trials),
-        head: ["", "no face", "right thing, linear probe", "right thing, zero-shot"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: vec![(
-            "renders (ceiling)".to_owned(),
-            vec![
-                Cell::Text("–".to_owned()),
-                Cell::Estimate(question.probe_on_renders, Unit::Share),
-                Cell::Estimate(question.words_on_renders, Unit::Share),
-            ],
-        )],
-    };
-    for (key, label, way) in WAYS {
+    let of_way = |(key, way): (&'static str, Way)| {
         let (mut without, mut probe, mut words) = (Vec::new(), Vec::new(), Vec::new());
-        for i in 0..options.trials {
+        for i in 0..n {
             let drawing = way(options, i);
             without.push(lab.faces(&drawing)?.is_empty());
             let answer = lab.clip_drawing(&drawing)?.map(|embedding| question.answer(&embedding));
             probe.push(answer.is_some_and(|answer| answer.probe == subject(i)));
             words.push(answer.is_some_and(|answer| answer.words == subject(i)));
         }
-        let [without, probe, words] = [without, probe, words].map(share_of);
-        section.figure(&format!("no-face-{key}"), &format!("no face, {label}"), without, Unit::Share);
-        section.figure(&format!("thing-{key}"), &format!("right thing, {label}"), probe, Unit::Share);
-        section.of_renders(question.probe_on_renders);
-        let cells = [without, probe, words].map(|share| Cell::Estimate(share, Unit::Share)).to_vec();
-        table.rows.push((format!("pictures {label}"), cells));
-    }
-    section.tables.push(table);
-    section.grids.push(Grid {
-        caption: "Style images, pictures from them, and pictures from words alone".to_owned(),
-        head: ["style image", "from it", "from words"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..options.trials.min(SHOWN))
-            .map(|i| {
-                let ways = WAYS.map(|(_, _, way)| Shown::drawing(way(options, i)));
-                std::iter::once(Some(Shown::Staged(style(i)))).chain(ways).collect()
-            })
-            .collect(),
-    });
-    Ok(section)
+        let [no_face, probe, words] = [without, probe, words].map(share_of);
+        Ok(OfWay { key, no_face, probe, words })
+    };
+    let row = |i: usize| {
+        let drawn = WAYS.map(|(_, way)| Picture::drawing(way(options, i)));
+        std::iter::once(Some(Picture::Staged(style(i)))).chain(drawn).collect()
+    };
+    Ok(Figures {
+        n,
+        probe_on_renders: question.probe_on_renders,
+        words_on_renders: question.words_on_renders,
+        ways: WAYS.into_iter().map(of_way).collect::<Result<_>>()?,
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,11 +1,13 @@
 //! What is lost by storing weights in fewer bits: the same pictures from another model folder.
 
-use super::drawing::{Drawing, Photo, REFERENCE, Which};
+use serde::Serialize;
+
+use super::drawing::{Drawing, Which};
 use super::lab::Lab;
 use super::options::EvalOptions;
 use super::psnr::psnr;
-use super::section::{Cell, Grid, Section, Shown, Table, Unit};
-use super::statistics::{mean, median};
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, mean, median};
 use super::table_1::with_image;
 use facestudio::error::Result;
 
@@ -20,17 +22,29 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.trials).flat_map(|i| [with_image(options, i), against(options, i)]).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    /// Similarity that the model has less than the other.
+    lost: Estimate,
+    psnr: Estimate,
+    model: OfModel,
+    against: OfModel,
+    pictures: Pictures,
+}
+
+/// Pictures of one model.
+#[derive(Serialize)]
+struct OfModel {
+    similarity: Estimate,
+    seconds: f64,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.trials;
     let levels = lab.levels(n)?;
-    let mut section = Section::new([
-        "The same requests to the model and to the one that it is compared with (usually the same weights in full \
-         precision), from the same seeds. What is lost is the difference between the relative similarities of the two \
-         pictures of each person, so that the people's own differences cancel. The pictures are compared pixel by pixel \
-         as well (PSNR); pixels that differ need not be worse ones. Faces are found by the first model's detector in \
-         both.",
-    ]);
     let drawings = [with_image, against].map(|way| (0..n).map(|i| way(options, i)).collect::<Vec<Drawing>>());
     let cosines = [lab.likenesses(&drawings[0])?, lab.likenesses(&drawings[1])?];
     let (_, other) = levels.means(&(0..n).collect::<Vec<_>>());
@@ -43,37 +57,24 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             difference.extend(Some(psnr).filter(|psnr| psnr.is_finite()));
         }
     }
-    let lost = levels.difference(&lost);
-    section.figure("lost", "relative similarity lost", lost, Unit::Plain);
-    section.figure("psnr", "PSNR between the pictures", mean(&difference), Unit::Decibel);
-    let mut rows = Vec::new();
-    for (k, label) in ["the model", "the other model"].into_iter().enumerate() {
+    let of_model = |k: usize| -> Result<OfModel> {
         let seconds = median(&lab.seconds(&drawings[k])?);
-        let cells = vec![
-            Cell::Estimate(levels.relative(&cosines[k]), Unit::Plain),
-            Cell::Number(seconds, Unit::Seconds),
-        ];
-        rows.push((label.to_owned(), cells));
-    }
-    section.tables.push(Table {
-        caption: format!("{n} pictures each"),
-        head: ["", "relative similarity", "seconds"].map(str::to_owned).to_vec(),
-        rows,
-    });
-    section.grids.push(Grid {
-        caption: "The same request to both".to_owned(),
-        head: ["photo", "style image", "the model", "the other"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                vec![
-                    Some(Shown::Photo(Photo::new(i as u64, REFERENCE))),
-                    with_image(options, i).style.map(Shown::Staged),
-                    Shown::drawing(with_image(options, i)),
-                    Shown::drawing(against(options, i)),
-                ]
-            })
-            .collect(),
-    });
-    Ok(section)
+        Ok(OfModel { similarity: levels.relative(&cosines[k]), seconds })
+    };
+    let row = |i: usize| {
+        vec![
+            Picture::reference(i as u64),
+            with_image(options, i).style.map(Picture::Staged),
+            Picture::drawing(with_image(options, i)),
+            Picture::drawing(against(options, i)),
+        ]
+    };
+    Ok(Figures {
+        n,
+        lost: levels.difference(&lost),
+        psnr: mean(&difference),
+        model: of_model(0)?,
+        against: of_model(1)?,
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,12 +1,12 @@
-//! What an experiment hands over: figures, tables, plots and pictures, without a look.
+//! What the report shows of an experiment: words, figures, tables, plots and pictures, without a look.
 
 use serde::{Deserialize, Serialize};
 
-use super::drawing::{Drawing, Photo, Staged};
+use super::drawing::{Drawing, Photo, REFERENCE, Staged};
 use super::statistics::{Estimate, or_nan};
 
 /// One experiment's part of the report.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Section {
     /// What is measured, how, and what it can and cannot say: one paragraph each.
     pub text: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Section {
 }
 
 /// A headline figure.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     /// Stable, for programs: unique within its experiment.
     pub key: String,
@@ -51,7 +51,7 @@ pub enum Unit {
 }
 
 /// A bound for a figure.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub enum Target {
     /// The figure should be at least this.
     AtLeast(f64),
@@ -70,7 +70,7 @@ impl Target {
 }
 
 /// A table; the first column holds the rows' labels.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Table {
     /// What it shows.
     pub caption: String,
@@ -92,7 +92,7 @@ pub enum Cell {
 }
 
 /// A plot.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Plot {
     /// What it shows.
     pub caption: String,
@@ -100,15 +100,18 @@ pub struct Plot {
     pub unit: Unit,
     /// The kind.
     pub kind: PlotKind,
-    /// Marked values: label and value.
-    pub marks: Vec<(String, f64)>,
 }
 
 /// What a plot draws.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub enum PlotKind {
     /// One figure with its interval a line.
-    Rows(Vec<(String, Estimate)>),
+    Bars {
+        /// Label and figure of each.
+        bars: Vec<(String, Estimate)>,
+        /// Marked values: label and value.
+        marks: Vec<(String, f64)>,
+    },
     /// Values along an axis.
     Lines {
         /// What the axis is.
@@ -121,7 +124,7 @@ pub enum PlotKind {
 }
 
 /// Pictures in rows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Grid {
     /// What it shows.
     pub caption: String,
@@ -129,13 +132,16 @@ pub struct Grid {
     pub head: Vec<String>,
     /// One label a row, or none at all.
     pub labels: Vec<String>,
-    /// The rows; a place may be empty.
-    pub rows: Vec<Vec<Option<Shown>>>,
+    /// The rows.
+    pub rows: Pictures,
 }
+
+/// Pictures in rows; a place may be empty.
+pub type Pictures = Vec<Vec<Option<Picture>>>;
 
 /// A picture of the report, by what it is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Shown {
+pub enum Picture {
     /// A generated picture.
     Drawing(Box<Drawing>),
     /// An identity photo.
@@ -144,38 +150,15 @@ pub enum Shown {
     Staged(Staged),
 }
 
-impl Shown {
+impl Picture {
     /// A generated picture's place in a grid.
     pub fn drawing(drawing: Drawing) -> Option<Self> {
         Some(Self::Drawing(Box::new(drawing)))
     }
-}
 
-impl Section {
-    /// A section that begins with these paragraphs.
-    pub fn new<const N: usize>(text: [&str; N]) -> Self {
-        Self { text: text.iter().map(|paragraph| (*paragraph).to_owned()).collect(), ..Self::default() }
-    }
-
-    /// Adds a figure without a target.
-    pub fn figure(&mut self, key: &str, label: &str, estimate: Estimate, unit: Unit) {
-        let (key, label) = (key.to_owned(), label.to_owned());
-        self.figures.push(Figure { key, label, estimate, unit, target: None, renders: None });
-    }
-
-    /// Says of the last figure what renders reach.
-    pub fn of_renders(&mut self, renders: Estimate) {
-        if let Some(figure) = self.figures.last_mut() {
-            figure.renders = Some(renders);
-        }
-    }
-
-    /// Adds a figure with a target.
-    pub fn aimed(&mut self, key: &str, label: &str, estimate: Estimate, unit: Unit, target: Target) {
-        self.figure(key, label, estimate, unit);
-        if let Some(figure) = self.figures.last_mut() {
-            figure.target = Some(target);
-        }
+    /// The place of the photo that conditions where there is one reference.
+    pub fn reference(who: u64) -> Option<Self> {
+        Some(Self::Photo(Photo::new(who, REFERENCE)))
     }
 }
 

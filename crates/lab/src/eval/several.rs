@@ -1,16 +1,18 @@
 //! Several people in one picture: does each region show its own person? With one attention a region (paper, section 3.4),
 //! and with plain cross-attention on the average of all.
 
-use super::drawing::{Drawing, Photo, REFERENCE, STYLE_PEOPLE, Sitter, Staged, in_turn};
+use serde::Serialize;
+
+use super::drawing::{Drawing, STYLE_PEOPLE, Sitter, Staged, in_turn};
 use super::lab::Lab;
 use super::likeness::Face;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, mean, share_of, share_of_groups};
 use facestudio::error::Result;
 
-/// Number of people, with the share of right regions that is asked for.
-const COUNTS: [(usize, f64); 2] = [(2, 0.98), (3, 0.95)];
+/// Numbers of people.
+const COUNTS: [usize; 2] = [2, 3];
 /// Rows of the grids.
 const SHOWN: usize = 5;
 
@@ -38,13 +40,12 @@ fn plain(options: &EvalOptions, count: usize, i: usize) -> Drawing {
 }
 
 type Way = fn(&EvalOptions, usize, usize) -> Drawing;
-const WAYS: [(&str, &str, Way); 2] =
-    [("regions", "one attention a region", by_regions), ("plain", "plain, averaged", plain)];
+const WAYS: [(&str, Way); 2] = [("regions", by_regions), ("plain", plain)];
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     let trials = |count: usize| (0..options.half()).map(move |i| (count, i));
-    let all = COUNTS.iter().flat_map(|(count, _)| trials(*count));
-    all.flat_map(|(count, i)| WAYS.map(|(_, _, way)| way(options, count, i))).collect()
+    let all = COUNTS.into_iter().flat_map(trials);
+    all.flat_map(|(count, i)| WAYS.map(|(_, way)| way(options, count, i))).collect()
 }
 
 /// The largest face whose middle is in each of `count` columns.
@@ -89,81 +90,64 @@ fn regions_right(pictures: &[Regions]) -> Estimate {
     share_of_groups(right, all.count(), pictures.len())
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    counts: Vec<OfCount>,
+}
+
+/// Pictures of so many people.
+#[derive(Serialize)]
+struct OfCount {
+    count: usize,
+    ways: Vec<OfWay>,
+    pictures: Pictures,
+}
+
+/// Of one way to guide.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    /// Right regions.
+    right: Estimate,
+    /// Right ones of those with a face.
+    found: Estimate,
+    /// Pictures whose regions are all right.
+    whole: Estimate,
+    margin: Estimate,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(options.trials)?;
-    let mut section = Section::new([
-        "Two or three people, one photo each, in columns of equal width; the style image shows as many strangers. Of the \
-         faces in a column the largest counts. A region is right if its face is nearer to its own person than to any \
-         other person of the picture, each by two photos that conditioned nothing; a region without a face is wrong. \
-         Chance is one in two, or in three.",
-        "With one attention a region, features of a column attend to their own person's tokens only. Plain \
-         cross-attention has no regions: the people's identities are averaged, brought back to unit length, and act \
-         everywhere. Intervals take a picture for one trial, since its \
-         regions are not independent. The margin is the similarity to the own person less the \
-         mean to the others, on the encoder's scale.",
-    ]);
-    let mut table = Table {
-        caption: format!("{n} pictures of two people and {n} of three"),
-        head: ["", "right regions", "right of those with a face", "whole picture right", "margin"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: Vec::new(),
-    };
     let scale = levels.means(&(0..options.trials).collect::<Vec<_>>());
-    let mut bars = Vec::new();
-    for (count, least) in COUNTS {
-        for (key, label, way) in WAYS {
-            let pictures = (0..n)
-                .map(|i| look(lab, &way(options, count, i), &people(count, i)))
-                .collect::<Result<Vec<_>>>()?;
-            let right = regions_right(&pictures);
-            let found = share_of(pictures.iter().flat_map(|picture| picture.right.iter().flatten().copied()));
-            let whole = share_of(pictures.iter().map(|p| p.right.iter().all(|right| *right == Some(true))));
-            let margins: Vec<f64> =
-                pictures.iter().map(|picture| picture.margins.iter().sum::<f64>() / count as f64).collect();
-            let margin = mean(&margins).scaled(1.0 / (scale.0 - scale.1).max(1e-6), 0.0);
-            let label = format!("{count} people, {label}");
-            let whole_label = format!("right regions, {label}");
-            let key = format!("{key}-{count}");
-            if key.starts_with("regions") {
-                section.aimed(&key, &whole_label, right, Unit::Share, Target::AtLeast(least));
-            } else {
-                section.figure(&key, &whole_label, right, Unit::Share);
-            }
-            let shares = [right, found, whole].map(|share| Cell::Estimate(share, Unit::Share));
-            let cells = shares.into_iter().chain([Cell::Estimate(margin, Unit::Plain)]).collect();
-            table.rows.push((label.clone(), cells));
-            bars.push((label, right));
-        }
-        section.grids.push(Grid {
-            caption: format!("{count} people: photos, style image, one attention a region, plain"),
-            head: (1..=count)
-                .map(|k| format!("photo {k}"))
-                .chain(["style image", "regions", "plain"].map(str::to_owned))
-                .collect(),
-            labels: Vec::new(),
-            rows: (0..n.min(SHOWN))
-                .map(|i| {
-                    let photos = people(count, i).into_iter();
-                    let mut row: Vec<_> =
-                        photos.map(|who| Some(Shown::Photo(Photo::new(who, REFERENCE)))).collect();
-                    row.push(Some(Shown::Staged(style(count, i))));
-                    row.extend(WAYS.map(|(_, _, way)| Shown::drawing(way(options, count, i))));
-                    row
-                })
-                .collect(),
-        });
-    }
-    section.tables.push(table);
-    section.plots.push(Plot {
-        caption: "Right regions".to_owned(),
-        unit: Unit::Share,
-        kind: PlotKind::Rows(bars),
-        marks: COUNTS.map(|(count, _)| (format!("chance of {count}"), 1.0 / count as f64)).to_vec(),
-    });
-    Ok(section)
+    let of_way = |count: usize, key: &'static str, way: Way| {
+        let pictures = (0..n)
+            .map(|i| look(lab, &way(options, count, i), &people(count, i)))
+            .collect::<Result<Vec<_>>>()?;
+        let margins: Vec<f64> =
+            pictures.iter().map(|picture| picture.margins.iter().sum::<f64>() / count as f64).collect();
+        Ok(OfWay {
+            key,
+            right: regions_right(&pictures),
+            found: share_of(pictures.iter().flat_map(|picture| picture.right.iter().flatten().copied())),
+            whole: share_of(pictures.iter().map(|p| p.right.iter().all(|right| *right == Some(true)))),
+            margin: mean(&margins).scaled(1.0 / (scale.0 - scale.1).max(1e-6), 0.0),
+        })
+    };
+    let row = |count: usize, i: usize| {
+        let mut row: Vec<_> = people(count, i).into_iter().map(Picture::reference).collect();
+        row.push(Some(Picture::Staged(style(count, i))));
+        row.extend(WAYS.map(|(_, way)| Picture::drawing(way(options, count, i))));
+        row
+    };
+    let of_count = |count: usize| {
+        let ways = WAYS.into_iter().map(|(key, way)| of_way(count, key, way)).collect::<Result<_>>()?;
+        Ok(OfCount { count, ways, pictures: (0..n.min(SHOWN)).map(|i| row(count, i)).collect() })
+    };
+    Ok(Figures { n, counts: COUNTS.into_iter().map(of_count).collect::<Result<_>>()? })
 }
 
 #[cfg(test)]

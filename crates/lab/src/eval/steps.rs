@@ -1,11 +1,13 @@
 //! Quality against the number of denoising steps.
 
-use super::drawing::{Drawing, Photo, REFERENCE};
+use serde::Serialize;
+
+use super::drawing::Drawing;
 use super::lab::Lab;
 use super::likeness::cosine;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Unit};
-use super::statistics::{mean, median, share_of};
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, mean, median, share_of};
 use super::styles;
 use super::table_1::with_image;
 use facestudio::error::Result;
@@ -22,23 +24,34 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.half()).flat_map(|i| STEPS.map(|steps| drawing(options, i, steps))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    /// The sampler's class.
+    sampler: &'static str,
+    counts: Vec<OfCount>,
+    pictures: Pictures,
+}
+
+/// Pictures of so many steps.
+#[derive(Serialize)]
+struct OfCount {
+    steps: usize,
+    similarity: Estimate,
+    /// Right styles, by the probe.
+    style: Estimate,
+    /// CLIP's cosine with the style image.
+    clip: Estimate,
+    seconds: f64,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.half();
     let levels = lab.levels(n)?;
-    let text = format!(
-        "The same people, style images and seeds with 5 to 50 steps of {} (the paper's: EulerAncestralDiscreteScheduler): \
-         relative similarity to the person, style found by the linear probe, cosine of CLIP's embeddings of picture and \
-         style image, and seconds a picture.",
-        options.sampler.scheduler_class()
-    );
-    let mut section = Section::new([text.as_str()]);
-    let mut rows = Vec::new();
-    let (mut likeness_line, mut clip_line) = (Vec::new(), Vec::new());
-    for steps in STEPS {
+    let of_count = |steps: usize| {
         let drawings: Vec<Drawing> = (0..n).map(|i| drawing(options, i, steps)).collect();
-        let relative = levels.relative(&lab.likenesses(&drawings)?);
-        let styles = share_of(styles::found(lab, &drawings)?);
         let mut agreement = Vec::new();
         for drawing in &drawings {
             let style =
@@ -47,55 +60,23 @@ pub fn measure(lab: &Lab) -> Result<Section> {
                 agreement.push(cosine(&picture, &style));
             }
         }
-        let agreement = mean(&agreement);
-        rows.push((
-            steps.to_string(),
-            vec![
-                Cell::Estimate(relative, Unit::Plain),
-                Cell::Estimate(styles, Unit::Share),
-                Cell::Estimate(agreement, Unit::Plain),
-                Cell::Number(median(&lab.seconds(&drawings)?), Unit::Seconds),
-            ],
-        ));
-        let label = format!("relative similarity, {steps} steps");
-        section.figure(&format!("similarity-{steps}"), &label, relative, Unit::Plain);
-        likeness_line.push(relative);
-        clip_line.push(agreement);
-    }
-    section.tables.push(Table {
-        caption: format!("{n} pictures each"),
-        head: ["steps", "relative similarity", "right style", "CLIP, style image", "seconds"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows,
-    });
-    section.plots.push(Plot {
-        caption: "Quality by steps".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Lines {
-            axis: "steps".to_owned(),
-            places: STEPS.iter().map(|steps| *steps as f64).collect(),
-            lines: vec![
-                ("similarity to the person".to_owned(), likeness_line),
-                ("CLIP, style image".to_owned(), clip_line),
-            ],
-        },
-        marks: Vec::new(),
-    });
-    section.grids.push(Grid {
-        caption: "By number of steps".to_owned(),
-        head: ["photo", "style image", "5", "10", "25", "50"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let mut row = vec![
-                    Some(Shown::Photo(Photo::new(i as u64, REFERENCE))),
-                    with_image(options, i).style.map(Shown::Staged),
-                ];
-                row.extend(STEPS.map(|steps| Shown::drawing(drawing(options, i, steps))));
-                row
-            })
-            .collect(),
-    });
-    Ok(section)
+        Ok(OfCount {
+            steps,
+            similarity: levels.relative(&lab.likenesses(&drawings)?),
+            style: share_of(styles::found(lab, &drawings)?),
+            clip: mean(&agreement),
+            seconds: median(&lab.seconds(&drawings)?),
+        })
+    };
+    let row = |i: usize| {
+        let mut row = vec![Picture::reference(i as u64), with_image(options, i).style.map(Picture::Staged)];
+        row.extend(STEPS.map(|steps| Picture::drawing(drawing(options, i, steps))));
+        row
+    };
+    Ok(Figures {
+        n,
+        sampler: options.sampler.scheduler_class(),
+        counts: STEPS.into_iter().map(of_count).collect::<Result<_>>()?,
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,11 +1,13 @@
 //! Does the face come from the photo and not from the style image? Both show people; only one of them conditions.
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, TARGETS};
 use super::lab::Lab;
 use super::likeness::cosine;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit};
-use super::statistics::{share, share_of};
+use super::section::{Picture, Pictures};
+use super::statistics::{Estimate, share, share_of};
 use super::table_1::{with_image, without_identity};
 use facestudio::error::Result;
 
@@ -16,17 +18,30 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     (0..options.trials).flat_map(|i| [with_image(options, i), without_identity(options, i)]).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    margin: Estimate,
+    /// The margin without an identity input.
+    control: Estimate,
+    /// Pictures closer to the photo's person than to the style image's.
+    wins: Estimate,
+    control_wins: Estimate,
+    /// Pictures closer to the photo's person than to a third.
+    closer: Estimate,
+    /// Pictures nearest to the photo's person of all.
+    nearest: Estimate,
+    no_face: Estimate,
+    /// The wins of each style.
+    by_style: Vec<(String, Estimate)>,
+    pictures: Pictures,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = options.trials;
     let levels = lab.levels(n)?;
-    let mut section = Section::new([
-        "The style image shows another person than the photo does. The margin is the picture's similarity to the photo's \
-         person less its similarity to the style image's person, in units of the encoder's scale between two people (0) \
-         and one (1); each similarity is the mean over two photos that conditioned nothing. A picture without a face \
-         has margin 0. The same pictures without an identity input are the control: there the margin should be 0 or \
-         less, since whatever leaks comes from the style image's person.",
-    ]);
     let (mut margins, mut wins) = ([Vec::new(), Vec::new()], [0, 0]);
     let (mut closer, mut nearest, mut missing) = (0, 0, 0);
     for i in 0..n {
@@ -50,53 +65,27 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         closer += usize::from(to[i] > to[(i + 1) % n]);
         nearest += usize::from((0..n).all(|j| j == i || to[j] < to[i]));
     }
-    let margin = levels.difference(&margins[0]);
-    let control = levels.difference(&margins[1]);
-    section.aimed("margin", "style-swap margin", margin, Unit::Plain, Target::AtLeast(0.4));
-    section.figure("control", "margin without identity input", control, Unit::Plain);
-    section.figure(
-        "wins",
-        "closer to the photo's person than to the style's",
-        share(wins[0], n),
-        Unit::Share,
-    );
-    section.figure("control-wins", "the same without identity input", share(wins[1], n), Unit::Share);
-    let label = "closer to the photo's person than to a third, chosen beforehand";
-    section.figure("closer", label, share(closer, n), Unit::Share);
-    let label = format!("nearest of all {n} people is the photo's");
-    section.figure("nearest", &label, share(nearest, n), Unit::Share);
-    section.figure("no-face", "pictures without a face", share(missing, n), Unit::Share);
-    section.plots.push(Plot {
-        caption: "Margin: similarity to the photo's person less that to the style image's".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Rows(vec![
-            ("with the photo".to_owned(), margin),
-            ("without identity input".to_owned(), control),
-        ]),
-        marks: vec![("neither".to_owned(), 0.0), ("target".to_owned(), 0.4)],
-    });
-    let positive = |margins: &[f64]| Cell::Estimate(share_of(margins.iter().map(|m| *m > 0.0)), Unit::Share);
-    section.tables.push(Table {
-        caption: "Pictures closer to the photo's person than to the style image's, by style".to_owned(),
-        head: ["style", "with the photo"].map(str::to_owned).to_vec(),
-        rows: super::styles::by_style(&margins[0])
-            .into_iter()
-            .map(|(style, margins)| (style, vec![positive(&margins)]))
-            .collect(),
-    });
-    section.grids.push(Grid {
-        caption: "The photo's person in the style image of someone else".to_owned(),
-        head: ["photo", "style image", "picture", "without photo"].map(str::to_owned).to_vec(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN))
-            .map(|i| {
-                let drawing = with_image(options, i);
-                let photo = drawing.people[0][0].photos[0].clone();
-                let style = drawing.style.clone().map(Shown::Staged);
-                let control = Shown::drawing(without_identity(options, i));
-                vec![Some(Shown::Photo(photo)), style, Shown::drawing(drawing), control]
-            })
-            .collect(),
-    });
-    Ok(section)
+    let positive = |margins: &[f64]| share_of(margins.iter().map(|margin| *margin > 0.0));
+    let by_style = super::styles::by_style(&margins[0]).into_iter();
+    let row = |i: usize| {
+        let drawing = with_image(options, i);
+        vec![
+            Picture::reference(i as u64),
+            drawing.style.clone().map(Picture::Staged),
+            Picture::drawing(drawing),
+            Picture::drawing(without_identity(options, i)),
+        ]
+    };
+    Ok(Figures {
+        n,
+        margin: levels.difference(&margins[0]),
+        control: levels.difference(&margins[1]),
+        wins: share(wins[0], n),
+        control_wins: share(wins[1], n),
+        closer: share(closer, n),
+        nearest: share(nearest, n),
+        no_face: share(missing, n),
+        by_style: by_style.map(|(style, margins)| (style, positive(&margins))).collect(),
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

@@ -1,10 +1,11 @@
 //! Is the picture drawn in the style that was asked for, of the eight that the renderer knows?
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, in_turn, style_words};
 use super::lab::Lab;
 use super::options::EvalOptions;
-use super::section::{Cell, Plot, PlotKind, Section, Table, Target, Unit};
-use super::statistics::share_of;
+use super::statistics::{Estimate, share_of};
 use super::table_1::{with_image, with_text};
 use facestudio::error::Result;
 use facestudio_synth::Style;
@@ -39,74 +40,51 @@ pub fn found(lab: &Lab, drawings: &[Drawing]) -> Result<Vec<bool>> {
     Ok(right(lab, drawings)?.into_iter().map(|[probe, _]| probe).collect())
 }
 
-type Case = (&'static str, &'static str, fn(&EvalOptions, usize) -> Drawing);
+type Way = fn(&EvalOptions, usize) -> Drawing;
 
-fn cases(options: &EvalOptions) -> Vec<Case> {
-    options.drawn([
-        (false, ("image", "from a style image", with_image as fn(&EvalOptions, usize) -> Drawing)),
-        (true, ("text", "from words", with_text)),
-    ])
+fn ways(options: &EvalOptions) -> Vec<(&'static str, Way)> {
+    options.drawn([(false, ("image", with_image as Way)), (true, ("text", with_text))])
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    let cases = cases(options);
+    let ways = ways(options);
     (0..options.trials)
-        .flat_map(|i| cases.iter().map(move |(_, _, way)| way(options, i)).collect::<Vec<_>>())
+        .flat_map(|i| ways.iter().map(move |(_, way)| way(options, i)).collect::<Vec<_>>())
         .collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured: how often the style is right.
+#[derive(Serialize)]
+pub struct Figures {
+    probe_on_renders: Estimate,
+    words_on_renders: Estimate,
+    probe_on_decoded: Estimate,
+    ways: Vec<OfWay>,
+}
+
+/// Of pictures of one way to ask.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    probe: Estimate,
+    words: Estimate,
+    /// By the probe, for each style.
+    by_style: Vec<(String, Estimate)>,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let question = lab.styles()?;
-    let mut section = Section::new([
-        "Style images and prompts take the renderer's eight styles in turn. CLIP says which of them each picture is drawn \
-         in, in two ways: by a linear probe that was fitted to renders of other people, and by the nearest of eight \
-         prompts (zero-shot). How often each is right on renders of held-out people is its ceiling; after the model's \
-         autoencoder they are what a perfect denoiser would draw. Chance is one in eight.",
-        "Where it is the model's own CLIP, it turns style images into guidance as well, and may overlook what it never \
-         learnt to see. Intervals are Wilson's (95 %).",
-    ]);
-    let mut rows = vec![
-        (
-            "renders (ceiling)".to_owned(),
-            vec![
-                Cell::Estimate(question.probe_on_renders, Unit::Share),
-                Cell::Estimate(question.words_on_renders, Unit::Share),
-            ],
-        ),
-        (
-            "renders, after the autoencoder".to_owned(),
-            vec![Cell::Estimate(question.probe_on_decoded, Unit::Share), Cell::Text("–".to_owned())],
-        ),
-    ];
-    let mut styles = Vec::new();
-    for (key, label, drawing) in cases(options) {
-        let drawings: Vec<Drawing> = (0..options.trials).map(|i| drawing(options, i)).collect();
-        let right = right(lab, &drawings)?;
-        let [probe, words] = [0, 1].map(|k: usize| share_of(right.iter().map(|right| right[k])));
-        let cells = vec![Cell::Estimate(probe, Unit::Share), Cell::Estimate(words, Unit::Share)];
-        rows.push((format!("pictures {label}"), cells));
-        section.aimed(key, &format!("right style, {label}"), probe, Unit::Share, Target::AtLeast(0.9));
-        section.of_renders(question.probe_on_renders);
-        let probe: Vec<bool> = right.iter().map(|right| right[0]).collect();
-        styles.push((label, by_style(&probe)));
-    }
-    section.figure("ceiling", "right style, renders", question.probe_on_renders, Unit::Share);
-    let label = "right style, renders after the autoencoder";
-    section.figure("autoencoder", label, question.probe_on_decoded, Unit::Share);
-    section.tables.push(Table {
-        caption: "Right style of eight".to_owned(),
-        head: ["", "linear probe", "zero-shot"].map(str::to_owned).to_vec(),
-        rows,
-    });
-    for (label, by_style) in styles {
-        let rows = by_style.into_iter().map(|(style, right)| (style, share_of(right))).collect();
-        section.plots.push(Plot {
-            caption: format!("Right style {label}, by style (linear probe)"),
-            unit: Unit::Share,
-            kind: PlotKind::Rows(rows),
-            marks: vec![("chance".to_owned(), 1.0 / Style::ALL.len() as f64)],
-        });
-    }
-    Ok(section)
+    let of_way = |(key, way): (&'static str, Way)| {
+        let right = right(lab, &(0..options.trials).map(|i| way(options, i)).collect::<Vec<_>>())?;
+        let [probe, words] = [0, 1].map(|k: usize| right.iter().map(|right| right[k]).collect::<Vec<_>>());
+        let styles = by_style(&probe).into_iter().map(|(style, right)| (style, share_of(right)));
+        Ok(OfWay { key, by_style: styles.collect(), probe: share_of(probe), words: share_of(words) })
+    };
+    Ok(Figures {
+        probe_on_renders: question.probe_on_renders,
+        words_on_renders: question.words_on_renders,
+        probe_on_decoded: question.probe_on_decoded,
+        ways: ways(options).into_iter().map(of_way).collect::<Result<_>>()?,
+    })
 }

@@ -1,66 +1,38 @@
 //! Identity similarity and seconds, from one reference and from eleven, with the style from an image or from words, and
 //! without an identity (paper, table 1).
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, REFERENCES, Sitter, Staged, in_turn, noun, style_words};
 use super::lab::Lab;
+use super::likeness::Levels;
 use super::options::EvalOptions;
-use super::section::{Cell, Grid, Plot, PlotKind, Section, Shown, Table, Target, Unit, number};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, mean, median};
 use facestudio::error::Result;
 use facestudio_synth::Background;
 
-/// A row of the table: its key, its label, the paper's cosine and this project's target.
-struct Row {
+/// A way to draw each person: its key, and whether a prompt decides it.
+struct Way {
     key: &'static str,
-    label: &'static str,
-    paper: Option<f64>,
-    target: Option<Target>,
-    /// Whether a prompt decides it.
     words: bool,
     drawing: fn(&EvalOptions, usize) -> Drawing,
 }
 
-const ROWS: [Row; 5] = [
-    Row {
-        key: "image-1",
-        label: "with image, 1 reference",
-        paper: Some(0.86),
-        target: Some(Target::AtLeast(0.86)),
-        words: false,
-        drawing: with_image,
-    },
-    Row {
+const WAYS: [Way; 5] = [
+    Way { key: "image-1", words: false, drawing: with_image },
+    Way {
         key: "image-11",
-        label: "with image, 11 references",
-        paper: Some(0.74),
-        target: None,
         words: false,
-        drawing: |options, i| with_image(options, i).of(vec![Sitter::new(i as u64, REFERENCES)]),
+        drawing: |options, i| with_image(options, i).with_person(vec![Sitter::new(i as u64, REFERENCES)]),
     },
-    Row {
-        key: "text-1",
-        label: "with text, 1 reference",
-        paper: Some(0.71),
-        target: Some(Target::AtLeast(0.71)),
-        words: true,
-        drawing: with_text,
-    },
-    Row {
+    Way { key: "text-1", words: true, drawing: with_text },
+    Way {
         key: "text-11",
-        label: "with text, 11 references",
-        paper: Some(0.61),
-        target: None,
         words: true,
-        drawing: |options, i| with_text(options, i).of(vec![Sitter::new(i as u64, REFERENCES)]),
+        drawing: |options, i| with_text(options, i).with_person(vec![Sitter::new(i as u64, REFERENCES)]),
     },
-    Row {
-        key: "nobody",
-        label: "without identity input",
-        paper: Some(0.47),
-        target: Some(Target::AtMost(0.5)),
-        words: false,
-        drawing: without_identity,
-    },
+    Way { key: "nobody", words: false, drawing: without_identity },
 ];
 
 /// Rows of the grid.
@@ -104,69 +76,74 @@ fn perfect(options: &EvalOptions, i: usize) -> Option<Staged> {
     Some(Staged { shows: vec![i as u64], ..style })
 }
 
-fn rows(options: &EvalOptions) -> Vec<&'static Row> {
-    options.drawn(ROWS.iter().map(|row| (row.words, row)))
+fn ways(options: &EvalOptions) -> Vec<&'static Way> {
+    options.drawn(WAYS.iter().map(|way| (way.words, way)))
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
-    rows(options).iter().flat_map(|row| (0..options.trials).map(|i| (row.drawing)(options, i))).collect()
+    ways(options).iter().flat_map(|way| (0..options.trials).map(|i| (way.drawing)(options, i))).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
-    let options = &lab.options;
-    let (n, asked) = (options.trials, rows(options));
-    let levels = lab.levels(n)?;
-    let everybody: Vec<usize> = (0..n).collect();
-    let (same, other) = levels.means(&everybody);
-    let mut section = Section::new([
-        "Each of the held-out people is drawn from photos, in the scene of a style image that shows someone else (with \
-         image) or of a prompt (with text). An identity encoder compares the largest face of each picture with two \
-         photos of the person that conditioned nothing.",
-        "Relative similarity puts the mean cosine on the encoder's own scale: 1 is what it gives two photos of one \
-         person, 0 what it gives photos of two people. A picture in which no face is found counts as 0. Intervals are \
-         bootstraps over people (95 %, percentile). The paper's column is its cosine of ArcFace on photographs: the \
-         order of the rows can be compared, the numbers cannot.",
-        "Two rows say what could be reached: the renderer's own picture of that person in the style image's scene, at \
-         the model's size, and the same after the model's autoencoder.",
-    ]);
-    let mut table = Table {
-        caption: format!(
-            "{n} people; cosine of two photos of one person {}, of two people {}",
-            number(same, Unit::Plain),
-            number(other, Unit::Plain)
-        ),
-        head: ["", "relative similarity", "cosine", "no face", "seconds", "paper"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: Vec::new(),
-    };
-    let mut bars = Vec::new();
-    let mut relative_of = |label: &str, cosines: &[Option<f64>], seconds: Option<f64>, paper: Option<f64>| {
-        let relative = levels.relative(cosines);
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    n: usize,
+    /// The judge's cosine of two photos of one person.
+    same: f64,
+    /// Of two people.
+    other: f64,
+    ways: Vec<OfWay>,
+    /// The renderer's own pictures.
+    renderer: Likeness,
+    /// The same after the autoencoder.
+    autoencoder: Likeness,
+    gains: Vec<Gain>,
+    pictures: Pictures,
+}
+
+/// Pictures of one way.
+#[derive(Serialize)]
+struct OfWay {
+    key: &'static str,
+    #[serde(flatten)]
+    likeness: Likeness,
+    seconds: f64,
+}
+
+/// How alike pictures are to their people.
+#[derive(Serialize)]
+struct Likeness {
+    similarity: Estimate,
+    cosine: Estimate,
+    faceless: usize,
+}
+
+impl Likeness {
+    fn new(levels: &Levels, cosines: &[Option<f64>]) -> Self {
         let found: Vec<f64> = cosines.iter().flatten().copied().collect();
-        let or_dash = |value: Option<f64>, unit| {
-            value.map_or_else(|| Cell::Text("–".to_owned()), |value| Cell::Number(value, unit))
-        };
-        table.rows.push((
-            label.to_owned(),
-            vec![
-                Cell::Estimate(relative, Unit::Plain),
-                Cell::Estimate(mean(&found), Unit::Plain),
-                Cell::Text(format!("{} of {n}", n - found.len())),
-                or_dash(seconds, Unit::Seconds),
-                or_dash(paper, Unit::Plain),
-            ],
-        ));
-        bars.push((label.to_owned(), relative));
-        relative
-    };
-    let mut cosines = Vec::new();
-    let mut relatives: Vec<Estimate> = Vec::new();
-    for row in &asked {
-        let drawings: Vec<Drawing> = (0..n).map(|i| (row.drawing)(options, i)).collect();
+        let faceless = cosines.len() - found.len();
+        Self { similarity: levels.relative(cosines), cosine: mean(&found), faceless }
+    }
+}
+
+/// What eleven references give beyond one.
+#[derive(Serialize)]
+struct Gain {
+    key: &'static str,
+    gain: Estimate,
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
+    let options = &lab.options;
+    let (n, asked) = (options.trials, ways(options));
+    let levels = lab.levels(n)?;
+    let (same, other) = levels.means(&(0..n).collect::<Vec<_>>());
+    let (mut measured, mut cosines) = (Vec::new(), Vec::new());
+    for way in &asked {
+        let drawings: Vec<Drawing> = (0..n).map(|i| (way.drawing)(options, i)).collect();
         let found = lab.likenesses(&drawings)?;
         let seconds = median(&lab.seconds(&drawings)?);
-        relatives.push(relative_of(row.label, &found, Some(seconds), row.paper));
+        measured.push(OfWay { key: way.key, likeness: Likeness::new(&levels, &found), seconds });
         cosines.push(found);
     }
     let mut renders = [Vec::with_capacity(n), Vec::with_capacity(n)];
@@ -178,56 +155,30 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             cosines.push(face.map(|face| lab.similarity(&face.embedding, staged.shows[0])).transpose()?);
         }
     }
-    let drawn = relative_of("the renderer's own picture", &renders[0], None, None);
-    let coded = relative_of("the same, after the autoencoder", &renders[1], None, None);
-
-    for (row, relative) in asked.iter().zip(&relatives) {
-        section.figure(row.key, &format!("similarity, {}", row.label), *relative, Unit::Plain);
-        if let Some(figure) = section.figures.last_mut() {
-            figure.target = row.target;
-            figure.renders = Some(drawn).filter(|_| matches!(row.target, Some(Target::AtLeast(_))));
-        }
-    }
-    let cosines_of = |key: &str| {
-        let at = asked.iter().position(|row| row.key == key)?;
+    let [renderer, autoencoder] = renders.map(|cosines| Likeness::new(&levels, &cosines));
+    let cosines_of = |key: &str, references: usize| {
+        let at = asked.iter().position(|way| way.key == format!("{key}-{references}"))?;
         Some(cosines[at].iter().map(|cosine| cosine.unwrap_or(other)).collect::<Vec<f64>>())
     };
-    for (key, label) in [("image", "with image"), ("text", "with text")] {
-        let both = [11, 1].map(|references| cosines_of(&format!("{key}-{references}")));
-        if let [Some(more), Some(one)] = both {
-            let gain: Vec<f64> = more.iter().zip(one).map(|(more, one)| more - one).collect();
-            let label = format!("gain of 11 references over 1, {label}");
-            let target = Target::AtLeast(0.0);
-            section.aimed(&format!("{key}-gain"), &label, levels.difference(&gain), Unit::Plain, target);
-        }
-    }
-    section.figure("renderer", "similarity, the renderer's own picture", drawn, Unit::Plain);
-    section.figure("autoencoder", "similarity, the same after the autoencoder", coded, Unit::Plain);
-    section.tables.push(table);
-    section.plots.push(Plot {
-        caption: "Relative similarity".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Rows(bars),
-        marks: vec![("another person".to_owned(), 0.0), ("the same person".to_owned(), 1.0)],
-    });
-    let photo = |i: usize| with_image(options, i).people[0][0].photos[0].clone();
+    let gain = |key: &'static str| {
+        let (more, one) = cosines_of(key, REFERENCES).zip(cosines_of(key, 1))?;
+        let gain: Vec<f64> = more.iter().zip(one).map(|(more, one)| more - one).collect();
+        Some(Gain { key, gain: levels.difference(&gain) })
+    };
     let row = |i: usize| {
-        let mut row = vec![Some(Shown::Photo(photo(i))), with_image(options, i).style.map(Shown::Staged)];
-        row.extend(asked.iter().map(|row| Shown::drawing((row.drawing)(options, i))));
-        row.push(perfect(options, i).map(Shown::Staged));
+        let mut row = vec![Picture::reference(i as u64), with_image(options, i).style.map(Picture::Staged)];
+        row.extend(asked.iter().map(|way| Picture::drawing((way.drawing)(options, i))));
+        row.push(perfect(options, i).map(Picture::Staged));
         row
     };
-    section.grids.push(Grid {
-        caption: "Photo, style image, and what the model makes of them; last the renderer's own answer"
-            .to_owned(),
-        head: ["photo", "style image"]
-            .into_iter()
-            .chain(asked.iter().map(|row| row.label))
-            .chain(["renderer"])
-            .map(str::to_owned)
-            .collect(),
-        labels: Vec::new(),
-        rows: (0..n.min(SHOWN)).map(row).collect(),
-    });
-    Ok(section)
+    Ok(Figures {
+        n,
+        same,
+        other,
+        ways: measured,
+        renderer,
+        autoencoder,
+        gains: ["image", "text"].into_iter().filter_map(gain).collect(),
+        pictures: (0..n.min(SHOWN)).map(row).collect(),
+    })
 }

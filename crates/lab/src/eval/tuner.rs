@@ -22,11 +22,11 @@ pub struct Tuner<'a> {
     backend: Backend,
     /// Where pictures are drawn.
     device: &'a Device,
-    held: Option<Held>,
+    held: Option<TunedModel>,
 }
 
 /// A tuned copy of the model.
-struct Held {
+struct TunedModel {
     tuned: Tuned,
     studio: FaceStudio,
     tuning: Tuning,
@@ -66,7 +66,7 @@ impl<'a> Tuner<'a> {
         tuned: &Tuned,
         watch: &mut dyn FnMut(Doing),
         stop: &dyn Fn() -> bool,
-    ) -> Result<Held> {
+    ) -> Result<TunedModel> {
         let mut class = Vec::new();
         for picture in drawing.class_pictures() {
             // A share of the work may lack pictures that are another machine's to draw.
@@ -104,6 +104,10 @@ impl<'a> Tuner<'a> {
         let mean = |losses: &[f32]| losses.iter().map(|v| f64::from(*v)).sum::<f64>() / losses.len() as f64;
         let losses = [mean(&losses[..tenth]), mean(&losses[losses.len() - tenth..])];
         let studio = exact(&Overlay { files: self.files, over: &folders }, self.device)?;
-        Ok(Held { tuned: tuned.clone(), studio, tuning: Tuning { seconds, backend: self.backend, losses } })
+        Ok(TunedModel {
+            tuned: tuned.clone(),
+            studio,
+            tuning: Tuning { seconds, backend: self.backend, losses },
+        })
     }
 }

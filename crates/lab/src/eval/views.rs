@@ -1,10 +1,12 @@
 //! Novel views: is the person kept when the picture, or the photo, shows the face from the side? (Paper, its figure of
 //! novel views.)
 
+use serde::Serialize;
+
 use super::drawing::{Drawing, Photo, REFERENCE, STYLE_PEOPLE, Sitter, Staged, in_turn};
 use super::lab::Lab;
 use super::options::EvalOptions;
-use super::section::{Grid, Plot, PlotKind, Section, Shown, Unit};
+use super::section::{Picture, Pictures};
 use super::statistics::{Estimate, bootstrap, correlation, share_of};
 use facestudio::error::Result;
 use facestudio_synth::Style;
@@ -35,7 +37,7 @@ fn photo(i: usize, yaw: f32) -> Photo {
 }
 
 fn turned_photo(options: &EvalOptions, i: usize, yaw: f32) -> Drawing {
-    turned_style(options, i, 0.0).of(vec![Sitter { photos: vec![photo(i, yaw)], beta: 1.0 }])
+    turned_style(options, i, 0.0).with_person(vec![Sitter { photos: vec![photo(i, yaw)], beta: 1.0 }])
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
@@ -45,33 +47,83 @@ pub fn plan(options: &EvalOptions) -> Vec<Drawing> {
     all(turned_style).chain(all(turned_photo)).collect()
 }
 
-pub fn measure(lab: &Lab) -> Result<Section> {
+/// What is measured.
+#[derive(Serialize)]
+pub struct Figures {
+    yaws: [f32; YAWS.len()],
+    /// Similarity with a style image from the front.
+    front: Estimate,
+    style: Sweep,
+    photo: Sweep,
+    renders: Line,
+    /// Correlation of the faces' turn with the angle.
+    follows: Estimate,
+    follows_renders: Estimate,
+    /// Pictures with a face, where the style image turns.
+    faces: Estimate,
+}
+
+/// Similarity at each angle.
+#[derive(Serialize)]
+struct Line {
+    similarity: Vec<Estimate>,
+    /// From the front to the sides.
+    lost: f64,
+}
+
+/// What turns.
+#[derive(Serialize)]
+struct Sweep {
+    #[serde(flatten)]
+    line: Line,
+    /// Similarity at both ends.
+    at_ends: Estimate,
+    pictures: Pictures,
+}
+
+/// A picture of trial `i` at an angle.
+type Turns = fn(usize, f32) -> Picture;
+
+impl Line {
+    fn new(similarity: Vec<Estimate>) -> Self {
+        let value = |k: usize| similarity[k].value;
+        let lost = value(YAWS.len() / 2) - 0.5 * (value(0) + value(YAWS.len() - 1));
+        Self { similarity, lost }
+    }
+}
+
+pub fn measure(lab: &Lab) -> Result<Figures> {
     let options = &lab.options;
     let n = trials(options);
     let levels = lab.levels(n)?;
-    let mut section = Section::new([
-        "The design has no input for the pose. What it supports is a style image of someone who faces to the side: its \
-         face is hidden before it is encoded, but hair, shoulders and the place of the hidden oval still say where it \
-         looked. So one sweep turns the person of the style image and asks how similar the picture stays to the photo's \
-         person; the photo is frontal. The other turns the photo instead: what is left of a person who was seen from \
-         the side only? The photos that pictures are compared with are frontal in both, which costs similarity by \
-         itself: the line of renders says how much the encoder gives the renderer's own picture of that person, in that \
-         scene and at that angle.",
-        "Whether the pose was followed is measured on the landmarks of the face that was found: how far the nose lies to \
-         the side of the eyes' middle. Its correlation with the angle asked for is given beside that on renders.",
-    ]);
-    let mut lines = Vec::new();
-    let mut turns = Vec::new();
-    let sweep = |drawing: fn(&EvalOptions, usize, f32) -> Drawing, yaw: f32| -> Result<Vec<Option<f64>>> {
-        (0..n).map(|i| lab.likeness(&drawing(options, i, yaw), i as u64)).collect()
-    };
-    let mut by_style = Vec::new();
-    let mut by_photo = Vec::new();
-    let mut renders = Vec::new();
-    let mut render_turns = Vec::new();
+    let sweep =
+        |drawing: fn(&EvalOptions, usize, f32) -> Drawing, turns: Turns, still: Turns| -> Result<Sweep> {
+            let cosines = YAWS.map(|yaw| -> Result<Vec<Option<f64>>> {
+                (0..n).map(|i| lab.likeness(&drawing(options, i, yaw), i as u64)).collect()
+            });
+            let cosines = cosines.into_iter().collect::<Result<Vec<_>>>()?;
+            let both = [&cosines[0][..], &cosines[YAWS.len() - 1]].concat();
+            let people: Vec<usize> = (0..n).chain(0..n).collect();
+            let rows = |i: usize| {
+                let turned = YAWS.map(|yaw| Some(turns(i, yaw))).into_iter();
+                let drawn = YAWS.map(|yaw| Picture::drawing(drawing(options, i, yaw))).into_iter();
+                [
+                    std::iter::once(None).chain(turned).collect(),
+                    std::iter::once(Some(still(i, 0.0))).chain(drawn).collect(),
+                ]
+            };
+            Ok(Sweep {
+                line: Line::new(cosines.iter().map(|cosines| levels.relative(cosines)).collect()),
+                at_ends: levels.select(&people).relative(&both),
+                pictures: (0..n.min(SHOWN)).flat_map(rows).collect(),
+            })
+        };
+    let of_style: Turns = |i, yaw| Picture::Staged(style(i, yaw));
+    let of_photo: Turns = |i, yaw| Picture::Photo(photo(i, yaw));
+    let by_style = sweep(turned_style, of_style, of_photo)?;
+    let by_photo = sweep(turned_photo, of_photo, of_style)?;
+    let (mut turns, mut render_turns, mut renders) = (Vec::new(), Vec::new(), Vec::new());
     for yaw in YAWS {
-        by_style.push(levels.relative(&sweep(turned_style, yaw)?));
-        by_photo.push(levels.relative(&sweep(turned_photo, yaw)?));
         let mut cosines = Vec::new();
         for i in 0..n {
             let faces = lab.faces(&turned_style(options, i, yaw))?;
@@ -83,20 +135,6 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         }
         renders.push(levels.relative(&cosines));
     }
-    let middle = YAWS.len() / 2;
-    let ends = |values: &[Estimate]| 0.5 * (values[0].value + values[YAWS.len() - 1].value);
-    let label = "similarity, style image from the front";
-    section.figure("front", label, by_style[middle], Unit::Plain);
-    let mut at_ends =
-        |key: &str, label: &str, drawing: fn(&EvalOptions, usize, f32) -> Drawing| -> Result<()> {
-            let (left, right) = (sweep(drawing, YAWS[0])?, sweep(drawing, YAWS[YAWS.len() - 1])?);
-            let both: Vec<Option<f64>> = left.into_iter().chain(right).collect();
-            let people: Vec<usize> = (0..n).chain(0..n).collect();
-            section.figure(key, label, levels.of(&people).relative(&both), Unit::Plain);
-            Ok(())
-        };
-    at_ends("style-50", "similarity, style image at ±50°", turned_style)?;
-    at_ends("photo-50", "similarity, photo at ±50°", turned_photo)?;
     let follows = |turns: &[Option<(f64, f64)>]| {
         let found: Vec<(f64, f64)> = turns.iter().flatten().copied().collect();
         bootstrap(found.len(), |trials| {
@@ -104,58 +142,14 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             correlation(&yaws, &turns)
         })
     };
-    section.figure("follows", "pose follows the style image (correlation)", follows(&turns), Unit::Plain);
-    section.figure("follows-renders", "the same on renders", follows(&render_turns), Unit::Plain);
-    let faces = share_of(turns.iter().map(Option::is_some));
-    section.figure("faces", "pictures with a face, style image turned", faces, Unit::Share);
-    section.text.push(format!(
-        "From 0° to ±50° renders lose {:.2}, pictures of a turned style image {:.2}, pictures of a turned photo {:.2}.",
-        renders[middle].value - ends(&renders),
-        by_style[middle].value - ends(&by_style),
-        by_photo[middle].value - ends(&by_photo),
-    ));
-    lines.push(("style image turned".to_owned(), by_style));
-    lines.push(("photo turned".to_owned(), by_photo));
-    lines.push(("renders".to_owned(), renders));
-    section.plots.push(Plot {
-        caption: "Relative similarity to the photo's person".to_owned(),
-        unit: Unit::Plain,
-        kind: PlotKind::Lines {
-            axis: "yaw in degrees".to_owned(),
-            places: YAWS.iter().map(|yaw| f64::from(*yaw)).collect(),
-            lines,
-        },
-        marks: Vec::new(),
-    });
-    let head = |first: &str| -> Vec<String> {
-        let yaws = YAWS.iter().map(|yaw| format!("{yaw:.0}°").replace('-', "−"));
-        std::iter::once(first.to_owned()).chain(yaws).collect()
-    };
-    let mut by_style = Vec::new();
-    let mut by_photo = Vec::new();
-    for i in 0..n.min(SHOWN) {
-        let styles = YAWS.iter().map(|yaw| Some(Shown::Staged(style(i, *yaw))));
-        by_style.push(std::iter::once(None).chain(styles).collect());
-        let mut row = vec![Some(Shown::Photo(photo(i, 0.0)))];
-        row.extend(YAWS.iter().map(|yaw| Shown::drawing(turned_style(options, i, *yaw))));
-        by_style.push(row);
-        let photos = YAWS.iter().map(|yaw| Some(Shown::Photo(photo(i, *yaw))));
-        by_photo.push(std::iter::once(None).chain(photos).collect());
-        let mut row = vec![Some(Shown::Staged(style(i, 0.0)))];
-        row.extend(YAWS.iter().map(|yaw| Shown::drawing(turned_photo(options, i, *yaw))));
-        by_photo.push(row);
-    }
-    section.grids.push(Grid {
-        caption: "Style images that turn, and below each the picture of the photo's person".to_owned(),
-        head: head("photo"),
-        labels: Vec::new(),
-        rows: by_style,
-    });
-    section.grids.push(Grid {
-        caption: "Photos that turn, and below each the picture".to_owned(),
-        head: head("style image"),
-        labels: Vec::new(),
-        rows: by_photo,
-    });
-    Ok(section)
+    Ok(Figures {
+        yaws: YAWS,
+        front: by_style.line.similarity[YAWS.len() / 2],
+        style: by_style,
+        photo: by_photo,
+        renders: Line::new(renders),
+        follows: follows(&turns),
+        follows_renders: follows(&render_turns),
+        faces: share_of(turns.iter().map(Option::is_some)),
+    })
 }

@@ -131,7 +131,7 @@ pub struct Scores {
 
 impl Scores {
     /// None without scores.
-    fn of(attack: &'static str, mut scores: Vec<f64>) -> Option<Self> {
+    fn new(attack: &'static str, mut scores: Vec<f64>) -> Option<Self> {
         scores.sort_by(f64::total_cmp);
         Some(Self {
             attack,
@@ -179,7 +179,7 @@ pub fn watermark(options: &WatermarkOptions, watch: impl Fn() + Sync) -> Result<
     let mut psnr: Vec<f64> = marked.iter().map(|(psnr, _)| *psnr).collect();
     psnr.sort_by(f64::total_cmp);
     let by_attack = |scores: &dyn Fn(usize) -> Vec<f64>| {
-        ATTACKS.iter().enumerate().filter_map(|(k, attack)| Scores::of(attack.name, scores(k))).collect()
+        ATTACKS.iter().enumerate().filter_map(|(k, attack)| Scores::new(attack.name, scores(k))).collect()
     };
     Ok(WatermarkReport {
         size: options.size,

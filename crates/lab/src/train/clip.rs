@@ -19,6 +19,7 @@ use super::encoded::Styles;
 use super::export::export;
 use super::run::{Defaults, Event, Step};
 use super::{Setup, Source, portraits, run, style};
+use crate::read_back::read_back;
 use facestudio::encoders::text::{TextConfig, TextEncoder};
 use facestudio::encoders::tokenizer::{FILES, Tokenizer};
 use facestudio::encoders::vision::{
@@ -229,9 +230,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let n = own.len();
         let mut found = Vec::new();
         for cosines in model.similarities(pixels, &[own, wrong].concat())? {
-            let values: Vec<f32> = cosines.try_into_vec_as().map_err(|e| {
-                Error::device("read-back", format!("could not read a measure back: {e:?}"), "")
-            })?;
+            let values = read_back(cosines, "a measure")?;
             let rows: Vec<&[f32]> = values.chunks_exact(values.len() / n).collect();
             let share = |right: &dyn Fn(usize, &[f32]) -> bool| {
                 let right = rows.iter().enumerate().filter(|(i, row)| right(*i, row)).count();

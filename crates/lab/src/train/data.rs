@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::private;
 use super::rng::Rng;
 use super::run::Event;
+use crate::read_back::read_back;
 use facestudio::error::{Error, Result};
+use facestudio::image::preprocess::{to_byte, to_signed};
 
 /// A person in a picture, in pixels from its upper left corner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -321,7 +323,7 @@ pub fn planes(rgb: &[u8], size: usize, view: View, out: &mut [f32]) {
         for (x, pixel) in row.chunks_exact(3).skip(view.left).take(view.side).enumerate() {
             let p = y * view.side + if view.mirrored { view.side - 1 - x } else { x };
             for (c, value) in pixel.iter().enumerate() {
-                out[c * area + p] = *value as f32 / 127.5 - 1.0;
+                out[c * area + p] = to_signed(f32::from(*value));
             }
         }
     }
@@ -330,17 +332,13 @@ pub fn planes(rgb: &[u8], size: usize, view: View, out: &mut [f32]) {
 /// `[n, 3, h, w]` in [-1, 1] to pictures.
 pub fn pictures_of(tensor: Tensor<4>) -> Result<Vec<image::RgbImage>> {
     let [n, _, h, w] = tensor.dims();
-    let values: Vec<f32> = tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|e| Error::device("read-back", format!("could not read pictures back: {e:?}"), ""))?;
+    let values = read_back(tensor, "pictures")?;
     let area = h * w;
     Ok((0..n)
         .map(|i| {
             image::RgbImage::from_fn(w as u32, h as u32, |x, y| {
                 let p = i * 3 * area + y as usize * w + x as usize;
-                image::Rgb(
-                    [0, 1, 2].map(|c| ((values[p + c * area] + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8),
-                )
+                image::Rgb([0, 1, 2].map(|c| to_byte(values[p + c * area])))
             })
         })
         .collect())

@@ -14,7 +14,8 @@ use super::diffusion::DiffusionTrainee;
 use super::encoded::Encoded;
 use super::optim::AdamWConfig;
 use super::rng::Rng;
-use super::subject::{Base, Learnt, Subject, Watch, host, put, tune};
+use super::subject::{Base, Learnt, Subject, Watch, put, tune};
+use crate::read_back::read_back;
 use facestudio::error::{Error, Result};
 use facestudio::pipeline::prompt::{PRIOR_STEPS, PRIOR_STREAM, TextBranch};
 use facestudio::sampling::NoiseSource;
@@ -119,7 +120,7 @@ fn draws(text: &TextBranch, prompt: &str, noises: Vec<Vec<f32>>, dtype: DType) -
         let said = text.reader.encode_with(&vec![prompt; noises.len()], None, dtype)?;
         let noise = TensorData::new(noises.concat(), [noises.len(), dim]);
         let noise = Tensor::from_data(noise, &said.proj_embedding.device());
-        rows.extend(host(text.prior.draw(&said, noise, PRIOR_STEPS)?)?);
+        rows.extend(read_back(text.prior.draw(&said, noise, PRIOR_STEPS)?, "embeddings")?);
     }
     Ok(rows)
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::data::{Picture, Pictures};
 use super::run::Event;
 use super::{Setup, style};
+use crate::read_back::read_back;
 use facestudio::encoders::face::FaceEncoder;
 use facestudio::encoders::vision::{VisionEncoder, VisionEnsemble};
 use facestudio::error::{Error, Result};
@@ -122,7 +123,8 @@ impl Styles {
     ) -> Result<Vec<f32>> {
         let encoders: Vec<_> = self.ensemble.encoders.iter().map(VisionEncoder::preprocessing).collect();
         let pixels = style::pixels(pictures, indices, &vec![hide; indices.len()], &encoders, device)?;
-        host(self.ensemble.forward(pixels.into_iter().map(|p| p.cast(dtype)).collect())?)
+        let pixels = pixels.into_iter().map(|p| p.cast(dtype)).collect();
+        read_back(self.ensemble.forward(pixels)?, "embeddings")
     }
 }
 
@@ -177,7 +179,7 @@ pub fn encode_all(setup: &Setup, pictures: &Pictures, log: &mut dyn FnMut(Event)
         let latents = vae.encode_latents(pictures.tensor(indices, &device).cast(dtype))?;
         let [_, c, h, w] = latents.dims();
         out.latent_dims = [c, h, w];
-        out.latents.extend(host(latents)?);
+        out.latents.extend(read_back(latents, "latents")?);
         for (rows, hide) in [(&mut out.image_embeds, true), (&mut out.whole_embeds, false)] {
             rows.extend(styles.embed(pictures, indices, hide, dtype, &device)?);
         }
@@ -211,7 +213,7 @@ fn identities(
     }
     let embeds = face.embed(signed_tensor(&known, device)?.cast(dtype))?;
     let width = embeds.dims()[1];
-    let embeds = host(embeds)?;
+    let embeds = read_back(embeds, "embeddings")?;
     let mut rows = embeds.chunks_exact(width);
     let zero = vec![0.0; width];
     Ok(crops
@@ -240,13 +242,6 @@ fn faces(picture: &Picture, size: usize) -> Result<[Option<::image::RgbImage>; P
         *face = Some(align(&rgb, &from_corner(&picture.meta.people[person].landmarks), size)?);
     }
     Ok(out)
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .cast(DType::F32)
-        .try_into_vec_as::<f32>()
-        .map_err(|e| Error::device("read-back", format!("could not read embeddings back: {e:?}"), ""))
 }
 
 fn write(path: &Path, encoded: &Encoded) -> Result<()> {

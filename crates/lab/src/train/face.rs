@@ -12,6 +12,7 @@ use super::export::export;
 use super::rng::Rng;
 use super::run::{Defaults, Event, Step};
 use super::{Rendered, Setup, plot, portraits, run};
+use crate::read_back::read_back;
 use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::error::{Error, Result};
 use facestudio::image::align::{Similarity, from_corner, template, warp};
@@ -236,12 +237,8 @@ fn show(
         usable.par_iter().map(|i| crop(&pictures.get(*i), size, None)).collect::<Result<_>>()?;
     let mut embeds = Vec::new();
     for crops in crops.chunks(64) {
-        let values = encoder.embed(batch(crops, size, &device).cast(dtype))?.try_into_vec_as::<f32>();
-        embeds.extend(
-            values.map_err(|e| {
-                Error::device("read-back", format!("could not read embeddings back: {e:?}"), "")
-            })?,
-        );
+        let values = encoder.embed(batch(crops, size, &device).cast(dtype))?;
+        embeds.extend(read_back(values, "embeddings")?);
     }
     let width = embeds.len() / usable.len().max(1);
     let embeds: Vec<&[f32]> = embeds.chunks_exact(width.max(1)).collect();

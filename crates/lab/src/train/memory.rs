@@ -53,11 +53,13 @@ impl Estimate {
     /// Of training `unet` on such batches; allocates no weight that is not there yet.
     pub fn new(unet: &UNet2DConditionModel, batch: &Batch) -> Self {
         let segments = unet.segments();
-        let parts: Vec<Part> =
-            segments.iter().map(|segment| Part::new(&segment.extent(), segment.skip, batch)).collect();
+        let parts: Vec<SegmentMemory> = segments
+            .iter()
+            .map(|segment| SegmentMemory::new(&segment.extent(), segment.skip, batch))
+            .collect();
         let (mut step, mut step_again, mut gradients) = (0, 0, 0);
         for (i, part) in parts.iter().enumerate().rev() {
-            let sum = |of: fn(&Part) -> u64| parts[..=i].iter().map(of).sum::<u64>();
+            let sum = |of: fn(&SegmentMemory) -> u64| parts[..=i].iter().map(of).sum::<u64>();
             gradients += part.gradients;
             step = step.max(sum(|part| part.kept) + part.passing + gradients);
             step_again = step_again.max(sum(|part| part.input) + part.kept + part.passing + part.gradients);
@@ -75,7 +77,7 @@ impl Batch {
 }
 
 /// Bytes of a segment.
-struct Part {
+struct SegmentMemory {
     /// Its input.
     input: u64,
     /// What it keeps for its gradients, its output included.
@@ -86,7 +88,7 @@ struct Part {
     gradients: u64,
 }
 
-impl Part {
+impl SegmentMemory {
     fn new(extent: &Extent, skip: Skip, batch: &Batch) -> Self {
         let d = batch.dtype.size() as u64;
         let samples = batch.samples as u64;

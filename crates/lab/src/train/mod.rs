@@ -242,7 +242,7 @@ mod tests {
         let config: serde_json::Value = component.json("config.json").unwrap();
         let std = config["latents_std"].as_array().unwrap();
         assert!(std.len() == 32 && std.iter().all(|v| v.as_f64().is_some_and(|v| v > 0.0)), "{config}");
-        assert!(run.folder.join("samples.png").exists() && run.folder.join("loss.png").exists());
+        assert!(run.folder.join("samples.png").exists() && run.folder.join("loss.svg").exists());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::read_back::read_back;
 use facestudio::error::{Error, Result};
 use facestudio::internal::{ParameterMapper, ParameterVisitor, Place, map_parameters, visit_parameters};
 use facestudio::weights::{Tensors, Views};
@@ -192,13 +193,8 @@ impl ParameterVisitor for GradientReader<'_> {
             return;
         }
         let Some(gradient) = param.val().grad_remove(&mut self.gradients) else { return };
-        let read = |tensor: Tensor<D>| {
-            tensor
-                .try_into_vec_as::<f32>()
-                .map_err(|e| Error::device("read-back", format!("could not read a gradient back: {e:?}"), ""))
-        };
         let name = place.name();
-        let result = read(gradient).and_then(|gradient| {
+        let result = read_back(gradient, "a gradient").and_then(|gradient| {
             if let Some(slot) = self.slots.get_mut(&name) {
                 match &mut slot.gradient {
                     Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g),
@@ -206,7 +202,7 @@ impl ParameterVisitor for GradientReader<'_> {
                 }
                 return Ok(());
             }
-            let value = read(param.val())?;
+            let value = read_back(param.val(), "a weight")?;
             let zeros = vec![0.0; value.len()];
             self.slots.insert(
                 name,

@@ -4,45 +4,48 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
+use crate::chart::{Line, Lines, Point};
 use facestudio::error::{Error, Result};
+use facestudio::weights::write_file;
 
-const WIDTH: u32 = 640;
-const HEIGHT: u32 = 360;
-/// Room left of and below the curve for the numbers.
-const MARGIN: u32 = 36;
-const INK: Rgb<u8> = Rgb([40, 44, 52]);
-const GRID: Rgb<u8> = Rgb([222, 224, 228]);
-const LINE: Rgb<u8> = Rgb([24, 110, 200]);
+/// Of the loss curve in pixels.
+const SIZE: [f64; 2] = [640.0, 360.0];
+/// Its look.
+const STYLE: &str = ".ground { fill: #fff } text { fill: #282c34; font: 12px sans-serif } .grid { stroke: #dee0e4 } \
+                     .line { fill: none; stroke: #186ec8 }";
 
-/// Draws `(step, loss)` on a logarithmic loss axis, with the values of the axes' ends and middle.
+/// Draws `(step, loss)` on a logarithmic loss axis as SVG, with the values of the axes' ends and quarters.
 pub fn curve(path: &Path, points: &[(u64, f32)]) -> Result<()> {
-    let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([255; 3]));
     let points: Vec<(u64, f32)> = points.iter().copied().filter(|(_, v)| v.is_finite() && *v > 0.0).collect();
-    if let (Some(first), Some(last)) = (points.first(), points.last()) {
-        let low = points.iter().map(|p| p.1).fold(f32::INFINITY, f32::min).ln() - 0.02;
-        let high = points.iter().map(|p| p.1).fold(0.0, f32::max).ln() + 0.02;
-        let steps = (last.0 - first.0).max(1) as f32;
-        let (right, bottom) = ((WIDTH - 8) as f32, (HEIGHT - 16) as f32);
-        let x = |step: u64| MARGIN as f32 + (step - first.0) as f32 / steps * (right - MARGIN as f32);
-        let y = |loss: f32| bottom - (loss.ln() - low) / (high - low) * (bottom - 8.0);
-        for part in [0.0f32, 0.25, 0.5, 0.75, 1.0] {
-            let row = bottom - part * (bottom - 8.0);
-            line(&mut picture, (MARGIN as f32, row), (right, row), GRID);
-            let value = (low + part * (high - low)).exp();
-            text(&mut picture, 2, row as i32 - 3, &number(value));
-            let step = first.0 + (part * steps) as u64;
-            text(
-                &mut picture,
-                (x(step) as i32 - 12).min(WIDTH as i32 - 32),
-                HEIGHT as i32 - 10,
-                &number(step as f32),
-            );
-        }
-        for pair in points.windows(2) {
-            line(&mut picture, (x(pair[0].0), y(pair[0].1)), (x(pair[1].0), y(pair[1].1)), LINE);
-        }
-    }
-    save(path, &picture)
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Ok(()) };
+    let low = points.iter().map(|p| p.1).fold(f32::INFINITY, f32::min).ln() - 0.02;
+    let high = points.iter().map(|p| p.1).fold(0.0, f32::max).ln() + 0.02;
+    let steps = (last.0 - first.0).max(1) as f32;
+    const PARTS: [f32; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+    let place = |part: f32| (f64::from(part * steps), number((first.0 + (part * steps) as u64) as f32));
+    let tick = |part: f32| {
+        let value = low + part * (high - low);
+        (f64::from(value), number(value.exp()))
+    };
+    let point = |(step, loss): &(u64, f32)| Point {
+        place: (step - first.0) as f64,
+        value: f64::from(loss.ln()),
+        interval: None,
+    };
+    let line = Line {
+        name: "loss",
+        ends: [number(first.1), number(last.1)],
+        points: points.iter().map(point).collect(),
+    };
+    let chart = Lines {
+        size: SIZE,
+        axis: "step",
+        places: PARTS.map(place).into(),
+        ticks: PARTS.map(tick).into(),
+        lines: vec![line],
+        dots: false,
+    };
+    write_file(path, chart.svg(Some(STYLE))?.as_bytes())
 }
 
 /// Writes pictures of one size as a sheet of `columns`, row by row, on white.
@@ -70,21 +73,6 @@ fn save(path: &Path, picture: &RgbImage) -> Result<()> {
     })
 }
 
-fn line(picture: &mut RgbImage, from: (f32, f32), to: (f32, f32), colour: Rgb<u8>) {
-    let count = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().max(1.0) as u32;
-    for i in 0..=count {
-        let t = i as f32 / count as f32;
-        let (x, y) = (from.0 + t * (to.0 - from.0), from.1 + t * (to.1 - from.1));
-        put(picture, x as i32, y as i32, colour);
-    }
-}
-
-fn put(picture: &mut RgbImage, x: i32, y: i32, colour: Rgb<u8>) {
-    if x >= 0 && y >= 0 && (x as u32) < picture.width() && (y as u32) < picture.height() {
-        picture.put_pixel(x as u32, y as u32, colour);
-    }
-}
-
 /// Four characters or so: `0.0123`, `1.53`, `12k`.
 fn number(value: f32) -> String {
     match value {
@@ -96,31 +84,23 @@ fn number(value: f32) -> String {
     }
 }
 
-/// Digits of 3×5 dots, one row of three bits each, top first.
-const GLYPHS: [(char, [u8; 5]); 12] = [
-    ('0', [7, 5, 5, 5, 7]),
-    ('1', [2, 6, 2, 2, 7]),
-    ('2', [7, 1, 7, 4, 7]),
-    ('3', [7, 1, 7, 1, 7]),
-    ('4', [5, 5, 7, 1, 1]),
-    ('5', [7, 4, 7, 1, 7]),
-    ('6', [7, 4, 7, 5, 7]),
-    ('7', [7, 1, 2, 2, 2]),
-    ('8', [7, 5, 7, 5, 7]),
-    ('9', [7, 5, 7, 1, 7]),
-    ('.', [0, 0, 0, 0, 2]),
-    ('k', [4, 5, 6, 5, 5]),
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn text(picture: &mut RgbImage, x: i32, y: i32, text: &str) {
-    for (i, c) in text.chars().enumerate() {
-        let Some((_, rows)) = GLYPHS.iter().find(|(glyph, _)| *glyph == c) else { continue };
-        for (dy, row) in rows.iter().enumerate() {
-            for dx in 0..3 {
-                if row >> (2 - dx) & 1 == 1 {
-                    put(picture, x + i as i32 * 4 + dx, y + dy as i32, INK);
-                }
-            }
-        }
+    #[test]
+    fn a_curve_falls_as_its_loss_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loss.svg");
+        curve(&path, &[]).unwrap();
+        assert!(!path.exists());
+        curve(&path, &[(1, 2.0), (501, f32::NAN), (1001, 0.5), (2001, 0.5)]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        let points = svg.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let numbers: Vec<f64> = points.split(' ').map(|number| number.parse().unwrap()).collect();
+        assert_eq!(numbers.len(), 6);
+        assert!(numbers[1] < 20.0 && numbers[3] > 300.0 && numbers[3] == numbers[5], "{points}");
+        assert_eq!([numbers[0], numbers[2], numbers[4]], [44.0, 336.0, 628.0]);
+        assert!(svg.contains(">2001<") && svg.contains("xmlns"), "{svg}");
     }
 }

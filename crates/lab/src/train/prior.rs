@@ -15,6 +15,7 @@ use super::encoded::{Encoded, encode_all};
 use super::export::export;
 use super::run::{Defaults, Event, Step};
 use super::{Setup, Source, portraits, run};
+use crate::read_back::read_scalar;
 use facestudio::encoders::text::{TextConfig, TextEncoder};
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::error::{Error, Result};
@@ -164,9 +165,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let prompts = batch(&indices, 0)?;
         let timesteps = vec![alphas_cumprod.len() - 1; indices.len()];
         let noise = super::rng::Rng::new(1, 1).normals(indices.len() * encoded.image_embed_dim());
-        let error: f32 = loss(model, &indices, prompts, &timesteps, noise)?
-            .try_into_scalar()
-            .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))?;
+        let error = read_scalar(loss(model, &indices, prompts, &timesteps, noise)?, "a measure")?;
         Ok(format!("held-out error from text alone {error:.3}"))
     };
     let finished = run::train(run, model, objective, show, log)?;

@@ -15,7 +15,7 @@ use burn::tensor::{Gradients, Tensor};
 use super::run::Gather;
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
-use facestudio::unet::{Features, LevelCondition, Skip, UNet2DConditionModel};
+use facestudio::unet::{HiddenStates, LevelCondition, Skip, UNet2DConditionModel};
 
 /// The loss (f32, `[1]`) of what `unet` predicts; its arguments are as those of [`UNet2DConditionModel::forward`].
 ///
@@ -45,7 +45,7 @@ pub fn backward(
     gather(gradients)?;
 
     let mut of_skips = Vec::new();
-    for (segment, Features { x, mut skips }) in unet.segments().iter().zip(inputs).rev() {
+    for (segment, HiddenStates { x, mut skips }) in unet.segments().iter().zip(inputs).rev() {
         let x = leaf(x);
         let skip = if segment.skip == Skip::Takes { skips.pop().map(leaf) } else { None };
         skips.extend(skip.clone());
@@ -62,7 +62,7 @@ pub fn backward(
         });
         let [_, _, height, width] = x.dims();
         let contexts = segment.contexts(&LevelCondition::new(&condition, [height, width], &x))?;
-        let out = segment.forward(Features { x: x.clone(), skips }, &temb_here, &contexts).x;
+        let out = segment.forward(HiddenStates { x: x.clone(), skips }, &temb_here, &contexts).x;
         let mut gradients = (out * gradient).sum().backward();
         gradient = taken(&x, &mut gradients)?;
         if let Some(skip) = skip {
@@ -88,9 +88,9 @@ fn forward(
     sample: Tensor<4>,
     temb: Tensor<2>,
     condition: &Condition,
-) -> Result<(Vec<Features>, Tensor<4>)> {
+) -> Result<(Vec<HiddenStates>, Tensor<4>)> {
     let contexts = unet.prepare(condition, &sample)?;
-    let mut features = Features { x: sample, skips: Vec::new() };
+    let mut features = HiddenStates { x: sample, skips: Vec::new() };
     let mut inputs = Vec::new();
     for (segment, contexts) in unet.segments().iter().zip(contexts.segments()) {
         inputs.push(features.clone());

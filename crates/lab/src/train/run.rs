@@ -13,6 +13,7 @@ use super::checkpoint::{self, Progress};
 use super::optim::{AdamW, AdamWConfig};
 use super::plot;
 use super::rng::Rng;
+use crate::read_back::read_scalar;
 use facestudio::error::{Error, Result};
 
 /// The batch and the rate that suit a stage.
@@ -241,9 +242,7 @@ pub fn train_in_parts<M: Module>(
         for batch in 0..options.accumulate {
             let step = Step { number: state.step, progress, batch, seed: state.seed };
             let one = objective(&model, &step, &mut |gradients| optimizer.gather(&model, gradients))?;
-            loss += one.try_into_scalar::<f32>().map_err(|e| {
-                Error::device("read-back", format!("could not read the loss back: {e:?}"), "")
-            })? / options.accumulate as f32;
+            loss += read_scalar(one, "the loss")? / options.accumulate as f32;
         }
         let lr = options.rate(state.step, progress);
         let grad_norm;
@@ -259,7 +258,7 @@ pub fn train_in_parts<M: Module>(
 
         let note = if last_show.elapsed() >= options.show_every {
             let note = show(&optimizer.averaged(&model), &options.folder)?;
-            plot::curve(&options.folder.join("loss.png"), &state.losses)?;
+            plot::curve(&options.folder.join("loss.svg"), &state.losses)?;
             last_show = Instant::now();
             Some(note)
         } else {
@@ -286,7 +285,7 @@ pub fn train_in_parts<M: Module>(
     let averaged = optimizer.averaged(&model);
     checkpoint::write(&options.folder.join("ema.safetensors"), &averaged)?;
     log(Event::Note(show(&averaged, &options.folder)?));
-    plot::curve(&options.folder.join("loss.png"), &state.losses)?;
+    plot::curve(&options.folder.join("loss.svg"), &state.losses)?;
     Ok(Finished { averaged, steps: state.step, completed })
 }
 

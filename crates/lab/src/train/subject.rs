@@ -15,6 +15,7 @@ use super::diffusion::{noised, picture_side, target};
 use super::encoded::{Encoded, at_once};
 use super::optim::{AdamW, AdamWConfig};
 use super::rng::Rng;
+use crate::read_back::{read_back, read_scalar};
 use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::{Fusion, FusionConfig};
@@ -137,7 +138,7 @@ impl Base {
             let latents = self.vae.encode_latents(pixels.cast(self.dtype))?;
             let [_, c, h, w] = latents.dims();
             out.dims = [c, h, w];
-            out.values.extend(host(latents)?);
+            out.values.extend(read_back(latents, "latents")?);
         }
         Ok(out)
     }
@@ -202,9 +203,7 @@ pub(super) fn tune<M: Module>(
     for step in 0..subject.steps {
         let loss = objective(&model, &mut Rng::new(subject.seed, step as u64))?;
         let gradients = loss.backward();
-        losses.push(loss.try_into_scalar::<f32>().map_err(|e| {
-            Error::device("read-back", format!("could not read the loss back: {e:?}"), "try again")
-        })?);
+        losses.push(read_scalar(loss, "the loss")?);
         optimizer.gather(&model, gradients)?;
         (model, _) = optimizer.step(model, 1, lr);
         if watch(step + 1).is_break() {
@@ -230,12 +229,4 @@ pub(super) fn put(
     let bytes = encode(weights, Quantization::None, &Default::default())?;
     folders.0.insert(format!("{folder}/model.safetensors"), bytes);
     Ok(())
-}
-
-/// A tensor's values, row-major.
-pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .cast(DType::F32)
-        .try_into_vec_as::<f32>()
-        .map_err(|e| Error::device("read-back", format!("could not read a tensor back: {e:?}"), "try again"))
 }

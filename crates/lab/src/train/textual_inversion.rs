@@ -15,7 +15,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::optim::AdamWConfig;
 use super::rng::Rng;
-use super::subject::{Base, Learnt, Subject, Watch, host, put, tune};
+use super::subject::{Base, Learnt, Subject, Watch, put, tune};
+use crate::read_back::read_back;
 use facestudio::error::{Error, Result};
 use facestudio::pipeline::prompt::{TextBranch, TextReader};
 use facestudio::weights::{Component, MemoryFiles};
@@ -69,7 +70,7 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
     let start = Instant::now();
     let mirrored = subject.photos.iter().map(flip_horizontal);
     let latents = base.latents(&subject.photos.iter().cloned().chain(mirrored).collect::<Vec<_>>())?;
-    let table = host(text.reader.encoder.token_embedding())?;
+    let table = read_back(text.reader.encoder.token_embedding(), "the words")?;
     let hidden = text.reader.encoder.token_embedding().dims()[1];
     let class = class_row(&table, hidden, &tokens(&text.reader, subject.class)?);
     let size = (table.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / table.len() as f64).sqrt();
@@ -92,7 +93,7 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
     let optimizer = AdamWConfig { beta_2: 0.999, max_grad_norm: f32::INFINITY, ..AdamWConfig::default() };
     let rate = RATE * size / RATE_FOR;
     let (word, losses) = tune(word, subject, optimizer, rate, objective, watch)?;
-    let row = host(word.embedding.val())?;
+    let row = read_back(word.embedding.val(), "the word")?;
     let seconds = start.elapsed().as_secs_f64();
 
     let mut weights = Component::new(subject.files, "text_encoder").tensors()?.read_all()?;

@@ -21,6 +21,7 @@ use super::optim::AdamWConfig;
 use super::rng::Rng;
 use super::run::{Defaults, Event, Step};
 use super::{Setup, Source, plot, portraits, run};
+use crate::read_back::{read_back, read_scalar};
 use facestudio::error::{Error, Result};
 use facestudio::vae::{AutoencoderDc, AutoencoderDcConfig};
 use facestudio::weights::{CheckedFolder, Component, apply};
@@ -277,14 +278,8 @@ fn halved(x: Tensor<4>) -> Tensor<4> {
 
 /// Peak signal-to-noise ratio in dB of pictures in [-1, 1].
 pub fn psnr(decoded: Tensor<4>, images: Tensor<4>) -> Result<f32> {
-    let error = scalar((decoded.clamp(-1.0, 1.0) - images).square().mean())?;
+    let error = read_scalar((decoded.clamp(-1.0, 1.0) - images).square().mean(), "a measure")?;
     Ok(10.0 * (4.0 / error.max(1e-12)).log10())
-}
-
-fn scalar(measure: Tensor<1>) -> Result<f32> {
-    measure
-        .try_into_scalar()
-        .map_err(|e| Error::device("read-back", format!("could not read a measure back: {e:?}"), ""))
 }
 
 /// Reconstructs the held-out pictures: a sheet with each above its copy, and the mean PSNR.
@@ -311,8 +306,8 @@ fn show(
                 - 1.0)
                 / FACE_WEIGHT;
         let square = (decoded.clone().clamp(-1.0, 1.0) - images.clone()).square().mean_dim(1) * face.clone();
-        face_square += f64::from(scalar(square.sum())?);
-        face_pixels += f64::from(scalar(face.sum())?);
+        face_square += f64::from(read_scalar(square.sum(), "a measure")?);
+        face_pixels += f64::from(read_scalar(face.sum(), "a measure")?);
         if sheet.is_empty() {
             for (image, copy) in pictures_of(images)?.chunks(8).zip(pictures_of(decoded)?.chunks(8)) {
                 sheet.extend_from_slice(image);
@@ -338,9 +333,7 @@ fn latent_statistics(
     for chunk in indices.chunks(16) {
         let latents = model.encode(pictures.tensor(chunk, device).cast(dtype));
         let [n, channels, h, w] = latents.dims();
-        let values: Vec<f32> = latents
-            .try_into_vec_as::<f32>()
-            .map_err(|e| Error::device("read-back", format!("could not read latents back: {e:?}"), ""))?;
+        let values = read_back(latents, "latents")?;
         sums.resize(channels, 0f64);
         squares.resize(channels, 0f64);
         for (i, plane) in values.chunks_exact(h * w).enumerate() {

@@ -1,7 +1,7 @@
 //! From the network's grids to detections, on the host.
 
 use super::{DetectorOutput, FACE_STRIDE, MASK_STRIDE};
-use crate::encoders::detector::{Detection, LANDMARKS, overlap, read, sigmoid};
+use crate::encoders::detector::{Detection, LANDMARKS, overlap, read_outputs, sigmoid};
 use crate::error::Result;
 
 /// What counts as a detection.
@@ -53,11 +53,11 @@ impl DetectorOutput {
         Ok(DetectorData {
             batch,
             grid: (rows, columns),
-            heatmap: read(self.heatmap).await?,
-            boxes: read(self.boxes).await?,
-            landmarks: read(self.landmarks).await?,
-            mask: read(self.mask).await?,
-            offsets: read(self.offsets).await?,
+            heatmap: read_outputs(self.heatmap).await?,
+            boxes: read_outputs(self.boxes).await?,
+            landmarks: read_outputs(self.landmarks).await?,
+            mask: read_outputs(self.mask).await?,
+            offsets: read_outputs(self.offsets).await?,
         })
     }
 }

@@ -167,7 +167,7 @@ impl Bits<'_> {
 }
 
 /// What a scan header says of a component.
-struct Part<'a> {
+struct ScanComponent<'a> {
     index: usize,
     component: &'a Component,
     dc: &'a Huffman,
@@ -236,7 +236,11 @@ pub(super) fn walk(
     Ok(bits.at)
 }
 
-fn read_header<'a>(header: &[u8], frame: &'a Frame, tables: &'a Tables) -> Result<(Vec<Part<'a>>, Band)> {
+fn read_header<'a>(
+    header: &[u8],
+    frame: &'a Frame,
+    tables: &'a Tables,
+) -> Result<(Vec<ScanComponent<'a>>, Band)> {
     let broken = || damaged("the JPEG file has a broken scan header");
     let (count, rest) = header.split_first().ok_or_else(broken)?;
     let (parts, rest) = rest.split_at_checked(2 * usize::from(*count)).ok_or_else(broken)?;
@@ -244,7 +248,7 @@ fn read_header<'a>(header: &[u8], frame: &'a Frame, tables: &'a Tables) -> Resul
         let index = frame.components.iter().position(|component| component.id == *id)?;
         let table = |tables: &'a [Huffman; 4], place: u8| tables.get(usize::from(place));
         let (dc, ac) = (table(&tables.dc, tables_of >> 4)?, table(&tables.ac, tables_of & 15)?);
-        Some(Part { index, component: &frame.components[index], dc, ac })
+        Some(ScanComponent { index, component: &frame.components[index], dc, ac })
     };
     let parts = parts.as_chunks().0.iter().map(part).collect::<Option<Vec<_>>>().ok_or_else(broken)?;
     let blocks: u32 = parts.iter().map(|part| part.component.h * part.component.v).sum();
@@ -266,7 +270,7 @@ fn read_header<'a>(header: &[u8], frame: &'a Frame, tables: &'a Tables) -> Resul
 }
 
 /// A block of a sequential picture: section F.2.2.
-fn block(bits: &mut Bits, part: &Part) -> Option<()> {
+fn block(bits: &mut Bits, part: &ScanComponent) -> Option<()> {
     dc(bits, part)?;
     let mut k = 1;
     while k < 64 {
@@ -285,7 +289,7 @@ fn block(bits: &mut Bits, part: &Part) -> Option<()> {
     Some(())
 }
 
-fn dc(bits: &mut Bits, part: &Part) -> Option<()> {
+fn dc(bits: &mut Bits, part: &ScanComponent) -> Option<()> {
     let size = bits.symbol(part.dc)?;
     if size > 11 {
         return None;
@@ -296,7 +300,7 @@ fn dc(bits: &mut Bits, part: &Part) -> Option<()> {
 /// A block of one scan of a progressive picture: section G.2. `run` is how many blocks of zeros follow.
 fn progressive_block(
     bits: &mut Bits,
-    part: &Part,
+    part: &ScanComponent,
     band: &Band,
     run: &mut u32,
     nonzero: Option<&mut u64>,

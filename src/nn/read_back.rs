@@ -4,15 +4,20 @@ use burn::tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
 
-/// A tensor's values, row-major, all finite; `what` tells the tensor in errors.
+/// A tensor's values, row-major; `what` tells the tensor in errors. Fails with `read-back` where the device is lost.
+pub async fn read_back<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
+    let fail =
+        |e: String| Error::device("read-back", format!("could not read {what} back: {e}"), "try again");
+    let data = tensor.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
+    data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))
+}
+
+/// [`read_back`] of values that are all finite.
 ///
 /// Fails with `computed-not-finite` where one is not: weights and inputs are finite, so that the device, or its precision, made it
 /// so. Later layers may hide it (a maximum does), so that it is looked for where networks meet.
 pub async fn read_finite<const D: usize>(tensor: Tensor<D>, what: &str) -> Result<Vec<f32>> {
-    let fail =
-        |e: String| Error::device("read-back", format!("could not read {what} back: {e}"), "try again");
-    let data = tensor.cast(DType::F32).into_data_async().await.map_err(|e| fail(format!("{e:?}")))?;
-    let values = data.try_into_vec::<f32>().map_err(|e| fail(format!("{e:?}")))?;
+    let values = read_back(tensor, what).await?;
     match values.iter().find(|value| !value.is_finite()) {
         None => Ok(values),
         Some(value) => Err(Error::device(
