@@ -24,6 +24,7 @@ pub struct Condition {
 
 /// What some denoisers add to their timestep's embedding.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one for a picture; its numbers lie elsewhere")]
 pub enum Added {
     /// diffusers' `class_labels` where `class_embed_type` is `simple_projection`, `[batch, width]`: one embedding of the whole
     /// picture, `mini`'s style.

@@ -159,7 +159,7 @@ test("a picture is decoded once, however often it is used", async () => {
 test("a photo that is added in the page is searched once, and its crop not at all", async () => {
   const { context, page, errors } = await openPage(browser);
   await page.addInitScript(() => {
-    const asked = /** @type {any} */ ((globalThis).asked = []);
+    const asked = /** @type {any} */ (globalThis.asked = []);
     const { postMessage } = Worker.prototype;
     Worker.prototype.postMessage = function (/** @type {any} */ message, /** @type {any} */ ...rest) {
       asked.push(message);

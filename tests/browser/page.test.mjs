@@ -133,7 +133,7 @@ describe("the page", () => {
     const { context, page } = await openPage(browser);
     await page.route("**/models/**", (route) => route.fulfill({ status: 404, body: "" }));
     await page.addInitScript(() => {
-      const told = /** @type {any} */ ((globalThis).told = []);
+      const told = /** @type {any} */ (globalThis.told = []);
       addEventListener("facestudio-error", (event) => told.push(/** @type {any} */ (event).detail.code));
     });
     await page.goto(server.url);

@@ -13,6 +13,7 @@ use super::convert;
 use super::failure::Failure;
 use super::files::StoredFiles;
 use facestudio::error::{Error, Result};
+use facestudio::image::codec;
 #[cfg(feature = "gpu")]
 use facestudio::internal::{measure_tiles, set_tiles, tiles};
 use facestudio::pipeline::{FaceStudio, Phase, Precision, Progress};
