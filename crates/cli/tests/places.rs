@@ -190,8 +190,8 @@ fn a_place_that_cannot_be_written_is_told_before_the_work() {
 fn a_model_that_is_not_there_comes_with_what_to_do() {
     let place = Place::new();
     for arguments in [
-        &["generate", "--prompt", "a man"][..],
-        &["faces", "ann.png"],
+        &["generate", "--model", "none", "--prompt", "a man"][..],
+        &["faces", "--model", "none", "ann.png"],
         &["generate", "--model", "ann.png", "--prompt", "a man"],
         &["quantize", "--model", "none", "--dtype", "q8", "--out", "new"],
         &["component", "unet", "--model", "none", "--inputs", "i", "--output", "o"],

@@ -151,6 +151,14 @@ fn moved(sub: usize, tap: usize) -> (usize, usize) {
     (place / 2, place % 2)
 }
 
+fn mismatch(name: &str) -> Error {
+    Error::weights(
+        "weights-mismatch",
+        format!("the base's '{name}' is not there, or none of an AutoencoderDC"),
+        "use the weights that belong to config.json",
+    )
+}
+
 fn deepened(
     base: &AutoencoderDcConfig,
     tensors: Tensors,
@@ -168,20 +176,14 @@ fn deepened(
         } else if let Some(rest) = name.strip_prefix(&first) {
             // The level now begins with the way up to it.
             let (number, rest) = rest.split_once('.').unwrap_or((rest, ""));
-            let number: usize = number.parse().map_err(|_| Error::internal("deepen", name.clone()))?;
+            let number: usize = number.parse().map_err(|_| mismatch(&name))?;
             all.insert(format!("{first}{}.{rest}", number + 1), tensor);
         } else {
             all.insert(name, tensor);
         }
     }
     let mut take = |name: &str| -> Result<Vec<f64>> {
-        let (_, values) = edge.remove(name).ok_or_else(|| {
-            Error::weights(
-                "weights-mismatch",
-                format!("the base lacks '{name}'"),
-                "use the weights that belong to config.json",
-            )
-        })?;
+        let (_, values) = edge.remove(name).ok_or_else(|| mismatch(name))?;
         Ok(values.into_iter().map(f64::from).collect())
     };
     let latents = base.latent_channels;
@@ -199,8 +201,8 @@ fn deepened(
     let mut encode_bias = vec![0f64; channels];
     for (place, channel) in (0..4).flat_map(|place| (0..latents).map(move |c| (place, c))) {
         let row = 4 * channel + place;
-        for k in 0..channels {
-            encode_bias[k] += component(row, k) * out_bias[channel];
+        for (k, bias) in encode_bias.iter_mut().enumerate() {
+            *bias += component(row, k) * out_bias[channel];
         }
         for (y, x) in (0..3).flat_map(|y| (0..3).map(move |x| (y, x))) {
             let ((block_y, a), (block_x, b)) = (moved(place / 2, y), moved(place % 2, x));
