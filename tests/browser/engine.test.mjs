@@ -97,9 +97,12 @@ test("the networks that are held as they are stored are those that Rust loads so
     for (const [, name] of code.matchAll(/load_compact\("(\w+)"/g)) {
       loaded.add(name);
     }
-    // Numbered folders: `vision_encoder_2`, or the family's own and those after it.
+    // Numbered folders: those of a network, named as its type is, or the family's own and those after it.
+    for (const [, type] of code.matchAll(/load_compact\(&\w+, \|\w+\| (\w+)::load/g)) {
+      loaded.add(type.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase());
+    }
     if (code.includes("load_compact(&name")) {
-      loaded.add((/format!\("(\w+)_\{k\}"\)/.exec(code) ?? /folder: "(\w+)"/.exec(code))?.[1]);
+      loaded.add(/folder: "(\w+)"/.exec(code)?.[1]);
     }
   }
   assert.deepEqual([...loaded].sort(), [...told].sort());
