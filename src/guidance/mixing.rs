@@ -6,11 +6,13 @@ pub fn average(embeddings: &[Vec<f32>]) -> Vec<f32> {
     weighted(embeddings.iter().map(|e| (1.0, e.as_slice())))
 }
 
-/// Mixes identities `(β, embedding)`. The weights are normalised to sum to 1 and the mix is brought back to unit
-/// norm: the Linear saw only unit-norm identities (and zero) in training, and the mean of two nearly orthogonal
-/// ones has norm 0.7.
+/// Mixes identities `(β, embedding)`. Only the weights' proportions count, whatever their size: the mix is brought back to unit norm,
+/// because the Linear saw only unit-norm identities (and zero) in training, and the mean of two nearly orthogonal ones has norm 0.7.
 pub fn mix(identities: &[(f32, Vec<f32>)]) -> Vec<f32> {
-    weighted(identities.iter().map(|(beta, e)| (*beta, e.as_slice())))
+    let largest = identities.iter().map(|(beta, _)| f64::from(*beta)).fold(0.0, f64::max);
+    // A power of two changes no digit, and keeps the squares of the largest and the smallest weights within f32's range.
+    let scale = if largest > 0.0 { 2f64.powi(-(largest.log2().floor() as i32)) } else { 1.0 };
+    weighted(identities.iter().map(|(beta, e)| ((f64::from(*beta) * scale) as f32, e.as_slice())))
 }
 
 fn weighted<'a>(parts: impl Iterator<Item = (f32, &'a [f32])>) -> Vec<f32> {
@@ -49,6 +51,17 @@ mod tests {
         for beta in [0.2, 1.0, 7.0] {
             let mixed = mix(&[(beta, vec![0.0, 3.0, 4.0])]);
             assert!(mixed.iter().zip([0.0, 0.6, 0.8]).all(|(m, e)| (m - e).abs() < 1e-6), "{mixed:?}");
+        }
+    }
+
+    /// Their squares leave f32's range, their sum too.
+    #[test]
+    fn weights_of_any_size_mix_by_their_proportions() {
+        let identities = |beta| [(beta, vec![0.0, 3.0, 4.0]), (beta, vec![2.0, 0.0, 0.0])];
+        let expected = mix(&identities(1.0));
+        for beta in [f32::from_bits(1), 1e-25, 0.3, 1e20, 3e38] {
+            let mixed = mix(&identities(beta));
+            assert!(mixed.iter().zip(&expected).all(|(m, e)| (m - e).abs() < 1e-6), "{beta}: {mixed:?}");
         }
     }
 

@@ -11,8 +11,7 @@ use crate::picture::{open, open_mask};
 
 /// The recipe of a PNG.
 pub fn read(path: &Path) -> Result<Recipe> {
-    let recipe = read_file(path, codec::MAX_FILE).and_then(|bytes| codec::read_recipe(&bytes));
-    recipe.map_err(|e| e.context(path.display()))
+    codec::read_recipe(&read_file(path, codec::MAX_FILE)?).map_err(|e| e.context(path.display()))
 }
 
 /// The request behind a PNG. `words` are the prompt and the negative prompt, where the PNG leaves them out.

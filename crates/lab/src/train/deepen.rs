@@ -13,7 +13,7 @@ use burn::tensor::DType;
 use super::data::Pictures;
 use crate::matrix::eigen;
 use facestudio::error::{Error, Result};
-use facestudio::vae::{AutoencoderDc, AutoencoderDcConfig};
+use facestudio::vae::{AutoencoderDc, AutoencoderDcConfig, PerLevel};
 use facestudio::weights::{Tensors, collect};
 
 /// Pictures over which the components are taken.
@@ -37,6 +37,17 @@ pub fn config(base: &AutoencoderDcConfig, channels: usize) -> Result<Autoencoder
     config.decoder_block_out_channels.push(channels);
     config.encoder_layers_per_block.push(0);
     config.decoder_layers_per_block.push(0);
+    for each in [
+        &mut config.encoder_block_types,
+        &mut config.decoder_block_types,
+        &mut config.decoder_norm_types,
+        &mut config.decoder_act_fns,
+    ] {
+        // The new level has no blocks: any kind that is known will do.
+        if let PerLevel::Each(kinds) = each {
+            kinds.extend(kinds.last().cloned());
+        }
+    }
     let layers = [last(&base.encoder_layers_per_block), last(&base.decoder_layers_per_block)];
     let shuffles =
         base.downsample_block_type == "pixel_unshuffle" && base.upsample_block_type == "pixel_shuffle";
@@ -69,15 +80,16 @@ fn last(values: &[usize]) -> usize {
 }
 
 /// The weights of [`config`]: those of `model`, whose config is `base`, and the new level's from the principal components of its
-/// latents.
+/// latents of the first `trained` pictures.
 pub fn weights(
     base: &AutoencoderDcConfig,
     model: &AutoencoderDc,
     pictures: &Pictures,
+    trained: usize,
     channels: usize,
     dtype: DType,
 ) -> Result<Tensors> {
-    let components = components(model, pictures, base.latent_channels, channels, dtype)?;
+    let components = components(model, pictures, trained, [base.latent_channels, channels], dtype)?;
     deepened(base, collect(model, "")?, &components, channels)
 }
 
@@ -86,14 +98,14 @@ pub fn weights(
 fn components(
     model: &AutoencoderDc,
     pictures: &Pictures,
-    latent_channels: usize,
-    channels: usize,
+    trained: usize,
+    [latent_channels, channels]: [usize; 2],
     dtype: DType,
 ) -> Result<Vec<f64>> {
     let n = 4 * latent_channels;
     let mut moments = vec![0f64; n * n];
     let device = model.devices().into_iter().next().unwrap_or_default();
-    let indices: Vec<usize> = (0..pictures.len().min(PICTURES)).collect();
+    let indices: Vec<usize> = (0..trained.min(PICTURES)).collect();
     for chunk in indices.chunks(8) {
         let latents = model.encode(pictures.tensor(chunk, &device).cast(dtype)).cast(DType::F32);
         let [count, c, h, w] = latents.dims();
@@ -273,6 +285,7 @@ mod tests {
             "latent_channels": 4,
             "encoder_block_out_channels": [8, 8, 16], "decoder_block_out_channels": [8, 8, 16],
             "encoder_layers_per_block": [0, 1, 1], "decoder_layers_per_block": [0, 1, 2],
+            "decoder_norm_types": ["rms_norm", "rms_norm", "rms_norm"],
         });
         serde_json::from_value(json).unwrap()
     }

@@ -117,17 +117,24 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let mut config = base.as_ref().map_or_else(config, |base| base.json("config.json"))?;
     let device = run.device()?;
     let dtype = run.backend.dtype();
+    let mut model = config.init(&device)?;
+    // What does not fit is found before the pictures are made.
+    let deeper = match start {
+        Start::Deeper(_, channels) => {
+            let deeper = deepen::config(&config, *channels)?;
+            Some((deeper.init(&device)?, deeper))
+        }
+        _ => None,
+    };
     let pictures = portraits::portraits(setup, source, SIZE, log)?;
     let trained = trained(pictures.len(), HELD_OUT)?;
-    let mut model = config.init(&device)?;
     if let Some(base) = &base {
         model = apply(model, base.tensors()?.as_ref(), "")?;
     }
-    if let Start::Deeper(_, channels) = start {
-        let deeper = deepen::config(&config, *channels)?;
-        let tensors = deepen::weights(&config, &model.valid(), &pictures, *channels, dtype)?;
-        model = apply(deeper.init(&device)?, &tensors, "")?;
-        config = deeper;
+    if let Some((deep, deeper)) = deeper {
+        let channels = deeper.latent_channels;
+        let tensors = deepen::weights(&config, &model.valid(), &pictures, trained, channels, dtype)?;
+        (model, config) = (apply(deep, &tensors, "")?, deeper);
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
