@@ -248,6 +248,18 @@ fn make(studio: &FaceStudio, job: &Job, bar: &ProgressBar, cancelled: &AtomicBoo
 
 fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
     if let Some(path) = &args.recipe {
+        let recipe = path.canonicalize().ok();
+        if recipe.is_some() && args.outputs().iter().any(|out| out.canonicalize().ok() == recipe) {
+            return Err(Error::input(
+                "output-name",
+                format!(
+                    "{} is the picture whose recipe is used; the new one would take its place",
+                    path.display()
+                ),
+                "name another file with --out",
+            )
+            .into());
+        }
         let words = [args.prompt.as_deref(), args.negative_prompt.as_deref()];
         let mut request = again::request(path, &args.photo, words)?;
         request.prompt_in_metadata &= !args.no_prompt_in_metadata;

@@ -122,6 +122,11 @@ fn a_picture_is_made_again_from_its_file_and_its_photos() {
         assert!(run.status.code() == Some(2) && said.contains(code) && said.contains(named), "{said}");
         assert!(!Path::new(&out).exists());
     };
+    // The only file that says how it was made is never lost.
+    let own = run(&[&["--model", &model, "--recipe", &made, "--out", &made], &photos[..]].concat());
+    let said = String::from_utf8_lossy(&own.stderr);
+    assert!(own.status.code() == Some(2) && said.contains("[output-name]"), "{said}");
+    assert_eq!(settings(Path::new(&made)).0["seed"], 7);
     fails(&photos[2..], "[recipe-picture]", "mask 2");
     fails(&[&photos[..], &["--prompt", "a man"]].concat(), "[recipe-words]", "out-000.png");
     fails(&[&photos[..], &["--seed", "3"]].concat(), "cannot be used with", "--seed");
