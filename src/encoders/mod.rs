@@ -11,6 +11,7 @@ pub mod vision;
 
 mod bottleneck;
 mod table;
+mod token_ids;
 mod transformer;
 
 use crate::error::{Error, Result};

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::table::TokenTable;
+use super::token_ids;
 use super::{MASKED, check_range, config_range, refuse_others};
 use crate::error::{Error, Result};
 use crate::nn::{
@@ -308,29 +309,12 @@ impl Qwen3Encoder {
     }
 
     fn check(&self, input_ids: &[Vec<u32>], real: &[usize]) -> Result<usize> {
-        let fail =
-            |message| Err(Error::input("token-ids", message, "tokenize with this encoder's own tokenizer"));
-        let tokens = input_ids.first().map_or(0, Vec::len);
-        if tokens == 0 || tokens > self.context_length {
-            return fail(format!("{tokens} tokens; the text encoder takes 1 to {}", self.context_length));
-        }
+        let tokens = token_ids::check(input_ids, self.context_length, self.vocab_size)?;
         if real.len() != input_ids.len() || real.iter().any(|real| !(1..=tokens).contains(real)) {
-            return fail(format!(
+            return Err(token_ids::refuse(format!(
                 "{real:?} tokens of text in {} sequences of {tokens}; each needs one at least",
                 input_ids.len()
-            ));
-        }
-        for (row, ids) in input_ids.iter().enumerate() {
-            if ids.len() != tokens {
-                return fail(format!(
-                    "sequence {} has {} tokens, the first has {tokens}",
-                    row + 1,
-                    ids.len()
-                ));
-            }
-            if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
-                return fail(format!("token id {id} is outside the vocabulary of {}", self.vocab_size));
-            }
+            )));
         }
         Ok(tokens)
     }

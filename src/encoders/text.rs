@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::token_ids;
 use super::tokenizer::Tokenizer;
 use super::transformer::{Encoder, EncoderConfig};
 use super::{MASKED, check_range, refuse_others};
@@ -267,24 +268,7 @@ impl TextEncoder {
     }
 
     fn check(&self, input_ids: &[Vec<u32>]) -> Result<(usize, usize)> {
-        let fail =
-            |message| Err(Error::input("token-ids", message, "tokenize with this encoder's own tokenizer"));
-        let tokens = input_ids.first().map_or(0, Vec::len);
-        if tokens == 0 || tokens > self.context_length {
-            return fail(format!("{tokens} tokens; the text encoder takes 1 to {}", self.context_length));
-        }
-        for (row, ids) in input_ids.iter().enumerate() {
-            if ids.len() != tokens {
-                return fail(format!(
-                    "sequence {} has {} tokens, the first has {tokens}",
-                    row + 1,
-                    ids.len()
-                ));
-            }
-            if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
-                return fail(format!("token id {id} is outside the vocabulary of {}", self.vocab_size));
-            }
-        }
+        let tokens = token_ids::check(input_ids, self.context_length, self.vocab_size)?;
         Ok((input_ids.len(), tokens))
     }
 

@@ -58,6 +58,8 @@ pub struct Kind {
     pub folder: &'static str,
     /// Whether it cannot do without `face_encoder/`.
     pub needs_face_encoder: bool,
+    /// Whether it tells a UNet that takes class labels any.
+    pub makes_class_labels: bool,
     /// What it reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit each
     /// other.
     pub fits: fn(&ModelFolder, &Configs) -> Result<Reads>,

@@ -14,7 +14,8 @@ use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
 
 /// The family of this project's own models.
-pub const FUSED: Kind = Kind { folder: "guidance", needs_face_encoder: true, fits, open };
+pub const FUSED: Kind =
+    Kind { folder: "guidance", needs_face_encoder: true, makes_class_labels: true, fits, open };
 
 /// The shared Linear, `guidance/`.
 #[derive(Debug)]

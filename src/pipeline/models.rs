@@ -141,7 +141,7 @@ impl Plan {
             None
         };
         let configs = Configs { unet, face };
-        if configs.unet.class_labels().is_some() && kind.folder != FUSED.folder {
+        if configs.unet.class_labels().is_some() && !kind.makes_class_labels {
             return Err(Error::weights(
                 "model-mismatch",
                 format!(

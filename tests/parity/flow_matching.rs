@@ -1,15 +1,15 @@
 //! Flow matching against diffusers' `FlowMatchEulerDiscreteScheduler`, step by step.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use facestudio::sampling::{Sampler, Scheduler, SchedulerConfig};
 use facestudio::weights::Files;
 use serde::Deserialize;
 
+use crate::sampling::formula;
 use crate::{assert_close, fixture, io};
 
 /// diffusers' levels are f32, ours f64; 50 steps carry that on.
 const TOLERANCE: f32 = 1e-5;
-const SHAPE: [usize; 4] = [1, 2, 2, 3];
 
 #[derive(Deserialize)]
 struct Case {
@@ -20,14 +20,6 @@ struct Case {
     steps: usize,
     strength: Option<f32>,
     timesteps: Vec<f32>,
-}
-
-/// The stand-in for a network's output or noise, number `k`, of reference.py.
-fn formula(k: i32, device: &Device) -> Tensor<4> {
-    let count: usize = SHAPE.iter().product();
-    let values: Vec<f32> =
-        (0..count).map(|i| (1.7 * i as f64 + 0.9 * f64::from(k) + 0.3).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, SHAPE), device)
 }
 
 #[test]

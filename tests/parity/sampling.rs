@@ -22,7 +22,7 @@ struct Case {
 }
 
 /// The stand-in for a network's output or noise, number `k`, of reference.py.
-fn formula(k: i32, device: &Device) -> Tensor<4> {
+pub fn formula(k: i32, device: &Device) -> Tensor<4> {
     let count: usize = SHAPE.iter().product();
     let values: Vec<f32> =
         (0..count).map(|i| (1.7 * i as f64 + 0.9 * f64::from(k) + 0.3).sin() as f32).collect();
