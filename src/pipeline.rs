@@ -25,7 +25,7 @@ use ::image::RgbImage;
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::Places;
-pub use crate::encoders::detector::Found;
+pub use crate::encoders::detector::DetectedFace;
 use crate::error::{Error, Notice, Result};
 use crate::guidance::mixing;
 use crate::image::mask::Mask;
@@ -37,7 +37,7 @@ use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
 pub use defaults::{NAME as DEFAULTS, defaults};
-pub use denoise::{Denoiser, Held, denoise, start};
+pub use denoise::{Denoiser, InpaintMask, denoise, start};
 use family::Guided;
 use models::Models;
 pub use precision::Precision;
@@ -45,7 +45,7 @@ use progress::{Host, Watcher};
 pub use progress::{Phase, Progress};
 pub use regions::Canvas;
 
-/// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which held latents keep.
+/// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which latents outside of a mask keep.
 const START: u64 = 0;
 /// The noise of step `i` is stream `STEPS + i`.
 const STEPS: u64 = 1 << 32;
@@ -161,12 +161,12 @@ impl FaceStudio {
     }
 
     /// The faces of a picture, as the pipeline finds them, without person masks.
-    pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<Found>> {
+    pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>> {
         self.models.readers.detector.detect(picture, false, &self.device).await
     }
 
     /// The faces of a picture, each with its embedding by the identity encoder, `[id_embed_dim]`.
-    pub async fn identities(&self, picture: &RgbImage) -> Result<Vec<(Found, Vec<f32>)>> {
+    pub async fn identities(&self, picture: &RgbImage) -> Result<Vec<(DetectedFace, Vec<f32>)>> {
         let mut identities = Vec::new();
         for face in self.faces(picture).await? {
             let embedding =
@@ -265,16 +265,17 @@ impl FaceStudio {
             let noise = NoiseSource::new(seed);
             let scheduler = Scheduler::new(schedule.clone());
             let noise_at_start = self.noise(&noise, START, &canvas);
-            let held = init.as_ref().zip(changing.as_ref());
-            let held = held.map(|(init, mask)| Held::new(init, mask.values(), &noise_at_start, &canvas));
-            let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
+            let inpaint = init.as_ref().zip(changing.as_ref());
+            let inpaint =
+                inpaint.map(|(init, mask)| InpaintMask::new(init, mask.values(), &noise_at_start, &canvas));
+            let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), inpaint.as_ref())?;
             let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
             let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
                 watcher.report(Phase::Denoise, step, schedule.len(), preview).await
             };
-            let latents = denoise(&denoiser, scheduler, latents, fresh, held.as_ref(), after).await?;
+            let latents = denoise(&denoiser, scheduler, latents, fresh, inpaint.as_ref(), after).await?;
             let mut image = self.decode(latents).await?;
             if request.watermark {
                 watermark::embed(&mut image);

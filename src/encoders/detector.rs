@@ -67,7 +67,12 @@ impl Detector {
     ///
     /// With `masks`, our own network also says where each person is; YuNet knows faces alone. Fails with `image-empty`
     /// on a picture without pixels.
-    pub async fn detect(&self, picture: &RgbImage, masks: bool, device: &Device) -> Result<Vec<Found>> {
+    pub async fn detect(
+        &self,
+        picture: &RgbImage,
+        masks: bool,
+        device: &Device,
+    ) -> Result<Vec<DetectedFace>> {
         if picture.width() == 0 || picture.height() == 0 {
             return Err(Error::input("image-empty", "a picture has no pixels", "use another picture"));
         }
@@ -80,7 +85,7 @@ impl Detector {
 
 /// A face in a picture, in the picture's pixels.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct DetectedFace {
     /// Left, top, right and bottom edge.
     pub face_box: [f32; 4],
     /// In the order of [`crate::image::align::TEMPLATE`].
@@ -89,7 +94,7 @@ pub struct Found {
     pub mask: Option<Mask>,
 }
 
-impl Found {
+impl DetectedFace {
     /// Of the face's box.
     pub fn area(&self) -> f32 {
         let [left, top, right, bottom] = self.face_box;
@@ -175,10 +180,10 @@ mod tests {
     use crate::request::{Identity, Person};
 
     /// A face whose box and landmarks lie around a place, as far as `scale` times the template.
-    fn found([x, y]: [f32; 2], scale: f32) -> Found {
+    fn face_at([x, y]: [f32; 2], scale: f32) -> DetectedFace {
         let landmarks = TEMPLATE.map(|[a, b]| [x + scale * (a - 56.0), y + scale * (b - 72.0)]);
         let half = 40.0 * scale;
-        Found { face_box: [x - half, y - half, x + half, y + half], landmarks, mask: None }
+        DetectedFace { face_box: [x - half, y - half, x + half, y + half], landmarks, mask: None }
     }
 
     #[test]
@@ -186,7 +191,7 @@ mod tests {
         // Brightness says where a pixel was; slopes survive that a large cut-out is made smaller.
         let picture = RgbImage::from_fn(2000, 1600, |x, y| ::image::Rgb([(x / 8) as u8, (y / 8) as u8, 0]));
         for (place, scale) in [([900.0, 700.0], 1.0), ([1000.0, 800.0], 8.0), ([60.0, 1500.0], 3.0)] {
-            let face = found(place, scale);
+            let face = face_at(place, scale);
             let cut = face.cut_out(&picture);
             assert!(cut.image.width().max(cut.image.height()) <= MAX_CUT_OUT);
             let there = cut.landmarks.unwrap();
@@ -206,7 +211,7 @@ mod tests {
         let picture = RgbImage::new(90, 70);
         for place in [[45.0, 30.0], [0.0, 0.0], [89.0, 69.0], [-300.0, 40.0], [400.0, 500.0]] {
             for scale in [0.01, 1.0, 20.0] {
-                let photo = found(place, scale).cut_out(&picture);
+                let photo = face_at(place, scale).cut_out(&picture);
                 assert!(photo.landmarks.is_some());
                 let person = Person { identities: vec![Identity { photos: vec![photo], beta: 1.0 }] };
                 person.validate(0).unwrap();

@@ -134,7 +134,7 @@ pub struct PerceiverConfig {
 
 /// What encoders say about one picture or person; a projection reads what it [needs](Projection::needs).
 #[derive(Debug, Clone, Default)]
-pub struct Features {
+pub struct ImagePromptEmbeds {
     /// CLIP's pooled and projected embedding, `[batch, dim]`.
     pub image_embeds: Option<Tensor<2>>,
     /// CLIP's penultimate states, `[batch, tokens, hidden]`.
@@ -143,7 +143,7 @@ pub struct Features {
     pub id_embeds: Option<Tensor<2>>,
 }
 
-/// Which [`Features`] a projection reads, with their widths.
+/// Which [`ImagePromptEmbeds`] a projection reads, with their widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// Width of `image_embeds`.
@@ -318,19 +318,19 @@ impl Projection {
         IpAdapterConfig::read(component)?.projection.load(component.tensors()?.as_ref(), device)
     }
 
-    /// Which features it reads.
+    /// Which embeddings it reads.
     pub fn needs(&self) -> Needs {
         self.needs
     }
 
-    /// Features to tokens, `[batch, num_tokens, cross_attention_dim]`. Of several pictures of one person the states may be
+    /// Embeddings to tokens, `[batch, num_tokens, cross_attention_dim]`. Of several pictures of one person the states may be
     /// joined along their tokens.
     ///
-    /// Fails with `projection-input` where a feature that it needs is missing or of another width.
-    pub fn forward(&self, features: &Features) -> Result<Tensor<3>> {
-        let image_embeds = || given("image_embeds", &features.image_embeds, self.needs.image_embeds);
-        let hidden_states = || given("hidden_states", &features.hidden_states, self.needs.hidden_states);
-        let id_embeds = || given("id_embeds", &features.id_embeds, self.needs.id_embeds);
+    /// Fails with `projection-input` where one that it needs is missing or of another width.
+    pub fn forward(&self, embeds: &ImagePromptEmbeds) -> Result<Tensor<3>> {
+        let image_embeds = || checked("image_embeds", &embeds.image_embeds, self.needs.image_embeds);
+        let hidden_states = || checked("hidden_states", &embeds.hidden_states, self.needs.hidden_states);
+        let id_embeds = || checked("id_embeds", &embeds.id_embeds, self.needs.id_embeds);
         Ok(match &self.network {
             Network::Image(network) => {
                 network.norm.forward(tokens(network.proj.forward(image_embeds()?), &network.norm))
@@ -359,16 +359,20 @@ impl Projection {
     }
 }
 
-/// A feature that a projection needs, checked.
-fn given<const D: usize>(name: &str, feature: &Option<Tensor<D>>, width: Option<usize>) -> Result<Tensor<D>> {
+/// What a projection needs, checked.
+fn checked<const D: usize>(
+    name: &str,
+    embeds: &Option<Tensor<D>>,
+    width: Option<usize>,
+) -> Result<Tensor<D>> {
     let fail =
         |message| Error::input("projection-input", message, "give what the adapter's projection reads");
-    let feature = feature.clone().ok_or_else(|| fail(format!("the adapter's projection needs {name}")))?;
-    match (feature.dims()[D - 1], width) {
+    let embeds = embeds.clone().ok_or_else(|| fail(format!("the adapter's projection needs {name}")))?;
+    match (embeds.dims()[D - 1], width) {
         (given, Some(needed)) if given != needed => {
             Err(fail(format!("{name} is {given} wide, the adapter's projection takes {needed}")))
         }
-        _ => Ok(feature),
+        _ => Ok(embeds),
     }
 }
 

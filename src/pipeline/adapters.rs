@@ -8,14 +8,14 @@ use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
 use super::family::{Configs, Family, Guided, Kind, Target};
-use super::folder::{ModelFolder, same};
-use super::prompt::Said;
-use super::readers::Reads;
+use super::folder::{ModelFolder, check_width};
+use super::prompt::PromptKind;
+use super::readers::RequiredReaders;
 use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Stream};
 use crate::encoders::text::TextConfig;
 use crate::encoders::vision::{VisionConfig, VisionOutput};
 use crate::error::{Error, Result};
-use crate::guidance::ip_adapter::{self, Features, IpAdapterConfig, Projection, Role};
+use crate::guidance::ip_adapter::{self, ImagePromptEmbeds, IpAdapterConfig, Projection, Role};
 use crate::request::{GenerateRequest, Person};
 use crate::unet::UNet2DConditionModel;
 use crate::weights::Files;
@@ -38,10 +38,10 @@ struct Adapter {
     scale: LayerScale,
 }
 
-/// The features of one picture or person, and those of nothing in the same shapes.
-struct Read {
-    features: Features,
-    null: Features,
+/// The embeddings of one picture or person, and those of nothing in the same shapes.
+struct EmbedsPair {
+    conditional: ImagePromptEmbeds,
+    unconditional: ImagePromptEmbeds,
 }
 
 /// The adapters' folders, in their order.
@@ -50,15 +50,15 @@ fn folders(folder: &ModelFolder) -> impl Iterator<Item = String> {
     (1..).map(name).take_while(|name| folder.has(name))
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
     let width = configs.unet.cross_attention_dim;
     let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
-    same("the text encoder's tokens", text.hidden_size, "the unet's tokens", width)?;
+    check_width("the text encoder's tokens", text.hidden_size, "the unet's tokens", width)?;
     let id_embed_dim = configs.face.as_ref().map(|face| face.embedding_size);
     let mut pictures = Vec::new();
     for name in folders(folder) {
         let config = folder.load(&name, IpAdapterConfig::read)?;
-        same("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
+        check_width("the adapter's tokens", config.projection.cross_attention_dim(), "the unet's", width)?;
         let needs = config.projection.needs();
         if let Some(needed) = needs.id_embeds {
             if config.role == Role::Style {
@@ -69,14 +69,14 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
                 ));
             }
             // Without an identity encoder nothing is as wide as what is needed.
-            same("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
+            check_width("the adapter's identities", needed, "face_encoder's", id_embed_dim.unwrap_or(0))?;
         }
         if needs.image_embeds.or(needs.hidden_states).is_some() {
             pictures.push(needs);
         }
     }
     if pictures.is_empty() {
-        return Ok(Reads { vision: Vec::new(), text: true, prior: false });
+        return Ok(RequiredReaders { vision: Vec::new(), text: true, prior: false });
     }
     let config = folder.load("vision_encoder", VisionConfig::read)?;
     let hidden = match &config {
@@ -86,10 +86,15 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
     };
     for needs in pictures {
         let embeds = needs.image_embeds.unwrap_or(config.embed_dim());
-        same("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
-        same("the adapter's states", needs.hidden_states.unwrap_or(hidden), "vision_encoder's", hidden)?;
+        check_width("the adapter's images", embeds, "vision_encoder's", config.embed_dim())?;
+        check_width(
+            "the adapter's states",
+            needs.hidden_states.unwrap_or(hidden),
+            "vision_encoder's",
+            hidden,
+        )?;
     }
-    Ok(Reads { vision: vec!["vision_encoder".to_owned()], text: true, prior: false })
+    Ok(RequiredReaders { vision: vec!["vision_encoder".to_owned()], text: true, prior: false })
 }
 
 /// A folder's adapters, whose keys and values are added to a fresh UNet.
@@ -179,13 +184,13 @@ impl Family for AdapterGuidance {
             |role| needs().any(|(of, n)| of == role && n.image_embeds.or(n.hidden_states).is_some());
         let mut texts = Vec::new();
         if alpha < 1.0 {
-            texts.push((Some(Said::Prompt), request.prompt.as_str()));
+            texts.push((Some(PromptKind::Prompt), request.prompt.as_str()));
         }
         if alpha > 0.0 {
             texts.push((None, ""));
         }
         if guided {
-            texts.push((Some(Said::NegativePrompt), request.negative_prompt.as_str()));
+            texts.push((Some(PromptKind::NegativePrompt), request.negative_prompt.as_str()));
         }
         Needs {
             identities: needs().any(|(role, needs)| role == Role::Identity && needs.id_embeds.is_some()),
@@ -212,16 +217,17 @@ impl Family for AdapterGuidance {
         let text =
             if alpha > 0.0 && alpha < 1.0 { next()? * (1.0 - alpha) + next()? * alpha } else { next()? };
         let nothing = &evidence.nothing;
-        let person = |person: &PersonEvidence| read(&person.faces, person.id_embeds.clone(), nothing);
-        let people: Vec<Read> = evidence.people.iter().map(person).collect();
-        let style = evidence.style.as_ref().map(|style| read(&[(1.0, style.clone())], None, nothing));
-        let streams =
-            |text, of: fn(&Read) -> &Features| self.streams(text, &people, &style, places, alpha, of);
-        let condition = Condition::new(streams(text, |read| &read.features)?);
+        let person = |person: &PersonEvidence| embeds_pair(&person.faces, person.id_embeds.clone(), nothing);
+        let people: Vec<EmbedsPair> = evidence.people.iter().map(person).collect();
+        let style = evidence.style.as_ref().map(|style| embeds_pair(&[(1.0, style.clone())], None, nothing));
+        let streams = |text, half: fn(&EmbedsPair) -> &ImagePromptEmbeds| {
+            self.streams(text, &people, &style, places, alpha, half)
+        };
+        let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
         let guided = if request.guidance_scale == 1.0 {
             Guided { condition, guidance_scale: None }
         } else {
-            let null = Condition::new(streams(next()?, |read| &read.null)?);
+            let null = Condition::new(streams(next()?, |pair| &pair.unconditional)?);
             let guidance_scale = Some(request.guidance_scale);
             Guided { condition: Condition::cat(null, condition)?, guidance_scale }
         };
@@ -256,18 +262,18 @@ impl AdapterGuidance {
     fn streams(
         &self,
         text: Tensor<3>,
-        people: &[Read],
-        style: &Option<Read>,
+        people: &[EmbedsPair],
+        style: &Option<EmbedsPair>,
         places: Option<&Places>,
         alpha: f32,
-        of: impl Fn(&Read) -> &Features,
+        half: impl Fn(&EmbedsPair) -> &ImagePromptEmbeds,
     ) -> Result<Vec<Stream>> {
         let mut streams = vec![Stream::everywhere(Layers::Own, text)];
         for (i, adapter) in self.adapters.iter().enumerate() {
             let stream = match adapter.config.role {
                 Role::Style => {
                     let Some(style) = style else { continue };
-                    let tokens = adapter.projection.forward(of(style))?;
+                    let tokens = adapter.projection.forward(half(style))?;
                     let scale = adapter.scale.clone().times(alpha);
                     Stream { scale, ..Stream::everywhere(Layers::Adapter(i), tokens) }
                 }
@@ -275,7 +281,7 @@ impl AdapterGuidance {
                     if people.is_empty() {
                         continue;
                     }
-                    let tokens = people.iter().map(|person| adapter.projection.forward(of(person)));
+                    let tokens = people.iter().map(|person| adapter.projection.forward(half(person)));
                     let tokens = tokens.collect::<Result<_>>()?;
                     let stream = Stream::new(Layers::Adapter(i), tokens, places.cloned())?;
                     Stream { scale: adapter.scale.clone(), ..stream }
@@ -290,19 +296,26 @@ impl AdapterGuidance {
 
 /// What was seen of one picture or person, with its weights: embeddings are averaged, states are joined, so that tokens may
 /// attend to those of every photo.
-fn read(seen: &[(f32, VisionOutput)], id_embeds: Option<Tensor<2>>, nothing: &Option<VisionOutput>) -> Read {
+fn embeds_pair(
+    seen: &[(f32, VisionOutput)],
+    id_embeds: Option<Tensor<2>>,
+    nothing: &Option<VisionOutput>,
+) -> EmbedsPair {
     let total: f32 = seen.iter().map(|(weight, _)| weight).sum();
     let embeds = seen.iter().map(|(weight, output)| output.image_embeds.clone() * (weight / total));
     let image_embeds = embeds.reduce(|sum, embeds| sum + embeds);
     let joined = |states: Vec<Tensor<3>>| Some(states).filter(|s| !s.is_empty()).map(|s| Tensor::cat(s, 1));
     let states = seen.iter().filter_map(|(_, output)| output.penultimate_hidden_state.clone());
     let null_states = nothing.as_ref().and_then(|nothing| nothing.penultimate_hidden_state.clone());
-    let null = Features {
+    let unconditional = ImagePromptEmbeds {
         image_embeds: image_embeds.as_ref().map(Tensor::zeros_like),
         hidden_states: joined(null_states.map_or(Vec::new(), |states| vec![states; seen.len()])),
         id_embeds: id_embeds.as_ref().map(Tensor::zeros_like),
     };
-    Read { features: Features { image_embeds, hidden_states: joined(states.collect()), id_embeds }, null }
+    EmbedsPair {
+        conditional: ImagePromptEmbeds { image_embeds, hidden_states: joined(states.collect()), id_embeds },
+        unconditional,
+    }
 }
 
 #[cfg(test)]
@@ -422,11 +435,13 @@ mod tests {
 
         assert_eq!((faces.projection, &faces.scale), (Layers::Adapter(0), &LayerScale::All(0.8)));
         assert!(faces.places.is_some() && faces.interval == (0.1..0.9));
-        let projected = |adapter: usize, features: Features| {
-            family.adapters[adapter].projection.forward(&features).unwrap()
+        let projected = |adapter: usize, embeds: ImagePromptEmbeds| {
+            family.adapters[adapter].projection.forward(&embeds).unwrap()
         };
         for (tokens, person) in faces.tokens.iter().zip(&evidence.people) {
-            let of = |id_embeds| projected(0, Features { id_embeds: Some(id_embeds), ..Features::default() });
+            let of = |id_embeds| {
+                projected(0, ImagePromptEmbeds { id_embeds: Some(id_embeds), ..Default::default() })
+            };
             let id_embeds = person.id_embeds.clone().unwrap();
             assert_same(row(tokens, 0), of(id_embeds.zeros_like()));
             assert_same(row(tokens, 1), of(id_embeds));
@@ -434,7 +449,8 @@ mod tests {
 
         assert_eq!((style.projection, &style.scale), (Layers::Adapter(1), &LayerScale::All(0.8 * 0.25)));
         assert!(style.places.is_none());
-        let of = |embeds| projected(1, Features { image_embeds: Some(embeds), ..Features::default() });
+        let of =
+            |embeds| projected(1, ImagePromptEmbeds { image_embeds: Some(embeds), ..Default::default() });
         let embeds = evidence.style.as_ref().unwrap().image_embeds.clone();
         assert_same(row(&style.tokens[0], 0), of(embeds.zeros_like()));
         assert_same(row(&style.tokens[0], 1), of(embeds));
@@ -475,14 +491,17 @@ mod tests {
         let state = |seen: &VisionOutput| seen.penultimate_hidden_state.clone().unwrap();
         let of = |states: [Tensor<3>; 2]| {
             let hidden_states = Some(Tensor::cat(states.into(), 1));
-            family.adapters[0].projection.forward(&Features { hidden_states, ..Features::default() }).unwrap()
+            family.adapters[0]
+                .projection
+                .forward(&ImagePromptEmbeds { hidden_states, ..Default::default() })
+                .unwrap()
         };
         assert_same(row(&states.tokens[0], 1), of([state(&first), state(&second)]));
         // What the encoder says to nothing, once for each photo.
         assert_same(row(&states.tokens[0], 0), of([state(&nothing), state(&nothing)]));
         let mean = first.image_embeds * 0.75 + second.image_embeds * 0.25;
-        let features = Features { image_embeds: Some(mean), ..Features::default() };
-        assert_same(row(&embeds.tokens[0], 1), family.adapters[1].projection.forward(&features).unwrap());
+        let mean = ImagePromptEmbeds { image_embeds: Some(mean), ..Default::default() };
+        assert_same(row(&embeds.tokens[0], 1), family.adapters[1].projection.forward(&mean).unwrap());
     }
 
     #[test]
@@ -494,12 +513,15 @@ mod tests {
         assert_eq!((needs.identities, needs.faces, needs.nothing), (true, false, true));
         assert_eq!(needs.style, Some(Style::Whole));
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(texts[..], [(Some(Said::Prompt), "a man"), (None, ""), (Some(Said::NegativePrompt), "")]);
+        assert_eq!(
+            texts[..],
+            [(Some(PromptKind::Prompt), "a man"), (None, ""), (Some(PromptKind::NegativePrompt), "")]
+        );
         let worded = GenerateRequest { style: None, guidance_scale: 1.0, ..request(1) };
         let needs = both.needs(&worded);
         assert!(!needs.nothing && needs.style.is_none());
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(texts[..], [(Some(Said::Prompt), "a man")]);
+        assert_eq!(texts[..], [(Some(PromptKind::Prompt), "a man")]);
 
         let styles = AdapterGuidance { adapters: vec![image(Role::Style)] };
         let faces = AdapterGuidance { adapters: vec![full_face()] };

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Texts};
 use super::family::{Configs, Family, Guided, Kind, Target};
-use super::folder::{ModelFolder, same};
-use super::readers::Reads;
+use super::folder::{ModelFolder, check_width};
+use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places, Projection, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
 use crate::encoders::text::{TextConfig, TextEncoder};
@@ -23,9 +23,9 @@ pub struct Arc2FaceGuidance {
     encoder: Arc2FaceEncoder,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
     let text: TextConfig = folder.load("text_encoder", TextConfig::read)?;
-    same(
+    check_width(
         "the text encoder's tokens",
         text.hidden_size,
         "the unet's tokens",
@@ -43,7 +43,7 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
             "use components that were trained together",
         ));
     }
-    Ok(Reads { vision: Vec::new(), text: false, prior: false })
+    Ok(RequiredReaders { vision: Vec::new(), text: false, prior: false })
 }
 
 fn open(folder: &ModelFolder, _: Target, device: &Device) -> Result<Box<dyn Family>> {

@@ -44,16 +44,16 @@ impl Denoiser<'_> {
 /// What the loop starts from: `noise` at the level of the schedule's first step, over the latents of an `init` image where
 /// there is one, whatever its strength.
 ///
-/// Inpainting (`held`) at strength 1 starts from noise alone: what the picture was inside the mask must not show. Both are as
+/// Inpainting (`inpaint`) at strength 1 starts from noise alone: what the picture was inside the mask must not show. Both are as
 /// in diffusers' pipelines.
 pub fn start(
     scheduler: &Scheduler,
     noise: &Tensor<4>,
     init: Option<(&Tensor<4>, f32)>,
-    held: Option<&Held>,
+    inpaint: Option<&InpaintMask>,
 ) -> Result<Tensor<4>> {
     match init {
-        Some((init, strength)) if held.is_none() || strength < 1.0 => {
+        Some((init, strength)) if inpaint.is_none() || strength < 1.0 => {
             scheduler.add_noise(0, init.clone(), noise.clone())
         }
         _ => Ok(noise.clone() * scheduler.schedule().init_noise_sigma()),
@@ -62,14 +62,14 @@ pub fn start(
 
 /// Takes `latents` (`[1, channels, height, width]`, at the level of the schedule's first step) through every step.
 ///
-/// `noise` gives step `i`'s fresh noise, and is asked where the sampler takes any. `held`, if any, keeps a part of the latents.
+/// `noise` gives step `i`'s fresh noise, and is asked where the sampler takes any. `inpaint`, if any, keeps a part of the latents.
 /// `after` hears of every step, counted from 1, before the next one starts; its error ends the loop.
 pub async fn denoise(
     denoiser: &Denoiser<'_>,
     mut scheduler: Scheduler,
     mut latents: Tensor<4>,
     noise: impl Fn(usize) -> Option<Tensor<4>>,
-    held: Option<&Held>,
+    inpaint: Option<&InpaintMask>,
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
     let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype))?;
@@ -78,8 +78,8 @@ pub async fn denoise(
         let condition = condition.at(i as f32 / steps as f32);
         let predict = |input, timestep| Ok(denoiser.predict(input, timestep, &condition));
         let mut output = scheduler.advance(i, latents, predict, &noise)?;
-        if let Some(held) = held {
-            output.sample = held.put_back(output.sample, i + 1, &scheduler)?;
+        if let Some(inpaint) = inpaint {
+            output.sample = inpaint.put_back(output.sample, i + 1, &scheduler)?;
         }
         latents = output.sample.clone();
         // A GPU only queues what it is told: without this wait progress and cancelling would run ahead of it by many steps.
@@ -91,30 +91,30 @@ pub async fn denoise(
 
 /// Latents that must stay the init image's, as in inpainting.
 #[derive(Debug)]
-pub struct Held {
+pub struct InpaintMask {
     init: Tensor<4>,
     /// 1 where latents may change, `[1, 1, height, width]`.
-    changing: Tensor<4>,
+    mask: Tensor<4>,
     /// The noise that the picture starts from.
     start: Tensor<4>,
 }
 
-impl Held {
-    /// Latents of `init` that stay where `changing`, one value for each of the canvas's latents, is 0; they are noised
+impl InpaintMask {
+    /// Latents of `init` that stay where `mask`, one value for each of the canvas's latents, is 0; they are noised
     /// with `start`.
-    pub fn new(init: &Tensor<4>, changing: &[f32], start: &Tensor<4>, canvas: &Canvas) -> Self {
-        let changing = TensorData::new(changing.to_vec(), [1, 1, canvas.latent_height, canvas.latent_width]);
-        let changing = Tensor::from_data(changing, &init.device());
-        Self { init: init.clone(), changing, start: start.clone() }
+    pub fn new(init: &Tensor<4>, mask: &[f32], start: &Tensor<4>, canvas: &Canvas) -> Self {
+        let mask = TensorData::new(mask.to_vec(), [1, 1, canvas.latent_height, canvas.latent_width]);
+        let mask = Tensor::from_data(mask, &init.device());
+        Self { init: init.clone(), mask, start: start.clone() }
     }
 
     /// Puts the init image's latents back, noised to the level that step `next` starts from (clean after the last).
     fn put_back(&self, latents: Tensor<4>, next: usize, scheduler: &Scheduler) -> Result<Tensor<4>> {
-        let held = if next < scheduler.schedule().len() {
+        let kept = if next < scheduler.schedule().len() {
             scheduler.add_noise(next, self.init.clone(), self.start.clone())?
         } else {
             self.init.clone()
         };
-        Ok(latents * self.changing.clone() + held * (self.changing.clone() * -1.0 + 1.0))
+        Ok(latents * self.mask.clone() + kept * (self.mask.clone() * -1.0 + 1.0))
     }
 }

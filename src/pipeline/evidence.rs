@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use super::cache::Key;
 use super::embed;
 use super::progress::{Encoding, Host};
-use super::prompt::{PRIOR_STREAM, Said, TextEmbeds};
+use super::prompt::{PRIOR_STREAM, PromptKind, TextEmbeds};
 use super::readers::{Readers, see};
 use super::regions::{self, Canvas, Finder};
 use crate::encoders::vision::VisionOutput;
@@ -48,7 +48,7 @@ pub enum Texts<'a> {
     /// None.
     None,
     /// The tokens of each, of which those that the request says are told of where they are too long.
-    Tokens(Vec<(Option<Said>, &'a str)>),
+    Tokens(Vec<(Option<PromptKind>, &'a str)>),
     /// What a prior draws of prompt and negative prompt, for each picture anew.
     Drawn([Option<&'a str>; 2]),
 }
@@ -135,8 +135,8 @@ pub async fn gather(
     match &needs.texts {
         Texts::None => encoding.advance().await?,
         Texts::Tokens(texts) => {
-            for (said, text) in texts {
-                let (embeds, notice) = read_text(readers, *said, text, encoding.host).await?;
+            for (kind, text) in texts {
+                let (embeds, notice) = read_text(readers, *kind, text, encoding.host).await?;
                 evidence.tokens.push(embeds.encoder_hidden_states);
                 evidence.notices.extend(notice);
             }
@@ -214,14 +214,14 @@ async fn read_style(
 /// What a text becomes, and what of it is not read where it is one that the request says.
 async fn read_text(
     readers: &Readers,
-    said: Option<Said>,
+    kind: Option<PromptKind>,
     text: &str,
     host: &mut impl Host,
 ) -> Result<(TextEmbeds, Option<Notice>)> {
-    let key = Key::new("text", |hasher| (said, text).hash(hasher));
+    let key = Key::new("text", |hasher| (kind, text).hash(hasher));
     let read = async || {
         let reader = readers.text(host).await?;
-        let notice = said.map(|said| reader.cut(said, text)).transpose()?.flatten();
+        let notice = kind.map(|kind| reader.cut(kind, text)).transpose()?.flatten();
         Ok((reader.encode(&[text])?, notice))
     };
     readers.cache.remember(key, read).await
@@ -236,9 +236,9 @@ async fn draw(
     encoding: &mut Encoding<'_, impl Host>,
 ) -> Result<()> {
     let mut read = [None, None];
-    for (i, said) in [Said::Prompt, Said::NegativePrompt].into_iter().enumerate() {
+    for (i, kind) in [PromptKind::Prompt, PromptKind::NegativePrompt].into_iter().enumerate() {
         if let Some(text) = texts[i] {
-            let (embeds, notice) = read_text(readers, Some(said), text, encoding.host).await?;
+            let (embeds, notice) = read_text(readers, Some(kind), text, encoding.host).await?;
             read[i] = Some(embeds);
             evidence.notices.extend(notice);
         }

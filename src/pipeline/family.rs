@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::evidence::{Evidence, Needs};
 use super::folder::ModelFolder;
-use super::readers::Reads;
+use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::Result;
@@ -62,7 +62,7 @@ pub struct Kind {
     pub makes_class_labels: bool,
     /// What it reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit each
     /// other.
-    pub fits: fn(&ModelFolder, &Configs) -> Result<Reads>,
+    pub fits: fn(&ModelFolder, &Configs) -> Result<RequiredReaders>,
     /// Loads its own networks, which make guidance of what was read.
     pub open: fn(&ModelFolder, Target, &Device) -> Result<Box<dyn Family>>,
 }

@@ -103,7 +103,7 @@ pub(super) fn missing(folder: &str) -> Error {
 }
 
 /// Fails with `model-mismatch` unless two components agree on a width.
-pub(super) fn same(first: &str, first_width: usize, second: &str, second_width: usize) -> Result<()> {
+pub(super) fn check_width(first: &str, first_width: usize, second: &str, second_width: usize) -> Result<()> {
     if first_width == second_width {
         return Ok(());
     }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_mismatch_names_both_components() {
-        let error = same("the prior", 96, "the vision encoders together", 80).unwrap_err();
+        let error = check_width("the prior", 96, "the vision encoders together", 80).unwrap_err();
         assert_eq!(error.code, "model-mismatch");
         assert!(error.message.contains("prior 96") && error.message.contains("together 80"), "{error}");
     }

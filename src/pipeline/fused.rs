@@ -4,9 +4,9 @@ use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Style, Texts};
 use super::family::{Configs, Family, Guided, Kind, Target};
-use super::folder::{ModelFolder, same};
+use super::folder::{ModelFolder, check_width};
 use super::prompt::Prior;
-use super::readers::Reads;
+use super::readers::RequiredReaders;
 use crate::condition::{Added, Condition, Places, Projection, Stream};
 use crate::encoders::vision::VisionConfig;
 use crate::error::{Error, Result};
@@ -28,31 +28,31 @@ pub struct FusedGuidance {
     adds_style: bool,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<Reads> {
+fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
     let fusion: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
-    same(
+    check_width(
         "guidance tokens",
         fusion.cross_attention_dim,
         "the unet's tokens",
         configs.unet.cross_attention_dim,
     )?;
     if let Some(class_labels) = configs.unet.class_labels() {
-        same("the unet's class labels", class_labels, "guidance's styles", fusion.image_embed_dim)?;
+        check_width("the unet's class labels", class_labels, "guidance's styles", fusion.image_embed_dim)?;
     }
     let id_embed_dim = configs.face.as_ref().map_or(0, |face| face.embedding_size);
-    same("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
+    check_width("guidance's identities", fusion.id_embed_dim, "face_encoder's", id_embed_dim)?;
     let others = (2..).map(|k| format!("vision_encoder_{k}")).take_while(|name| folder.has(name));
     let vision: Vec<String> = std::iter::once("vision_encoder".to_owned()).chain(others).collect();
     let mut style_width = 0;
     for name in &vision {
         style_width += folder.load(name, VisionConfig::read)?.embed_dim();
     }
-    same("guidance's styles", fusion.image_embed_dim, "the vision encoders together", style_width)?;
+    check_width("guidance's styles", fusion.image_embed_dim, "the vision encoders together", style_width)?;
     let prior = folder.has("prior");
     if prior {
         Prior::fits(folder, Some(style_width))?;
     }
-    Ok(Reads { vision, text: prior, prior })
+    Ok(RequiredReaders { vision, text: prior, prior })
 }
 
 fn open(folder: &ModelFolder, unet: Target, device: &Device) -> Result<Box<dyn Family>> {

@@ -8,9 +8,9 @@ use super::adapters::ADAPTERS;
 use super::arc2face::ARC2FACE;
 use super::defaults::defaults;
 use super::family::{Configs, Family, Kind, Target};
-use super::folder::{ModelFolder, missing, model_id, same};
+use super::folder::{ModelFolder, check_width, missing, model_id};
 use super::fused::FUSED;
-use super::readers::{Readers, Reads};
+use super::readers::{Readers, RequiredReaders};
 use super::resident::{Reloadable, Resident};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::{Error, Result};
@@ -71,14 +71,19 @@ impl Models {
         let family = Resident::opened(kind.folder, &own, first, again)?;
         let readers = Readers::load(files, &folder, &reads, configs.face.is_some(), device)?;
         let vae = folder.load("vae", |c| Vae::load(c, device))?;
-        same("the unet's input", configs.unet.in_channels, "the vae's latents", vae.latent_channels())?;
+        check_width(
+            "the unet's input",
+            configs.unet.in_channels,
+            "the vae's latents",
+            vae.latent_channels(),
+        )?;
         let tiny_vae = if folder.has("tiny_vae") {
             Some(folder.load("tiny_vae", |c| Vae::load(c, device))?)
         } else {
             None
         };
         if let Some(tiny) = &tiny_vae {
-            same("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
+            check_width("the vae's latents", vae.latent_channels(), "tiny_vae's", tiny.latent_channels())?;
         }
         let scheduler = folder.load("scheduler", SchedulerConfig::of_latents)?;
         let mut folders = folder.loaded();
@@ -110,7 +115,7 @@ impl Models {
 struct Plan {
     kind: Kind,
     configs: Configs,
-    reads: Reads,
+    reads: RequiredReaders,
 }
 
 impl Plan {
@@ -134,7 +139,7 @@ impl Plan {
             kind
         };
         let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
-        same("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
+        check_width("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
         let face: Option<FaceEncoderConfig> = if folder.has("face_encoder") || kind.needs_face_encoder {
             Some(folder.load("face_encoder", |c| c.json("config.json"))?)
         } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::folder::{ModelFolder, same};
+use super::folder::{ModelFolder, check_width};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::{Excess, Tokenizer};
 use crate::error::{Notice, Result};
@@ -21,7 +21,7 @@ pub const PRIOR_STREAM: u64 = 2 << 32;
 
 /// A text of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Said {
+pub enum PromptKind {
     /// What the picture shows.
     Prompt,
     /// What it moves away from.
@@ -29,17 +29,22 @@ pub enum Said {
 }
 
 /// What a text encoder of `context_length` does not get to read of a text; `None` where it reads all of it.
-pub fn cut(tokenizer: &Tokenizer, context_length: usize, said: Said, text: &str) -> Result<Option<Notice>> {
+pub fn cut(
+    tokenizer: &Tokenizer,
+    context_length: usize,
+    kind: PromptKind,
+    text: &str,
+) -> Result<Option<Notice>> {
     let Some(Excess { tokens, from, room }) =
         tokenizer.excess(&tokenizer.written_out(text), context_length)?
     else {
         return Ok(None);
     };
-    let code = match said {
-        Said::Prompt => "prompt-cut",
-        Said::NegativePrompt => "negative-prompt-cut",
+    let code = match kind {
+        PromptKind::Prompt => "prompt-cut",
+        PromptKind::NegativePrompt => "negative-prompt-cut",
     };
-    let name = if said == Said::Prompt { "prompt" } else { "negative prompt" };
+    let name = if kind == PromptKind::Prompt { "prompt" } else { "negative prompt" };
     let count =
         if tokens == 1 { "its last token was".to_owned() } else { format!("its last {tokens} tokens were") };
     Ok(Some(Notice {
@@ -81,8 +86,8 @@ impl TextReader {
     }
 
     /// What of a text is not read.
-    pub(super) fn cut(&self, said: Said, text: &str) -> Result<Option<Notice>> {
-        cut(&self.tokenizer, self.encoder.context_length(), said, text)
+    pub(super) fn cut(&self, kind: PromptKind, text: &str) -> Result<Option<Notice>> {
+        cut(&self.tokenizer, self.encoder.context_length(), kind, text)
     }
 
     /// Encodes texts.
@@ -135,17 +140,27 @@ impl Prior {
         let or_embedding = |width: Option<usize>| width.unwrap_or(config.embedding_dim);
         let text_width = if text.projects() { text.projection_dim } else { text.hidden_size };
         let pooled = or_embedding(config.embedding_proj_dim);
-        same("the prior's pooled text", pooled, "text_encoder's", text_width)?;
-        same("the prior's input", config.embedding_dim, "its output", or_embedding(config.clip_embed_dim))?;
+        check_width("the prior's pooled text", pooled, "text_encoder's", text_width)?;
+        check_width(
+            "the prior's input",
+            config.embedding_dim,
+            "its output",
+            or_embedding(config.clip_embed_dim),
+        )?;
         if config.encoder_hid_proj_type.is_some() {
             let states = or_embedding(config.encoder_hid_dim);
-            same("the prior's text states", states, "text_encoder's", text.hidden_size)?;
-            same("the prior's text", config.num_embeddings, "text_encoder's", text.max_position_embeddings)?;
+            check_width("the prior's text states", states, "text_encoder's", text.hidden_size)?;
+            check_width(
+                "the prior's text",
+                config.num_embeddings,
+                "text_encoder's",
+                text.max_position_embeddings,
+            )?;
             let length = folder.load("tokenizer", Tokenizer::load)?.length(text.max_position_embeddings);
-            same("the prior's text", config.num_embeddings, "the tokenizer's", length)?;
+            check_width("the prior's text", config.num_embeddings, "the tokenizer's", length)?;
         }
         let style_width = style_width.unwrap_or(config.embedding_dim);
-        same("the prior", config.embedding_dim, "the vision encoders together", style_width)
+        check_width("the prior", config.embedding_dim, "the vision encoders together", style_width)
     }
 
     pub(super) fn load(folder: &ModelFolder, device: &Device) -> Result<Self> {

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::weights::Files;
 
 /// What a family reads with.
-pub struct Reads {
+pub struct RequiredReaders {
     /// Folders of vision encoders, in the order of their embeddings.
     pub vision: Vec<String>,
     /// Whether `tokenizer/` and `text_encoder/` read texts.
@@ -51,7 +51,7 @@ impl Readers {
     pub fn load(
         files: &dyn Files,
         folder: &ModelFolder,
-        reads: &Reads,
+        reads: &RequiredReaders,
         has_face_encoder: bool,
         device: &Device,
     ) -> Result<Self> {

@@ -4,7 +4,7 @@ use ::image::{DynamicImage, GrayImage, RgbImage};
 use burn::tensor::Device;
 
 use crate::condition::Regions;
-use crate::encoders::detector::{Detector, Found};
+use crate::encoders::detector::{DetectedFace, Detector};
 use crate::encoders::segmenter::Segmenter;
 use crate::error::{Error, Result};
 use crate::image::mask::Mask;
@@ -87,7 +87,7 @@ async fn people_in(
             // Drawn after the faces where the detector knows faces alone.
             let drawn = Mask::people(&faces, canvas.width, canvas.height);
             let middle = |face: [f32; 4]| face[0] + face[2];
-            let person = |(person, drawn): (Found, Mask)| {
+            let person = |(person, drawn): (DetectedFace, Mask)| {
                 (person.area(), middle(person.face_box), person.mask.unwrap_or(drawn))
             };
             found.into_iter().zip(drawn).map(person).collect()

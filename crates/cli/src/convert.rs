@@ -280,12 +280,12 @@ fn block(text: &str) -> Result<(String, Vec<f32>)> {
 fn tell(report: &ComponentReport) -> Result<()> {
     let ComponentReport { component, parameters, bytes, lora_updates, errors, source } = report;
     let millions = *parameters as f64 / 1e6;
-    let mut told = format!("{component:<16} {millions:>8.1} M parameters {:>8.1} MB", *bytes as f64 / 1e6);
+    let mut line = format!("{component:<16} {millions:>8.1} M parameters {:>8.1} MB", *bytes as f64 / 1e6);
     if let Some((name, error)) = errors.iter().max_by(|a, b| a.1.total_cmp(b.1)) {
-        told += &format!("  largest error {error:.1e} ({name})");
+        line += &format!("  largest error {error:.1e} ({name})");
     }
     if *lora_updates > 0 {
-        told += &format!("  {lora_updates} LoRA updates");
+        line += &format!("  {lora_updates} LoRA updates");
     }
-    output::print(&(output::line(&format!("{told}  from {source}")) + "\n"))
+    output::print(&(output::line(&format!("{line}  from {source}")) + "\n"))
 }

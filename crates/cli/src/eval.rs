@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 use facestudio::pipeline::defaults;
 use facestudio::weights::{CheckedFolder, check_output_folder};
-use facestudio_lab::eval::{Doing, EvalOptions, Evaluation, Named};
+use facestudio_lab::eval::{EvalEvent, EvalOptions, Evaluation, Named};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::{Backend, TrainingBackend};
@@ -86,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         against: against.as_ref().map(|(name, files)| Named { name: name.clone(), files }),
         clip: clip.as_ref().map(|(name, files)| Named { name: name.clone(), files }),
         encoder: Named { name: name(&args.encoder), files: &encoder },
-        encoder_conditions: same(&args.encoder, &args.model.join("face_encoder")),
+        encoder_conditions: same_file(&args.encoder, &args.model.join("face_encoder")),
         options: EvalOptions {
             trials: args.trials,
             sampler: usual.sampler,
@@ -104,14 +104,14 @@ pub fn run(args: Args) -> Result<()> {
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}  {eta} left")?);
     bar.set_message("load");
-    let mut watch = |doing: Doing| match doing {
-        Doing::Drawing(done, all) => {
+    let mut watch = |doing: EvalEvent| match doing {
+        EvalEvent::Drawing(done, all) => {
             bar.set_message("draw");
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         }
-        Doing::Tuning(step, steps) => bar.set_message(format!("tune {step}/{steps}")),
-        Doing::Measuring(title) => {
+        EvalEvent::Tuning(step, steps) => bar.set_message(format!("tune {step}/{steps}")),
+        EvalEvent::Measuring(title) => {
             bar.set_style(ProgressStyle::default_spinner());
             bar.set_message(format!("measure: {title}"));
         }
@@ -129,7 +129,7 @@ fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn same(a: &Path, b: &Path) -> bool {
+fn same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     real(a).is_some_and(|a| Some(a) == real(b))
 }

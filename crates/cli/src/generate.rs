@@ -193,7 +193,7 @@ pub fn run(args: Args) -> Result<()> {
                 |made| if made { Ok(()) } else { make(&studio, job).map(|()| written.note(*line, job)) },
             );
         if let Err(error) = made {
-            let error = crate::told(error);
+            let error = crate::to_error(error);
             if error.fault == Fault::Cancelled {
                 return Err(error.into());
             }

@@ -140,6 +140,6 @@ fn parse(line: &str) -> std::result::Result<Job, String> {
         }
     }
     // clap tells the usage as well, which nobody asked for here.
-    let told = |e: clap::Error| e.to_string().lines().next().unwrap_or_default().replace("error: ", "");
-    Line::try_parse_from(arguments).map(|line| line.job).map_err(told)
+    let first_line = |e: clap::Error| e.to_string().lines().next().unwrap_or_default().replace("error: ", "");
+    Line::try_parse_from(arguments).map(|line| line.job).map_err(first_line)
 }

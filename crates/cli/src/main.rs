@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     match std::panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            let error = told(error);
+            let error = to_error(error);
             output::complain("", &error);
             exit_code(error.fault)
         }
@@ -128,7 +128,7 @@ fn main() -> ExitCode {
 }
 
 /// The crate's error behind `error`, or one made of it.
-fn told(error: anyhow::Error) -> Error {
+fn to_error(error: anyhow::Error) -> Error {
     if let Some(error) = error.downcast_ref::<Error>() {
         return error.clone();
     }

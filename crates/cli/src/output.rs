@@ -13,7 +13,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// A text with nothing in it that a terminal obeys but the ends of its lines.
 pub fn lines(text: &str) -> String {
-    shown(text, |c| c == '\n', escaped)
+    escape_all(text, |c| c == '\n', escaped)
 }
 
 /// Writes a value as JSON on one line, or indented.
@@ -21,18 +21,18 @@ pub fn print_json(value: &impl Serialize, indented: bool) -> Result<()> {
     let json = if indented { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     let json = json.map_err(|e| Error::internal("json", e.to_string()))?;
     // These characters stand in texts alone, where JSON has the same word for them as for its own escapes.
-    print_own(&(shown(&json, |c| c == '\n', escaped_in_json) + "\n"))
+    print_own(&(escape_all(&json, |c| c == '\n', escaped_in_json) + "\n"))
 }
 
 /// Writes an error to standard error, after the place in a file that it is about.
 pub fn complain(place: &str, error: &Error) {
-    let told = Error { message: line(&error.message), remedy: line(&error.remedy), ..error.clone() };
-    eprintln!("error: {}{told}", line(place));
+    let printable = Error { message: line(&error.message), remedy: line(&error.remedy), ..error.clone() };
+    eprintln!("error: {}{printable}", line(place));
 }
 
 /// A text on one line, with nothing in it that a terminal obeys.
 pub fn line(text: &str) -> String {
-    shown(text, |_| false, escaped)
+    escape_all(text, |_| false, escaped)
 }
 
 /// Writes words of our own as they are.
@@ -60,16 +60,16 @@ fn escaped_in_json(c: char) -> String {
     format!("\\u{:04x}", u32::from(c))
 }
 
-fn shown(text: &str, is_kept: fn(char) -> bool, escape: fn(char) -> String) -> String {
-    let mut shown = String::with_capacity(text.len());
+fn escape_all(text: &str, is_kept: fn(char) -> bool, escape: fn(char) -> String) -> String {
+    let mut escaped_text = String::with_capacity(text.len());
     for c in text.chars() {
         if is_obeyed(c) && !is_kept(c) {
-            shown += &escape(c);
+            escaped_text += &escape(c);
         } else {
-            shown.push(c);
+            escaped_text.push(c);
         }
     }
-    shown
+    escaped_text
 }
 
 /// Control characters, and those that turn the direction of writing or begin a line (Unicode, section 23.2).
@@ -88,7 +88,7 @@ mod tests {
         let plain = line(hostile);
         assert_eq!(plain, "a\\u{1b}]0;title\\u{7}\\u{9b}2J\\r\\n\\tb\\u{202e}c\\u{2066}\\u{7f}\\u{2028}é👩‍👩‍👧");
         let json = serde_json::to_string(&[hostile]).unwrap();
-        let escaped = shown(&json, |c| c == '\n', escaped_in_json);
+        let escaped = escape_all(&json, |c| c == '\n', escaped_in_json);
         assert!(!escaped.chars().any(is_obeyed), "{escaped}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap()[0], hostile);
     }

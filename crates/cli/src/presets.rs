@@ -36,7 +36,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(output::print(&list)?);
     };
     let preset = Preset::named(name)?;
-    output::print(&told(preset, args.files.as_deref()))?;
+    output::print(&table_of(preset, args.files.as_deref()))?;
     let (Some(files), Some(out)) = (&args.files, &args.out) else { return Ok(()) };
     if let Some(missing) = preset.files().find(|source| !source.at(files).is_file()) {
         return Err(Error::input(
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The recipe's files as a table, with what is there below `files`.
-fn told(preset: &Preset, files: Option<&Path>) -> String {
+fn table_of(preset: &Preset, files: Option<&Path>) -> String {
     let mut table = format!("{}: {}\n", preset.name, preset.says);
     for source in preset.files() {
         let there = files.map(|files| if source.at(files).is_file() { "there    " } else { "missing  " });

@@ -8,12 +8,12 @@ use crate::output::print;
 
 /// Serves until it is stopped.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let page = facestudio_serve::listen(args).map_err(told)?;
+    let page = facestudio_serve::listen(args).map_err(to_error)?;
     print(&format!("FaceStudio is at http://{}/ (stop with Ctrl-C)\n", page.address()))?;
-    Ok(page.serve().map_err(told)?)
+    Ok(page.serve().map_err(to_error)?)
 }
 
-fn told(error: ServeError) -> Error {
+fn to_error(error: ServeError) -> Error {
     match error {
         ServeError::Refused { code, message, remedy } => Error::input(code, message, remedy),
         ServeError::Io { place, source } => Error::io(place, &source),

@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
                 }
                 match towers[level] {
                     None => towers[level] = Some(input),
-                    Some(tower) => self.trace.same(tower, input, "the outputs of a level")?,
+                    Some(tower) => self.trace.check_same(tower, input, "the outputs of a level")?,
                 }
             }
         }
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
             let lateral = units[count];
             self.activated(lateral, &format!("neck.lateral_convs.{level}"))?;
             if let Some(passed) = passed {
-                self.trace.same(passed, lateral, "a level and the one before it")?;
+                self.trace.check_same(passed, lateral, "a level and the one before it")?;
             }
             features[level] = value;
             if level + 1 < towers.len() {
@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
         let mut value = features[2];
         for stage in (1..=5usize).rev() {
             if let Some(feature) = stage.checked_sub(3).map(|i| features[i]) {
-                self.trace.same(value, feature, "the backbone and the neck")?;
+                self.trace.check_same(value, feature, "the backbone and the neck")?;
             }
             value = self.activated(value, &format!("backbone.model{stage}.conv2"))?;
             value = self.activated(value, &format!("backbone.model{stage}.conv1"))?;

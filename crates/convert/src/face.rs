@@ -135,7 +135,7 @@ impl<'a> Block<'a> {
         let window = |kernel| Window { kernel, stride, depthwise: false };
         let layer = kernel.map(|kernel| trace.convolution(shortcut, window(kernel))).transpose()?;
         let read = layer.as_ref().map_or(shortcut, |layer| layer.input);
-        trace.same(read, input, "a block and its shortcut")?;
+        trace.check_same(read, input, "a block and its shortcut")?;
         Ok(Self { norm, first, slopes, last, shortcut: layer, input })
     }
 

@@ -143,7 +143,7 @@ impl<'g> Trace<'g> {
     }
 
     /// Fails unless two values are one.
-    pub fn same(&self, a: &'g str, b: &'g str, what: &str) -> Result<()> {
+    pub fn check_same(&self, a: &'g str, b: &'g str, what: &str) -> Result<()> {
         if self.origin(a)? == self.origin(b)? {
             return Ok(());
         }

@@ -39,12 +39,12 @@ pub struct Source {
     /// As its publisher states it; what counts is what stands beside the file.
     pub license: &'static str,
     /// What is made of it.
-    pub part: Part,
+    pub kind: SourceKind,
 }
 
 /// What a source becomes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Part {
+pub enum SourceKind {
     /// A file of a diffusers folder that is converted whole.
     Base,
     /// A file of the folder that becomes this component.
@@ -63,7 +63,7 @@ const APACHE: &str = "Apache-2.0";
 
 const fn sd15(path: &'static str, megabytes: f64) -> Source {
     let repository = "stable-diffusion-v1-5/stable-diffusion-v1-5";
-    Source { host: HUGGING_FACE, repository, path, megabytes, license: RAIL, part: Part::Base }
+    Source { host: HUGGING_FACE, repository, path, megabytes, license: RAIL, kind: SourceKind::Base }
 }
 
 /// Stable Diffusion 1.5's networks that read and denoise, in half precision. Sizes are those of their parameters: 860 and 123
@@ -91,22 +91,25 @@ const DETECTOR: &[Source] = &[Source {
     path: "models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
     megabytes: 0.2,
     license: "MIT",
-    part: Part::File(Slot::Detector),
+    kind: SourceKind::File(Slot::Detector),
 }];
 
-const fn adapter(path: &'static str, megabytes: f64, part: Part) -> Source {
-    Source { host: HUGGING_FACE, repository: "h94/IP-Adapter", path, megabytes, license: APACHE, part }
+const fn adapter(path: &'static str, megabytes: f64, kind: SourceKind) -> Source {
+    Source { host: HUGGING_FACE, repository: "h94/IP-Adapter", path, megabytes, license: APACHE, kind }
 }
 
 /// CLIP ViT-H/14, and the adapter for style that reads it, with a little more than half of its weight.
 const STYLE: &[Source] = &[
-    adapter("models/image_encoder/config.json", 0.0, Part::Component(Slot::VisionEncoder)),
-    adapter("models/image_encoder/model.safetensors", 2528.0, Part::Component(Slot::VisionEncoder)),
-    adapter("models/ip-adapter_sd15.safetensors", 45.0, Part::Adapter(Role::Style, 0.6)),
+    adapter("models/image_encoder/config.json", 0.0, SourceKind::Component(Slot::VisionEncoder)),
+    adapter("models/image_encoder/model.safetensors", 2528.0, SourceKind::Component(Slot::VisionEncoder)),
+    adapter("models/ip-adapter_sd15.safetensors", 45.0, SourceKind::Adapter(Role::Style, 0.6)),
 ];
 
-const PLUS_FACE: &[Source] =
-    &[adapter("models/ip-adapter-plus-face_sd15.safetensors", 98.0, Part::Adapter(Role::Identity, 0.8))];
+const PLUS_FACE: &[Source] = &[adapter(
+    "models/ip-adapter-plus-face_sd15.safetensors",
+    98.0,
+    SourceKind::Adapter(Role::Identity, 0.8),
+)];
 
 const RESEARCH: &str = "LicenseRef-InsightFace-research-only";
 
@@ -118,7 +121,7 @@ const FACE_ID: &[Source] = &[
         path: "ip-adapter-faceid_sd15.bin",
         megabytes: 97.0,
         license: RESEARCH,
-        part: Part::Adapter(Role::Identity, 1.0),
+        kind: SourceKind::Adapter(Role::Identity, 1.0),
     },
     Source {
         host: "github.com, release v0.7, in buffalo_l.zip",
@@ -126,27 +129,27 @@ const FACE_ID: &[Source] = &[
         path: "buffalo_l/w600k_r50.onnx",
         megabytes: 174.0,
         license: RESEARCH,
-        part: Part::File(Slot::FaceEncoder),
+        kind: SourceKind::File(Slot::FaceEncoder),
     },
 ];
 
-const fn arc2face(path: &'static str, megabytes: f64, part: Part) -> Source {
-    Source { host: HUGGING_FACE, repository: "FoivosPar/Arc2Face", path, megabytes, license: "MIT", part }
+const fn arc2face(path: &'static str, megabytes: f64, kind: SourceKind) -> Source {
+    Source { host: HUGGING_FACE, repository: "FoivosPar/Arc2Face", path, megabytes, license: "MIT", kind }
 }
 
 /// Arc2Face: its UNet and text encoder, of Stable Diffusion 1.5's sizes in single precision, and the recognition network that it
 /// was trained with, an `iresnet100` of 65 million parameters.
 const ARC2FACE: &[Source] = &[
-    arc2face("arc2face/config.json", 0.0, Part::Component(Slot::Unet)),
-    arc2face("arc2face/diffusion_pytorch_model.safetensors", 3438.0, Part::Component(Slot::Unet)),
-    arc2face("encoder/config.json", 0.0, Part::Component(Slot::TextEncoder)),
-    arc2face("encoder/pytorch_model.bin", 492.0, Part::Component(Slot::TextEncoder)),
-    arc2face("arcface.onnx", 261.0, Part::File(Slot::FaceEncoder)),
+    arc2face("arc2face/config.json", 0.0, SourceKind::Component(Slot::Unet)),
+    arc2face("arc2face/diffusion_pytorch_model.safetensors", 3438.0, SourceKind::Component(Slot::Unet)),
+    arc2face("encoder/config.json", 0.0, SourceKind::Component(Slot::TextEncoder)),
+    arc2face("encoder/pytorch_model.bin", 492.0, SourceKind::Component(Slot::TextEncoder)),
+    arc2face("arcface.onnx", 261.0, SourceKind::File(Slot::FaceEncoder)),
 ];
 
 const fn taesd(path: &'static str, megabytes: f64) -> Source {
-    let part = Part::Component(Slot::TinyVae);
-    Source { host: HUGGING_FACE, repository: "madebyollin/taesd", path, megabytes, license: "MIT", part }
+    let kind = SourceKind::Component(Slot::TinyVae);
+    Source { host: HUGGING_FACE, repository: "madebyollin/taesd", path, megabytes, license: "MIT", kind }
 }
 
 const PREVIEWS: &[Source] = &[taesd("config.json", 0.0), taesd("diffusion_pytorch_model.safetensors", 10.0)];
@@ -157,7 +160,7 @@ const LCM: &[Source] = &[Source {
     path: "pytorch_lora_weights.safetensors",
     megabytes: 135.0,
     license: "OpenRAIL++",
-    part: Part::Lora(1.0),
+    kind: SourceKind::Lora(1.0),
 }];
 
 /// As the base says.
@@ -236,19 +239,19 @@ impl Preset {
         for source in self.files() {
             let path = source.at(folder);
             let parent = path.parent().map(Path::to_owned).unwrap_or_default();
-            match source.part {
-                Part::Base => base = Some(folder.join(source.repository)),
-                Part::Component(slot) => {
+            match source.kind {
+                SourceKind::Base => base = Some(folder.join(source.repository)),
+                SourceKind::Component(slot) => {
                     // A component's files lie in one folder.
                     if !parts.contains(&(slot, parent.clone())) {
                         parts.push((slot, parent));
                     }
                 }
-                Part::File(slot) => parts.push((slot, path)),
-                Part::Adapter(role, scale) => {
+                SourceKind::File(slot) => parts.push((slot, path)),
+                SourceKind::Adapter(role, scale) => {
                     adapters.push(Adapter { path, role, scale, block_scales: BTreeMap::new() });
                 }
-                Part::Lora(scale) => loras.push((path, scale)),
+                SourceKind::Lora(scale) => loras.push((path, scale)),
             }
         }
         Plan {

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use facestudio::pipeline::FaceStudio;
 use facestudio::weights::{Component, Files, MemoryFiles, Overlay, Tensors};
-use facestudio_lab::eval::{Doing, EvalOptions, Evaluation, Named};
+use facestudio_lab::eval::{EvalEvent, EvalOptions, Evaluation, Named};
 use facestudio_lab::train::dreambooth::{self, ClassPicture};
 use facestudio_lab::train::subject::{Learnt, Subject};
 use facestudio_lab::train::{Backend, textual_inversion};
@@ -152,7 +152,8 @@ fn baselines_are_tuned_drawn_and_reported_once() {
     };
     let device = Device::flex();
     let tuned = Cell::new(0);
-    let mut watch = |doing: Doing| tuned.set(tuned.get() + usize::from(matches!(doing, Doing::Tuning(..))));
+    let mut watch =
+        |doing: EvalEvent| tuned.set(tuned.get() + usize::from(matches!(doing, EvalEvent::Tuning(..))));
 
     // Stopped within the first tuning: what was drawn before is kept, nothing of the copy.
     let error = evaluation.run(&device, &mut watch, &|| tuned.get() > 0).err().unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use facestudio::weights::Folder;
-use facestudio_lab::eval::{Doing, EvalOptions, Evaluation, Named, Report};
+use facestudio_lab::eval::{EvalEvent, EvalOptions, Evaluation, Named, Report};
 use facestudio_lab::train::Backend;
 
 struct Model {
@@ -129,7 +129,7 @@ fn a_run_goes_on_where_it_was_and_shares_add_up() {
     // Measured once; the second run finds the result, and both leave the pictures alone.
     for expected in [1, 0] {
         let mut measured = 0;
-        let mut watch = |doing: Doing| measured += usize::from(matches!(doing, Doing::Measuring(_)));
+        let mut watch = |doing: EvalEvent| measured += usize::from(matches!(doing, EvalEvent::Measuring(_)));
         let report = evaluation.run(&device, &mut watch, &|| false).unwrap().unwrap();
         assert_eq!(report.experiments.len(), 1);
         assert_eq!(measured, expected);

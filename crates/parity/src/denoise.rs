@@ -7,8 +7,8 @@ use burn::tensor::{DType, Device, Tensor};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::internal::{AdapterGuidance, Guided};
-use facestudio::pipeline::prompt::{Said, cut};
-use facestudio::pipeline::{Canvas, Denoiser, Held, denoise, start};
+use facestudio::pipeline::prompt::{PromptKind, cut};
+use facestudio::pipeline::{Canvas, Denoiser, InpaintMask, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{
@@ -89,18 +89,18 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notic
         if needs_noise { Some(inputs.tensor("noise", axes, device)?) } else { None };
     let fresh = |i| noise.as_ref().map(|noise| noise.clone().narrow(0, i, 1).squeeze_dim::<4>(0));
     let [_, _, height, width] = noise_at_start.dims();
-    let held = if inputs.has("mask") {
+    let inpaint = if inputs.has("mask") {
         let init = init
             .as_ref()
             .map_or_else(|| inputs.tensor("init_latents", shape, device), |init| Ok(init.clone()))?;
         inputs.shape("mask", [Exactly(1), Exactly(1), shape[2], shape[3]])?;
         let (_, values) = inputs.values("mask")?;
         let canvas = Canvas { width, height, latent_width: width, latent_height: height };
-        Some(Held::new(&init, values, &noise_at_start, &canvas))
+        Some(InpaintMask::new(&init, values, &noise_at_start, &canvas))
     } else {
         None
     };
-    let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), held.as_ref())?;
+    let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), inpaint.as_ref())?;
 
     let mut unet = UNet2DConditionModel::load(&unet_folder, device)?;
     let texts = texts(args, inputs, &folder, &config, device, notice)?;
@@ -119,7 +119,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notic
         seen.push(output.sample);
         Ok(())
     };
-    pollster::block_on(denoise(&denoiser, scheduler, latents, fresh, held.as_ref(), after))?;
+    pollster::block_on(denoise(&denoiser, scheduler, latents, fresh, inpaint.as_ref(), after))?;
     let mut outputs = Tensors::default();
     outputs.insert("steps", Tensor::stack::<5>(seen, 0))?;
     let timesteps = schedule.timesteps();
@@ -140,12 +140,13 @@ fn texts(
     if let Some(prompt) = &args.prompt {
         let tokenizer = Tokenizer::load(&Component::new(folder, "tokenizer"))?;
         let encoder = TextEncoder::load(&Component::new(folder, "text_encoder"), device)?;
-        let states = |said: Said, text: &str| -> Result<Tensor<3>> {
-            cut(&tokenizer, encoder.context_length(), said, text)?.iter().for_each(notice);
+        let states = |kind: PromptKind, text: &str| -> Result<Tensor<3>> {
+            cut(&tokenizer, encoder.context_length(), kind, text)?.iter().for_each(notice);
             encoder.states(&tokenizer, text)
         };
-        let negative = guided.then(|| states(Said::NegativePrompt, &args.negative_prompt)).transpose()?;
-        return Ok([vec![states(Said::Prompt, prompt)?], negative.into_iter().collect()].concat());
+        let negative =
+            guided.then(|| states(PromptKind::NegativePrompt, &args.negative_prompt)).transpose()?;
+        return Ok([vec![states(PromptKind::Prompt, prompt)?], negative.into_iter().collect()].concat());
     }
     let axes = [Exactly(1), Any("tokens"), Exactly(config.cross_attention_dim)];
     let text = inputs.tensor("encoder_hidden_states", axes, device)?;

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use facestudio::condition::{Masks, Places};
 use facestudio::encoders::vision::VisionOutput;
-use facestudio::guidance::ip_adapter::{Features, Needs, Role};
+use facestudio::guidance::ip_adapter::{ImagePromptEmbeds, Needs, Role};
 use facestudio::internal::{Evidence, Family, Guided, PersonEvidence};
 use facestudio::request::GenerateRequest;
 use facestudio::{Error, Result};
@@ -149,7 +149,13 @@ fn names(n: usize, needs: Needs) -> Vec<String> {
 }
 
 /// What adapter `n` reads of all pictures.
-fn features(inputs: &Inputs, prefix: &str, n: usize, needs: Needs, device: &Device) -> Result<Features> {
+fn features(
+    inputs: &Inputs,
+    prefix: &str,
+    n: usize,
+    needs: Needs,
+    device: &Device,
+) -> Result<ImagePromptEmbeds> {
     let name = |what: &str| format!("{prefix}{what}.{n}");
     let embeds = |what: &str, width: Option<usize>| -> Result<Option<Tensor<2>>> {
         width.map(|width| inputs.tensor(&name(what), [Any("pictures"), Exactly(width)], device)).transpose()
@@ -158,7 +164,7 @@ fn features(inputs: &Inputs, prefix: &str, n: usize, needs: Needs, device: &Devi
         let axes = [Any("pictures"), Any("tokens"), Exactly(hidden)];
         inputs.tensor(&name("hidden_states"), axes, device)
     };
-    let features = Features {
+    let features = ImagePromptEmbeds {
         hidden_states: needs.hidden_states.map(states).transpose()?,
         image_embeds: embeds("image_embeds", needs.image_embeds)?,
         id_embeds: embeds("id_embeds", needs.id_embeds)?,
@@ -171,7 +177,7 @@ fn features(inputs: &Inputs, prefix: &str, n: usize, needs: Needs, device: &Devi
 }
 
 /// How many pictures there are features of.
-fn count(features: &Features) -> usize {
+fn count(features: &ImagePromptEmbeds) -> usize {
     let embeds = features.image_embeds.as_ref().or(features.id_embeds.as_ref());
     let states = features.hidden_states.as_ref();
     embeds.map(|embeds| embeds.dims()[0]).or(states.map(|states| states.dims()[0])).unwrap_or(0)

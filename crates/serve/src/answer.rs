@@ -17,8 +17,8 @@ use super::compress::{Compressed, takes_gzip};
 use super::connections::Connection;
 use super::file::FilePart;
 use super::hosts::Hosts;
-use super::range::{Part, part};
-use super::site::{Found, Site};
+use super::range::{RequestedRange, parse_range};
+use super::site::{ServedFile, Site};
 
 /// Scripts only from here, no inline ones, wasm allowed, and no page around it; the worker takes it from its own response.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
@@ -94,10 +94,10 @@ impl Server {
     async fn entity(
         &self,
         request: &Request<Incoming>,
-        found: &Found,
+        file: &ServedFile,
         connection: &Arc<Connection>,
     ) -> io::Result<Response<Body>> {
-        let Found { path, model } = found;
+        let ServedFile { path, model } = file;
         let mut file = tokio::fs::File::open(path).await?;
         let metadata = file.metadata().await?;
         let (size, plain_tag) = (metadata.len(), entity_tag(&metadata));
@@ -122,15 +122,15 @@ impl Server {
         }
         // A part is worth something only to whom holds the rest of the same file.
         let range = range.filter(|_| asked(header::IF_RANGE).is_none_or(|held| held == tag));
-        let (start, end) = match range.map_or(Part::Whole, |range| part(&range, size)) {
-            Part::Whole => (0, size),
-            Part::Bytes { start, end } => {
+        let (start, end) = match range.map_or(RequestedRange::Whole, |range| parse_range(&range, size)) {
+            RequestedRange::Whole => (0, size),
+            RequestedRange::Bytes { start, end } => {
                 let content = format!("bytes {start}-{}/{size}", end - 1);
                 headers.insert(header::CONTENT_RANGE, value(&content));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 (start, end)
             }
-            Part::Outside => {
+            RequestedRange::Outside => {
                 let mut response = message(StatusCode::RANGE_NOT_SATISFIABLE);
                 response.headers_mut().insert(header::CONTENT_RANGE, value(&format!("bytes */{size}")));
                 return Ok(response);

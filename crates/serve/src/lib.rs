@@ -93,7 +93,7 @@ pub fn listen(args: Args) -> Result<Page, Error> {
 impl Page {
     /// Where this machine's own browser opens it.
     pub fn address(&self) -> SocketAddr {
-        shown(self.address)
+        reachable(self.address)
     }
 
     /// Serves until the program is stopped.
@@ -104,7 +104,7 @@ impl Page {
 }
 
 /// The address that this machine's own browser can open: all addresses are none to go to.
-fn shown(address: SocketAddr) -> SocketAddr {
+fn reachable(address: SocketAddr) -> SocketAddr {
     let own = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -13,7 +13,7 @@ pub struct Site {
 
 /// A file that may be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct ServedFile {
     pub path: PathBuf,
     /// Of a model, and so a stranger's: data, never part of the page.
     pub model: bool,
@@ -33,7 +33,7 @@ impl Site {
     }
 
     /// The file behind a request's path; `None` where there is none that may be seen.
-    pub fn file(&self, path: &str) -> Option<Found> {
+    pub fn file(&self, path: &str) -> Option<ServedFile> {
         let path = percent_decode(path)?;
         let (base, rest, model) = match path.strip_prefix("/models/") {
             Some(rest) => (self.models.as_deref()?, rest, true),
@@ -59,7 +59,7 @@ impl Site {
         // Models that lie in the page's folder are theirs by any other way too: a link, or another case where that is the same.
         let within = self.models.as_ref().filter(|models| models.starts_with(&self.root));
         let model = model || within.is_some_and(|models| path.starts_with(models));
-        Some(Found { path, model })
+        Some(ServedFile { path, model })
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::answer::Server;
 use super::connections::MAX_CONNECTIONS;
-use super::site::Found;
+use super::site::ServedFile;
 use super::*;
 
 fn write(folder: &Path, files: &[(&str, &str)]) {
@@ -97,7 +97,7 @@ fn paths_lead_to_files_and_never_out() {
         ("/%6dodels/mini/index.html", "models/mini/index.html", true),
     ] {
         let path = dir.path().join(file).canonicalize().unwrap();
-        assert_eq!(site.file(target), Some(Found { path, model }), "{target}");
+        assert_eq!(site.file(target), Some(ServedFile { path, model }), "{target}");
     }
     for target in [
         "/../secret",
@@ -435,7 +435,7 @@ fn the_address_that_is_told_can_be_opened() {
     for (bound, told) in
         [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("10.0.0.9:80", "10.0.0.9:80")]
     {
-        assert_eq!(shown(bound.parse().unwrap()).to_string(), told);
+        assert_eq!(reachable(bound.parse().unwrap()).to_string(), told);
     }
 }
 

@@ -16,7 +16,7 @@ use super::failure::{notice, set};
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 use facestudio::image::decoded::DecodedImages;
-use facestudio::pipeline::{FaceStudio, Found, Generated, Phase, Progress};
+use facestudio::pipeline::{DetectedFace, FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, InitImageOf, Landmarks, LayoutOf, Person, PersonOf, Photo,
     PhotoHash, PixelHash, Recipe, find_picture,
@@ -272,11 +272,11 @@ pub fn reference(value: JsValue) -> Result<Person> {
 }
 
 /// A `Face` of `web/engine/protocol.js`: where it is, and a photo of it with some room around.
-pub fn face(found: &Found, picture: &RgbImage) -> Result<JsValue> {
-    let Photo { image, landmarks } = found.cut_out(picture);
+pub fn face(face: &DetectedFace, picture: &RgbImage) -> Result<JsValue> {
+    let Photo { image, landmarks } = face.cut_out(picture);
     let png = codec::encode_png(&image, &[])?;
     let object = Object::new();
-    set(&object, "box", &numbers(&found.face_box));
+    set(&object, "box", &numbers(&face.face_box));
     set(&object, "png", &Uint8Array::from(png.as_slice()));
     set(&object, "landmarks", &landmarks.iter().flatten().map(|point| numbers(point)).collect::<Array>());
     // Whoever is chosen is drawn next.

@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
-use super::{Detection, Found, LANDMARKS, check_input};
+use super::{DetectedFace, Detection, LANDMARKS, check_input};
 use crate::encoders::check_range;
 use crate::error::Result;
 use crate::image::mask::Mask;
@@ -142,7 +142,12 @@ impl FaceStudioDetector {
     /// The faces of a picture, in the picture's pixels with its top left corner at (0, 0).
     ///
     /// The picture is scaled so that its longer side is [`Self::image_size`], both sides rounded to whole cells.
-    pub async fn detect(&self, picture: &RgbImage, masks: bool, device: &Device) -> Result<Vec<Found>> {
+    pub async fn detect(
+        &self,
+        picture: &RgbImage,
+        masks: bool,
+        device: &Device,
+    ) -> Result<Vec<DetectedFace>> {
         let (width, height) = picture.dimensions();
         let scale = self.image_size as f32 / width.max(height) as f32;
         let cells =
@@ -156,7 +161,7 @@ impl FaceStudioDetector {
         let found =
             data.decode(0, &options).into_iter().map(|Detection { face_box, landmarks, mask, .. }| {
                 let [left, top, right, bottom] = face_box;
-                Ok(Found {
+                Ok(DetectedFace {
                     face_box: [left * back[0], top * back[1], right * back[0], bottom * back[1]],
                     landmarks: landmarks.map(|[x, y]| [x * back[0], y * back[1]]),
                     mask: mask.map(|values| Mask::new(columns, rows, values)).transpose()?,

@@ -13,7 +13,7 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Detection, Found, LANDMARKS, check_input, overlap, read_outputs, sigmoid};
+use super::{DetectedFace, Detection, LANDMARKS, check_input, overlap, read_outputs, sigmoid};
 use crate::encoders::check_range;
 use crate::error::Result;
 use crate::image::preprocess::bgr_tensor;
@@ -223,7 +223,7 @@ impl YuNet {
     /// 320 and smaller ones at up to 1280. If there is still none, or one that is not sure, the picture is looked at in
     /// all four turns: the network finds faces that lie on their side or upside down, too, but less surely, and with
     /// landmarks as if they stood upright.
-    pub async fn detect(&self, picture: &RgbImage, device: &Device) -> Result<Vec<Found>> {
+    pub async fn detect(&self, picture: &RgbImage, device: &Device) -> Result<Vec<DetectedFace>> {
         let longer = picture.width().max(picture.height());
         let first = longer.min(SIDE);
         let mut sides = vec![first, first.min(SMALL_SIDE), LARGE_SIDE.min(2 * longer)];
@@ -244,11 +244,11 @@ impl YuNet {
         }
         let found = found.into_iter();
         Ok(found
-            .map(|Detection { face_box, landmarks, .. }| Found { face_box, landmarks, mask: None })
+            .map(|Detection { face_box, landmarks, .. }| DetectedFace { face_box, landmarks, mask: None })
             .collect())
     }
 
-    /// The faces of a picture that is turned, and its longer side brought to `side`; positions as in [`Found`].
+    /// The faces of a picture that is turned, and its longer side brought to `side`; positions as in [`DetectedFace`].
     async fn look(
         &self,
         picture: &RgbImage,

@@ -48,7 +48,7 @@ impl Network {
 
 /// What a tensor is of its layer's update `W + factor · up · down`, `b + factor · bias`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum LoraTensor {
     /// `[rank, in, …]`.
     Down,
     /// `[out, rank, …]`.
@@ -99,20 +99,20 @@ const PREFIXES: [(&str, Option<Network>); 12] = [
 ];
 
 /// What stands between a module and `.weight` or `.bias`.
-const FACTORS: [(&str, Part); 10] = [
+const FACTORS: [(&str, LoraTensor); 10] = [
     // kohya.
-    (".lora_down", Part::Down),
-    (".lora_up", Part::Up),
+    (".lora_down", LoraTensor::Down),
+    (".lora_up", LoraTensor::Up),
     // peft.
-    (".lora_A", Part::Down),
-    (".lora_B", Part::Up),
+    (".lora_A", LoraTensor::Down),
+    (".lora_B", LoraTensor::Up),
     // diffusers: the UNet's, the text encoder's, and attention processors' (`attn1.processor.to_q_lora`).
-    (".lora.down", Part::Down),
-    (".lora.up", Part::Up),
-    (".lora_linear_layer.down", Part::Down),
-    (".lora_linear_layer.up", Part::Up),
-    ("_lora.down", Part::Down),
-    ("_lora.up", Part::Up),
+    (".lora.down", LoraTensor::Down),
+    (".lora.up", LoraTensor::Up),
+    (".lora_linear_layer.down", LoraTensor::Down),
+    (".lora_linear_layer.up", LoraTensor::Up),
+    ("_lora.down", LoraTensor::Down),
+    ("_lora.up", LoraTensor::Up),
 ];
 
 /// Parts of names that tell kinds of updates other than `up · down`; one that ends in `_` is the beginning of several.
@@ -140,35 +140,35 @@ const KINDS: [(&str, &str); 16] = [
 /// Fails with `lora-kind` for a tensor of another kind of update, and with `lora-mismatch` for one that is of none, or of no
 /// known network, or lacks its other half; each is named.
 pub fn layers(names: &[String]) -> Result<Vec<Layer>> {
-    let mut found: BTreeMap<(Network, &str), BTreeMap<Part, &String>> = BTreeMap::new();
+    let mut found: BTreeMap<(Network, &str), BTreeMap<LoraTensor, &String>> = BTreeMap::new();
     for name in names {
-        let (module, part) = split(name).ok_or_else(|| not_understood(name))?;
+        let (module, tensor) = split(name).ok_or_else(|| not_understood(name))?;
         let (network, module) = place(module);
         let network = network
             .ok_or_else(|| mismatch(format!("'{name}' belongs to no network of Stable Diffusion 1 or 2")))?;
-        if let Some(other) = found.entry((network, module)).or_default().insert(part, name) {
+        if let Some(other) = found.entry((network, module)).or_default().insert(tensor, name) {
             return Err(mismatch(format!("'{other}' and '{name}' are the same part of one update")));
         }
     }
     found
         .into_iter()
-        .map(|((network, module), parts)| {
-            let name = |part: Part| parts.get(&part).map(|name| (*name).clone());
-            let (Some(down), Some(up)) = (name(Part::Down), name(Part::Up)) else {
-                let alone = parts.values().next().map_or("", |name| name.as_str());
+        .map(|((network, module), tensors)| {
+            let name = |tensor: LoraTensor| tensors.get(&tensor).map(|name| (*name).clone());
+            let (Some(down), Some(up)) = (name(LoraTensor::Down), name(LoraTensor::Up)) else {
+                let alone = tensors.values().next().map_or("", |name| name.as_str());
                 return Err(mismatch(format!("'{alone}' lacks the rest of its update")));
             };
-            let (bias, alpha) = (name(Part::Bias), name(Part::Alpha));
+            let (bias, alpha) = (name(LoraTensor::Bias), name(LoraTensor::Alpha));
             Ok(Layer { network, module: module.to_owned(), down, up, bias, alpha })
         })
         .collect()
 }
 
 /// The module that a tensor belongs to, prefixes and all, and which part of its update it is.
-fn split(name: &str) -> Option<(&str, Part)> {
-    let styled = |inner: &'_ str| -> Option<(usize, Part)> {
+fn split(name: &str) -> Option<(&str, LoraTensor)> {
+    let styled = |inner: &'_ str| -> Option<(usize, LoraTensor)> {
         let style = |inner: &str| {
-            FACTORS.iter().find_map(|(factor, part)| Some((inner.strip_suffix(factor)?.len(), *part)))
+            FACTORS.iter().find_map(|(factor, tensor)| Some((inner.strip_suffix(factor)?.len(), *tensor)))
         };
         // peft writes the adapter's own name between the factor and `weight` in some files.
         style(inner).or_else(|| {
@@ -176,16 +176,16 @@ fn split(name: &str) -> Option<(&str, Part)> {
             (!matches!(adapter, "down" | "up")).then(|| style(inner)).flatten()
         })
     };
-    if let Some((length, part)) = name.strip_suffix(".weight").and_then(styled) {
-        return Some((&name[..length], part));
+    if let Some((length, tensor)) = name.strip_suffix(".weight").and_then(styled) {
+        return Some((&name[..length], tensor));
     }
-    if let Some((length, Part::Up)) = name.strip_suffix(".bias").and_then(styled) {
-        return Some((&name[..length], Part::Bias));
+    if let Some((length, LoraTensor::Up)) = name.strip_suffix(".bias").and_then(styled) {
+        return Some((&name[..length], LoraTensor::Bias));
     }
     let inner = name.strip_suffix(".alpha")?;
     let styles = [".lora_linear_layer", ".lora", "_lora"];
     let module = styles.iter().find_map(|style| inner.strip_suffix(style)).unwrap_or(inner);
-    Some((module, Part::Alpha))
+    Some((module, LoraTensor::Alpha))
 }
 
 /// Whose a module is, and its name without prefixes.

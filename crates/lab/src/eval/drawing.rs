@@ -141,7 +141,7 @@ impl Sitter {
 
 /// Which model makes a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Which {
+pub enum ModelRole {
     /// The one that is evaluated.
     Model,
     /// The one that it is compared with.
@@ -194,7 +194,7 @@ pub struct Drawing {
     /// Classifier-free guidance scale.
     pub guidance_scale: f32,
     /// The model.
-    pub model: Which,
+    pub model: ModelRole,
     /// The copy of it that draws, where one is tuned first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuned: Option<Tuned>,
@@ -213,7 +213,7 @@ impl Drawing {
             sampler: options.sampler,
             steps: options.steps,
             guidance_scale: options.guidance_scale,
-            model: Which::Model,
+            model: ModelRole::Model,
             tuned: None,
         }
     }

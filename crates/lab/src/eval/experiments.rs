@@ -125,7 +125,7 @@ pub struct Evaluation<'a> {
 
 /// What an evaluation is doing.
 #[derive(Debug, Clone, Copy)]
-pub enum Doing<'a> {
+pub enum EvalEvent<'a> {
     /// So many of so many pictures are drawn.
     Drawing(usize, usize),
     /// A copy of the model is being tuned: so many steps of so many are done.
@@ -228,7 +228,7 @@ impl Evaluation<'_> {
     pub fn run(
         &self,
         device: &Device,
-        watch: &mut dyn FnMut(Doing),
+        watch: &mut dyn FnMut(EvalEvent),
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Report>> {
         if self.options.tuning_steps == Some(0) {
@@ -276,7 +276,7 @@ impl Evaluation<'_> {
             }
             let run = of_experiment(&run, experiment);
             if finished(&results, experiment, &run).is_none() {
-                watch(Doing::Measuring(experiment.title));
+                watch(EvalEvent::Measuring(experiment.title));
                 let figures = (experiment.measure)(&lab).map_err(|e| e.context(experiment.name))?;
                 let json = serde_json::to_vec(&Finished { run, figures });
                 let json = json.map_err(|e| Error::internal("json", e.to_string()))?;
@@ -301,7 +301,7 @@ impl Evaluation<'_> {
         lab: &Lab,
         selected: &[&'static Experiment],
         device: &Device,
-        watch: &mut dyn FnMut(Doing),
+        watch: &mut dyn FnMut(EvalEvent),
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
         let mut planned: Vec<Drawing> = Vec::new();
@@ -316,7 +316,7 @@ impl Evaluation<'_> {
         let share: Vec<&Drawing> = together.skip(index).step_by(count).flatten().collect();
         let mut tuner = Tuner::new(self.model.files, self.tuning, device);
         for (done, drawing) in share.iter().enumerate() {
-            watch(Doing::Drawing(done, share.len()));
+            watch(EvalEvent::Drawing(done, share.len()));
             if lab.has(drawing)? {
                 continue;
             }
@@ -325,7 +325,7 @@ impl Evaluation<'_> {
                 None => lab.draw(drawing, stop)?,
             }
         }
-        watch(Doing::Drawing(share.len(), share.len()));
+        watch(EvalEvent::Drawing(share.len(), share.len()));
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use pollster::block_on;
 use rayon::prelude::*;
 
 use super::clip::Clip;
-use super::drawing::{Drawing, PHOTO, Photo, Staged, TARGETS, Which};
+use super::drawing::{Drawing, ModelRole, PHOTO, Photo, Staged, TARGETS};
 use super::judge::{self, Question};
 use super::likeness::{Face, Levels, cosine, embed};
 use super::options::EvalOptions;
@@ -102,8 +102,8 @@ impl Lab {
     /// Draws a picture of a model that is not tuned into the store; `stop` is asked after every step.
     pub fn draw(&self, drawing: &Drawing, stop: &dyn Fn() -> bool) -> Result<()> {
         let studio = match drawing.model {
-            Which::Model => &self.studio,
-            Which::Against => self.against.as_ref().ok_or_else(|| {
+            ModelRole::Model => &self.studio,
+            ModelRole::Against => self.against.as_ref().ok_or_else(|| {
                 Error::internal("picture-unplanned", "a picture of a second model, and there is none")
             })?,
         };

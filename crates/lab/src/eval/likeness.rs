@@ -8,7 +8,7 @@ use facestudio::error::Result;
 use facestudio::image::align::{align, from_corner};
 use facestudio::image::preprocess::signed_tensor;
 use facestudio::nn::read_finite;
-use facestudio::pipeline::Found;
+use facestudio::pipeline::DetectedFace;
 
 use super::statistics::{Estimate, bootstrap};
 
@@ -25,13 +25,18 @@ pub struct Face {
 
 impl Face {
     /// A face that was found in `picture`.
-    pub fn new(encoder: &FaceEncoder, picture: &RgbImage, found: &Found, device: &Device) -> Result<Self> {
+    pub fn new(
+        encoder: &FaceEncoder,
+        picture: &RgbImage,
+        face: &DetectedFace,
+        device: &Device,
+    ) -> Result<Self> {
         let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
-        let [left, top, right, bottom] = found.face_box.map(f64::from);
+        let [left, top, right, bottom] = face.face_box.map(f64::from);
         Ok(Self {
             face_box: [left / width, top / height, right / width, bottom / height],
-            landmarks: found.landmarks,
-            embedding: embed(encoder, picture, &found.landmarks, device)?,
+            landmarks: face.landmarks,
+            embedding: embed(encoder, picture, &face.landmarks, device)?,
         })
     }
 

@@ -39,7 +39,7 @@ mod views;
 mod watermark;
 mod words;
 
-pub use experiments::{Doing, EXPERIMENTS, Evaluation, Experiment, Named, Run};
+pub use experiments::{EXPERIMENTS, EvalEvent, Evaluation, Experiment, Named, Run};
 pub use options::EvalOptions;
 pub use report::{Findings, Report};
 pub use section::{Cell, Figure, Table, Target, Unit};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::drawing::{Drawing, Which};
+use super::drawing::{Drawing, ModelRole};
 use super::lab::Lab;
 use super::options::EvalOptions;
 use super::psnr::psnr;
@@ -15,7 +15,7 @@ use facestudio::error::Result;
 const SHOWN: usize = 6;
 
 fn against(options: &EvalOptions, i: usize) -> Drawing {
-    Drawing { model: Which::Against, ..with_image(options, i) }
+    Drawing { model: ModelRole::Against, ..with_image(options, i) }
 }
 
 pub fn plan(options: &EvalOptions) -> Vec<Drawing> {

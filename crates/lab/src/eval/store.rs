@@ -146,7 +146,7 @@ mod tests {
 
         let longer = Drawing { steps: 50, ..drawing.clone() };
         assert_ne!(store.name(&drawing).unwrap(), store.name(&longer).unwrap());
-        let against = Drawing { model: super::super::drawing::Which::Against, ..drawing.clone() };
+        let against = Drawing { model: super::super::drawing::ModelRole::Against, ..drawing.clone() };
         assert!(!store.has(&against).unwrap());
         store.keep_none(&longer, &Error::input("face-not-found", "no face", "")).unwrap();
         assert!(store.has(&longer).unwrap() && store.read(&longer).unwrap().is_none());

@@ -6,7 +6,7 @@ use ::image::RgbImage;
 use burn::tensor::Device;
 
 use super::drawing::{Drawing, Method, Tuned};
-use super::experiments::Doing;
+use super::experiments::EvalEvent;
 use super::lab::{Lab, exact};
 use super::store::Tuning;
 use crate::train::dreambooth::{self, ClassPicture};
@@ -45,7 +45,7 @@ impl<'a> Tuner<'a> {
         lab: &Lab,
         drawing: &Drawing,
         tuned: &Tuned,
-        watch: &mut dyn FnMut(Doing),
+        watch: &mut dyn FnMut(EvalEvent),
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
         // Another's copy goes before this one is made.
@@ -64,7 +64,7 @@ impl<'a> Tuner<'a> {
         lab: &Lab,
         drawing: &Drawing,
         tuned: &Tuned,
-        watch: &mut dyn FnMut(Doing),
+        watch: &mut dyn FnMut(EvalEvent),
         stop: &dyn Fn() -> bool,
     ) -> Result<TunedModel> {
         let mut class = Vec::new();
@@ -86,7 +86,7 @@ impl<'a> Tuner<'a> {
             backend: self.backend,
         };
         let mut after = |step| {
-            watch(Doing::Tuning(step, tuned.steps));
+            watch(EvalEvent::Tuning(step, tuned.steps));
             if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let Learnt { folders, seconds, losses } = match tuned.method {

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
 
+use super::batches::{BatchSampler, Drops, TrainingBatch, weighted};
 use super::data::trained;
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
 use super::encoded::{encode_all, fingerprint};
 use super::export::export;
 use super::run::{Defaults, Event, Step};
-use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, portraits, run};
 use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
@@ -119,7 +119,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     let fusion = apply(fusion_config.init(&device)?, guidance_files.tensors()?.as_ref(), "")?.no_grad();
     log(Event::Note(format!("{} parameters, {trained} pictures", student.num_params())));
 
-    let shown = Shown::new(*drops, &pictures, &encoded, trained)?;
+    let batches = BatchSampler::new(*drops, &pictures, &encoded, trained)?;
     let n = run.batch;
     let null = fusion.forward(
         Tensor::zeros([n, fusion_config.image_embed_dim], &device),
@@ -137,8 +137,8 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         };
     let objective = |student: &UNet2DConditionModel, step: &Step| {
         let mut rng = step.rng();
-        let Drawn { latents, condition, weight } =
-            shown.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
+        let TrainingBatch { latents, condition, weight } =
+            batches.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
         let later: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
         let earlier: Vec<usize> = later.iter().map(|t| t.saturating_sub(stride)).collect();
         let noise = rng.normals(latents.shape().num_elements());

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::batches::{BatchSampler, Drops, TrainingBatch, weighted};
 use super::data::{Pictures, pictures_of, trained};
 use super::encoded::{Encoded, PEOPLE, Styles, at_once, encode_all};
 use super::export::export;
@@ -25,7 +26,6 @@ use super::memory::{Batch, Estimate};
 use super::realign::realign;
 use super::rng::Rng;
 use super::run::{Defaults, Event, Gather, Step};
-use super::shown::{Drawn, Drops, Shown, weighted};
 use super::{Setup, Source, plot, portraits, recompute, run};
 use facestudio::condition::{Added, Condition};
 use facestudio::error::{Error, Result};
@@ -172,13 +172,19 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     }
     log(Event::Note(format!("{} parameters, {trained} pictures", model.num_params())));
 
-    let shown = Shown::new(options.drops, &pictures, &encoded, trained)?;
+    let batches = BatchSampler::new(options.drops, &pictures, &encoded, trained)?;
     let ratios: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt().ln() as f32).collect();
     let objective = |model: &DiffusionTrainee, step: &Step, gather: Gather| {
         let mut rng = step.rng();
         let n = run.batch;
-        let Drawn { latents, condition, weight } =
-            shown.draw(n, &model.guidance, model.unet.class_embedding.is_some(), dtype, &device, &mut rng)?;
+        let TrainingBatch { latents, condition, weight } = batches.draw(
+            n,
+            &model.guidance,
+            model.unet.class_embedding.is_some(),
+            dtype,
+            &device,
+            &mut rng,
+        )?;
         let timesteps = timesteps(&ratios, n, &mut rng);
         let noise = rng.normals(latents.shape().num_elements());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);

@@ -12,6 +12,7 @@
 //! beforehand how much memory it will take ([`memory`]).
 
 pub mod augment;
+mod batches;
 pub mod checkpoint;
 pub mod clip;
 pub mod consistency;
@@ -35,7 +36,6 @@ mod realign;
 pub mod recompute;
 pub mod rng;
 pub mod run;
-mod shown;
 pub mod style;
 pub mod subject;
 pub mod textual_inversion;
@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 
 use facestudio::error::{Error, Result};
 
-pub use shown::Drops;
+pub use batches::Drops;
 
 /// What every stage is told; each has [`Options`](vae::Options) of its own beside it.
 #[derive(Debug, Clone)]

@@ -110,7 +110,7 @@ fn scenes(
 ) -> Result<Pictures> {
     let seed = setup.run.seed;
     let make = |i: u64| owned(&render(&Scene::random(seed, i, options), size as u32), size, 0);
-    let name = format!("{}-v{VERSION}-seed{seed}", of(options.creatures, name));
+    let name = format!("{}-v{VERSION}-seed{seed}", set_name(options.creatures, name));
     cached(&setup.cache, &name, size, count, make, setup, log)
 }
 
@@ -144,13 +144,14 @@ pub fn people(
         }
         owned(&render(&scene, size as u32), size, who)
     };
-    let name = format!("{}-v{VERSION}-{split:?}-{views}views-seed{seed}", of(rendered.creatures, "people"));
+    let name =
+        format!("{}-v{VERSION}-{split:?}-{views}views-seed{seed}", set_name(rendered.creatures, "people"));
     let name = name.to_lowercase();
     cached(&setup.cache, &name, size, identities * views, make, setup, log)
 }
 
 /// The name of pictures of people, or of animals in their place.
-fn of(creatures: bool, name: &str) -> String {
+fn set_name(creatures: bool, name: &str) -> String {
     if creatures { format!("{name}-creatures") } else { name.to_owned() }
 }
 

@@ -41,7 +41,7 @@ pub fn backward(
     let predicted = leaf(predicted);
     let loss = loss(predicted.clone());
     let mut gradients = loss.backward();
-    let mut gradient = taken(&predicted, &mut gradients)?;
+    let mut gradient = take_gradient(&predicted, &mut gradients)?;
     gather(gradients)?;
 
     let mut of_skips = Vec::new();
@@ -64,9 +64,9 @@ pub fn backward(
         let contexts = segment.contexts(&LevelCondition::new(&condition, [height, width], &x))?;
         let out = segment.forward(HiddenStates { x: x.clone(), skips }, &temb_here, &contexts).x;
         let mut gradients = (out * gradient).sum().backward();
-        gradient = taken(&x, &mut gradients)?;
+        gradient = take_gradient(&x, &mut gradients)?;
         if let Some(skip) = skip {
-            of_skips.push(taken(&skip, &mut gradients)?);
+            of_skips.push(take_gradient(&skip, &mut gradients)?);
         }
         temb.add(&temb_here, &mut gradients);
         for (tokens, here) in tokens.iter_mut().zip(&tokens_here) {
@@ -131,7 +131,7 @@ fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.autodiff().require_grad()
 }
 
-fn taken<const D: usize>(leaf: &Tensor<D>, gradients: &mut Gradients) -> Result<Tensor<D>> {
+fn take_gradient<const D: usize>(leaf: &Tensor<D>, gradients: &mut Gradients) -> Result<Tensor<D>> {
     leaf.grad_remove(gradients)
         .ok_or_else(|| Error::internal("gradient-missing", "no gradient reached a segment's input"))
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use facestudio::Result;
-use facestudio::guidance::ip_adapter::{Features, Projection};
+use facestudio::guidance::ip_adapter::{ImagePromptEmbeds, Projection};
 use facestudio::weights::{Component, Tensors};
 
 use super::Forward;
@@ -16,14 +16,14 @@ pub fn load(component: &Component, inputs: &Inputs, device: &Device) -> Result<F
     };
     let states =
         |width| inputs.tensor("hidden_states", [Any("batch"), Any("tokens"), Exactly(width)], device);
-    let features = Features {
+    let embeds = ImagePromptEmbeds {
         image_embeds: embeds("image_embeds", needs.image_embeds)?,
         hidden_states: needs.hidden_states.map(states).transpose()?,
         id_embeds: embeds("id_embeds", needs.id_embeds)?,
     };
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
-        outputs.insert("tokens", projection.forward(&features)?)?;
+        outputs.insert("tokens", projection.forward(&embeds)?)?;
         Ok(outputs)
     }))
 }

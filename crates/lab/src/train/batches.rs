@@ -1,4 +1,4 @@
-//! What the stages of the UNet are shown: latents of pictures, and what guides it to them, drawn at random.
+//! The batches that the stages of the UNet learn from: latents of pictures, and what guides it to them, drawn at random.
 //!
 //! A picture is told by itself with its faces hidden (style) and by its largest face (identity), each dropped independently
 //! (paper, section 3.1 and 4.1). A picture whose identity is dropped, and a few others, keep their heads in the style. In a
@@ -42,7 +42,7 @@ impl Default for Drops {
 }
 
 /// The pictures that are drawn from.
-pub struct Shown<'a> {
+pub struct BatchSampler<'a> {
     drops: Drops,
     pictures: &'a Pictures,
     encoded: &'a Encoded,
@@ -55,7 +55,7 @@ pub struct Shown<'a> {
 }
 
 /// One batch.
-pub struct Drawn {
+pub struct TrainingBatch {
     /// `[n, channels, height, width]`.
     pub latents: Tensor<4>,
     /// What guides to them, in the precision of the activations.
@@ -64,7 +64,7 @@ pub struct Drawn {
     pub weight: Tensor<4>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> BatchSampler<'a> {
     /// Of the first `trained` pictures.
     pub fn new(drops: Drops, pictures: &'a Pictures, encoded: &'a Encoded, trained: usize) -> Result<Self> {
         let [_, height, width] = encoded.latent_dims;
@@ -82,7 +82,7 @@ impl<'a> Shown<'a> {
         dtype: DType,
         device: &Device,
         rng: &mut Rng,
-    ) -> Result<Drawn> {
+    ) -> Result<TrainingBatch> {
         let Self { drops, pictures, encoded, trained, crowds, faces } = self;
         let [_, height, width] = encoded.latent_dims;
         let together = rng.chance(TOGETHER) && !crowds.is_empty();
@@ -111,7 +111,7 @@ impl<'a> Shown<'a> {
         };
         let condition = condition.adding(adds_style.then(|| Added::ClassLabels(image_embeds.clone())));
         let faces = Encoded::rows(faces, height * width, &indices, device).reshape([n, 1, height, width]);
-        Ok(Drawn {
+        Ok(TrainingBatch {
             latents: encoded.latents(&indices, device),
             condition,
             weight: faces * (FACE_WEIGHT - 1.0) + 1.0,
@@ -119,7 +119,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The mean of errors `[n, channels, height, width]`, of which each counts what [`Drawn::weight`] says.
+/// The mean of errors `[n, channels, height, width]`, of which each counts what [`TrainingBatch::weight`] says.
 pub fn weighted(errors: Tensor<4>, weight: &Tensor<4>) -> Tensor<1> {
     (errors * weight.clone()).mean() / weight.clone().mean()
 }
@@ -133,9 +133,9 @@ fn face_coverage(pictures: &Pictures, size: [usize; 2]) -> Result<Vec<f32>> {
     Ok(rows.concat())
 }
 
-/// How much of each position of `[height, width]` has a value of `map`, `side × side`, that is `shown`.
-fn covered(map: &[u8], side: usize, size: [usize; 2], shown: impl Fn(u8) -> bool) -> Result<Vec<f32>> {
-    let values = map.iter().map(|person| if shown(*person) { 1.0 } else { 0.0 }).collect();
+/// How much of each position of `[height, width]` has a value of `map`, `side × side`, that `counts`.
+fn covered(map: &[u8], side: usize, size: [usize; 2], counts: impl Fn(u8) -> bool) -> Result<Vec<f32>> {
+    let values = map.iter().map(|person| if counts(*person) { 1.0 } else { 0.0 }).collect();
     Ok(Mask::new(side, side, values)?.resized(size[1], size[0])?.into_values())
 }
 
@@ -235,7 +235,7 @@ mod tests {
     }
 
     /// What `n` pictures are told by, `[style, identity]` of each, where they are dropped so often.
-    fn told(n: usize, style: f32, identity: f32) -> Vec<[f32; 2]> {
+    fn guides(n: usize, style: f32, identity: f32) -> Vec<[f32; 2]> {
         let device = Device::flex();
         let (pictures, encoded) = portraits(8);
         let config =
@@ -244,8 +244,8 @@ mod tests {
         // The token is the style and the identity, side by side.
         linear.proj.weight = Param::from_tensor(Tensor::from_floats([[1.0, 0.0], [0.0, 1.0]], &device));
         linear.proj.bias = None;
-        let drawn = Shown::new(Drops { style, identity }, &pictures, &encoded, 8)
-            .and_then(|shown| shown.draw(n, &linear, true, DType::F32, &device, &mut Rng::new(3, 5)))
+        let drawn = BatchSampler::new(Drops { style, identity }, &pictures, &encoded, 8)
+            .and_then(|batches| batches.draw(n, &linear, true, DType::F32, &device, &mut Rng::new(3, 5)))
             .unwrap();
         let tokens = drawn.condition.tokens().next().unwrap().clone();
         let values: Vec<f32> = tokens.try_into_vec_as().unwrap();
@@ -254,22 +254,26 @@ mod tests {
 
     #[test]
     fn style_and_identity_are_dropped_as_often_as_is_said() {
-        let share = |told: &[[f32; 2]], part: usize| {
-            told.iter().filter(|told| told[part] == 0.0).count() as f32 / told.len() as f32
+        let share = |guides: &[[f32; 2]], part: usize| {
+            guides.iter().filter(|guides| guides[part] == 0.0).count() as f32 / guides.len() as f32
         };
         assert_eq!(Drops::default(), Drops { style: 0.64, identity: 0.1 });
         for (style, identity) in [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.64, 0.1), (0.3, 0.2)] {
-            let told = told(4000, style, identity);
-            assert!((share(&told, 0) - style).abs() < 0.03, "style {style}: {}", share(&told, 0));
-            assert!((share(&told, 1) - identity).abs() < 0.03, "identity {identity}: {}", share(&told, 1));
+            let guides = guides(4000, style, identity);
+            assert!((share(&guides, 0) - style).abs() < 0.03, "style {style}: {}", share(&guides, 0));
+            assert!(
+                (share(&guides, 1) - identity).abs() < 0.03,
+                "identity {identity}: {}",
+                share(&guides, 1)
+            );
             // Independently of each other.
-            let neither = told.iter().filter(|told| **told == [0.0, 0.0]).count() as f32 / 4000.0;
+            let neither = guides.iter().filter(|guides| **guides == [0.0, 0.0]).count() as f32 / 4000.0;
             assert!((neither - style * identity).abs() < 0.03, "{neither}");
             // Heads are seen in the style where nothing else says how they are, and now and then beside an identity.
-            let styled = || told.iter().filter(|told| told[0] > 0.0);
-            assert!(styled().filter(|told| told[1] == 0.0).all(|told| told[0] == 2.0));
-            let beside: Vec<_> = styled().filter(|told| told[1] > 0.0).collect();
-            let whole = beside.iter().filter(|told| told[0] == 2.0).count() as f32;
+            let styled = || guides.iter().filter(|guides| guides[0] > 0.0);
+            assert!(styled().filter(|guides| guides[1] == 0.0).all(|guides| guides[0] == 2.0));
+            let beside: Vec<_> = styled().filter(|guides| guides[1] > 0.0).collect();
+            let whole = beside.iter().filter(|guides| guides[0] == 2.0).count() as f32;
             assert!(beside.is_empty() || (whole / beside.len() as f32 - WHOLE).abs() < 0.05, "{whole}");
         }
     }
@@ -281,8 +285,9 @@ mod tests {
         let config =
             FusionConfig { image_embed_dim: 1, id_embed_dim: 1, n_tokens: 1, cross_attention_dim: 2 };
         let linear = config.init(&device).unwrap();
-        let shown = Shown::new(Drops::default(), &pictures, &encoded, 2).unwrap();
-        let weight = shown.draw(1, &linear, false, DType::F32, &device, &mut Rng::new(1, 1)).unwrap().weight;
+        let batches = BatchSampler::new(Drops::default(), &pictures, &encoded, 2).unwrap();
+        let weight =
+            batches.draw(1, &linear, false, DType::F32, &device, &mut Rng::new(1, 1)).unwrap().weight;
         let values: Vec<f32> = weight.clone().try_into_vec_as().unwrap();
         assert_eq!(values, [FACE_WEIGHT, 1.0, FACE_WEIGHT, 1.0]);
         let loss = |errors: [f32; 4]| {
