@@ -13,7 +13,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::AsyncSeekExt;
 
-use super::compress::{Compressed, takes_gzip};
+use super::compress::{Compressed, Packed, takes};
 use super::connections::Connection;
 use super::file::FilePart;
 use super::hosts::Hosts;
@@ -106,9 +106,19 @@ impl Server {
 
         // Models come as they are: they hardly shrink, and are fetched in parts. So does any other part.
         let varies = !model && Compressed::suits(path, size);
-        let gzip =
-            varies && range.is_none() && asked(header::ACCEPT_ENCODING).is_some_and(|a| takes_gzip(&a));
-        let tag = if gzip { plain_tag.replacen("\"", "\"gzip-", 1) } else { plain_tag.clone() };
+        let accepted = asked(header::ACCEPT_ENCODING).filter(|_| varies && range.is_none());
+        let packed = match &accepted {
+            Some(accepted) => Packed::of(path, &metadata, accepted).await,
+            None => None,
+        };
+        let coding = match &packed {
+            Some(packed) => Some(packed.coding),
+            None => accepted.filter(|accepted| takes(accepted, "gzip")).map(|_| "gzip"),
+        };
+        let tag = match coding {
+            Some(coding) => plain_tag.replacen('"', &format!("\"{coding}-"), 1),
+            None => plain_tag.clone(),
+        };
         let mut response = Response::new(Either::Left(Full::default()));
         let headers = response.headers_mut();
         headers.insert(header::ETAG, value(&tag));
@@ -140,14 +150,24 @@ impl Server {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy(*model));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime(path, *model)));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        if gzip {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            *response.body_mut() = Either::Left(Full::new(self.compressed.gzip(path, &plain_tag).await?));
-        } else if request.method() == Method::HEAD {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
+        if let Some(coding) = coding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        let (file, length) = match (packed, coding) {
+            (Some(packed), _) => (packed.file, packed.size),
+            (None, Some(_)) => {
+                *response.body_mut() = Either::Left(Full::new(self.compressed.gzip(path, &plain_tag).await?));
+                return Ok(response);
+            }
+            (None, None) => {
+                file.seek(SeekFrom::Start(start)).await?;
+                (file, end - start)
+            }
+        };
+        if request.method() == Method::HEAD {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         } else {
-            file.seek(SeekFrom::Start(start)).await?;
-            *response.body_mut() = Either::Right(FilePart::new(file, end - start, connection.clone()));
+            *response.body_mut() = Either::Right(FilePart::new(file, length, connection.clone()));
         }
         Ok(response)
     }

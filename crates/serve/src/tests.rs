@@ -244,6 +244,42 @@ fn other_sites_names_are_not_answered() {
 }
 
 #[test]
+fn what_was_packed_beforehand_is_sent_as_long_as_it_is_of_the_file() {
+    let dir = folders();
+    let script = "x".repeat(5000);
+    write(dir.path(), &[("pkg/a.js", &script), ("pkg/a.js.br", "brotli"), ("pkg/a.js.gz", "packed")]);
+    let address = start(&dir);
+    let mut tags = Vec::new();
+    for (accepted, coding, expected) in [
+        ("gzip, deflate, br", "br", "brotli"),
+        ("gzip", "gzip", "packed"),
+        ("br;q=0, gzip", "gzip", "packed"),
+    ] {
+        let accept = format!("Accept-Encoding: {accepted}\r\n");
+        let (head, body) = get(address, "/a.js", &accept);
+        assert_eq!(header(&head, "content-encoding"), Some(coding), "{accepted}");
+        assert_eq!(body, expected.as_bytes(), "{accepted}");
+        assert_eq!(header(&head, "content-length"), Some("6"), "{head}");
+        assert_eq!(header(&head, "content-type"), Some("text/javascript; charset=utf-8"));
+        let tag = header(&head, "etag").unwrap().to_owned();
+        let (head, _) = get(address, "/a.js", &format!("{accept}If-None-Match: {tag}\r\n"));
+        assert_eq!(status(&head), 304, "{accepted}");
+        tags.push(tag);
+    }
+    assert!(tags[0] != tags[1] && tags[1] == tags[2], "{tags:?}");
+    let (head, body) = get(address, "/a.js", "");
+    assert!(header(&head, "content-encoding").is_none() && body == script.as_bytes(), "{head}");
+
+    // The file has changed, and its packings have not.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let file = std::fs::File::options().write(true).open(dir.path().join("pkg/a.js")).unwrap();
+    file.set_modified(later).unwrap();
+    let (head, body) = get(address, "/a.js", "Accept-Encoding: br, gzip\r\n");
+    assert_eq!(header(&head, "content-encoding"), Some("gzip"));
+    assert!(body != b"packed", "{head}");
+}
+
+#[test]
 fn what_a_model_brings_is_data_and_the_page_is_framed_by_none() {
     let dir = folders();
     let address = start(&dir);
