@@ -50,7 +50,8 @@ test-web: pkg
 	npx eslint .
 	npx tsc --project web
 	cargo build --bin facestudio --example tiny-model
-	node --test --test-timeout=1800000 tests/browser/*.test.mjs
+	[ -d tests/bundlers/node_modules ] || npm ci --prefix tests/bundlers --no-audit --no-fund
+	BUNDLERS=required node --test --test-timeout=1800000 tests/browser/*.test.mjs
 
 # Dependencies unoptimised: they compile in half the time, and the tests are the device's work.
 test-gpu:

@@ -13,7 +13,7 @@ const PACKAGE = [
 ];
 
 export default [
-  { ignores: ["pkg/", "target*/", "runs/", "fuzz/", "benches/node_modules/"] },
+  { ignores: ["pkg/", "target*/", "runs/", "fuzz/", "benches/node_modules/", "tests/bundlers/project-*/"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2024, sourceType: "module" },

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Makes pkg/, the browser package: wasm, its JavaScript, the element and the page. Needs setup.sh. After the word `demo` it makes
-# what the page needs on this machine alone: the module with one thread, not made smaller, and no types.
+# what the page needs on this machine alone: the module with one thread, not made smaller, and no types. After the word `page` it
+# leaves the modules in pkg/ as they are, and packs what lies in web/ anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 demo=
 if [ "${1:-}" = demo ]; then demo=yes; fi
+modules=yes
+if [ "${1:-}" = page ]; then modules=; fi
 
 say() { echo "pkg: $*"; }
 
@@ -35,27 +38,30 @@ bind() {
   cp "$module" "pkg/$1/facestudio_bg.wasm"
 }
 
-say "compiling the engine with both backends (some twenty minutes of processor time the first time, a few after a change)"
-scripts/cargo-wasm.sh build
-bind wasm target-wasm
-if [ -z "$demo" ]; then
-  say "compiling the engine with threads (some eight minutes of processor time the first time)"
-  scripts/cargo-wasm.sh threads build
-  bind wasm-threads target-wasm-threads
-else
-  # In the place of the module with threads a word why it is not there, which the page shows where it would take it.
-  rm -rf pkg/wasm-threads
-  mkdir -p pkg/wasm-threads
-  echo 'throw new Error("the demo is built without threads; `make pkg` builds them");' >pkg/wasm-threads/facestudio.js
-fi
+modules() {
+  say "compiling the engine with both backends (some twenty minutes of processor time the first time, a few after a change)"
+  scripts/cargo-wasm.sh build
+  bind wasm target-wasm
+  if [ -z "$demo" ]; then
+    say "compiling the engine with threads (some eight minutes of processor time the first time)"
+    scripts/cargo-wasm.sh threads build
+    bind wasm-threads target-wasm-threads
+  else
+    # In the place of the module with threads a word why it is not there, which the page shows where it would take it.
+    rm -rf pkg/wasm-threads
+    mkdir -p pkg/wasm-threads
+    echo 'throw new Error("the demo is built without threads; `make pkg` builds them");' >pkg/wasm-threads/facestudio.js
+  fi
+}
+if [ -n "$modules" ]; then modules; fi
 
 say "packing the page"
-rm -rf pkg/engine pkg/face-studio
-cp -R web/index.html web/page.css web/page.js web/index.js web/element.d.ts web/package.json web/engine \
+rm -rf pkg/engine pkg/face-studio pkg/types
+cp -R web/*.html web/page.css web/page.js web/index.js web/vite.js web/*.d.ts web/types web/package.json web/engine CHANGELOG.md \
   README.md LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.txt pkg/
 # TypeScript's declarations come from the JSDoc.
 [ -n "$demo" ] || npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
-# The interface in one file: half the bytes of its parts. The engine stays apart, because its worker and its wasm are found beside it.
+# The interface in one file, and one for each part that is loaded later: half the bytes of their parts. The engine stays apart, because its worker and its wasm are found beside it.
 node scripts/bundle-element.mjs
 # Each side of the engine is one file too, but for what others read too.
 apart=(arguments protocol trap)
@@ -71,9 +77,13 @@ for script in pkg/engine/*.js; do
 done
 # terser makes some 2 % less of it than esbuild.
 pack() { npx terser "$1" --module --compress passes=3,ecma=2022,unsafe_arrows --mangle --output "$1"; }
-find pkg -name '*.js' -not -name sw.js | while read -r script; do pack "$script"; done
+find pkg -name '*.js' -not -name sw.js -not -name vite.js | while read -r script; do pack "$script"; done
+# The element's description for editors, and as a page.
+(cd web && ../node_modules/.bin/cem analyze)
+node scripts/describe-element.mjs
 node scripts/fill-shell.mjs
 pack pkg/sw.js
+[ -n "$demo" ] || node scripts/compress.mjs
 for wasm in pkg/wasm*/facestudio_bg.wasm; do
   echo "$wasm: $(($(wc -c <"$wasm") / 1024)) KiB, $(($(gzip -c "$wasm" | wc -c) / 1024)) KiB gzipped"
 done

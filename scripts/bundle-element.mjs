@@ -1,4 +1,7 @@
-/** Puts the element into one file of pkg/: its style sheets are minified too, which no packer of scripts looks into. */
+/**
+ * Puts the element into one file of pkg/, and what it loads later into one each. Its style sheets are minified too, which no packer of
+ * scripts looks into.
+ */
 
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -8,13 +11,15 @@ import { build, transform } from "esbuild";
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 
 /** The style sheets, which are texts of scripts. */
-const SHEET = /(?<=replaceSync\(`)[^`]+(?=`\))/;
+const SHEET = /(?<=const TEXT = `)[^`]+(?=`)/;
 
 await build({
   absWorkingDir: ROOT,
   entryPoints: ["web/face-studio/face-studio.js"],
   outdir: "pkg/face-studio",
   bundle: true,
+  splitting: true,
+  chunkNames: "[name]-[hash]",
   external: ["../engine/*"],
   format: "esm",
   minify: true,

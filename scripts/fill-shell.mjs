@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 const WEB = fileURLToPath(new URL("../web/", import.meta.url));
 const PKG = fileURLToPath(new URL("../pkg/", import.meta.url));
 
-/** What the page loads: no types, no texts, not the worker itself. */
-const wanted = (/** @type {string} */ path) => /\.(html|css|js|wasm)$/.test(path) && path !== "sw.js";
+/** What the page loads: no types, no texts, no page for embedders, not the worker itself. */
+const wanted = (/** @type {string} */ path) => /\.(html|css|js|wasm)$/.test(path) && !["sw.js", "vite.js", "element.html"].includes(path);
 
 const files = readdirSync(PKG, { recursive: true, encoding: "utf8" })
   .map((path) => path.replaceAll("\\", "/"))

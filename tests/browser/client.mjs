@@ -45,7 +45,7 @@ export async function attach(page, url) {
 }
 
 /**
- * Runs `body(client, argument)` in the page: its value, or the code and texts of its failure.
+ * Runs `body(client, argument)` in the page: its value, or the code and texts of its failure; of what has no code its name.
  * @param {import("playwright-core").Page} page
  * @param {(client: any, argument: any) => any} body
  * @param {any} [argument]
@@ -56,8 +56,8 @@ export function call(page, body, argument) {
     try {
       return { value: await (${body})(globalThis.client, argument) };
     } catch (error) {
-      const { code, fault, message, remedy } = error;
-      return { error: { code: code ?? "no code", fault, message, remedy } };
+      const { code, name, fault, message, remedy } = error;
+      return { error: { code: typeof code === "string" ? code : name, fault, message, remedy } };
     }
   }`;
   return page.evaluate(`(${code})(${JSON.stringify(argument ?? null)})`);

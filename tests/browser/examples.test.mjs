@@ -77,7 +77,7 @@ test("two studios on one page keep their own people and language", async () => {
   assert.equal(await page.locator("#first .chip-pair").count(), 2);
   assert.equal(await page.locator("#second .chip-pair").count(), 1);
   assert.equal(await page.locator("#first #generate").textContent(), "Generate");
-  assert.equal(await page.locator("#second #generate").textContent(), "Bild erzeugen");
+  await page.locator("#second #generate", { hasText: "Bild erzeugen" }).waitFor();
   assert.deepEqual(errors, []);
   await context.close();
 });

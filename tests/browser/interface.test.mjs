@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { SMALLEST, columns, moved, resized } from "../../web/face-studio/boxes.js";
 import { GROUPS } from "../../web/face-studio/face-traits.js";
-import { TABLES } from "../../web/face-studio/messages.js";
+import { en } from "../../web/face-studio/messages.en.js";
 import { addPhoto, facesOf, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
 import { settingsFrom, settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
@@ -181,7 +181,7 @@ test("the face maker offers every trait of the renderer, and has words for every
   for (const [table, names] of Object.entries(offered)) {
     assert.ok(names.length > 4, table);
     assert.deepEqual(
-      names.filter((name) => !(`${table}.${name}` in TABLES.en)),
+      names.filter((name) => !(`${table}.${name}` in en)),
       [],
       table,
     );

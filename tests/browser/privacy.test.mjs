@@ -3,9 +3,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { TABLES } from "../../web/face-studio/messages.js";
+import { de } from "../../web/face-studio/messages.de.js";
+import { en } from "../../web/face-studio/messages.en.js";
 import { call as callIn, open, openClient } from "./client.mjs";
 import { openPage, setUp } from "./harness.mjs";
+
+const TABLES = /** @type {Record<string, Record<string, string>>} */ ({ en, de });
 
 const { server, browser } = await setUp();
 

@@ -215,7 +215,7 @@ describe("the whole interface", () => {
   test("speaks German and English, and says nothing outside its tables", async () => {
     const { context, page } = await openStudio();
     await page.locator("face-studio").evaluate((element) => element.setAttribute("lang", "de-CH"));
-    assert.equal(await page.locator("#generate").textContent(), "Bild erzeugen");
+    await page.locator("#generate", { hasText: "Bild erzeugen" }).waitFor();
     await page.locator("#make-face").click();
     await page.locator("dialog .slider").first().waitFor();
     const loose = await page.locator("face-studio").evaluate((element) => {
@@ -232,7 +232,7 @@ describe("the whole interface", () => {
     assert.deepEqual(loose, []);
     await page.keyboard.press("Escape");
     await page.locator("face-studio").evaluate((element) => element.removeAttribute("lang"));
-    assert.equal(await page.locator("#generate").textContent(), "Generate");
+    await page.locator("#generate", { hasText: "Generate" }).waitFor();
     await context.close();
   });
 

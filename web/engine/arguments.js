@@ -2,7 +2,7 @@
 
 import { failure } from "./protocol.js";
 
-/** @import { BackendWish, GenerateRequest, PrecisionWish, Question } from "./protocol.js" */
+/** @import { BackendWish, Bytes, GenerateRequest, PrecisionWish, Question } from "./protocol.js" */
 
 /** The largest seed and the like that the face maker takes. */
 const MOST = 2 ** 32 - 1;
@@ -58,25 +58,33 @@ function refuse(what, value, wanted) {
 }
 
 /**
- * The options of a method, none of which may be of another type than is said; those that are not told of here are left to others.
+ * The options of a method, none of which may be another than is listed, or of another type than is said.
  * @template {object} T
  * @param {string} method
  * @param {T | undefined} options
+ * @param {string[]} names of the options that there are
  * @returns {T}
  */
-export function optionsOf(method, options) {
+export function optionsOf(method, options, names) {
   if (options === undefined) {
     return /** @type {T} */ ({});
   }
   if (!isRecord(options)) {
     throw refuse(`what ${method} is given`, options, "an object");
   }
-  const { signal, onProgress, lean } = /** @type {Record<string, any>} */ (options);
+  const other = Object.keys(options).find((name) => !names.includes(name));
+  if (other !== undefined) {
+    throw failure("input", "argument-type", `${method} has no option ${shown(other)}`, `its options are ${names.join(", ")}`);
+  }
+  const { signal, lean } = /** @type {Record<string, any>} */ (options);
   if (signal !== undefined && signal !== null && !(typeof signal.aborted === "boolean" && typeof signal.addEventListener === "function")) {
     throw refuse(`the signal of ${method}`, signal, "an AbortSignal");
   }
-  if (onProgress !== undefined && onProgress !== null && typeof onProgress !== "function") {
-    throw refuse(`onProgress of ${method}`, onProgress, "a function");
+  for (const name of ["onProgress", "onPicture"]) {
+    const call = /** @type {Record<string, unknown>} */ (options)[name];
+    if (call !== undefined && call !== null && typeof call !== "function") {
+      throw refuse(`${name} of ${method}`, call, "a function");
+    }
   }
   if (lean !== undefined && typeof lean !== "boolean") {
     throw refuse(`lean of ${method}`, lean, "true or false");
@@ -134,27 +142,39 @@ export function precisionOf(precision) {
   return precision;
 }
 
-/** The fields of a request and of what lies in it (see `GenerateRequest`): the engine sees none but these. */
-const FIELDS = [
-  "people",
-  "style",
-  "prompt",
-  "negative_prompt",
-  "alpha",
-  "layout",
-  "background",
-  "init",
-  "seed",
-  "count",
-  "steps",
-  "guidance_scale",
-  "sampler",
-  "width",
-  "height",
-  "preview_every",
-  "watermark",
-  "prompt_in_metadata",
-];
+/** @typedef {[string, (value: unknown) => boolean]} Kind what a value must be, in words */
+
+/** @type {Record<"any" | "list" | "text" | "number" | "whole" | "flag", Kind>} */
+const KINDS = {
+  any: ["", () => true],
+  list: ["a list", Array.isArray],
+  text: ["a text", (value) => typeof value === "string"],
+  number: ["a number", (value) => typeof value === "number"],
+  whole: ["a whole number", (value) => typeof value === "bigint" || Number.isInteger(value)],
+  flag: ["true or false", (value) => typeof value === "boolean"],
+};
+
+/** The fields of a request (see `GenerateRequest`), and what each must be: the engine sees none but these. */
+const FIELDS = /** @type {const} */ ({
+  people: "list",
+  style: "any",
+  prompt: "text",
+  negative_prompt: "text",
+  alpha: "number",
+  layout: "any",
+  background: "any",
+  init: "any",
+  seed: "whole",
+  count: "whole",
+  steps: "whole",
+  guidance_scale: "number",
+  sampler: "text",
+  width: "whole",
+  height: "whole",
+  preview_every: "whole",
+  watermark: "flag",
+  prompt_in_metadata: "flag",
+});
 const PERSON = ["identities"];
 const IDENTITY = ["photos", "beta"];
 const INIT = ["image", "strength", "mask"];
@@ -195,7 +215,14 @@ export function requestOf(request) {
     );
   }
   const { people, init } = /** @type {any} */ (request);
-  known("the request", request, FIELDS);
+  known("the request", request, Object.keys(FIELDS));
+  for (const [name, kind] of Object.entries(FIELDS)) {
+    const [wanted, fits] = KINDS[kind];
+    const value = request[name];
+    if (value !== undefined && value !== null && !fits(value)) {
+      throw failure("input", "request-format", `${name} of the request is ${shown(value)}, not ${wanted}`, "see `GenerateRequest`");
+    }
+  }
   known("init", init, INIT);
   for (const person of each(people)) {
     known("a person", person, PERSON);
@@ -204,18 +231,50 @@ export function requestOf(request) {
   return /** @type {any} */ (request);
 }
 
+/** How deep a Blob may lie in what is asked. */
+const DEEPEST = 8;
+
+/**
+ * The same with the bytes of every `Blob`, a `File` among them, in its place.
+ * @template T
+ * @param {T} value
+ * @returns {Promise<T>}
+ */
+export async function withBytes(value, depth = 0) {
+  /** @type {any} */
+  let read = value;
+  if (value instanceof Blob) {
+    try {
+      read = new Uint8Array(await value.arrayBuffer());
+    } catch (thrown) {
+      // A file that was moved or changed after it was chosen.
+      const why = thrown instanceof Error ? thrown.message : String(thrown);
+      throw failure("io", "file-read", `the picture's file cannot be read: ${why}`, "choose the file again");
+    }
+  } else if (depth < DEEPEST && Array.isArray(value)) {
+    read = await Promise.all(value.map((one) => withBytes(one, depth + 1)));
+  } else if (depth < DEEPEST && Object.prototype.toString.call(value) === "[object Object]") {
+    const entries = Object.entries(/** @type {object} */ (value)).map(async ([name, one]) => [name, await withBytes(one, depth + 1)]);
+    read = Object.fromEntries(await Promise.all(entries));
+  }
+  return read;
+}
+
 /**
  * @param {string} what
  * @param {unknown} bytes
- * @returns {Uint8Array}
+ * @returns {Bytes}
  */
 export function bytesOf(what, bytes) {
+  if (bytes instanceof Blob) {
+    return bytes;
+  }
   if (bytes instanceof ArrayBuffer) {
     return new Uint8Array(bytes);
   }
   // One of another window is none of this window's `Uint8Array`.
   if (!ArrayBuffer.isView(bytes) || Object.prototype.toString.call(bytes) !== "[object Uint8Array]") {
-    throw refuse(what, bytes, "the bytes of a picture's file as a Uint8Array");
+    throw refuse(what, bytes, "a picture's file, as a Uint8Array, a Blob or a File");
   }
   return /** @type {Uint8Array} */ (bytes);
 }

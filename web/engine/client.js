@@ -1,11 +1,14 @@
 /** The page's side of the engine: promises, progress and cancellation over the worker's messages. */
 
-import { backendOf, folder, optionsOf, precisionOf, questionOf, requestOf } from "./arguments.js";
+import { backendOf, folder, optionsOf, precisionOf, questionOf, requestOf, withBytes } from "./arguments.js";
 import { unless } from "./network.js";
 import { Opening } from "./opening.js";
+import { scriptOf, spawn } from "./place.js";
 import { FaceStudioError, PROTOCOL, RELEASE, cancelled, failure, mismatch } from "./protocol.js";
 
-/** @import { Answers, Ask, BackendWish, GenerateRequest, Opened, Person, Portrait, PrecisionWish, Progress, Question, Reply, Words } from "./protocol.js" */
+/** @import { Answers, Ask, BackendWish, Bytes, GenerateRequest, Opened, Person, Picture, Portrait, PrecisionWish, Progress, Question, Reply, Words } from "./protocol.js" */
+
+export { defaultModel, setBase } from "./place.js";
 
 /** Milliseconds until a worker that does not answer `hello` is given up. */
 const HELLO_TIMEOUT = 30_000;
@@ -22,11 +25,18 @@ function openChannel(name) {
   }
 }
 
-/** The worker's script. */
-const WORKER = new URL("./worker.js", import.meta.url);
-
 /** Engines that several parts of a page use, by model and backend. @type {Map<string, { client: EngineClient, users: number }>} */
 const shared = new Map();
+
+/** What {@link EngineClient.open} and {@link EngineClient.generate} may be given. */
+const OPEN = ["model", "backend", "precision", "lean", "onProgress", "signal"];
+const GENERATE = ["model", "backend", "onProgress", "onPicture", "signal"];
+
+/** The largest seed, and the most pictures that are asked for one by one: more the engine refuses. */
+const MOST_SEED = 2n ** 64n - 1n;
+const MOST_AT_ONCE = 1000;
+
+const CLOSED = "the engine was closed";
 
 /**
  * @typedef {object} Pending
@@ -51,7 +61,9 @@ export class EngineClient {
   /** @type {Map<number, Pending>} */
   #pending = new Map();
   #nextId = 1;
+  /** @type {URL | null} */
   #url;
+  #closed = false;
   /** The model that is open in the worker, or on its way there. @type {Opening | null} */
   #opening = null;
   /** The last model that was open: what the next picture is made with. @type {import("./opening.js").Wanted | null} */
@@ -63,9 +75,9 @@ export class EngineClient {
   /** The model that they are of. @type {string | null} */
   #holder = null;
 
-  /** @param {URL} [url] the worker's script; must be of the page's own origin */
-  constructor(url = WORKER) {
-    this.#url = url;
+  /** @param {URL} [url] the worker's script, where it is not the package's own */
+  constructor(url) {
+    this.#url = url ?? null;
   }
 
   /**
@@ -74,7 +86,7 @@ export class EngineClient {
    * @param {{ model: string | URL, backend?: BackendWish }} wanted
    */
   static shared(wanted) {
-    const { model, backend = "auto" } = optionsOf("shared", wanted);
+    const { model, backend = "auto" } = optionsOf("shared", wanted, ["model", "backend"]);
     const key = `${backendOf(backend)} ${folder(model)}`;
     const entry = shared.get(key) ?? { client: new EngineClient(), users: 0 };
     entry.users += 1;
@@ -110,12 +122,12 @@ export class EngineClient {
    * @returns {Promise<Answers[Type]>}
    */
   async ask(question, options) {
-    const { onProgress, signal } = optionsOf("ask", options);
+    const { onProgress, signal } = optionsOf("ask", options, ["onProgress", "signal"]);
     const asked = questionOf(question);
     if (asked.type === "forget") {
       this.#held.clear();
     }
-    return this.#ask(asked, onProgress, signal);
+    return this.#ask(await withBytes(asked), onProgress, signal);
   }
 
   /**
@@ -124,7 +136,7 @@ export class EngineClient {
    * @param {{ model: string | URL, backend?: BackendWish, signal?: AbortSignal }} options
    */
   async check(options) {
-    const { model, backend = "auto", signal } = optionsOf("check", options);
+    const { model, backend = "auto", signal } = optionsOf("check", options, ["model", "backend", "signal"]);
     return this.ask({ type: "check", model: folder(model), backend }, { signal });
   }
 
@@ -141,7 +153,7 @@ export class EngineClient {
    *   onProgress?: (progress: Progress) => void, signal?: AbortSignal }} options
    */
   async open(options) {
-    const { model, backend = "auto", precision = "auto", lean = false, onProgress, signal } = optionsOf("open", options);
+    const { model, backend = "auto", precision = "auto", lean = false, onProgress, signal } = optionsOf("open", options, OPEN);
     const wanted = { model: folder(model), backend: backendOf(backend), precision: precisionOf(precision), lean };
     if (!this.#opening?.isOf(wanted)) {
       if (wanted.model !== this.#holder) {
@@ -170,30 +182,32 @@ export class EngineClient {
   }
 
   /**
-   * Makes the pictures of a request with the model that is open, or was. Aborting `signal` cancels within one step and rejects with
-   * code `cancelled`; so does asking for another picture, since the latest wins: the model is opened for it all the same.
+   * Makes the pictures of a request with the model that is open, or was: one after the other, each of which `onPicture` is called
+   * with as soon as it is there. Aborting `signal` cancels within one step and rejects with its reason; asking for another picture
+   * rejects with code `cancelled`, since the latest wins: the model is opened for it all the same. Without a seed there is a random one.
    *
    * Where `model` is given, it is opened first. A function in the request's place is called then, and learns what the model can do.
    * @param {GenerateRequest | ((opened: Opened) => GenerateRequest)} request
-   * @param {{ model?: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
+   * @param {{ model?: string | URL, backend?: BackendWish, onProgress?: (progress: Progress) => void,
+   *   onPicture?: (picture: Picture, index: number) => void, signal?: AbortSignal }} [options]
    * @returns {Promise<Answers["generate"]>}
    */
   async generate(request, options) {
-    const { model, backend, onProgress, signal } = optionsOf("generate", options);
+    const { model, backend, onProgress, onPicture, signal } = optionsOf("generate", options, GENERATE);
     if (typeof request !== "function") {
       requestOf(request);
     }
-    this.#newest?.abort();
+    this.#newest?.abort(cancelled());
     const mine = new AbortController();
     this.#newest = mine;
     const linked = link(signal, mine.signal);
-    /** Who was cancelled hears no more, though opening may go on for others. @param {Progress} progress */
-    const report = (progress) => {
+    /** Who was cancelled hears no more, though opening may go on for others. @param {Progress} progress @param {number} [index] */
+    const report = (progress, index) => {
       if (!linked.signal.aborted) {
-        onProgress?.(progress);
+        onProgress?.(index === undefined ? progress : { ...progress, picture: index });
       }
     };
-    const task = { signal: linked.signal, onProgress: report };
+    const task = { signal: linked.signal, onProgress: (/** @type {Progress} */ progress) => report(progress) };
     try {
       if (model !== undefined || (!this.#opening && this.#last)) {
         await this.open({
@@ -202,9 +216,16 @@ export class EngineClient {
         });
       }
       const asked = typeof request === "function" ? requestOf(request(/** @type {Opened} */ (this.opened))) : request;
-      return await this.#ask({ type: "generate", request: asked }, report, linked.signal);
+      /** @type {Picture[]} */
+      const pictures = [];
+      for (const [index, one] of onePicture(await withBytes(asked)).entries()) {
+        const made = await this.#ask({ type: "generate", request: one }, (progress) => report(progress, index), linked.signal);
+        made.forEach((picture) => onPicture?.(picture, index));
+        pictures.push(...made);
+      }
+      return pictures;
     } catch (thrown) {
-      throw linked.signal.aborted ? cancelled() : thrown;
+      throw linked.signal.aborted ? linked.signal.reason : thrown;
     } finally {
       linked.free();
       if (this.#newest === mine) {
@@ -215,7 +236,7 @@ export class EngineClient {
 
   /**
    * Decodes a picture to learn its size, or why it is none.
-   * @param {Uint8Array} image
+   * @param {Bytes} image
    */
   inspect(image) {
     return this.ask({ type: "inspect", image });
@@ -231,7 +252,7 @@ export class EngineClient {
 
   /**
    * The faces of a picture, the largest first. Needs an open model, whose detector looks for them.
-   * @param {Uint8Array} image
+   * @param {Bytes} image
    * @param {{ signal?: AbortSignal }} [options]
    */
   faces(image, options) {
@@ -241,8 +262,8 @@ export class EngineClient {
   /**
    * The request that makes a picture again: of its PNG, and of the pictures that it was made from, in any order. Needs the model
    * that made it. `words` are the prompts, where the PNG leaves them out.
-   * @param {Uint8Array} png
-   * @param {Uint8Array[]} pictures
+   * @param {Bytes} png
+   * @param {Bytes[]} pictures
    * @param {Words} [words]
    */
   requestFor(png, pictures, words) {
@@ -251,7 +272,7 @@ export class EngineClient {
 
   /**
    * How alike the face in a picture and a person are: the cosine of the open model's identity embeddings, -1 to 1.
-   * @param {Uint8Array} picture
+   * @param {Bytes} picture
    * @param {Person} person
    * @param {{ signal?: AbortSignal }} [options]
    */
@@ -304,11 +325,12 @@ export class EngineClient {
     this.#stop(cancelled());
   }
 
-  /** Ends the worker; pending questions are rejected. */
+  /** Ends the engine for good: what is pending is rejected, and so is what is asked later. */
   close() {
+    this.#closed = true;
     this.#last = null;
     this.#held.clear();
-    this.#stop(cancelled("the engine was closed"));
+    this.#stop(cancelled(CLOSED));
   }
 
   /**
@@ -320,6 +342,9 @@ export class EngineClient {
    */
   async #ask(ask, onProgress, signal) {
     const leaving = signal ?? undefined;
+    if (this.#closed) {
+      throw cancelled(CLOSED);
+    }
     try {
       await unless(leaving, this.#greet());
       const target = this.#nextId;
@@ -333,7 +358,7 @@ export class EngineClient {
       }
     } catch (thrown) {
       // Whoever cancels waits no longer: neither for the network nor for a worker that computes.
-      throw leaving?.aborted ? cancelled() : thrown;
+      throw leaving?.aborted ? leaving.reason : thrown;
     }
   }
 
@@ -454,19 +479,21 @@ export class EngineClient {
 }
 
 /**
- * @param {URL} url
+ * @param {URL | null} url the package's own script if null
  * @param {string} name
  */
 function startWorker(url, name) {
   try {
-    return new Worker(url, { type: "module", name });
+    const elsewhere = url ?? scriptOf("worker.js");
+    // So written that bundlers see it.
+    return elsewhere ? spawn(elsewhere, name) : new Worker(new URL("./worker.js", import.meta.url), { type: "module", name });
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
     throw failure(
       "internal",
       "worker-failed",
       `the engine's worker cannot be started: ${why}`,
-      "serve the package from the page's own origin, and allow workers in its policy",
+      "allow workers in the page's policy: “worker-src 'self'”, and “blob:” where the package is another origin's",
     );
   }
 }
@@ -477,13 +504,34 @@ function startWorker(url, name) {
  */
 export function link(...signals) {
   const controller = new AbortController();
-  const abort = () => controller.abort();
+  /** @this {AbortSignal} */
+  function abort() {
+    controller.abort(this.reason);
+  }
   for (const signal of signals) {
     signal?.addEventListener("abort", abort, { once: true });
     if (signal?.aborted) {
-      abort();
+      controller.abort(signal.reason);
     }
   }
   const free = () => signals.forEach((signal) => signal?.removeEventListener("abort", abort));
   return { signal: controller.signal, free };
+}
+
+/**
+ * A request of several pictures as one of each, so that none waits for the others. Picture `i` has seed `seed + i`, as everywhere; what
+ * is no seed or no count goes as it is, and is refused by name.
+ * @param {GenerateRequest} request
+ * @returns {GenerateRequest[]}
+ */
+function onePicture({ seed = /** @type {number} */ (crypto.getRandomValues(new Uint32Array(1))[0]), ...request }) {
+  const { count = 1 } = request;
+  const split = Number.isInteger(count) && count > 1 && count <= MOST_AT_ONCE && (typeof seed === "bigint" || Number.isSafeInteger(seed));
+  if (!split || seed < 0 || seed > MOST_SEED) {
+    return [{ ...request, seed }];
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const next = BigInt.asUintN(64, BigInt(seed) + BigInt(i));
+    return { ...request, count: 1, seed: next > Number.MAX_SAFE_INTEGER ? next : Number(next) };
+  });
 }

@@ -4,6 +4,7 @@
  */
 
 import { Broken, STALL, STALLS, Stalled, connect } from "./network.js";
+import { scriptOf, spawn } from "./place.js";
 import { failure } from "./protocol.js";
 
 /** @import { Notice } from "./protocol.js" */
@@ -157,7 +158,9 @@ function sharedMemory() {
  */
 function startThread(name, init) {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name });
+    const elsewhere = scriptOf("thread.js");
+    // So written that bundlers see it.
+    const worker = elsewhere ? spawn(elsewhere, name) : new Worker(new URL("./thread.js", import.meta.url), { type: "module", name });
     pool.push(worker);
     const refuse = (/** @type {string} */ why) => reject(failure("device", "threads-missing", `a thread cannot start: ${why}`, ALONE));
     const timer = setTimeout(() => refuse("it does not answer"), PATIENCE);

@@ -50,7 +50,7 @@ export class Opening {
     /** @type {() => void} */
     let leave = () => {};
     const left = new Promise((_, reject) => {
-      leave = () => reject(cancelled());
+      leave = () => reject(signal?.reason);
     });
     signal?.addEventListener("abort", leave, { once: true });
     if (signal?.aborted) {
@@ -63,7 +63,7 @@ export class Opening {
       this.#listeners.delete(listen);
       this.#waiting -= 1;
       if (this.#waiting === 0 && !this.#finished) {
-        this.#controller.abort();
+        this.#controller.abort(cancelled());
       }
     }
   }

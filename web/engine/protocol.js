@@ -137,8 +137,13 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  */
 
 /**
+ * A picture's encoded file: its bytes, or a `Blob` or `File` that holds them.
+ * @typedef {Uint8Array | Blob} Bytes
+ */
+
+/**
  * A photo of a face: the file, or the file and where in it the face is. Without `landmarks` the largest face is looked for.
- * @typedef {Uint8Array | { image: Uint8Array, landmarks: Landmarks }} Photo
+ * @typedef {Bytes | { image: Bytes, landmarks: Landmarks }} Photo
  */
 
 /**
@@ -186,7 +191,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out, the model's own
- * steps, guidance scale and sampler (see {@link Abilities}) count then, and
+ * steps, guidance scale and sampler (see {@link Abilities}) and a random seed count then, and
  * pictures are marked as generated. What it shares with a {@link Recipe} means the same.
  * @typedef {Partial<Pick<Recipe, "prompt" | "negative_prompt" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
  *   | "sampler" | "width" | "height" | "watermark">> & Asked} GenerateRequest
@@ -196,9 +201,9 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * The rest of a request: its pictures, and what decides none.
  * @typedef {object} Asked
  * @property {Person[]} people
- * @property {Uint8Array} [style]
- * @property {Layout<Uint8Array, Uint8Array>} [layout]
- * @property {InitImage<Uint8Array, Uint8Array>} [init]
+ * @property {Bytes} [style]
+ * @property {Layout<Bytes, Bytes>} [layout]
+ * @property {InitImage<Bytes, Bytes>} [init]
  * @property {number} [count]
  * @property {number} [preview_every] steps between previews; none without it
  * @property {boolean} [prompt_in_metadata] write prompt and negative prompt into the PNG's text chunks; true if left out
@@ -237,13 +242,13 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @typedef {{ type: "check", model: string, backend: BackendWish }} Check
  * @typedef {{ type: "generate", request: GenerateRequest }} Generate
  * @typedef {{ type: "cancel", target: number }} Cancel stops the task with that id; answers at once
- * @typedef {{ type: "inspect", image: Uint8Array }} Inspect decodes a picture to learn whether it is one
+ * @typedef {{ type: "inspect", image: Bytes }} Inspect decodes a picture to learn whether it is one
  * @typedef {{ type: "render", seed: number, style: string, size: number }} Render draws a made-up person
  * @typedef {{ type: "stored" }} ListStored
  * @typedef {{ type: "forget", model: string | null }} Forget removes the stored files of one model or of all
- * @typedef {{ type: "faces", image: Uint8Array }} Faces finds the faces of a picture
- * @typedef {{ type: "request", png: Uint8Array, pictures: Uint8Array[], words: Words | null }} Again looks up what makes a picture again
- * @typedef {{ type: "similarity", picture: Uint8Array, person: Person }} Similarity compares a picture with a person
+ * @typedef {{ type: "faces", image: Bytes }} Faces finds the faces of a picture
+ * @typedef {{ type: "request", png: Bytes, pictures: Bytes[], words: Words | null }} Again looks up what makes a picture again
+ * @typedef {{ type: "similarity", picture: Bytes, person: Person }} Similarity compares a picture with a person
  * @typedef {{ type: "random_face", seed: number }} RandomFace rolls the face maker's dice
  * @typedef {{ type: "draw_face", portrait: Portrait, size: number }} DrawFace draws a face of the face maker
  * @typedef {{ type: "face_maker" }} AskChoices what the face maker can choose from
@@ -354,6 +359,9 @@ export function toFailure(thrown) {
     return { code: String(code), fault, message: String(message), remedy: String(remedy ?? "") };
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
+  if (thrown instanceof DOMException && thrown.name === "AbortError") {
+    return { code: "cancelled", fault: "cancelled", message, remedy: "" };
+  }
   return { code: "unexpected", fault: "internal", message, remedy: "this is a bug: please report it" };
 }
 

@@ -9,11 +9,11 @@
  */
 
 import { backendOf, bytesOf, folder, optionsOf, requestOf } from "./arguments.js";
-import { EngineClient, link } from "./client.js";
+import { EngineClient, defaultModel, link } from "./client.js";
 import { cancelled } from "./protocol.js";
 import { TimeLeft } from "./time-left.js";
 
-/** @import { BackendWish, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored, Words } from "./protocol.js" */
+/** @import { BackendWish, Bytes, Checked, GenerateRequest, Notice, Opened, Person, Picture, Portrait, Progress, Stored, Words } from "./protocol.js" */
 
 /**
  * Progress with what a person wants to know of it.
@@ -22,7 +22,7 @@ import { TimeLeft } from "./time-left.js";
 
 /**
  * @typedef {object} FaceStudioOptions
- * @property {string | URL} [model] the model folder; default `models/mini/` beside the package's folders
+ * @property {string | URL} [model] the model folder; default `models/mini/` beside the package's folders: see `setBase`
  * @property {BackendWish} [backend]
  */
 
@@ -32,8 +32,10 @@ import { TimeLeft } from "./time-left.js";
  * @property {(progress: TimedProgress) => void} [onProgress]
  */
 
-/** The model folder that is meant where none is named. */
-export const DEFAULT_MODEL = new URL("../models/mini/", import.meta.url).href;
+/** @typedef {TaskOptions & { onPicture?: (picture: Picture, index: number) => void }} GenerateOptions */
+
+/** What a task may be given. */
+const TASK = ["signal", "onProgress"];
 
 export class FaceStudio {
   /**
@@ -61,7 +63,7 @@ export class FaceStudio {
    */
   constructor(options) {
     try {
-      const { model = DEFAULT_MODEL, backend = "auto" } = optionsOf("FaceStudio", options);
+      const { model = defaultModel(), backend = "auto" } = optionsOf("FaceStudio", options, ["model", "backend"]);
       this.#model = String(model);
       this.#model = folder(model);
       this.#backend = backendOf(backend);
@@ -107,7 +109,7 @@ export class FaceStudio {
    * @returns {Promise<Opened>}
    */
   async load(options) {
-    const { signal, onProgress } = optionsOf("load", options);
+    const { signal, onProgress } = optionsOf("load", options, TASK);
     this.#waiting += 1;
     try {
       return await this.#asking(signal, (linked) =>
@@ -120,14 +122,15 @@ export class FaceStudio {
 
   /**
    * Makes the pictures of a request, opening the model first where it is not. The latest request wins: one that is
-   * under way is cancelled. Aborting `signal` cancels within one step; the promise rejects with code `cancelled`.
+   * under way is cancelled and rejects with code `cancelled`. Aborting `signal` cancels within one step; the promise rejects with its
+   * reason. `onPicture` is called with each picture as soon as it is there: those stay though the rest be cancelled.
    * A function in the request's place is called once the model is open, and learns what it can do.
    * @param {GenerateRequest | ((opened: Opened) => GenerateRequest)} request
-   * @param {TaskOptions} [options]
+   * @param {GenerateOptions} [options]
    * @returns {Promise<Picture[]>}
    */
   async generate(request, options) {
-    const { signal, onProgress } = optionsOf("generate", options);
+    const { signal, onProgress, onPicture } = optionsOf("generate", options, [...TASK, "onPicture"]);
     const clock = new TimeLeft();
     /** @param {Opened} opened */
     const ask = (opened) => {
@@ -141,7 +144,12 @@ export class FaceStudio {
     this.#making += 1;
     try {
       return await this.#asking(signal, (linked) =>
-        this.#engine.generate(ask, { ...this.#wanted, ...(onProgress ? { onProgress: timed(onProgress, clock) } : {}), signal: linked }),
+        this.#engine.generate(ask, {
+          ...this.#wanted,
+          ...(onProgress ? { onProgress: timed(onProgress, clock) } : {}),
+          ...(onPicture ? { onPicture } : {}),
+          signal: linked,
+        }),
       );
     } finally {
       this.#making -= 1;
@@ -150,7 +158,7 @@ export class FaceStudio {
 
   /** Stops everything that is under way: pictures, and the opening of the model. */
   cancel() {
-    this.#end.abort();
+    this.#end.abort(cancelled());
     this.#end = new AbortController();
   }
 
@@ -175,14 +183,14 @@ export class FaceStudio {
    * @returns {Promise<Checked>}
    */
   async check(options) {
-    const { signal } = optionsOf("check", options);
+    const { signal } = optionsOf("check", options, ["signal"]);
     this.#refuse();
     return this.#engine.check({ ...this.#wanted, ...(signal ? { signal } : {}) });
   }
 
   /**
    * The faces of a picture, the largest first; opens the model.
-   * @param {Uint8Array} image
+   * @param {Bytes} image
    * @param {TaskOptions} [options]
    */
   async faces(image, options) {
@@ -193,8 +201,8 @@ export class FaceStudio {
   /**
    * The request that makes a picture again: of its PNG, and of the pictures that it was made from, in any order; opens the model.
    * `words` are the prompts, where the PNG leaves them out.
-   * @param {Uint8Array} png
-   * @param {Uint8Array[]} pictures
+   * @param {Bytes} png
+   * @param {Bytes[]} pictures
    * @param {Words} [words]
    */
   async requestFor(png, pictures, words) {
@@ -203,7 +211,7 @@ export class FaceStudio {
 
   /**
    * How alike the face in a picture and a person are: the cosine of the model's identity embeddings, -1 to 1.
-   * @param {Uint8Array} picture
+   * @param {Bytes} picture
    * @param {Person} person
    * @param {TaskOptions} [options]
    */
@@ -218,7 +226,7 @@ export class FaceStudio {
    * @param {(signal: AbortSignal) => Promise<T>} use
    */
   async #withModel(options, use) {
-    return this.#asking(optionsOf("what is asked", options).signal, async (signal) => {
+    return this.#asking(optionsOf("what is asked", options, TASK).signal, async (signal) => {
       await this.load({ ...options, signal });
       return use(signal);
     });
@@ -246,26 +254,26 @@ export class FaceStudio {
 
   /**
    * Decodes a picture to learn its size, or why it is none.
-   * @param {Uint8Array} image
+   * @param {Bytes} image
    */
-  inspect(image) {
-    return this.#engine.inspect(image);
+  async inspect(image) {
+    return this.#alive.inspect(image);
   }
 
   /**
    * Draws a made-up person as a PNG.
    * @param {{ seed: number, style: string, size: number }} sample
    */
-  render(sample) {
-    return this.#engine.render(sample);
+  async render(sample) {
+    return this.#alive.render(sample);
   }
 
   /**
    * A random made-up face; the same seed gives the same one.
    * @param {number} seed
    */
-  randomFace(seed) {
-    return this.#engine.randomFace(seed);
+  async randomFace(seed) {
+    return this.#alive.randomFace(seed);
   }
 
   /**
@@ -273,33 +281,39 @@ export class FaceStudio {
    * @param {Portrait} portrait
    * @param {number} size in pixels
    */
-  drawFace(portrait, size) {
-    return this.#engine.drawFace(portrait, size);
+  async drawFace(portrait, size) {
+    return this.#alive.drawFace(portrait, size);
   }
 
   /** What made-up faces can be chosen from. */
-  faceMaker() {
-    return this.#engine.faceMaker();
+  async faceMaker() {
+    return this.#alive.faceMaker();
   }
 
   /**
    * The models that the browser's storage holds.
    * @returns {Promise<Stored>}
    */
-  stored() {
-    return this.#engine.stored();
+  async stored() {
+    return this.#alive.stored();
   }
 
   /** Removes the stored model files. */
-  forget() {
-    return this.#engine.forget();
+  async forget() {
+    return this.#alive.forget();
   }
 
-  /** A closed studio would start a worker that nobody ends, and one without a model has nothing to open. */
-  #refuse() {
+  /** The engine, for what needs no model. A closed studio would start a worker that nobody ends. */
+  get #alive() {
     if (this.#closed) {
       throw cancelled("the studio was closed");
     }
+    return this.#engine;
+  }
+
+  /** A closed studio ends here, and one without a model has nothing to open. */
+  #refuse() {
+    void this.#alive;
     if (this.#unusable) {
       throw this.#unusable;
     }

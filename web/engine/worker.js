@@ -109,17 +109,17 @@ const tasks = {
 
   async faces({ image }, _report, signal) {
     // Awaited to its end, as the next task must not meet it: the page itself does not wait.
-    const found = await loaded().faces(image);
+    const found = await loaded().faces(read(image));
     signal.throwIfAborted();
     return found;
   },
 
   async request({ png, pictures, words }) {
-    return loaded().request(png, pictures, words);
+    return loaded().request(read(png), pictures, words);
   },
 
   async similarity({ picture, person }, _report, signal) {
-    const measured = await loaded().similarity(picture, person);
+    const measured = await loaded().similarity(read(picture), person);
     signal.throwIfAborted();
     return measured;
   },
@@ -130,7 +130,7 @@ const tasks = {
   },
 
   async inspect({ image }) {
-    return (await anyModule()).inspect_image(image);
+    return (await anyModule()).inspect_image(read(image));
   },
 
   async render({ seed, style, size }) {
@@ -159,6 +159,9 @@ const tasks = {
     return null;
   },
 };
+
+/** The page sends no Blob: it has read it. @param {import("./protocol.js").Bytes} bytes */
+const read = (bytes) => /** @type {Uint8Array} */ (bytes);
 
 /** The engine with its model; fails where none is open. */
 function loaded() {

@@ -4,7 +4,7 @@ import { cross } from "./dialog.js";
 import { rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
-/** @import { GenerateRequest, Notice } from "../engine/protocol.js" */
+/** @import { Bytes, GenerateRequest, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 /** @import { Settings } from "./settings.js" */
 
@@ -14,7 +14,7 @@ import { show } from "./pictures.js";
  * @property {Uint8Array} png
  * @property {Settings} settings
  * @property {GenerateRequest} [request] as it was sent; only of this visit
- * @property {(Uint8Array | undefined)[]} [references] a photo of each person; only of this visit
+ * @property {(Bytes | undefined)[]} [references] a photo of each person; only of this visit
  * @property {(number | null)[]} [likeness] identity similarity with each person asked for; null where no face was found
  * @property {Notice[]} [notices] what was done otherwise than asked; only of this visit
  * @property {number} [kept] its id in the history
@@ -91,11 +91,22 @@ export class Gallery {
   }
 
   /**
-   * Adds pictures before all others; several with captions become a strip.
-   * @param {Result[]} results
+   * Adds a picture before all others.
+   * @param {Result} result
    */
-  add(results) {
-    this.#rows.unshift(results);
+  add(result) {
+    this.put([result]);
+    return result;
+  }
+
+  /**
+   * Adds a row before all others, or shows anew what it holds; several with captions are a strip.
+   * @param {Result[]} row
+   */
+  put(row) {
+    if (!this.#rows.includes(row)) {
+      this.#rows.unshift(row);
+    }
     this.#build();
   }
 
@@ -106,7 +117,11 @@ export class Gallery {
 
   /** @param {Result} result */
   remove(result) {
-    this.#rows = this.#rows.map((row) => row.filter((other) => other !== result)).filter((row) => row.length > 0);
+    // In their places: a strip that is being made goes on with its row.
+    for (const row of this.#rows) {
+      row.splice(0, row.length, ...row.filter((other) => other !== result));
+    }
+    this.#rows = this.#rows.filter((row) => row.length > 0);
     this.#build();
   }
 

@@ -1,12 +1,32 @@
-/** The message tables, one a language, and how a message is looked up. */
+/** The message tables, one a language, and how a message is looked up. Only English is there from the start. */
 
-import { de } from "./messages.de.js";
 import { en } from "./messages.en.js";
 
 /** @typedef {keyof typeof en} Key */
 
-/** Every language, by its two-letter code. @type {Record<string, Record<Key, string>>} */
-export const TABLES = { en, de };
+/** The tables that are there, by their two-letter codes. @type {Record<string, Record<Key, string>>} */
+const tables = { en };
+
+/** How the others are brought. @type {Record<string, () => Promise<Record<Key, string>>>} */
+const others = { de: async () => (await import("./messages.de.js")).de };
+
+/** Every language that there is. */
+export const LANGUAGES = [...Object.keys(tables), ...Object.keys(others)];
+
+/**
+ * Brings the words of a language; where they do not come, English stays.
+ * @param {string} lang
+ */
+export async function loadLanguage(lang) {
+  const bring = others[lang];
+  if (bring && !tables[lang]) {
+    try {
+      tables[lang] = await bring();
+    } catch {
+      // The next time may be better.
+    }
+  }
+}
 
 /**
  * The first of the wished languages that there is a table for, else English.
@@ -15,7 +35,7 @@ export const TABLES = { en, de };
  */
 export function chooseLanguage(...wishes) {
   const codes = wishes.map((wish) => wish?.slice(0, 2).toLowerCase() ?? "");
-  return codes.find((code) => code in TABLES) ?? "en";
+  return codes.find((code) => LANGUAGES.includes(code)) ?? "en";
 }
 
 /**
@@ -26,7 +46,7 @@ export function chooseLanguage(...wishes) {
  * @returns {string}
  */
 export function lookUp(lang, key, values) {
-  const table = TABLES[lang] ?? en;
+  const table = tables[lang] ?? en;
   return table[key].replace(/\{(\w+)\}/g, (gap, name) => {
     const value = values[name] ?? gap;
     const write = (/** @type {string | number} */ one) => (typeof one === "number" ? one.toLocaleString(lang) : one);

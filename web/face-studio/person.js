@@ -1,10 +1,10 @@
 /** Who is to be shown: the people, their identities and photos. No interface. */
 
-/** @import { Landmarks, Person, Photo as AskedPhoto } from "../engine/protocol.js" */
+/** @import { Bytes, Landmarks, Person, Photo as AskedPhoto } from "../engine/protocol.js" */
 
 /**
  * A photo of a face. `real` tells what the user brought from what was drawn; `landmarks` where the face is, if that is known.
- * @typedef {{ bytes: Uint8Array, real: boolean, landmarks?: Landmarks }} Photo
+ * @typedef {{ bytes: Bytes, real: boolean, landmarks?: Landmarks }} Photo
  */
 
 /** One identity of a mix, and its weight β. @typedef {{ photos: Photo[], beta: number }} IdentityChoice */

@@ -2,13 +2,15 @@
 
 import { MAX_IMAGE_BYTES, failure } from "../engine/protocol.js";
 
-/** URLs live as long as the bytes that they show. @type {WeakMap<Uint8Array, string>} */
+/** @import { Bytes } from "../engine/protocol.js" */
+
+/** URLs live as long as the bytes that they show. @type {WeakMap<Bytes, string>} */
 const urls = new WeakMap();
 const released = new FinalizationRegistry((/** @type {string} */ url) => URL.revokeObjectURL(url));
 
 /**
  * A URL for an encoded picture; the same one for the same bytes.
- * @param {Uint8Array} bytes
+ * @param {Bytes} bytes
  * @returns {string}
  */
 export function urlOf(bytes) {
@@ -24,7 +26,7 @@ export function urlOf(bytes) {
 /**
  * Shows an encoded picture.
  * @param {HTMLImageElement} image
- * @param {Uint8Array} bytes
+ * @param {Bytes} bytes
  */
 export function show(image, bytes) {
   image.src = urlOf(bytes);

@@ -5,7 +5,7 @@ import { likenesses } from "./gallery.js";
 import { isKey, rounded } from "./messages.js";
 import { show } from "./pictures.js";
 
-/** @import { Failure, Notice } from "../engine/protocol.js" */
+/** @import { Bytes, Failure, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 /** @import { Result } from "./gallery.js" */
 /** @import { TimedProgress } from "../engine/session.js" */
@@ -126,12 +126,12 @@ export class Stage {
 
   /**
    * Shows what the next picture will be made of, while there is none.
-   * @param {(Uint8Array | null | undefined)[]} pictures
+   * @param {(Bytes | null | undefined)[]} pictures
    */
   setChosen(pictures) {
     const h = this.#builder.h.bind(this.#builder);
     const images = pictures
-      .filter((bytes) => bytes instanceof Uint8Array)
+      .filter((bytes) => bytes !== null && bytes !== undefined)
       .map((bytes) => {
         const image = h("img", { attributes: { alt: "" } });
         show(image, bytes);
@@ -264,7 +264,7 @@ export class Stage {
   }
 
   /**
-   * @param {Uint8Array} photo
+   * @param {Bytes} photo
    * @param {Said} text
    */
   #reference(photo, text) {

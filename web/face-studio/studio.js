@@ -1,13 +1,12 @@
 /** The interface: puts the panels together, asks the session for pictures, and shows what comes. */
 
 import { optionsOf, requestOf } from "../engine/arguments.js";
-import { toError } from "../engine/protocol.js";
+import { failure, toError } from "../engine/protocol.js";
 import { countOf } from "../engine/session.js";
 import { Advanced } from "./advanced.js";
 import { Builder } from "./builder.js";
 import { Consent } from "./consent.js";
 import { Device } from "./device.js";
-import { FaceMaker } from "./face-maker.js";
 import { Gallery } from "./gallery.js";
 import { dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
@@ -49,7 +48,8 @@ export class Studio {
   #start;
   #advanced;
   #device;
-  #maker;
+  /** @type {import("./face-maker.js").FaceMaker | null} */
+  #maker = null;
   #stage;
   #gallery;
   #badge;
@@ -84,7 +84,7 @@ export class Studio {
         }
         return session.faces(bytes);
       },
-      make: () => void this.#maker.open(),
+      make: () => void this.#makeFace(root),
     });
     this.#style = new Style(builder, shared);
     this.#words = new Words(builder, shared.change);
@@ -96,14 +96,6 @@ export class Studio {
       forget: () => session.forget(),
       stored: async () => (await session.stored()).bytes,
       cleared: () => this.#historyCleared(),
-    });
-    this.#maker = new FaceMaker(builder, root, {
-      fail: shared.fail,
-      random: (seed) => session.randomFace(seed),
-      draw: (portrait, size) => session.drawFace(portrait, size),
-      choices: () => session.faceMaker(),
-      useFace: (png) => this.#people.useDrawn(png),
-      useStyle: (png) => this.#style.choose(png),
     });
     this.#stage = new Stage(builder, {
       reuse: (result) => this.#reuse(result),
@@ -148,7 +140,7 @@ export class Studio {
     }
     try {
       for (const { id, png, settings } of await readHistory((error) => this.#fail(error))) {
-        this.#gallery.add([{ png, settings: settingsFrom(settings), kept: id }]);
+        this.#gallery.add({ png, settings: settingsFrom(settings), kept: id });
       }
     } catch (error) {
       this.#fail(error);
@@ -173,9 +165,11 @@ export class Studio {
 
   /**
    * Opens the model and tells what it can do.
+   * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Opened>}
    */
-  async load() {
+  async load(options) {
+    const { signal } = optionsOf("load", options, ["signal"]);
     const known = this.#session.opened;
     if (known) {
       this.#tell(known);
@@ -184,7 +178,7 @@ export class Studio {
     // What takes long can be cancelled, even where no picture is made.
     this.#cancel.hidden = false;
     try {
-      const opened = await this.#session.load({ onProgress: (progress) => this.#progress(progress, 1) });
+      const opened = await this.#session.load({ signal, onProgress: (progress) => this.#progress(progress, 1) });
       this.#tell(opened);
       return opened;
     } finally {
@@ -202,9 +196,30 @@ export class Studio {
    * @returns {Promise<Picture[]>}
    */
   async generate(request, options) {
-    const { signal } = optionsOf("generate", options);
+    const { signal } = optionsOf("generate", options, ["signal"]);
     const asked = requestOf(request);
-    return this.#draw(() => asked, signal);
+    return this.#make(() => asked, { signal });
+  }
+
+  /** Opens the face maker, which few need. @param {ShadowRoot} root */
+  async #makeFace(root) {
+    const session = this.#session;
+    const fail = (/** @type {unknown} */ error) => this.#fail(error);
+    try {
+      const { FaceMaker } = await import("./face-maker.js");
+      this.#maker ??= new FaceMaker(this.#builder, root, {
+        fail,
+        random: (seed) => session.randomFace(seed),
+        draw: (portrait, size) => session.drawFace(portrait, size),
+        choices: () => session.faceMaker(),
+        useFace: (png) => this.#people.useDrawn(png),
+        useStyle: (png) => this.#style.choose(png),
+      });
+    } catch (thrown) {
+      fail(unfetched(thrown));
+      return;
+    }
+    await this.#maker.open();
   }
 
   /** Takes pasted photos. @param {File[]} files */
@@ -267,7 +282,7 @@ export class Studio {
       const request = await this.#request();
       // On a narrow screen the stage lies below the form.
       this.#stage.node.scrollIntoView({ block: "nearest", behavior: "smooth" });
-      await this.#draw((opened) => readable(request, opened));
+      await this.#make((opened) => readable(request, opened));
     } catch (error) {
       this.#fail(error);
     }
@@ -277,58 +292,58 @@ export class Studio {
   async #strip(kind) {
     this.#stage.clearError();
     /** @type {Result[]} */
-    const results = [];
+    const row = [];
     try {
       const request = await this.#request();
       const stops = kind === "alpha" ? alphaStrip(request) : mixStrip(request);
       for (const { request: one, caption } of stops) {
-        const made = await this.#make((opened) => readable(one, opened));
-        results.push(...made.results.map((result) => ({ ...result, caption })));
+        await this.#make((opened) => readable(one, opened), {
+          take: (result) => {
+            row.push({ ...result, caption });
+            this.#gallery.put(row);
+            return row.at(-1) ?? result;
+          },
+        });
       }
     } catch (error) {
       this.#fail(error);
     }
-    if (results.length > 0) {
-      this.#gallery.add(results);
-      await this.#finish(results);
-    }
   }
 
   /**
-   * Makes the pictures of a request, shows and keeps them.
-   * @param {(opened: Opened) => GenerateRequest} ask
-   * @param {AbortSignal} [signal]
-   */
-  async #draw(ask, signal) {
-    const { pictures, results } = await this.#make(ask, signal);
-    results.forEach((result) => this.#gallery.add([result]));
-    await this.#finish(results);
-    return pictures;
-  }
-
-  /**
+   * Makes the pictures of a request, and shows each as soon as it is there; what is there stays, whatever becomes of the others.
    * @param {(opened: Opened) => GenerateRequest} ask says what is wanted, once the model is open
-   * @param {AbortSignal} [signal]
+   * @param {{ signal?: AbortSignal | undefined, take?: (result: Result) => Result }} [options] `take` puts a result into its place
    */
-  async #make(ask, signal) {
+  async #make(ask, { signal, take } = {}) {
     /** @type {GenerateRequest} */
     let request = { people: [] };
-    /** @type {(picture: Picture) => Result} */
-    let toResult;
+    /** @type {Result[]} */
+    const results = [];
     this.#setBusy(true);
     try {
-      const asking = (/** @type {Opened} */ opened) => {
-        request = ask(opened);
-        // The model may be freed before its picture is shown.
-        toResult = (picture) => resultOf(request, picture);
-        return request;
-      };
-      const pictures = await this.#session.generate(asking, {
-        signal,
-        onProgress: (progress) => this.#progress(progress, countOf(request)),
-      });
+      const pictures = await this.#session.generate(
+        (opened) => {
+          request = ask(opened);
+          return request;
+        },
+        {
+          ...(signal ? { signal } : {}),
+          onProgress: (progress) => this.#progress(progress, countOf(request)),
+          onPicture: (picture) => {
+            const made = resultOf(request, picture);
+            const result = take?.(made) ?? made;
+            results.push(result);
+            if (!take) {
+              this.#gallery.put(results);
+            }
+            this.#stage.show(result);
+            this.#emit("facestudio-picture", picture);
+          },
+        },
+      );
       this.#emit("facestudio-result", pictures);
-      return { pictures, results: pictures.map((picture) => toResult(picture)) };
+      return pictures;
     } finally {
       // A later request may have taken over.
       if (!this.#session.busy) {
@@ -338,17 +353,15 @@ export class Studio {
       if (opened) {
         this.#tell(opened);
       }
+      void this.#finish([...results]);
     }
   }
 
   /**
-   * Shows fresh results, keeps them where that is wanted, and measures their likeness.
+   * Keeps fresh results where that is wanted, and measures their likeness.
    * @param {Result[]} results
    */
   async #finish(results) {
-    if (results[0]) {
-      this.#stage.show(results[0]);
-    }
     for (const result of results) {
       try {
         result.kept = (await keep(result.png, result.settings)) ?? undefined;
@@ -538,6 +551,15 @@ export class Studio {
 function resultOf(request, picture) {
   const { png, notices } = picture;
   return { png, settings: settingsOf(request, picture), request, references: facesOf(request.people ?? []), notices };
+}
+
+/**
+ * Why a part of the interface that is loaded when it is needed does not come.
+ * @param {unknown} thrown
+ */
+function unfetched(thrown) {
+  const why = thrown instanceof Error ? thrown.message : String(thrown);
+  return failure("io", "network", `a part of the page cannot be fetched: ${why}`, "check the connection, then try again");
 }
 
 /**

@@ -5,6 +5,7 @@ import { keepFocus } from "./focus.js";
 import { ADD } from "./picture-input.js";
 import { acceptDrops, readFile, show } from "./pictures.js";
 
+/** @import { Bytes } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 
 /**
@@ -25,9 +26,9 @@ export class Style {
   #tiles;
   /** @type {Sample[]} */
   #samples = [];
-  /** The user's own picture. @type {Uint8Array | null} */
+  /** The user's own picture. @type {Bytes | null} */
   #own = null;
-  /** The chosen picture's file. @type {Uint8Array | null} */
+  /** The chosen picture's file. @type {Bytes | null} */
   #value = null;
   /** Whether anything was chosen, even "none". */
   #chosen = false;
@@ -78,7 +79,7 @@ export class Style {
     }
   }
 
-  /** @param {Uint8Array | null} bytes */
+  /** @param {Bytes | null} bytes */
   choose(bytes) {
     this.#chosen = true;
     this.#value = bytes;
@@ -113,7 +114,7 @@ export class Style {
     });
     file.addEventListener("change", () => void this.#take([...(file.files ?? [])]));
     const upload = h("label", { class: "tile dashed" }, file, drawing(ADD), h("span", { text: "style.upload" }));
-    const tile = (/** @type {Said} */ label, /** @type {Uint8Array | null} */ bytes, /** @type {string} */ key) => {
+    const tile = (/** @type {Said} */ label, /** @type {Bytes | null} */ bytes, /** @type {string} */ key) => {
       const image = h("img", { hidden: !bytes, attributes: { alt: "" } });
       if (bytes) {
         show(image, bytes);

@@ -3,9 +3,7 @@
  * element. `styles.panels.js` has the looks of the panels.
  */
 
-export const styles = new CSSStyleSheet();
-
-styles.replaceSync(`
+const TEXT = `
 :host {
   --accent: var(--facestudio-accent, light-dark(#b8400f, #ff9d66));
   --on-accent: var(--facestudio-on-accent, light-dark(#ffffff, #2a1004));
@@ -194,4 +192,16 @@ footer { margin-top: 24px; color: var(--soft); font-size: 0.865rem; }
 @media (prefers-reduced-motion: reduce) {
   *, ::before, ::after { animation: none !important; transition: none !important; scroll-behavior: auto !important; }
 }
-`);
+`;
+
+/** @type {CSSStyleSheet | undefined} */
+let sheet;
+
+/** The style sheet, once for all elements; made when one is there, since servers have none. */
+export function styles() {
+  if (!sheet) {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(TEXT);
+  }
+  return sheet;
+}

@@ -1,8 +1,6 @@
 /** The looks of the panels, the stage, the gallery and the dialogs. */
 
-export const panelStyles = new CSSStyleSheet();
-
-panelStyles.replaceSync(`
+const TEXT = `
 .note {
   padding: 10px 13px;
   border-radius: 10px;
@@ -259,4 +257,16 @@ dialog video { width: 100%; border-radius: 10px; background: var(--well); aspect
   .portrait { width: 256px; height: 256px; }
   .maker-controls { min-height: 290px; }
 }
-`);
+`;
+
+/** @type {CSSStyleSheet | undefined} */
+let sheet;
+
+/** The style sheet, once for all elements; made when one is there, since servers have none. */
+export function panelStyles() {
+  if (!sheet) {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(TEXT);
+  }
+  return sheet;
+}
