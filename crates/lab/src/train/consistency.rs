@@ -159,7 +159,8 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     };
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
     let show = |student: &UNet2DConditionModel, folder: &Path| {
-        sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))
+        sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))?;
+        Ok("sample sheet written".to_owned())
     };
     let finished = run::train(run, student, objective, show, log)?;
 

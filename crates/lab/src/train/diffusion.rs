@@ -22,6 +22,7 @@ use super::batches::{BatchSampler, Drops, TrainingBatch, weighted};
 use super::data::{Pictures, pictures_of, trained};
 use super::encoded::{Encoded, PEOPLE, Styles, at_once, encode_all};
 use super::export::export;
+use super::levels::Levels;
 use super::memory::{Batch, Estimate};
 use super::realign::realign;
 use super::rng::Rng;
@@ -97,11 +98,13 @@ fn unet_config(latent_channels: usize, image_embed_dim: usize) -> serde_json::Va
     })
 }
 
-/// Stable Diffusion's schedule (scaled linear β, 1000 steps), sampled by the paper's Euler ancestral.
+/// Stable Diffusion's schedule (scaled linear β, 1000 steps), sampled by the paper's Euler ancestral. Its last step is noise alone (Lin
+/// et al. 2023, arXiv 2305.08891, section 3.1): what is left of a picture at Stable Diffusion's own last step says its mean colour, which
+/// is not there when a picture is drawn.
 fn scheduler_json() -> serde_json::Value {
     serde_json::json!({
         "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
-        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "rescale_betas_zero_snr": true,
         "prediction_type": "v_prediction", "timestep_spacing": "trailing", "steps_offset": 1,
     })
 }
@@ -207,9 +210,16 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         Ok(loss)
     };
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
+    let levels = Levels::new(scheduler.prediction_type.unwrap_or_default(), &alphas_cumprod);
+    let held_out: Vec<usize> = (trained..encoded.len).collect();
     let show = |model: &DiffusionTrainee, folder: &Path| {
         let schedule = scheduler.schedule(Sampler::EulerAncestral, SHEET_STEPS, None)?;
-        sheet.draw(&model.unet, &model.guidance, &schedule, SHEET_GUIDANCE, &folder.join("samples.png"))
+        sheet.draw(&model.unet, &model.guidance, &schedule, SHEET_GUIDANCE, &folder.join("samples.png"))?;
+        let adds_style = model.unet.class_embedding.is_some();
+        let condition =
+            |indices: &[usize]| told(&encoded, indices, [adds_style, false], &model.guidance, dtype);
+        let errors = levels.errors(&model.unet, &encoded, &held_out, condition, dtype)?;
+        Ok(format!("held-out error by level of noise {errors:.4?}"))
     };
     let finished = run::train_in_parts(run, model, objective, show, log)?;
 
@@ -327,7 +337,7 @@ impl<'a> Sheet<'a> {
         Ok(Self { pictures, encoded, first, vae, dtype: backend.dtype() })
     }
 
-    /// Draws the sheet into a file; the text is for the log.
+    /// Draws the sheet into a file.
     pub fn draw(
         &self,
         unet: &UNet2DConditionModel,
@@ -335,7 +345,7 @@ impl<'a> Sheet<'a> {
         schedule: &Schedule,
         guidance_scale: f32,
         path: &Path,
-    ) -> Result<String> {
+    ) -> Result<()> {
         let shown: Vec<usize> = (self.first..self.encoded.len).take(SHEET).collect();
         let mut drawn = Vec::new();
         for indices in shown.chunks(at_once(self.pictures.size())) {
@@ -348,8 +358,7 @@ impl<'a> Sheet<'a> {
             sheet.extend_from_slice(above);
             sheet.extend_from_slice(below);
         }
-        plot::sheet(path, &sheet, 8)?;
-        Ok("sample sheet written".to_owned())
+        plot::sheet(path, &sheet, 8)
     }
 
     /// Latents of pictures `indices`, from their embeddings alone.
@@ -364,16 +373,7 @@ impl<'a> Sheet<'a> {
         let Self { encoded, dtype, .. } = self;
         let device = unet.devices().into_iter().next().unwrap_or_default();
         let n = indices.len();
-        let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
-        let id_embeds = encoded.identities(0, indices, &device);
-        let null = guidance.forward(image_embeds.zeros_like(), id_embeds.zeros_like());
-        let tokens =
-            Tensor::cat(vec![null, guidance.forward(image_embeds.clone(), id_embeds)], 0).cast(*dtype);
-        let added = unet
-            .class_embedding
-            .as_ref()
-            .map(|_| Added::ClassLabels(Tensor::cat(vec![image_embeds.zeros_like(), image_embeds], 0)));
-        let condition = Condition::single(tokens).adding(added);
+        let condition = told(encoded, indices, [unet.class_embedding.is_some(), true], guidance, *dtype);
         let noise = NoiseSource::new(indices.first().map_or(0, |first| *first as u64));
         let [c, h, w] = encoded.latent_dims;
         let numbers = |stream| noise.tensor(stream, [n, c, h, w], &device);
@@ -385,6 +385,25 @@ impl<'a> Sheet<'a> {
         let latents = numbers(0) * schedule.init_noise_sigma();
         Scheduler::new(schedule.clone()).run(latents, predict, |i| Some(numbers(1 + i as u64)))
     }
+}
+
+/// What guides to pictures `indices`: their styles (beside the timestep as well if the UNet `adds_style`) and largest faces, after as many
+/// rows that say nothing if it is `guided` without a classifier.
+fn told(
+    encoded: &Encoded,
+    indices: &[usize],
+    [adds_style, guided]: [bool; 2],
+    guidance: &Fusion,
+    dtype: DType,
+) -> Condition {
+    let device = guidance.devices().into_iter().next().unwrap_or_default();
+    let image_embeds = Encoded::rows(&encoded.image_embeds, encoded.image_embed_dim(), indices, &device);
+    let id_embeds = encoded.identities(0, indices, &device);
+    let with_null =
+        |rows: Tensor<2>| if guided { Tensor::cat(vec![rows.zeros_like(), rows], 0) } else { rows };
+    let (image_embeds, id_embeds) = (with_null(image_embeds), with_null(id_embeds));
+    let tokens = guidance.forward(image_embeds.clone(), id_embeds).cast(dtype);
+    Condition::single(tokens).adding(adds_style.then_some(Added::ClassLabels(image_embeds)))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod dreambooth;
 pub mod encoded;
 pub mod export;
 pub mod face;
+mod levels;
 pub mod memory;
 pub mod optim;
 pub mod photographs;

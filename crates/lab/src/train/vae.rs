@@ -185,7 +185,7 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let (mean, std) = latent_statistics(&averaged, &pictures, trained.min(STATISTICS), dtype, &device)?;
         log(Event::Note(format!("latents' mean {mean:.2?}, standard deviation {std:.2?}")));
         config.latents_mean = Some(mean);
-        config.latents_std = Some(std);
+        config.latents_std = Some(root_scaled(&std));
     }
     export(&setup.out, |export| {
         export.json("vae/config.json", &config)?;
@@ -327,6 +327,14 @@ fn show(
     Ok(format!("held-out PSNR {:.2} dB, in faces {faces:.2} dB", total / count.max(1) as f32))
 }
 
+/// What each channel is divided by: the geometric mean of its own standard deviation and of all channels' mean one. The scaled
+/// latents' variance is 1 on average, and a channel that says more about the picture keeps more of it: a denoiser's loss then counts an
+/// error about as the picture shows it, where whitening would count the faintest channel like the strongest.
+fn root_scaled(deviations: &[f64]) -> Vec<f64> {
+    let mean = deviations.iter().sum::<f64>() / deviations.len().max(1) as f64;
+    deviations.iter().map(|deviation| (deviation * mean).sqrt()).collect()
+}
+
 /// Mean and standard deviation of each latent channel over the first `count` pictures.
 fn latent_statistics(
     model: &AutoencoderDc,
@@ -447,6 +455,16 @@ mod tests {
             let ratio = change / deviation / expected;
             assert!((0.5..1.5).contains(&ratio), "{ratio}");
         }
+    }
+
+    #[test]
+    fn scaled_latents_have_unit_variance_together_and_keep_their_order() {
+        let deviations = [0.5, 1.0, 4.0, 8.0];
+        let scaled: Vec<f64> = deviations.iter().zip(root_scaled(&deviations)).map(|(d, s)| d / s).collect();
+        assert!(scaled.is_sorted(), "{scaled:?}");
+        let variance = scaled.iter().map(|d| d * d).sum::<f64>() / 4.0;
+        assert!((variance - 1.0).abs() < 1e-12, "{variance}");
+        assert!((scaled[3] / scaled[1] - 8f64.sqrt()).abs() < 1e-12, "{scaled:?}");
     }
 
     #[test]
