@@ -14,6 +14,7 @@
 
 pub mod error;
 
+pub mod attention;
 pub mod condition;
 mod kernels;
 pub mod nn;
@@ -24,6 +25,7 @@ pub mod image;
 
 pub mod encoders;
 pub mod guidance;
+pub mod pixart;
 pub mod sampling;
 pub mod transformer;
 pub mod unet;

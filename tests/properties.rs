@@ -1,8 +1,9 @@
 //! What must hold for any weights and any input.
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use facestudio::attention::{Attention, AttentionConfig, LevelCondition};
 use facestudio::condition::{Condition, Places, Projection, Regions, Stream};
-use facestudio::unet::{Attention, LevelCondition, PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
+use facestudio::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 
 const BATCH: usize = 2;
 const CHANNELS: usize = 12;
@@ -46,7 +47,16 @@ fn blended(tokens: Vec<Tensor<3>>, regions: Regions) -> Condition {
 /// A cross-attention layer and queries for it.
 fn layer(device: &Device) -> (Attention, Tensor<3>) {
     device.seed(7);
-    let attention = Attention::new(CHANNELS, TOKEN_CHANNELS, 3, false, device);
+    let attention = Attention::new(
+        AttentionConfig {
+            channels: CHANNELS,
+            context_channels: TOKEN_CHANNELS,
+            heads: 3,
+            bias: false,
+            upcast: false,
+        },
+        device,
+    );
     (attention, random([BATCH, SIZE[0] * SIZE[1], CHANNELS], device))
 }
 

@@ -23,6 +23,16 @@ impl LinearConfig {
         Self { bias, ..self }
     }
 
+    /// Creates the layer with zeros: what it adds to others is learnt from nothing.
+    pub fn init_zero(&self, device: &Device) -> Linear {
+        Linear {
+            weight: lazy([self.d_output, self.d_input], device, |shape, device| Tensor::zeros(shape, device)),
+            bias: self
+                .bias
+                .then(|| lazy([self.d_output], device, |shape, device| Tensor::zeros(shape, device))),
+        }
+    }
+
     /// Creates the layer (PyTorch's default initialisation).
     pub fn init(&self, device: &Device) -> Linear {
         Linear {

@@ -12,6 +12,7 @@ mod linear;
 mod norm;
 mod read_back;
 mod rotary;
+mod timestep;
 
 pub use attention::{attention, attention_by_regions, merge_heads, split_heads};
 pub use conv::{Conv2d, Conv2dConfig};
@@ -20,6 +21,7 @@ pub use linear::{Embedding, Linear, LinearConfig};
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, TokenRmsNorm, layer_norm};
 pub use read_back::{read_back, read_finite};
 pub use rotary::{Pairs, Rotary};
+pub use timestep::TimestepEmbedding;
 
 use burn::tensor::{DType, Device, Distribution, Tensor, activation};
 
@@ -46,6 +48,9 @@ pub enum Activation {
     Silu,
     /// Exact (erf) GELU.
     Gelu,
+    /// GELU's approximation by a tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2).
+    #[serde(alias = "gelu-approximate")]
+    GeluTanh,
     /// `x · σ(1.702 x)`, OpenAI CLIP's approximation.
     QuickGelu,
     /// `max(x, 0)`.
@@ -58,6 +63,7 @@ impl Activation {
         if let Some(out) = match self {
             Self::Silu => kernels::silu(&x),
             Self::Gelu => kernels::gelu(&x),
+            Self::GeluTanh => None,
             Self::QuickGelu => kernels::quick_gelu(&x),
             Self::Relu => kernels::relu(&x),
         } {
@@ -66,6 +72,11 @@ impl Activation {
         match self {
             Self::Silu => activation::silu(x),
             Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => {
+                let inner =
+                    (x.clone() + x.clone().powi_scalar(3) * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+                x * 0.5 * (inner.tanh() + 1.0)
+            }
             Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
             Self::Relu => activation::relu(x),
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 
-use super::{AdapterAttention, Attention, Transformer2DModel, UNet2DConditionModel};
+use super::{Transformer2DModel, UNet2DConditionModel};
+use crate::attention::{AdapterAttention, Attention};
 use crate::condition::LayerScale;
 use crate::error::{Error, Result};
 use crate::weights::{TensorSource, apply};

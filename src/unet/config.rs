@@ -4,9 +4,9 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{DownBlock, MidBlock, TimestepEmbedding, UNet2DConditionModel, UpBlock};
+use super::{DownBlock, MidBlock, UNet2DConditionModel, UpBlock};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, Conv2dConfig, GroupNorm, LinearConfig};
+use crate::nn::{Activation, Conv2dConfig, GroupNorm, LinearConfig, TimestepEmbedding};
 use crate::weights::{check_range, config_range};
 
 /// A block of `down_block_types`.
@@ -191,7 +191,14 @@ impl UNet2DConditionConfig {
             conv_in: Conv2dConfig::new(self.in_channels, first, kernel_in)
                 .with_padding(kernel_in / 2)
                 .init(device),
-            time_embedding: TimestepEmbedding::new(self, device),
+            time_embedding: TimestepEmbedding::new(
+                // Sinusoids have as many channels as the first level, as in diffusers.
+                [self.block_out_channels[0], self.time_embed_dim()],
+                self.flip_sin_to_cos,
+                self.freq_shift,
+                self.act_fn,
+                device,
+            ),
             class_embedding: self
                 .class_labels()
                 .map(|width| LinearConfig::new(width, self.time_embed_dim()).init(device)),

@@ -4,22 +4,18 @@
 //! Field names are diffusers' parameter names, so checkpoints load without a remap.
 
 mod adapter;
-mod attention;
 mod blocks;
 mod config;
 mod prepared;
 mod resnet;
 mod segment;
-mod timestep;
 mod transformer;
 
-pub use attention::{AdapterAttention, Attention, CrossContext, LevelCondition};
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{DownBlockType, MidBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 pub use prepared::PreparedCondition;
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 pub use segment::{Extent, HiddenStates, Segment, Skip, TransformerExtent};
-pub use timestep::TimestepEmbedding;
 pub use transformer::{BasicTransformerBlock, FeedForward, GeGlu, Transformer2DModel};
 
 use burn::module::Module;
@@ -27,7 +23,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::condition::Condition;
 use crate::error::Result;
-use crate::nn::{Activation, Conv2d, GroupNorm, Linear};
+use crate::nn::{Activation, Conv2d, GroupNorm, Linear, TimestepEmbedding};
 use crate::weights::{Component, apply};
 
 /// Predicts the noise (or velocity) in latents at a timestep, guided by a [`Condition`].

@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::{CrossContext, LevelCondition, Segment, UNet2DConditionModel};
+use super::{Segment, UNet2DConditionModel};
+use crate::attention::{CrossContext, LevelCondition};
 use crate::condition::{Added, Condition};
 use crate::error::{Error, Result};
 

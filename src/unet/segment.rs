@@ -3,10 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{
-    CrossContext, Downsample2D, LevelCondition, ResnetBlock2D, Transformer2DModel, UNet2DConditionModel,
-    Upsample2D,
-};
+use super::{Downsample2D, ResnetBlock2D, Transformer2DModel, UNet2DConditionModel, Upsample2D};
+use crate::attention::{CrossContext, LevelCondition};
 use crate::error::Result;
 use crate::nn::{Activation, Conv2d, GroupNorm};
 

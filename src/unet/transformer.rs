@@ -1,7 +1,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Attention, CrossContext, LevelCondition, TransformerExtent, UNet2DConditionConfig};
+use super::{TransformerExtent, UNet2DConditionConfig};
+use crate::attention::{Attention, AttentionConfig, CrossContext, LevelCondition};
 use crate::error::Result;
 use crate::nn::{Activation, GroupNorm, LayerNorm, Linear, LinearConfig};
 
@@ -90,7 +91,10 @@ impl BasicTransformerBlock {
         let channels = config.block_out_channels[level];
         let heads = config.heads(level);
         let norm = || LayerNorm::new(channels, LAYER_NORM_EPS, device);
-        let attention = |context| Attention::new(channels, context, heads, config.upcast_attention, device);
+        let attention = |context_channels| {
+            let upcast = config.upcast_attention;
+            Attention::new(AttentionConfig { channels, context_channels, heads, bias: false, upcast }, device)
+        };
         Self {
             norm1: norm(),
             attn1: attention(channels),

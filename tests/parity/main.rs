@@ -18,6 +18,7 @@ mod klein;
 mod layouts;
 mod lora;
 mod onnx;
+mod pixart;
 mod preprocess;
 mod prior;
 mod qwen2_tokenizer;

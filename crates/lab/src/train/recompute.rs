@@ -13,9 +13,10 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
 use super::run::Gather;
+use facestudio::attention::LevelCondition;
 use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
-use facestudio::unet::{HiddenStates, LevelCondition, Skip, UNet2DConditionModel};
+use facestudio::unet::{HiddenStates, Skip, UNet2DConditionModel};
 
 /// The loss (f32, `[1]`) of what `unet` predicts; its arguments are as those of [`UNet2DConditionModel::forward`].
 ///

@@ -1,6 +1,6 @@
 //! Attention, and cross-attention to streams of tokens: `Σ scale · Σᵢ wᵢ · Attention(Q, Kⁱ, Vⁱ)`. The inner sum is the
 //! paper's form for several identities (section 3.4), the outer one decoupled cross-attention (IP-Adapter, arXiv 2308.06721,
-//! equation 5).
+//! equation 5). What denoisers of every architecture share.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -104,7 +104,7 @@ pub struct CrossContext {
 
 impl CrossContext {
     /// What of it acts after `progress` (0 to 1) of the sampling steps: streams may act in a part of them only.
-    pub(super) fn at(&self, progress: f32) -> Self {
+    pub fn at(&self, progress: f32) -> Self {
         let mut now = self.clone();
         now.attended.retain(|attended| attended.interval.contains(&progress));
         now
@@ -137,48 +137,57 @@ pub struct AdapterAttention {
 
 impl AdapterAttention {
     /// For the cross-attention `attention`.
-    pub(super) fn new(attention: &Attention, device: &Device) -> Self {
+    pub fn new(attention: &Attention, device: &Device) -> Self {
         let [channels, context_channels] = attention.to_k.weight.val().dims();
         let linear = || LinearConfig::new(context_channels, channels).with_bias(false).init(device);
         Self { to_k_ip: linear(), to_v_ip: linear() }
     }
 }
 
+/// Sizes of an [`Attention`].
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionConfig {
+    /// Of what attends, a multiple of `heads`.
+    pub channels: usize,
+    /// Of what is attended to.
+    pub context_channels: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Whether queries, keys and values have a bias.
+    pub bias: bool,
+    /// Whether scores and softmax are in f32 (diffusers' `upcast_attention`).
+    pub upcast: bool,
+}
+
 /// Multi-head attention of latents to a context: to themselves, or to guidance tokens.
 #[derive(Module, Debug)]
 pub struct Attention {
-    /// `channels` → `channels`, no bias.
+    /// `channels` → `channels`.
     pub to_q: Linear,
-    /// `context_channels` → `channels`, no bias.
+    /// `context_channels` → `channels`.
     pub to_k: Linear,
-    /// `context_channels` → `channels`, no bias.
+    /// `context_channels` → `channels`.
     pub to_v: Linear,
     /// `channels` → `channels`; in diffusers a list with a dropout after it.
     pub to_out: [Linear; 1],
-    /// Those of the UNet's adapters; none without.
+    /// Those of the denoiser's adapters; none without.
     pub adapters: Vec<AdapterAttention>,
-    pub(super) heads: usize,
-    pub(super) upcast: bool,
-    /// Which of its UNet's cross-attentions it is, in the order in which checkpoints number them: what a
+    pub(crate) heads: usize,
+    pub(crate) upcast: bool,
+    /// Which of its denoiser's cross-attentions it is, in the order in which checkpoints number them: what a
     /// [`LayerScale`] counts. 0 in a layer by itself.
-    pub(super) layer: usize,
+    pub(crate) layer: usize,
 }
 
 impl Attention {
-    /// `channels` must be a multiple of `heads`; `upcast` computes scores and softmax in f32 (diffusers'
-    /// `upcast_attention`).
-    pub fn new(
-        channels: usize,
-        context_channels: usize,
-        heads: usize,
-        upcast: bool,
-        device: &Device,
-    ) -> Self {
+    /// Random weights.
+    pub fn new(config: AttentionConfig, device: &Device) -> Self {
+        let AttentionConfig { channels, context_channels, heads, bias, upcast } = config;
         let linear = |from, bias| LinearConfig::new(from, channels).with_bias(bias).init(device);
         Self {
-            to_q: linear(channels, false),
-            to_k: linear(context_channels, false),
-            to_v: linear(context_channels, false),
+            to_q: linear(channels, bias),
+            to_k: linear(context_channels, bias),
+            to_v: linear(context_channels, bias),
             to_out: [linear(channels, true)],
             adapters: Vec::new(),
             heads,
@@ -189,9 +198,17 @@ impl Attention {
 
     /// Self-attention of `x` added to `residual`, both `[batch, positions, channels]`.
     pub fn self_attention(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.to_out[0].forward_added(self.attended_to_itself(x), residual)
+    }
+
+    /// Self-attention of `x`, `[batch, positions, channels]`.
+    pub fn attend_to_itself(&self, x: Tensor<3>) -> Tensor<3> {
+        self.to_out[0].forward(self.attended_to_itself(x))
+    }
+
+    fn attended_to_itself(&self, x: Tensor<3>) -> Tensor<3> {
         let key_value = self.key_value(x.clone(), &self.to_k, &self.to_v);
-        let attended = self.attend(self.query(x), &key_value, None);
-        self.to_out[0].forward_added(attended, residual)
+        self.attend(self.query(x), &key_value, None)
     }
 
     /// What this layer's cross-attention attends to under a condition: made once, since no latents enter it.

@@ -1,16 +1,15 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 
-use super::UNet2DConditionConfig;
-use crate::nn::{Activation, Linear, LinearConfig, timestep_embedding};
+use super::{Activation, Linear, LinearConfig, timestep_embedding};
 
 /// Timesteps → embeddings: sinusoids (which have no parameters) and two linear layers, in f32 whatever the
 /// precision of the latents.
 #[derive(Module, Debug)]
 pub struct TimestepEmbedding {
-    /// Sinusoids → `time_embed_dim`.
+    /// Sinusoids → width.
     pub linear_1: Linear,
-    /// `time_embed_dim` → `time_embed_dim`.
+    /// Width → width.
     pub linear_2: Linear,
     channels: usize,
     flip_sin_to_cos: bool,
@@ -20,21 +19,25 @@ pub struct TimestepEmbedding {
 }
 
 impl TimestepEmbedding {
-    /// Sinusoids have as many channels as the first level, as in diffusers.
-    pub(super) fn new(config: &UNet2DConditionConfig, device: &Device) -> Self {
-        let channels = config.block_out_channels[0];
-        let width = config.time_embed_dim();
+    /// `channels` sinusoids, cosines first if `flip_sin_to_cos`, and their phase shift `freq_shift` (diffusers' names).
+    pub fn new(
+        [channels, width]: [usize; 2],
+        flip_sin_to_cos: bool,
+        freq_shift: f64,
+        act: Activation,
+        device: &Device,
+    ) -> Self {
         Self {
             linear_1: LinearConfig::new(channels, width).init(device),
             linear_2: LinearConfig::new(width, width).init(device),
             channels,
-            flip_sin_to_cos: config.flip_sin_to_cos,
-            freq_shift: config.freq_shift,
-            act: config.act_fn,
+            flip_sin_to_cos,
+            freq_shift,
+            act,
         }
     }
 
-    /// `[batch]` → `[batch, time_embed_dim]`, f32.
+    /// `[batch]` → `[batch, width]`, f32.
     pub fn forward(&self, timestep: Tensor<1>) -> Tensor<2> {
         let x = timestep_embedding(
             timestep.cast(DType::F32),
