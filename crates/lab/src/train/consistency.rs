@@ -13,6 +13,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::batches::{BatchSampler, Drops, TrainingBatch, weighted};
 use super::data::trained;
+use super::denoiser::{Denoiser, DenoiserConfig};
 use super::diffusion::{HELD_OUT, Sheet, check_fits, levels, noised, picture_side};
 use super::encoded::{encode_all, fingerprint};
 use super::export::export;
@@ -24,7 +25,6 @@ use facestudio::guidance::fusion::FusionConfig;
 use facestudio::internal::{TIMESTEP_SCALING, boundary};
 use facestudio::pipeline::{self, defaults};
 use facestudio::sampling::{Prediction, Sampler, SchedulerConfig};
-use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::vae::VaeConfig;
 use facestudio::weights::{CheckedFolder, Component, apply};
 
@@ -77,10 +77,11 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     }
     let device = run.device()?;
     let dtype = run.backend.dtype();
-    let [unet_files, guidance_files, scheduler_files] =
-        ["unet", "guidance", "scheduler"].map(|folder| Component::new(&base, folder));
-    let unet_json: serde_json::Value = unet_files.json("config.json")?;
-    let unet_config: UNet2DConditionConfig = unet_files.json("config.json")?;
+    let folder = DenoiserConfig::folder_of(&base)?;
+    let [denoiser_files, guidance_files, scheduler_files] =
+        [folder, "guidance", "scheduler"].map(|folder| Component::new(&base, folder));
+    let denoiser_json: serde_json::Value = denoiser_files.json("config.json")?;
+    let denoiser_config = DenoiserConfig::read(folder, &denoiser_json)?;
     let fusion_config: FusionConfig = guidance_files.json("config.json")?;
     let vae_config =
         VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
@@ -108,13 +109,12 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         ));
     }
     let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;
-    let pictures = portraits::portraits(setup, source, picture_side(&unet_config, &vae_config)?, log)?;
+    let pictures = portraits::portraits(setup, source, picture_side(&denoiser_config, &vae_config)?, log)?;
     let encoded = encode_all(setup, &pictures, log)?;
-    check_fits(setup, &unet_config, &fusion_config, &encoded)?;
+    check_fits(setup, &denoiser_config, &fusion_config, &encoded)?;
     let trained = trained(encoded.len, HELD_OUT)?;
 
-    let student: UNet2DConditionModel =
-        apply(unet_config.init(&device)?, unet_files.tensors()?.as_ref(), "")?;
+    let student = denoiser_config.init(&device)?.with(denoiser_files.tensors()?.as_ref())?;
     let teacher = student.clone().no_grad();
     let fusion = apply(fusion_config.init(&device)?, guidance_files.tensors()?.as_ref(), "")?.no_grad();
     log(Event::Note(format!("{} parameters, {trained} pictures", student.num_params())));
@@ -125,17 +125,19 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         Tensor::zeros([n, fusion_config.image_embed_dim], &device),
         Tensor::zeros([n, fusion_config.id_embed_dim], &device),
     );
-    let adds_style = student.class_embedding.is_some();
+    let adds_style = student.adds_style();
     let null = Condition::single(null.cast(dtype)).adding(
         adds_style.then(|| Added::ClassLabels(Tensor::zeros([n, fusion_config.image_embed_dim], &device))),
     );
-    let run_unet =
-        |unet: &UNet2DConditionModel, latents: &Tensor<4>, timesteps: &[usize], condition: &Condition| {
-            let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-            let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &device);
-            Ok::<_, Error>(unet.forward(latents.clone().cast(dtype), timesteps, condition)?.cast(DType::F32))
-        };
-    let objective = |student: &UNet2DConditionModel, step: &Step| {
+    let run_denoiser = |denoiser: &Denoiser,
+                        latents: &Tensor<4>,
+                        timesteps: &[usize],
+                        condition: &Condition| {
+        let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &device);
+        Ok::<_, Error>(denoiser.forward(latents.clone().cast(dtype), timesteps, condition)?.cast(DType::F32))
+    };
+    let objective = |student: &Denoiser, step: &Step| {
         let mut rng = step.rng();
         let TrainingBatch { latents, condition, weight } =
             batches.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
@@ -145,28 +147,27 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
         let noised = noised(latents, noise, &later, &alphas_cumprod);
 
-        let unguided = run_unet(&teacher, &noised, &later, &null)?;
-        let guided = run_unet(&teacher, &noised, &later, &condition)?;
+        let unguided = run_denoiser(&teacher, &noised, &later, &null)?;
+        let guided = run_denoiser(&teacher, &noised, &later, &condition)?;
         let guided = unguided.clone() + (guided - unguided) * taught.guidance_scale;
         let solved = solve(prediction, &noised, &guided, [&later, &earlier], &alphas_cumprod);
-        let output = run_unet(&student.clone().no_grad(), &solved, &earlier, &condition)?;
+        let output = run_denoiser(&student.clone().no_grad(), &solved, &earlier, &condition)?;
         let target = consistent(prediction, &solved, &output, &earlier, &alphas_cumprod);
 
-        let output = run_unet(student, &noised, &later, &condition)?;
+        let output = run_denoiser(student, &noised, &later, &condition)?;
         let errors = consistent(prediction, &noised, &output, &later, &alphas_cumprod) - target;
         let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
         Ok(weighted(huber, &weight))
     };
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
-    let show = |student: &UNet2DConditionModel, folder: &Path| {
+    let show = |student: &Denoiser, folder: &Path| {
         sheet.draw(student, &fusion, &schedule, 1.0, &folder.join("samples.png"))?;
         Ok("sample sheet written".to_owned())
     };
     let finished = run::train(run, student, objective, show, log)?;
 
     export(&setup.out, |export| {
-        export.json("unet/config.json", &unet_json)?;
-        export.weights("unet/diffusion_pytorch_model.safetensors", &finished.averaged)?;
+        finished.averaged.export(export, &denoiser_json)?;
         export.json("guidance/config.json", &fusion_config)?;
         export.weights("guidance/model.safetensors", &fusion)?;
         export.json("scheduler/scheduler_config.json", &scheduler_json)?;

@@ -85,7 +85,7 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
     // In full precision, as they were drawn.
     let others = draws(&text, &class_prompt(subject.class), class.iter().map(drawn).collect(), DType::F32)?;
 
-    let model = DiffusionTrainee { unet: base.unet.clone(), guidance: base.fusion.clone() };
+    let model = DiffusionTrainee { denoiser: base.denoiser.clone(), guidance: base.fusion.clone() };
     let objective = |model: &DiffusionTrainee, rng: &mut Rng| {
         let mut pick = |count: usize| -> Vec<usize> { (0..BATCH).map(|_| rng.below(count)).collect() };
         let (shots, said, shown) = (pick(photos.len()), pick(class.len()), pick(class.len()));
@@ -94,7 +94,7 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
         let embeds = [(&person, &said), (&others, &shown)];
         let embeds = embeds.map(|(values, indices)| Encoded::rows(values, dim, indices, device));
         let errors =
-            base.errors(&model.unet, &model.guidance, Tensor::cat(embeds.to_vec(), 0), latents, rng)?;
+            base.errors(&model.denoiser, &model.guidance, Tensor::cat(embeds.to_vec(), 0), latents, rng)?;
         let of_class = errors.clone().narrow(0, BATCH, BATCH).mean();
         Ok(errors.narrow(0, 0, BATCH).mean() + of_class * PRIOR_WEIGHT)
     };
@@ -102,7 +102,7 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
     let optimizer = AdamWConfig { beta_2: 0.999, max_grad_norm: 1.0, ..AdamWConfig::default() };
     let rate = RATE * RATE_FOR / base.width as f64;
     let (model, losses) = tune(model, subject, optimizer, rate, objective, watch)?;
-    let weights = [("unet", collect(&model.unet, "")?), ("guidance", collect(&model.guidance, "")?)];
+    let weights = [(base.folder, model.denoiser.collect()?), ("guidance", collect(&model.guidance, "")?)];
     let seconds = start.elapsed().as_secs_f64();
 
     let mut folders = MemoryFiles::default();

@@ -3,12 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 
+use super::denoiser::Denoiser;
 use super::encoded::Encoded;
 use crate::read_back::read_scalar;
 use facestudio::condition::Condition;
 use facestudio::error::Result;
 use facestudio::sampling::{NoiseLevel, NoiseSource, Prediction};
-use facestudio::unet::UNet2DConditionModel;
 
 /// Shares of noise against picture that are looked at, σ / (α + σ).
 const SHARES: [f64; 7] = [0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95];
@@ -39,13 +39,13 @@ impl Levels {
     /// share. The same pictures and noise give the same numbers; 1 is what knowing nothing but the mean picture gives.
     pub fn errors(
         &self,
-        unet: &UNet2DConditionModel,
+        denoiser: &Denoiser,
         encoded: &Encoded,
         indices: &[usize],
         condition: impl Fn(&[usize]) -> Condition,
         dtype: DType,
     ) -> Result<Vec<f32>> {
-        let device = unet.devices().into_iter().next().unwrap_or_default();
+        let device = denoiser.devices().into_iter().next().unwrap_or_default();
         let mut errors = vec![0f32; self.levels.len()];
         let mut power = 0f32;
         for (part, indices) in indices.chunks(BATCH).enumerate() {
@@ -58,7 +58,7 @@ impl Levels {
                 let noised = latents.clone() * level.alpha + noise * level.sigma;
                 let timesteps = Tensor::<1>::full([indices.len()], *timestep as f32, &device);
                 let predicted =
-                    unet.forward(noised.clone().cast(dtype), timesteps, &condition)?.cast(DType::F32);
+                    denoiser.forward(noised.clone().cast(dtype), timesteps, &condition)?.cast(DType::F32);
                 let wrong = self.prediction.original(*level, &noised, &predicted) - latents.clone();
                 *error += read_scalar(wrong.square().sum(), "a measure")?;
             }

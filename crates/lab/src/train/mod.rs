@@ -18,6 +18,7 @@ pub mod clip;
 pub mod consistency;
 pub mod data;
 mod deepen;
+pub mod denoiser;
 pub mod detector;
 pub mod diffusion;
 mod discriminator;

@@ -142,6 +142,7 @@ mod tests {
     use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
+    use crate::train::denoiser::Denoiser;
     use crate::train::diffusion::DiffusionTrainee;
     use crate::train::optim::{AdamW, AdamWConfig};
     use crate::train::rng::Rng;
@@ -169,8 +170,10 @@ mod tests {
         .unwrap();
         let guidance =
             FusionConfig { image_embed_dim: 5, id_embed_dim: 3, n_tokens: 2, cross_attention_dim: 6 };
-        let model =
-            DiffusionTrainee { unet: unet.init(device).unwrap(), guidance: guidance.init(device).unwrap() };
+        let model = DiffusionTrainee {
+            denoiser: Denoiser::UNet(unet.init(device).unwrap()),
+            guidance: guidance.init(device).unwrap(),
+        };
         // Not burn's generator: tests that run side by side share its state.
         let mut rng = Rng::new(2, 2);
         let mut weights = collect(&model, "").unwrap();
@@ -190,6 +193,7 @@ mod tests {
 
     /// The loss and, but for a factor, the gradients of a step.
     fn step(model: &DiffusionTrainee, again: bool, people: usize, dtype: DType) -> (f32, Named) {
+        let Denoiser::UNet(unet) = &model.denoiser else { panic!("no UNet") };
         let device = model.devices()[0].clone();
         let mut rng = Rng::new(1, 1);
         let sample = normals(&mut rng, [BATCH, 4, 7, 5], &device).cast(dtype);
@@ -217,9 +221,9 @@ mod tests {
         let mut optimizer = AdamW::new(AdamWConfig { max_grad_norm: f32::MAX, ..AdamWConfig::default() });
         let loss = if again {
             let gather: Gather = &mut |gradients| optimizer.gather(model, gradients);
-            backward(&model.unet, sample, timestep, &condition, loss, gather).unwrap()
+            backward(unet, sample, timestep, &condition, loss, gather).unwrap()
         } else {
-            let loss = loss(model.unet.forward(sample, timestep, &condition).unwrap());
+            let loss = loss(unet.forward(sample, timestep, &condition).unwrap());
             optimizer.gather(model, loss.backward()).unwrap();
             loss
         };

@@ -11,6 +11,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::Backend;
+use super::denoiser::{Denoiser, DenoiserConfig};
 use super::diffusion::{noised, picture_side, target};
 use super::encoded::{Encoded, at_once};
 use super::optim::{AdamW, AdamWConfig};
@@ -21,7 +22,6 @@ use facestudio::error::{Error, Result};
 use facestudio::guidance::fusion::{Fusion, FusionConfig};
 use facestudio::image::preprocess::{resize_to_cover, signed_tensor};
 use facestudio::sampling::{Prediction, SchedulerConfig};
-use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::vae::{Vae, VaeConfig};
 use facestudio::weights::{Component, Files, MemoryFiles, Quantization, Tensors, encode};
 
@@ -73,7 +73,8 @@ impl Subject<'_> {
             ));
         }
         let folders = self.files.folders("")?;
-        for needed in ["guidance", "prior", "text_encoder", "tokenizer", "unet", "vae", "scheduler"] {
+        let denoiser = DenoiserConfig::folder_of(self.files)?;
+        for needed in ["guidance", "prior", "text_encoder", "tokenizer", denoiser, "vae", "scheduler"] {
             if !folders.iter().any(|folder| folder == needed) {
                 return Err(Error::weights(
                     "component-missing",
@@ -88,13 +89,15 @@ impl Subject<'_> {
 
 /// The networks behind the text branch, and what the loss needs of them.
 pub(super) struct Base {
-    pub unet: UNet2DConditionModel,
+    pub denoiser: Denoiser,
+    /// The denoiser's in the model.
+    pub folder: &'static str,
     pub fusion: Fusion,
     vae: Vae,
-    /// Side of the pictures that the UNet was made for.
+    /// Side of the pictures that the denoiser was made for.
     side: usize,
     id_embed_dim: usize,
-    /// Channels of the UNet's finest level.
+    /// Channels of the denoiser's finest level.
     pub width: usize,
     prediction: Prediction,
     alphas_cumprod: Vec<f64>,
@@ -109,17 +112,20 @@ impl Base {
         let device = subject.backend.device()?;
         let component = |folder| Component::new(subject.files, folder);
         let load = |folder: &'static str| move |e: Error| e.context(folder);
-        let unet_config: UNet2DConditionConfig = component("unet").json("config.json")?;
+        let folder = DenoiserConfig::folder_of(subject.files)?;
+        let config = DenoiserConfig::read(folder, &component(folder).json("config.json")?)?;
+        let random = config.init(&device)?;
         let fusion_config: FusionConfig = component("guidance").json("config.json")?;
         let vae_config = VaeConfig::from_component(&component("vae"))?;
         let scheduler = SchedulerConfig::from_component(&component("scheduler"))?;
         Ok(Self {
-            unet: UNet2DConditionModel::load(&component("unet"), &device).map_err(load("unet"))?,
+            denoiser: random.with(component(folder).tensors()?.as_ref()).map_err(load(folder))?,
+            folder,
             fusion: Fusion::load(&component("guidance"), &device).map_err(load("guidance"))?,
             vae: Vae::load(&component("vae"), &device.clone().without_autodiff()).map_err(load("vae"))?,
-            side: picture_side(&unet_config, &vae_config)?,
+            side: picture_side(&config, &vae_config)?,
             id_embed_dim: fusion_config.id_embed_dim,
-            width: unet_config.block_out_channels.first().copied().unwrap_or(1),
+            width: config.width(),
             prediction: scheduler.prediction_type.unwrap_or_default(),
             alphas_cumprod: scheduler.alphas_cumprod()?,
             device,
@@ -143,11 +149,11 @@ impl Base {
         Ok(out)
     }
 
-    /// Squared errors of what `unet` says about noised `latents`, `[n, c, h, w]` both, drawn from `image_embeds`,
+    /// Squared errors of what `denoiser` says about noised `latents`, `[n, c, h, w]` both, drawn from `image_embeds`,
     /// `[n, image_embed_dim]`, of nobody.
     pub fn errors(
         &self,
-        unet: &UNet2DConditionModel,
+        denoiser: &Denoiser,
         fusion: &Fusion,
         image_embeds: Tensor<2>,
         latents: Tensor<4>,
@@ -155,7 +161,7 @@ impl Base {
     ) -> Result<Tensor<4>> {
         let n = latents.dims()[0];
         let nobody = Tensor::zeros([n, self.id_embed_dim], &self.device);
-        let added = unet.class_embedding.as_ref().map(|_| Added::ClassLabels(image_embeds.clone()));
+        let added = denoiser.adds_style().then(|| Added::ClassLabels(image_embeds.clone()));
         let tokens = fusion.forward(image_embeds, nobody).cast(self.dtype);
         let condition = Condition::single(tokens).adding(added);
         let timesteps: Vec<usize> = (0..n).map(|_| rng.below(self.alphas_cumprod.len())).collect();
@@ -165,7 +171,7 @@ impl Base {
         let noised = noised(latents, noise, &timesteps, &self.alphas_cumprod);
         let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let steps = Tensor::<1>::from_floats(steps.as_slice(), &self.device);
-        let predicted = unet.forward(noised.cast(self.dtype), steps, &condition)?;
+        let predicted = denoiser.forward(noised.cast(self.dtype), steps, &condition)?;
         Ok((predicted.cast(DType::F32) - target).square())
     }
 }

@@ -52,7 +52,7 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
     subject.check()?;
     let mut base = Base::load(subject)?;
     let mut text = TextBranch::open(subject.files, &base.device)?;
-    base.unet = base.unet.no_grad();
+    base.denoiser = base.denoiser.no_grad();
     base.fusion = base.fusion.no_grad();
     text.reader.encoder = text.reader.encoder.no_grad();
     text.prior.transformer = text.prior.transformer.no_grad();
@@ -87,7 +87,7 @@ pub fn learn(subject: &Subject, watch: &mut Watch) -> Result<Learnt> {
         let noise = TensorData::new(rng.normals(BATCH * dim), [BATCH, dim]);
         let image_embeds = text.prior.draw(&said, Tensor::from_data(noise, &base.device), PRIOR_STEPS)?;
         let latents = latents.pick(&indices, &base.device);
-        Ok(base.errors(&base.unet, &base.fusion, image_embeds, latents, rng)?.mean())
+        Ok(base.errors(&base.denoiser, &base.fusion, image_embeds, latents, rng)?.mean())
     };
     // PyTorch's defaults, without clipping, as in both.
     let optimizer = AdamWConfig { beta_2: 0.999, max_grad_norm: f32::INFINITY, ..AdamWConfig::default() };
