@@ -181,10 +181,10 @@ mod tests { fn x() { Error::input("in-a-test", "", "") } }"#;
 const ROOMS: &[&[&str]] = &[
     &["error", "kernels"],
     &["condition", "nn", "weights"],
-    &["sampling"],
+    &["attention", "sampling"],
     &["request"],
     &["image"],
-    &["encoders", "guidance", "transformer", "unet", "vae"],
+    &["encoders", "guidance", "pixart", "transformer", "unet", "vae"],
     &["pipeline"],
 ];
 
