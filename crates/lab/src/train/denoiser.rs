@@ -8,7 +8,7 @@ use facestudio::condition::Condition;
 use facestudio::error::{Error, Result};
 use facestudio::pixart::{PixArtTransformer2DConfig, PixArtTransformer2DModel};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
-use facestudio::weights::{Component, Files, TensorSource, Tensors, apply, collect};
+use facestudio::weights::{Files, TensorSource, Tensors, apply, collect};
 
 use super::export::Export;
 
@@ -27,7 +27,8 @@ pub enum DenoiserConfig {
 impl DenoiserConfig {
     /// The folder that a model keeps its denoiser in.
     pub fn folder_of(model: &dyn Files) -> Result<&'static str> {
-        Ok(if Component::new(model, "transformer").contains("config.json")? { "transformer" } else { "unet" })
+        let transformer = model.folders("")?.iter().any(|folder| folder == "transformer");
+        Ok(if transformer { "transformer" } else { "unet" })
     }
 
     /// Of a component's `config.json`.
