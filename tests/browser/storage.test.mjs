@@ -136,7 +136,7 @@ describe("storage", () => {
     const { tiles } = (await openGpu()).value;
     assert.deepEqual(JSON.parse((await call(measured)).value), { [key]: tiles });
     await call((client) => client.forget());
-    assert.equal(/** @type {any} */ ((await call(measured)).error?.code), DOMException.NOT_FOUND_ERR);
+    assert.equal((await call(measured)).error?.code, "NotFoundError");
     assert.deepEqual(errors, []);
     await context.close();
   });
