@@ -11,9 +11,12 @@ const SHELL = { version: "", files: [""] };
 
 const scope = /** @type {any} */ (self);
 
+/** The folder of the module that computes here, as the page says: the other one is not kept. */
+const MODULE = new URL(scope.location.href).search.slice(1) || "wasm";
+
 /** Caches of this scope only: another copy of the page on the same origin has its own. */
 const PREFIX = `facestudio-shell ${scope.registration.scope} `;
-const CACHE = PREFIX + SHELL.version;
+const CACHE = `${PREFIX}${SHELL.version} ${MODULE}`;
 
 /** Milliseconds without a byte after which the kept page is opened. */
 const STALL = 3000;
@@ -37,7 +40,9 @@ const notes = caches
     () => new Map(),
   );
 
-const urls = new Set(SHELL.files.map((path) => new URL(path, scope.registration.scope).href));
+/** @param {string} path */
+const kept = (path) => !/^wasm(-threads)?\//.test(path) || path.startsWith(`${MODULE}/`);
+const urls = new Set(SHELL.files.filter(kept).map((path) => new URL(path, scope.registration.scope).href));
 
 scope.addEventListener("install", (/** @type {any} */ event) => {
   const fill = async () => {
@@ -73,8 +78,8 @@ scope.addEventListener("fetch", (/** @type {any} */ event) => {
  */
 async function answer(event, url) {
   const { request, clientId, resultingClientId } = event;
-  const kept = await caches.match(url, { cacheName: CACHE });
-  if (!kept) {
+  const stored = await caches.match(url, { cacheName: CACHE });
+  if (!stored) {
     return isolated(request, await fetch(request));
   }
   // A navigation leaves the page that it comes from.
@@ -91,7 +96,7 @@ async function answer(event, url) {
   if (news) {
     event.waitUntil(write([...opened].slice(-MOST)));
   }
-  return isolated(request, response ?? kept);
+  return isolated(request, response ?? stored);
 }
 
 /** @param {[string, boolean][]} entries of {@link notes} */

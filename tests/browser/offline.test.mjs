@@ -88,10 +88,13 @@ test("the service worker keeps the page of one release, and neither models nor a
     const [[name, urls], ...others] = Object.entries(caches);
     assert.deepEqual(others, []);
     const { version } = JSON.parse(readFileSync(`${ROOT}pkg/package.json`, "utf8"));
-    assert.match(name, new RegExp(`^facestudio-shell ${server.url} ${version}-[0-9a-f]{12}$`));
-    for (const path of ["", "face-studio/face-studio.js", "engine/worker.js", "wasm/facestudio_bg.wasm"]) {
+    assert.match(name, new RegExp(`^facestudio-shell ${server.url} ${version}-[0-9a-f]{12} wasm(-threads)?$`));
+    const module = name.split(" ").at(-1);
+    for (const path of ["", "face-studio/face-studio.js", "engine/worker.js", `${module}/facestudio_bg.wasm`]) {
       assert.ok(urls.includes(server.url + path), path);
     }
+    // The module that does not compute here would be megabytes for nothing.
+    assert.equal(urls.filter((url) => url.endsWith(".wasm")).length, 1);
     assert.deepEqual(
       urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)),
       [],

@@ -245,9 +245,10 @@ export class EngineClient {
   /**
    * Draws a made-up person as a PNG; the same numbers always give the same picture.
    * @param {{ seed: number, style: string, size: number }} sample
+   * @param {{ onProgress?: (progress: Progress) => void, signal?: AbortSignal }} [options]
    */
-  render(sample) {
-    return this.ask({ ...sample, type: "render" });
+  render(sample, options) {
+    return this.ask({ ...sample, type: "render" }, options);
   }
 
   /**

@@ -16,6 +16,8 @@ import { failure } from "./protocol.js";
  * @property {Notice[]} notices
  */
 
+/** Hears how many bytes of the module have come, and how many there are: 0 where that is not known. @typedef {(done: number, all: number) => void} Told */
+
 /** What to do where one processor computes. */
 const ALONE = "pictures take longer; a reload tries again";
 
@@ -36,14 +38,15 @@ const pool = [];
 /**
  * Fetches, compiles and starts the module for so many threads; the one for a single thread where several cannot be had.
  * @param {number} threads
+ * @param {Told} told
  * @returns {Promise<Started>}
  */
-export async function loadModule(threads) {
+export async function loadModule(threads, told) {
   /** @type {Notice[]} */
   const notices = [];
   if (threads > 1) {
     try {
-      return { wasm: await withThreads(threads), threads, notices };
+      return { wasm: await withThreads(threads, told), threads, notices };
     } catch (thrown) {
       const why = /** @type {{ message?: string }} */ (thrown)?.message ?? String(thrown);
       notices.push({ code: "threads-missing", message: `one processor computes: ${why}`, remedy: ALONE });
@@ -51,7 +54,7 @@ export async function loadModule(threads) {
   }
   try {
     const wasm = await arriving(import("../wasm/facestudio.js"));
-    await wasm.default({ module_or_path: await compiled(new URL("../wasm/facestudio_bg.wasm", import.meta.url)) });
+    await wasm.default({ module_or_path: await compiled(new URL("../wasm/facestudio_bg.wasm", import.meta.url), told) });
     running.push(wasm);
     return { wasm, threads: 1, notices };
   } catch (thrown) {
@@ -61,14 +64,14 @@ export async function loadModule(threads) {
   }
 }
 
-/** @param {number} threads @returns {Promise<Wasm>} */
-async function withThreads(threads) {
+/** @param {number} threads @param {Told} told @returns {Promise<Wasm>} */
+async function withThreads(threads, told) {
   const name = self.name;
   // What a thread that traps calls the page with: where it is forbidden, none may be started.
   new BroadcastChannel(name).close();
   const memory = sharedMemory();
   const threaded = await arriving(import("../wasm-threads/facestudio.js"));
-  const module = await compiled(new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url));
+  const module = await compiled(new URL("../wasm-threads/facestudio_bg.wasm", import.meta.url), told);
   const init = { module_or_path: module, memory };
   await threaded.default(init);
   try {
@@ -105,26 +108,35 @@ async function arriving(script) {
 /**
  * Compiles a module as it arrives; a connection that breaks or stalls is tried again.
  * @param {URL} url
+ * @param {Told} told
  */
-async function compiled(url) {
+async function compiled(url, told) {
   for (let attempts = 1; ; attempts += 1) {
     try {
       const { response, chunks } = await connect(url.href, {}, {});
       if (!response.ok) {
         throw new Broken(`the server says ${response.status}`);
       }
+      // What is packed is shorter than what arrives here.
+      const all = response.headers.has("content-encoding") ? 0 : Number(response.headers.get("content-length"));
+      let done = 0;
+      const count = (/** @type {number} */ bytes) => {
+        done += bytes;
+        told(done, all);
+      };
       if (response.headers.get("content-type") !== "application/wasm") {
         const parts = [];
         for await (const part of chunks()) {
           parts.push(part);
+          count(part.length);
         }
         return await WebAssembly.compile(await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer());
       }
       // The browser compiles its own response, so that it can keep what it compiled; a copy tells whether bytes come.
       const copy = chunks(response.clone().body ?? undefined);
       const watched = (async () => {
-        for await (const _ of copy) {
-          // That it comes is all.
+        for await (const part of copy) {
+          count(part.length);
         }
       })();
       const [module] = await Promise.all([WebAssembly.compileStreaming(response), watched]).catch(async (thrown) => {

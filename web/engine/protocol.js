@@ -8,7 +8,7 @@
 /** @import { InitImage, Layout, Person as PersonOf, Recipe } from "./recipe.js" */
 
 /** Version of the messages below; raised with every change to them. */
-export const PROTOCOL = 10;
+export const PROTOCOL = 11;
 
 /** The release of page and worker, equal to the version in `Cargo.toml`. */
 export const RELEASE = "0.1.0";
@@ -229,8 +229,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * Where a task stands.
  * @typedef {object} Progress
  * @property {"engine" | "fetch" | "load" | "encode" | "denoise" | "decode"} phase
- * @property {number} step finished steps; bytes while fetching, files while loading
- * @property {number} steps steps of this phase, in the same unit
+ * @property {number} step finished steps; bytes while the engine or a model is fetched, files while loading
+ * @property {number} steps steps of this phase, in the same unit; 0 where a server does not say
  * @property {number} [picture] index of the picture being made
  * @property {Uint8Array} [preview] a small PNG of the picture so far
  */

@@ -263,9 +263,10 @@ export class FaceStudio {
   /**
    * Draws a made-up person as a PNG.
    * @param {{ seed: number, style: string, size: number }} sample
+   * @param {{ onProgress?: (progress: Progress) => void }} [options] is told how much of the engine has come, where it has to
    */
-  async render(sample) {
-    return this.#alive.render(sample);
+  async render(sample, options) {
+    return this.#alive.render(sample, options);
   }
 
   /**

@@ -41,19 +41,28 @@ function post(reply, transfer = []) {
   self.postMessage(reply, { transfer });
 }
 
+/** Who wants to hear how much of the engine has come. @type {Set<Report>} */
+const waiting = new Set();
+
 /**
  * Compiles the module for so many threads once, and checks that it is of this release.
  * @param {number} threads
+ * @param {Report} [report]
  */
-async function start(threads) {
+async function start(threads, report = () => {}) {
   newest = threads;
-  const started = modules.get(threads) ?? loadModule(threads);
+  waiting.add(report);
+  const told = (/** @type {number} */ step, /** @type {number} */ steps) =>
+    waiting.forEach((report) => report({ phase: "engine", step, steps }));
+  const started = modules.get(threads) ?? loadModule(threads, told);
   modules.set(threads, started);
-  const { wasm } = await started.catch((thrown) => {
-    // The next worker may reach the server; this one may have to remember that it did not.
-    end(thrown);
-    throw thrown;
-  });
+  const { wasm } = await started
+    .catch((thrown) => {
+      // The next worker may reach the server; this one may have to remember that it did not.
+      end(thrown);
+      throw thrown;
+    })
+    .finally(() => waiting.delete(report));
   const differs = mismatch({ protocol: PROTOCOL, release: RELEASE }, { protocol: PROTOCOL, release: wasm.version() });
   if (differs) {
     throw differs;
@@ -62,8 +71,8 @@ async function start(threads) {
 }
 
 /** The module for what needs no model: the one that runs, or the one that a model would be opened with. */
-async function anyModule() {
-  return (await start(newest ?? threadsFor((await chooseBackend("auto", gpu())).backend))).wasm;
+async function anyModule(/** @type {Report} */ report = () => {}) {
+  return (await start(newest ?? threadsFor((await chooseBackend("auto", gpu())).backend), report)).wasm;
 }
 
 const gpu = () => /** @type {any} */ (navigator).gpu;
@@ -133,8 +142,8 @@ const tasks = {
     return (await anyModule()).inspect_image(read(image));
   },
 
-  async render({ seed, style, size }) {
-    return (await anyModule()).render_face(seed, style, size);
+  async render({ seed, style, size }, report) {
+    return (await anyModule(report)).render_face(seed, style, size);
   },
 
   async random_face({ seed }) {
@@ -203,7 +212,7 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
   const choice = await unless(signal, chooseBackend(backend, gpu(), largestTensor(manifest)));
   report({ phase: "engine", step: 0, steps: 1 });
-  const { wasm, device: next, notices: started } = await deviceUnless(signal, choice);
+  const { wasm, device: next, notices: started } = await deviceUnless(signal, choice, report);
   try {
     if (choice.backend === "webgpu") {
       await unless(signal, tune(next, choice.adapter));
@@ -365,10 +374,11 @@ async function load(device, from, lean, precision, report, signal) {
  * A device for the chosen backend. When WebGPU fails to start without having been asked for by name, the CPU takes over,
  * and `choice` says why.
  * @param {Choice} choice
+ * @param {Report} report
  */
-async function openDevice(choice) {
+async function openDevice(choice, report) {
   try {
-    return await deviceOf(choice);
+    return await deviceOf(choice, report);
   } catch (thrown) {
     if (choice.backend !== "webgpu" || choice.why === "asked") {
       throw thrown;
@@ -377,7 +387,7 @@ async function openDevice(choice) {
     choice.threads = threadsFor("cpu");
     choice.why = "webgpu-failed";
     choice.reason = `WebGPU did not start (${toFailure(thrown).message})`;
-    return deviceOf(choice);
+    return deviceOf(choice, report);
   }
 }
 
@@ -385,9 +395,10 @@ async function openDevice(choice) {
  * {@link openDevice}, which is waited for no longer once the signal is aborted: what comes then is let go of.
  * @param {AbortSignal} signal
  * @param {Choice} choice
+ * @param {Report} report
  */
-async function deviceUnless(signal, choice) {
-  const opening = openDevice(choice);
+async function deviceUnless(signal, choice, report) {
+  const opening = openDevice(choice, report);
   try {
     return await unless(signal, opening);
   } catch (thrown) {
@@ -399,9 +410,9 @@ async function deviceUnless(signal, choice) {
   }
 }
 
-/** @param {Choice} choice of which the threads become those that could be had */
-async function deviceOf(choice) {
-  const { wasm, threads, notices } = await start(choice.threads);
+/** @param {Choice} choice of which the threads become those that could be had @param {Report} report */
+async function deviceOf(choice, report) {
+  const { wasm, threads, notices } = await start(choice.threads, report);
   choice.threads = threads;
   return { wasm, notices, device: await wasm.Engine.open(choice.backend) };
 }
