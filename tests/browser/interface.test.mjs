@@ -6,7 +6,8 @@ import { test } from "node:test";
 
 import { SMALLEST, columns, moved, resized } from "../../web/face-studio/boxes.js";
 import { GROUPS } from "../../web/face-studio/face-traits.js";
-import { en } from "../../web/face-studio/messages.en.js";
+import { en as first } from "../../web/face-studio/messages.en.js";
+import { later } from "../../web/face-studio/messages.later.en.js";
 import { addPhoto, facesOf, fromPerson, newPerson, shares, toPerson } from "../../web/face-studio/person.js";
 import { settingsFrom, settingsOf } from "../../web/face-studio/settings.js";
 import { alphaStrip, mixStrip } from "../../web/face-studio/strips.js";
@@ -181,7 +182,7 @@ test("the face maker offers every trait of the renderer, and has words for every
   for (const [table, names] of Object.entries(offered)) {
     assert.ok(names.length > 4, table);
     assert.deepEqual(
-      names.filter((name) => !(`${table}.${name}` in en)),
+      names.filter((name) => !(`${table}.${name}` in { ...first, ...later })),
       [],
       table,
     );

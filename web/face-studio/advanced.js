@@ -33,6 +33,8 @@ export class Advanced {
   #words;
   /** @type {Abilities | null} */
   #abilities = null;
+  /** A size that is asked for and is none of those on offer. */
+  #other = "";
   /** Controls of the sampling whose value is somebody's choice, not the model's. @type {Set<Element>} */
   #chosen = new Set();
 
@@ -157,8 +159,43 @@ export class Advanced {
     this.#seed.value = String(seed ?? 0);
     this.#lock.checked = true;
     this.#negative.value = negative_prompt ?? "";
-    const shape = width && height ? `${width}x${height}` : "";
-    this.#shape.value = [...this.#shape.options].some(({ value }) => value === shape) ? shape : "";
+    this.#other = width && height ? `${width}x${height}` : "";
+    this.#buildShapes();
+    this.#shape.value = this.#own === this.#other ? "" : this.#other;
+  }
+
+  /** What the tab may keep: every control as it stands. */
+  get state() {
+    return {
+      values: Object.fromEntries(this.#kept().map((control) => [control.id, control.value])),
+      checked: [this.#lock.checked, this.#words.checked],
+      chosen: this.#samplings().flatMap((control) => (this.#chosen.has(control) ? [control.id] : [])),
+    };
+  }
+
+  set state({ values, checked: [lock = false, words = true], chosen }) {
+    this.#other = values.shape ?? "";
+    this.#buildShapes();
+    for (const control of this.#kept()) {
+      const value = values[control.id];
+      // What the model decides is left to it.
+      if (value !== undefined && (!this.#samplings().includes(control) || chosen.includes(control.id))) {
+        control.value = value;
+        control.dispatchEvent(new Event("input"));
+      }
+    }
+    this.#lock.checked = lock;
+    this.#words.checked = words;
+  }
+
+  #kept() {
+    return [...this.#samplings(), this.#count.input, this.#seed, this.#shape, this.#negative];
+  }
+
+  /** The model's own size, as the list has it. */
+  get #own() {
+    const { width, height } = this.#abilities ?? {};
+    return `${width}x${height}`;
   }
 
   /** The controls of how pictures are sampled, for which a model has its own values. */
@@ -179,6 +216,10 @@ export class Advanced {
         const [w, d] = [fit(width * across), fit(height * down)];
         options.push(h("option", { value: `${w}x${d}`, text: [`shape.${name}`, { width: w, height: d }] }));
       }
+    }
+    if (this.#other && this.#other !== this.#own && !options.some(({ value }) => value === this.#other)) {
+      const [w = 0, d = 0] = this.#other.split("x").map(Number);
+      options.push(h("option", { value: this.#other, text: ["shape.other", { width: w, height: d }] }));
     }
     this.#shape.replaceChildren(...options);
     this.#shape.value = options.some(({ value }) => value === chosen) ? chosen : "";

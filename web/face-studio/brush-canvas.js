@@ -2,6 +2,7 @@
 
 import { toPng } from "./pictures.js";
 
+/** @import { Bytes } from "../engine/protocol.js" */
 /** @import { Builder } from "./builder.js" */
 
 /** Side of a mask in pixels; the model scales it to its latents. */
@@ -75,6 +76,31 @@ export class BrushCanvas {
       const pixels = this.#context(i)?.getImageData(0, 0, SIDE, SIDE).data ?? [];
       return pixels.some((value) => value > 0) ? [] : [i];
     });
+  }
+
+  /**
+   * Paints masks as {@link masks} gave them.
+   * @param {Bytes[]} pngs
+   */
+  async write(pngs) {
+    for (const [i, mask] of this.#masks.entries()) {
+      const context = this.#context(i);
+      const png = pngs[i];
+      if (!context || !png) {
+        continue;
+      }
+      const bitmap = await createImageBitmap(new Blob([/** @type {BlobPart} */ (png)]));
+      context.globalCompositeOperation = "source-over";
+      context.clearRect(0, 0, SIDE, SIDE);
+      context.drawImage(bitmap, 0, 0, SIDE, SIDE);
+      bitmap.close();
+      const picture = context.getImageData(0, 0, SIDE, SIDE);
+      const [red = 0, green = 0, blue = 0] = (getComputedStyle(mask).color.match(/[\d.]+/g) ?? []).map(Number);
+      for (let at = 0; at < picture.data.length; at += 4) {
+        picture.data.set([red, green, blue, picture.data[at] ?? 0], at);
+      }
+      context.putImageData(picture, 0, 0);
+    }
   }
 
   /**

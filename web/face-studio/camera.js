@@ -1,15 +1,10 @@
-/** Takes a photo with the device's camera, where there is one. */
+/** Takes a photo with the device's camera. Loaded when somebody wants that. */
 
 import { failure } from "../engine/protocol.js";
 import { drawing, openDialog } from "./dialog.js";
 import { toPng } from "./pictures.js";
 
 /** @import { Builder } from "./builder.js" */
-
-/** Whether the browser lets pages ask for a camera. */
-export function hasCamera() {
-  return Boolean(navigator.mediaDevices?.getUserMedia);
-}
 
 /**
  * @param {Builder} builder

@@ -61,6 +61,7 @@ export class Device {
         h("p", { class: "hint", text: "device.keep_hint" }),
         this.#model,
         h("div", { class: "row" }, forget),
+        h("p", { class: "hint", text: "device.visit" }),
         h("p", { class: "hint", text: "device.photos" }),
       ),
     );

@@ -7,8 +7,9 @@ import { urlOf } from "../engine/arguments.js";
 import { defaultModel } from "../engine/client.js";
 import { failure } from "../engine/protocol.js";
 import { FaceStudio } from "../engine/session.js";
+import { takeDrops } from "./drops.js";
+import { chosenLook } from "./look.js";
 import { chooseLanguage, loadLanguage } from "./messages.js";
-import { pictureFiles } from "./pictures.js";
 import { Studio } from "./studio.js";
 import { styles } from "./styles.js";
 import { panelStyles } from "./styles.panels.js";
@@ -31,7 +32,7 @@ const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class 
  * @attr {string} [model] - URL of a model folder; default `models/mini/` beside the package's folders
  * @attr {"auto" | "webgpu" | "cpu"} [backend=auto] - what computes
  * @attr {"auto" | "light" | "dark"} [theme=auto] - its colours; `auto` follows the browser
- * @attr {string} [lang] - `en` or `de`; without it the page's own `lang` counts, then English
+ * @attr {string} [lang] - `en` or `de`; without it what its user chose counts, then the page's own `lang`, then English
  * @attr {boolean} [preload] - open the model at once instead of at the first picture
  * @attr {string} [name] - what its picture is called in a form's data
  * @attr {boolean} [disabled] - takes no input
@@ -95,7 +96,13 @@ export class FaceStudioElement extends Base {
   #session = null;
   /** @type {Studio | null} */
   #studio = null;
+  #note = () => this.#studio?.note();
   #paste = (/** @type {ClipboardEvent} */ event) => this.#pasted(event);
+
+  constructor() {
+    super();
+    takeDrops(this, (data, take) => void this.#studio?.bring(data, take));
+  }
 
   connectedCallback() {
     if (!this.#session) {
@@ -118,16 +125,21 @@ export class FaceStudioElement extends Base {
     this.#session = new FaceStudio({ model: this.model, backend: /** @type {any} */ (this.getAttribute("backend") ?? "auto") });
     this.#studio = new Studio(this.#root, this.#session, {
       lang: this.#language(),
+      key: `${location.pathname} ${this.id || [...document.querySelectorAll("face-studio")].indexOf(this)}`,
       emit: (type, detail) => this.#emit(type, detail),
+      look: (name, value) => this.setAttribute(name, value),
     });
     this.#root.append(this.#studio.node);
     void this.#speak();
     document.addEventListener("paste", this.#paste);
+    addEventListener("pagehide", this.#note);
     void this.#studio.begin(this.preload);
   }
 
   #end() {
     document.removeEventListener("paste", this.#paste);
+    removeEventListener("pagehide", this.#note);
+    this.#note();
     this.#session?.close();
     // The camera's dialog too: closing it stops the camera.
     this.#root.querySelectorAll("dialog").forEach((dialog) => dialog.close());
@@ -294,7 +306,7 @@ export class FaceStudioElement extends Base {
   }
 
   #language() {
-    return chooseLanguage(this.getAttribute("lang"), document.documentElement.lang);
+    return chooseLanguage(this.getAttribute("lang"), chosenLook().lang, document.documentElement.lang);
   }
 
   /**
@@ -311,12 +323,12 @@ export class FaceStudioElement extends Base {
 
   /** A pasted picture becomes a face, if it is meant for this element. @param {ClipboardEvent} event */
   #pasted(event) {
-    const files = pictureFiles(event.clipboardData);
+    const data = event.clipboardData;
     const inside = event.composedPath().includes(this);
     const alone = document.activeElement === document.body && document.querySelector("face-studio") === this;
-    if (files.length > 0 && (inside || alone)) {
+    if (data && data.files.length > 0 && (inside || alone)) {
       event.preventDefault();
-      void this.#studio?.addFaces(files);
+      void this.#studio?.bring(data);
     }
   }
 

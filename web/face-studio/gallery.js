@@ -18,6 +18,7 @@ import { show } from "./pictures.js";
  * @property {(number | null)[]} [likeness] identity similarity with each person asked for; null where no face was found
  * @property {Notice[]} [notices] what was done otherwise than asked; only of this visit
  * @property {number} [kept] its id in the history
+ * @property {boolean} [visit] whether it is of this visit, before and after a reload
  * @property {Said} [caption] in a strip
  */
 
@@ -26,6 +27,7 @@ import { show } from "./pictures.js";
  * @property {(result: Result) => void} open
  * @property {(result: Result) => void} remove
  * @property {(kind: "alpha" | "mix") => void} strip makes one
+ * @property {(results: Result[]) => void} save downloads all
  */
 
 /**
@@ -44,6 +46,7 @@ export class Gallery {
   #grid;
   #none;
   #buttons;
+  #save;
   /** Newest first: single pictures and strips. @type {Result[][]} */
   #rows = [];
 
@@ -67,14 +70,21 @@ export class Gallery {
         on: { click: () => options.strip(kind) },
       });
     this.#buttons = { alpha: strip("alpha"), mix: strip("mix") };
+    this.#save = h("button", {
+      type: "button",
+      id: "save-all",
+      hidden: true,
+      text: "results.save",
+      on: { click: () => options.save(this.all) },
+    });
     this.node = h(
       "section",
-      { class: "gallery", part: "results", attributes: { "aria-labelledby": "results-title" } },
+      { class: "gallery", part: "results", label: "results.title" },
       h(
         "div",
         { class: "gallery-head" },
-        h("h2", { id: "results-title", text: "results.title" }),
-        h("div", { class: "row wrap" }, this.#buttons.alpha, this.#buttons.mix),
+        h("h2", { text: "results.title" }),
+        h("div", { class: "row wrap" }, this.#save, this.#buttons.alpha, this.#buttons.mix),
       ),
       this.#none,
       this.#grid,
@@ -133,6 +143,7 @@ export class Gallery {
   #build() {
     const h = this.#builder.h.bind(this.#builder);
     this.#none.hidden = this.#rows.length > 0;
+    this.#save.hidden = this.all.length < 2;
     this.#grid.replaceChildren(
       ...this.#rows.flatMap((row) =>
         row.some(({ caption }) => caption)
@@ -178,9 +189,7 @@ export class Gallery {
         "div",
         { class: "result-text" },
         caption ? h("span", { text: caption }) : h("span", { text: ["results.seed", { seed: String(settings.seed) }] }),
-        caption
-          ? null
-          : h("span", { text: ["results.settings", { steps: settings.steps, guidance: settings.guidance_scale, alpha: settings.alpha }] }),
+        caption ? null : h("span", { text: ["results.settings", { steps: settings.steps, style: Math.round(100 * settings.alpha) }] }),
         likenessText,
       ),
     );

@@ -6,7 +6,8 @@ import { columns } from "./boxes.js";
 import { BrushCanvas } from "./brush-canvas.js";
 import { PictureInput } from "./picture-input.js";
 
-/** @import { GenerateRequest } from "../engine/protocol.js" */
+/** @import { Bytes, GenerateRequest } from "../engine/protocol.js" */
+/** @import { Box } from "./boxes.js" */
 /** @import { Builder } from "./builder.js" */
 /** @import { PictureInputOptions } from "./picture-input.js" */
 
@@ -26,6 +27,8 @@ export class LayoutPanel {
   #painted;
   #views;
   #count = 1;
+  /** Boxes for people of whom some are still missing. @type {Box[] | null} */
+  #wanted = null;
   /** @type {LayoutMode} */
   #mode = "whole";
 
@@ -121,6 +124,35 @@ export class LayoutPanel {
   }
 
   /**
+   * As a recipe or the tab's memory has it; for the people that there are.
+   * @param {"whole" | { boxes: Box[] } | { content: Bytes | null }} layout
+   */
+  write(layout) {
+    if (layout === "whole") {
+      // Several people cannot be everywhere: they keep their boxes.
+      this.setMode(this.#count > 1 ? "boxes" : "whole");
+    } else if ("boxes" in layout) {
+      this.#wanted = layout.boxes.map((box) => ({ ...box }));
+      this.setMode("boxes");
+    } else {
+      this.#content.set(layout.content);
+      this.setMode("content");
+    }
+  }
+
+  /** Masks as they were painted, where they are known. @param {Bytes[]} masks */
+  async paint(masks) {
+    this.setMode("brush");
+    await this.#brush.write(masks);
+    this.#change();
+  }
+
+  /** What the tab may keep: no picture. */
+  get state() {
+    return { mode: this.#mode, boxes: this.#boxes.boxes };
+  }
+
+  /**
    * As a request wants it; fails where something is missing.
    * @param {{ width?: number, height?: number }} size of the picture, where it is not the model's own
    * @returns {Promise<GenerateRequest["layout"]>}
@@ -150,6 +182,11 @@ export class LayoutPanel {
     // Nobody is drawn everywhere, as one person is.
     const people = Math.max(this.#count, 1);
     this.#boxes.setCount(people);
+    // As soon as there are as many people as boxes that are wanted.
+    if (this.#wanted?.length === people) {
+      this.#boxes.set(this.#wanted);
+      this.#wanted = null;
+    }
     this.#brush.setCount(people);
     for (const button of this.#modes) {
       button.setAttribute("aria-pressed", String(button.dataset.mode === this.#mode));

@@ -2,6 +2,8 @@
 
 /** @import { Key } from "./messages.js" */
 
+export { errors } from "./errors.de.js";
+
 /** @type {Record<Key, string>} */
 export const de = {
   title: "FaceStudio",
@@ -11,6 +13,13 @@ export const de = {
   generate: "Bild erzeugen",
   cancel: "Abbrechen",
   close: "Schließen",
+  "look.language": "Sprache",
+  "look.theme": "Farben",
+  "look.auto": "Wie der Browser",
+  "look.light": "Hell",
+  "look.dark": "Dunkel",
+  "look.en": "English",
+  "look.de": "Deutsch",
   "engine.starting": "Startet …",
   "engine.ready": "Bereit",
   "engine.not_ready": "Nicht bereit",
@@ -44,6 +53,19 @@ export const de = {
   "faces.title": "Wessen Gesicht?",
   "faces.hint": "Das Foto zeigt {n} Gesichter. Wähle eines; der Rest des Fotos wird verworfen.",
   "faces.one": "Gesicht {n} im Foto",
+  "byhand.title": "Wo ist das Gesicht?",
+  "byhand.text":
+    "Kein Gesicht gesehen. Dieses Modell erkennt Gesichter von vorn und gut beleuchtet. Ist eines da? Dann leg den Kasten darum.",
+  "byhand.drawn": "Kein Gesicht gesehen. Dieses Modell erkennt nur gezeichnete Gesichter. Ist eines da? Dann leg den Kasten darum.",
+  "byhand.hint":
+    "Vom Kinn bis zur Stirn, von Ohr zu Ohr. Zieh den Kasten oder eine Ecke; Pfeiltasten bewegen ihn, Umschalt und Pfeile ändern die Größe.",
+  "byhand.use": "Das ist das Gesicht",
+  "reuse.title": "Seine Einstellungen nehmen?",
+  "reuse.text": "Dieses Bild ist hier entstanden: Die Datei sagt, wie.",
+  "reuse.settings": "Einstellungen nehmen",
+  "reuse.picture": "Als Bild nehmen",
+  "notice.reuse-missing": "{n} der Bilder, aus denen es entstand, sind nicht hier. Wähle sie wieder, um das gleiche Bild zu bekommen.",
+  "view.title": "Das Bild",
   "camera.title": "Foto aufnehmen",
   "camera.view": "Was die Kamera sieht",
   "camera.hint": "Schau geradeaus, mit Licht im Gesicht. Die Kamera geht aus, sobald sich dies schließt.",
@@ -67,6 +89,8 @@ export const de = {
   "style.yours": "Dein Bild",
   "style.none": "Kein Stilbild",
   "style.photo": "Foto",
+  "style.few":
+    "Dieses Stilbild zeigt weniger Menschen als die {n} Personen, die gewählt sind: Sie können ineinanderlaufen. Nimm ein Stilbild mit so vielen, oder keines, und sag es in Worten.",
   "style.flat_cartoon": "Comic",
   "style.ink_sketch": "Tuschezeichnung",
   "style.watercolor": "Aquarell",
@@ -127,8 +151,8 @@ export const de = {
   "advanced.lock": "Diese Startzahl behalten",
   "advanced.seed_hint": "Gleiche Startzahl und Einstellungen geben das gleiche Bild.",
   "advanced.steps": "Schritte",
-  "advanced.guidance": "Stärke der Führung",
-  "advanced.sampler": "Verfahren",
+  "advanced.guidance": "Wie eng am Gewünschten",
+  "advanced.sampler": "Zeichenverfahren",
   "advanced.named": "{name}",
   "advanced.negative": "Worte, die gemieden werden",
   "advanced.words_in_file": "Worte in die Datei schreiben",
@@ -138,10 +162,13 @@ export const de = {
   "shape.portrait": "{width} × {height}, hochkant",
   "shape.landscape": "{width} × {height}, quer",
   "shape.large": "{width} × {height}, groß",
+  "shape.other": "{width} × {height}",
   "device.title": "Auf diesem Gerät",
   "device.keep": "Verlauf der Bilder behalten",
   "device.keep_hint":
     "Erzeugte Bilder, ihre Worte und Einstellungen, nur in diesem Browser. Ein Bild, das über ein Foto gemalt wurde, zeigt Teile davon. Ausschalten löscht alles.",
+  "device.visit":
+    "Bis dieser Tab geschlossen wird, überstehen Worte, Einstellungen und Bilder ein Neuladen. Fotos nicht, und auch kein Bild, das von einem ausgeht.",
   "device.model": "Die Dateien des Modells bleiben in diesem Browser, damit sie nur einmal geladen werden.",
   "device.stored": "{n} MB des Modells sind in diesem Browser gespeichert.",
   "device.forget": "Dateien des Modells löschen",
@@ -176,6 +203,8 @@ export const de = {
   "maker.frame": "Farbe des Gestells",
   "phase.wait": "Wartet auf das Programm …",
   "phase.engine": "Startet das Programm …",
+  "phase.engine_bytes": "Lädt das Programm: {done} MB",
+  "phase.engine_count": "Lädt das Programm: {done} von {all} MB",
   "phase.fetch": "Lädt das Modell …",
   "phase.fetch_count": "Lädt das Modell: {done} von {all} MB",
   "phase.load": "Bereitet das Modell vor …",
@@ -194,6 +223,8 @@ export const de = {
   "stage.reference": "Vorlage",
   "stage.progress": "Fortschritt",
   "stage.download": "PNG speichern",
+  "stage.copy": "Kopieren",
+  "stage.copied": "Kopiert",
   "stage.compare": "Vergleichen",
   "stage.reuse": "Einstellungen übernehmen",
   "stage.as_start": "Hiervon ausgehen",
@@ -202,14 +233,15 @@ export const de = {
   "stage.no_face": "In diesem Bild wird kein Gesicht gefunden: Die Ähnlichkeit lässt sich nicht messen.",
   "results.title": "Bilder",
   "results.none": "Hier sammeln sich alle Bilder dieses Besuchs.",
+  "results.save": "Alle herunterladen",
   "results.open": "Bild mit Startzahl {seed} zeigen",
   "results.remove": "Bild mit Startzahl {seed} entfernen",
   "results.seed": "Startzahl {seed}",
-  "results.settings": "{steps} Schritte · Führung {guidance} · α {alpha}",
+  "results.settings": "{steps} Schritte, {style} % Stil",
   "results.likeness": "Ähnlichkeit {value}",
-  "strip.alpha": "Reihe: Worte zu Stil",
+  "strip.alpha": "Fünf, von Worten zu Stil",
   "strip.alpha_hint": "Fünf Bilder von den Worten zum Stilbild; braucht beides",
-  "strip.mix": "Reihe: Gesicht zu Gesicht",
+  "strip.mix": "Fünf, von Gesicht zu Gesicht",
   "strip.mix_hint": "Fünf Bilder von einem Gesicht zum anderen; braucht eine Mischung",
   "strip.at_alpha": "{n} % Stil",
   "strip.at_mix": "{a} : {b}",
@@ -217,6 +249,18 @@ export const de = {
     "Dein Text ist länger, als dieses Modell liest: {tokens} seiner Token wurden weggelassen, ab „{from}“. Es liest {room}.",
   "notice.negative-prompt-cut":
     "Es sind mehr gemiedene Worte, als dieses Modell liest: {tokens} ihrer Token wurden weggelassen, ab „{from}“. Es liest {room}.",
+  "notice.model-offline": "Es gibt kein Netz: Das Modell, das dieser Browser behalten hat, wird verwendet.",
+  "notice.storage-full":
+    "Der Speicher des Browsers ist voll: Das Modell läuft, und ein Teil davon wird beim nächsten Besuch wieder geladen.",
+  "notice.storage-failed": "Der Speicher des Browsers versagt: Das Modell läuft und wird beim nächsten Besuch wieder geladen.",
+  "notice.storage-missing":
+    "Dieser Browser behält hier keine Dateien, vielleicht weil das Fenster privat ist: Der nächste Besuch lädt das Modell wieder.",
+  "notice.insecure-context":
+    "Diese Seite kam über einfaches http: Der Browser erlaubt ihr weder die Grafikkarte noch, das Modell zu behalten. Über https hat sie beides.",
+  "notice.threads-missing": "Ein Prozessor rechnet, denn mehr wollte dieser Browser nicht starten: Bilder dauern länger.",
+  "notice.quota-small": "Der Browser behält nicht das ganze Modell: Ein Teil davon wird beim nächsten Besuch wieder geladen.",
+  "explained.what": "{message}",
+  "explained.remedy": "{remedy}",
   "fault.input": "Etwas fehlt noch",
   "fault.weights": "Das Modell lässt sich nicht verwenden",
   "fault.device": "Dieses Gerät kann das nicht",

@@ -2,13 +2,27 @@
 
 import { en } from "./messages.en.js";
 
-/** @typedef {keyof typeof en} Key */
+/** @typedef {keyof typeof en | keyof typeof import("./messages.later.en.js").later} Key */
 
-/** The tables that are there, by their two-letter codes. @type {Record<string, Record<Key, string>>} */
+/** The tables that are there, by their two-letter codes. @type {Record<string, Partial<Record<Key, string>>>} */
 const tables = { en };
 
-/** How the others are brought. @type {Record<string, () => Promise<Record<Key, string>>>} */
-const others = { de: async () => (await import("./messages.de.js")).de };
+/** Brings English whole: the words of the parts that are loaded later. */
+export async function loadLater() {
+  const { later } = await import("./messages.later.en.js");
+  tables.en = { ...en, ...later };
+}
+
+/** What went wrong, by code, in languages that errors do not speak by themselves. @type {Record<string, Record<string, string>>} */
+const explanations = {};
+
+/** How the others are brought. @type {Record<string, () => Promise<{ table: Record<Key, string>, errors: Record<string, string> }>>} */
+const others = {
+  de: async () => {
+    const { de, errors } = await import("./messages.de.js");
+    return { table: de, errors };
+  },
+};
 
 /** Every language that there is. */
 export const LANGUAGES = [...Object.keys(tables), ...Object.keys(others)];
@@ -21,7 +35,9 @@ export async function loadLanguage(lang) {
   const bring = others[lang];
   if (bring && !tables[lang]) {
     try {
-      tables[lang] = await bring();
+      const { table, errors } = await bring();
+      tables[lang] = table;
+      explanations[lang] = errors;
     } catch {
       // The next time may be better.
     }
@@ -46,8 +62,13 @@ export function chooseLanguage(...wishes) {
  * @returns {string}
  */
 export function lookUp(lang, key, values) {
-  const table = tables[lang] ?? en;
-  return table[key].replace(/\{(\w+)\}/g, (gap, name) => {
+  const explained = key.startsWith("explained.") ? explanations[lang]?.[String(values.code)] : undefined;
+  if (explained !== undefined) {
+    // It says what to do, too.
+    return key === "explained.what" ? explained : "";
+  }
+  const text = tables[lang]?.[key] ?? tables.en?.[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (gap, name) => {
     const value = values[name] ?? gap;
     const write = (/** @type {string | number} */ one) => (typeof one === "number" ? one.toLocaleString(lang) : one);
     return Array.isArray(value) ? value.map(write).join(" · ") : write(value);
@@ -69,5 +90,5 @@ export function rounded(value, digits) {
  * @returns {key is Key}
  */
 export function isKey(key) {
-  return key in en;
+  return Object.hasOwn(tables.en ?? {}, key);
 }

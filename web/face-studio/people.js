@@ -1,13 +1,13 @@
 /** The people panel: who is in the picture, from photos, samples, the camera or the face maker. */
 
-import { failure } from "../engine/protocol.js";
-import { hasCamera, takePhoto } from "./camera.js";
 import { cross, drawing } from "./dialog.js";
-import { chooseFace } from "./face-choice.js";
 import { keepFocus } from "./focus.js";
+import { arriving, parts } from "./later.js";
+import { decode, encode } from "./memory.js";
 import { MAX_PEOPLE, addPhoto, newPerson, shares, toPerson } from "./person.js";
 import { ADD } from "./picture-input.js";
-import { acceptDrops, readFile, show } from "./pictures.js";
+import { acceptDrops } from "./drops.js";
+import { readFile, show } from "./pictures.js";
 
 /** @import { Face } from "../engine/protocol.js" */
 /** @import { Builder } from "./builder.js" */
@@ -34,6 +34,8 @@ export class People {
   #identities;
   #samples;
   #current = 0;
+  /** Whether the model knows drawn people only. */
+  #drawnOnly = false;
   /** Whether a photo is being looked at. */
   #looking = false;
   /** @type {Uint8Array[]} */
@@ -78,7 +80,7 @@ export class People {
       this.#tabs,
       this.#identities,
       this.#samples,
-      h("div", { class: "row wrap" }, upload, hasCamera() ? camera : null, maker),
+      h("div", { class: "row wrap" }, upload, "mediaDevices" in navigator ? camera : null, maker),
     );
     acceptDrops(this.node, (files) => void this.addFiles(files));
     this.#build();
@@ -89,6 +91,40 @@ export class People {
     return this.people.map(toPerson).filter((person) => person !== null);
   }
 
+  /** Every picture that is on offer or chosen. */
+  get all() {
+    return [
+      ...this.#sampleFaces,
+      ...this.people.flatMap(({ identities }) => identities.flatMap(({ photos }) => photos.map(({ bytes }) => bytes))),
+    ];
+  }
+
+  /** What the tab may keep: samples by their places, drawn faces themselves, and no photo. */
+  get state() {
+    /** @param {Photo} photo @returns {(number | string)[]} */
+    const noted = ({ bytes, real }) => {
+      const sample = this.#sampleFaces.indexOf(/** @type {Uint8Array} */ (bytes));
+      return sample >= 0 ? [sample] : real || bytes instanceof Blob ? [] : [encode(bytes)];
+    };
+    return this.people.map(({ active, identities }) => ({
+      active,
+      identities: identities.map(({ beta, photos }) => ({ beta, photos: photos.flatMap(noted) })),
+    }));
+  }
+
+  set state(people) {
+    const photo = (/** @type {string | number} */ noted) => {
+      const bytes = typeof noted === "number" ? this.#sampleFaces[noted] : decode(noted);
+      return bytes ? [{ bytes, real: false }] : [];
+    };
+    this.set(
+      people.map(({ active, identities }) => ({
+        active,
+        identities: identities.map(({ beta, photos }) => ({ beta, photos: photos.flatMap(photo) })),
+      })),
+    );
+  }
+
   /** @returns {PersonChoice | undefined} */
   get current() {
     return this.people[this.#current];
@@ -96,6 +132,7 @@ export class People {
 
   /** Says that the open model knows drawn people only. @param {boolean} drawn */
   tellDrawnOnly(drawn) {
+    this.#drawnOnly = drawn;
     const note = this.node.querySelector("#drawn-only");
     if (note instanceof HTMLElement) {
       note.hidden = !drawn;
@@ -153,6 +190,7 @@ export class People {
   async #photograph() {
     try {
       if (await this.#options.allow()) {
+        const { takePhoto } = await arriving(parts.camera);
         const photo = await takePhoto(this.#builder, this.#options.root);
         if (photo) {
           await this.#look(photo);
@@ -171,16 +209,7 @@ export class People {
     this.#looking = true;
     this.#build();
     try {
-      const faces = await this.#options.faces(bytes);
-      if (faces.length === 0) {
-        throw failure(
-          "input",
-          "face-not-found",
-          "no face was found in the photo",
-          "use a photo that shows the whole face from the front, large and well lit",
-        );
-      }
-      const chosen = faces.length > 1 ? await chooseFace(this.#builder, this.#options.root, faces) : faces[0];
+      const chosen = await this.#choose(bytes);
       if (chosen) {
         this.#add({ bytes: chosen.png, landmarks: chosen.landmarks, real: true });
       }
@@ -188,6 +217,28 @@ export class People {
       this.#looking = false;
       this.#build();
     }
+  }
+
+  /**
+   * The face that is meant in a photo, wherever it is: among those that are seen at once, in parts of it, or as somebody shows it.
+   * @param {Uint8Array} bytes
+   * @returns {Promise<Pick<Face, "png" | "landmarks"> | null | undefined>}
+   */
+  async #choose(bytes) {
+    const { faces: find, root } = this.#options;
+    let faces = await find(bytes);
+    if (faces.length === 0) {
+      const { searchParts, drawByHand } = await arriving(parts.faceSearch);
+      faces = await searchParts(bytes, find);
+      if (faces.length === 0) {
+        return drawByHand(this.#builder, root, bytes, find, this.#drawnOnly ? "byhand.drawn" : "byhand.text");
+      }
+    }
+    if (faces.length < 2) {
+      return faces[0];
+    }
+    const { chooseFace } = await arriving(parts.faceChoice);
+    return chooseFace(this.#builder, root, faces);
   }
 
   /** @param {Photo} photo */

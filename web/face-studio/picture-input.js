@@ -1,8 +1,10 @@
 /** One picture that may be chosen, dropped or removed: a start picture, a picture to take the layout from. */
 
 import { cross, drawing } from "./dialog.js";
-import { acceptDrops, readFile, show } from "./pictures.js";
+import { acceptDrops } from "./drops.js";
+import { readFile, show } from "./pictures.js";
 
+/** @import { Bytes } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
 
 /** The mark of controls that add a picture. */
@@ -19,7 +21,7 @@ export const ADD = "M8 3v10M3 8h10";
  */
 
 export class PictureInput {
-  /** The chosen picture's file. @type {Uint8Array | null} */
+  /** The chosen picture's file. @type {Bytes | null} */
   value = null;
   /** @type {HTMLElement} */
   node;
@@ -65,7 +67,7 @@ export class PictureInput {
     }
   }
 
-  /** @param {Uint8Array | null} bytes */
+  /** @param {Bytes | null} bytes */
   set(bytes) {
     this.value = bytes;
     this.#image.hidden = !bytes;

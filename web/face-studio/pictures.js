@@ -50,34 +50,6 @@ export async function readFile(file) {
 }
 
 /**
- * The picture files in what was dropped or pasted.
- * @param {DataTransfer | null} data
- * @returns {File[]}
- */
-export function pictureFiles(data) {
-  return [...(data?.files ?? [])].filter((file) => file.type === "" || file.type.startsWith("image/"));
-}
-
-/**
- * Lets files be dropped on an element, which has the class `over` meanwhile.
- * @param {HTMLElement} target
- * @param {(files: File[]) => void} take
- */
-export function acceptDrops(target, take) {
-  target.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    target.classList.add("over");
-  });
-  target.addEventListener("dragleave", () => target.classList.remove("over"));
-  target.addEventListener("drop", (event) => {
-    event.preventDefault();
-    event.stopPropagation();
-    target.classList.remove("over");
-    take(pictureFiles(event.dataTransfer));
-  });
-}
-
-/**
  * A canvas as the bytes of a PNG.
  * @param {HTMLCanvasElement} canvas
  * @returns {Promise<Uint8Array>}
@@ -92,4 +64,37 @@ export function toPng(canvas) {
       }
     }, "image/png");
   });
+}
+
+/** Whether the browser takes pictures into its clipboard. */
+export function hasClipboard() {
+  return "clipboard" in navigator && "ClipboardItem" in globalThis;
+}
+
+/** @param {Uint8Array} png */
+export async function copyPicture(png) {
+  try {
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([/** @type {BlobPart} */ (png)], { type: "image/png" }) })]);
+  } catch (thrown) {
+    const why = thrown instanceof Error ? thrown.message : String(thrown);
+    throw failure(
+      "io",
+      "clipboard",
+      `the picture cannot be copied: ${why}`,
+      "allow the page to use the clipboard, or download the picture",
+    );
+  }
+}
+
+/**
+ * Hands a file to the browser's downloads.
+ * @param {Blob} file
+ * @param {string} name
+ */
+export function save(file, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -3,7 +3,7 @@
 import { cross } from "./dialog.js";
 import { likenesses } from "./gallery.js";
 import { isKey, rounded } from "./messages.js";
-import { show } from "./pictures.js";
+import { copyPicture, hasClipboard, show } from "./pictures.js";
 
 /** @import { Bytes, Failure, Notice } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
@@ -14,6 +14,8 @@ import { show } from "./pictures.js";
  * @typedef {object} StageOptions
  * @property {(result: Result) => void} reuse takes a result's settings over
  * @property {(result: Result) => void} start takes a result as start picture
+ * @property {(result: Result) => void} view shows a result as large as it gets
+ * @property {(error: unknown) => void} fail tells the user
  */
 
 export class Stage {
@@ -23,6 +25,8 @@ export class Stage {
   #frame;
   #picture;
   #references;
+  #view;
+  #told;
   #empty;
   #chosen;
   #status;
@@ -60,8 +64,20 @@ export class Stage {
       h("p", { text: "stage.empty_hint" }),
     );
     this.#picture = h("img", { id: "picture", part: "picture", hidden: true, alt: "stage.picture" });
+    this.#view = h(
+      "button",
+      {
+        type: "button",
+        class: "enlarge",
+        id: "view",
+        label: "stage.picture",
+        hidden: true,
+        on: { click: () => this.#shown && options.view(this.#shown) },
+      },
+      this.#picture,
+    );
     this.#references = h("div", { class: "references", hidden: true });
-    this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#picture, this.#references);
+    this.#frame = h("div", { class: "frame", part: "frame" }, this.#empty, this.#view, this.#references);
     this.#bar = h("progress", { id: "bar", max: 1, value: 0, label: "stage.progress" });
     this.#doing = h("p", { id: "doing", attributes: { role: "status" } });
     this.#left = h("p", { class: "left", id: "left" });
@@ -98,6 +114,15 @@ export class Stage {
       on: { click: () => this.#toggle() },
       attributes: { "aria-pressed": "false" },
     });
+    const copy = h("button", { type: "button", id: "copy", hidden: !hasClipboard(), text: "stage.copy" });
+    copy.addEventListener("click", () => {
+      const png = this.#shown?.png;
+      if (png) {
+        copyPicture(png).then(() => builder.say(copy, { text: "stage.copied" }), options.fail);
+        setTimeout(() => builder.say(copy, { text: "stage.copy" }), 2000);
+      }
+    });
+    this.#told = h("div", { class: "notices told", id: "told", hidden: true, attributes: { role: "status" } });
     const reuse = h("button", {
       type: "button",
       id: "reuse",
@@ -116,12 +141,17 @@ export class Stage {
     this.#actions = h(
       "div",
       { class: "finished", id: "finished", hidden: true },
-      h("div", { class: "row wrap" }, this.#download, this.#compare, reuse, start),
+      h("div", { class: "row wrap" }, this.#download, copy, this.#compare, reuse, start),
       this.#notices,
       this.#made,
       this.#likeness,
     );
-    this.node = h("div", { class: "stage-main" }, this.#frame, h("div", { class: "below" }, this.#status, this.#error, this.#actions));
+    this.node = h(
+      "div",
+      { class: "stage-main" },
+      this.#frame,
+      h("div", { class: "below" }, this.#status, this.#error, this.#told, this.#actions),
+    );
   }
 
   /**
@@ -152,6 +182,7 @@ export class Stage {
     } else if (this.#shown) {
       this.show(this.#shown);
     } else {
+      this.#view.hidden = true;
       this.#picture.hidden = true;
       this.#empty.hidden = false;
     }
@@ -165,12 +196,19 @@ export class Stage {
     const drawn = phase === "denoise" ? picture * steps + step : step;
     const all = phase === "denoise" ? steps * count : steps;
     this.#status.hidden = false;
-    this.#bar.max = Math.max(all, 1);
-    this.#bar.value = drawn;
+    if (all > 0) {
+      this.#bar.max = all;
+      this.#bar.value = drawn;
+    } else {
+      // How much is to come is not known.
+      this.#bar.removeAttribute("value");
+    }
     /** @type {Said} */
     let text = `phase.${phase}`;
     if (bytes !== undefined && total_bytes !== undefined) {
       text = ["phase.fetch_count", { done: rounded(bytes / 1e6, 1), all: rounded(total_bytes / 1e6, 1) }];
+    } else if (phase === "engine" && step > 1) {
+      text = engineText(step, steps);
     } else if (phase === "denoise") {
       text = count > 1 ? ["phase.denoise_many", { step, steps, n: picture + 1, count }] : ["phase.denoise_count", { step, steps }];
     }
@@ -183,8 +221,9 @@ export class Stage {
     }
     if (preview) {
       this.#empty.hidden = true;
+      this.#view.hidden = false;
       this.#picture.hidden = false;
-      this.#builder.say(this.#picture, { alt: "stage.preview" });
+      this.#name("stage.preview");
       show(this.#picture, preview);
     }
   }
@@ -194,8 +233,12 @@ export class Stage {
     this.#shown = result;
     const { png, settings, references = [], likeness, notices = [] } = result;
     this.#empty.hidden = true;
+    this.#view.hidden = false;
     this.#picture.hidden = false;
-    this.#builder.say(this.#picture, { alt: settings.prompt ? ["stage.picture_of", { prompt: settings.prompt }] : "stage.picture" });
+    // At most twice its size: what is larger is a blur.
+    this.#picture.style.maxWidth = settings.width ? `${2 * settings.width}px` : "";
+    this.#picture.style.maxHeight = settings.height ? `${2 * settings.height}px` : "";
+    this.#name(settings.prompt ? ["stage.picture_of", { prompt: settings.prompt }] : "stage.picture");
     show(this.#picture, png);
     this.#download.href = this.#picture.src;
     this.#download.download = `facestudio-${settings.seed}.png`;
@@ -219,6 +262,12 @@ export class Stage {
     this.#place();
   }
 
+  /** Names the picture, and the button that it is. @param {Said} said */
+  #name(said) {
+    this.#builder.say(this.#picture, { alt: said });
+    this.#builder.say(this.#view, { label: said });
+  }
+
   /** Shows a result again if it is the one that is shown. @param {Result} result */
   refresh(result) {
     if (result === this.#shown) {
@@ -230,6 +279,7 @@ export class Stage {
   clear() {
     this.#shown = null;
     this.#actions.hidden = true;
+    this.#view.hidden = true;
     this.#picture.hidden = true;
     this.#references.hidden = true;
     this.#empty.hidden = false;
@@ -240,8 +290,8 @@ export class Stage {
   setError({ code, fault, message, remedy }) {
     const key = `error.${code}`;
     this.#builder.say(this.#errorTitle, { text: isKey(key) ? key : `fault.${fault}` });
-    this.#errorMessage.textContent = message;
-    this.#errorRemedy.textContent = remedy;
+    this.#builder.say(this.#errorMessage, { text: ["explained.what", { code, message }] });
+    this.#builder.say(this.#errorRemedy, { text: ["explained.remedy", { code, remedy }] });
     this.#errorCode.textContent = code;
     this.#error.hidden = false;
     this.#error.scrollIntoView({ block: "nearest" });
@@ -249,6 +299,19 @@ export class Stage {
 
   clearError() {
     this.#error.hidden = true;
+  }
+
+  /** Tells something that stops nothing. @param {Notice | null} notice */
+  tell(notice) {
+    this.#told.hidden = !notice;
+    this.#told.replaceChildren(
+      ...(notice
+        ? [
+            this.#notice(notice),
+            this.#builder.h("button", { type: "button", class: "icon", label: "close", on: { click: () => this.tell(null) } }, cross()),
+          ]
+        : []),
+    );
   }
 
   #toggle() {
@@ -285,4 +348,15 @@ export class Stage {
     }
     return item;
   }
+}
+
+/**
+ * How much of the engine has come: bytes, and how many there are, 0 where the server does not say.
+ * @param {number} step
+ * @param {number} steps
+ * @returns {Said}
+ */
+export function engineText(step, steps) {
+  const [done, all] = [rounded(step / 1e6, 1), rounded(steps / 1e6, 1)];
+  return steps > 0 ? ["phase.engine_count", { done, all }] : ["phase.engine_bytes", { done }];
 }

@@ -2,7 +2,7 @@
 
 import { PictureInput } from "./picture-input.js";
 
-/** @import { GenerateRequest } from "../engine/protocol.js" */
+/** @import { Bytes, GenerateRequest } from "../engine/protocol.js" */
 /** @import { Builder } from "./builder.js" */
 /** @import { PictureInputOptions } from "./picture-input.js" */
 
@@ -63,6 +63,26 @@ export class StartPicture {
   use(png) {
     this.#input.set(png);
     this.node.open = true;
+  }
+
+  /**
+   * As a recipe has it.
+   * @param {Bytes | null} image
+   * @param {number} [strength]
+   * @param {boolean} [hold]
+   */
+  write(image, strength, hold = false) {
+    if (strength !== undefined) {
+      this.#strength.valueAsNumber = strength;
+    }
+    this.#hold.checked = hold;
+    this.#input.set(image);
+    this.node.open ||= image !== null;
+  }
+
+  /** The chosen picture. */
+  get picture() {
+    return this.#input.value;
   }
 
   /**

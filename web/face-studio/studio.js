@@ -1,28 +1,34 @@
 /** The interface: puts the panels together, asks the session for pictures, and shows what comes. */
 
 import { optionsOf, requestOf } from "../engine/arguments.js";
-import { failure, toError } from "../engine/protocol.js";
+import { toError } from "../engine/protocol.js";
 import { countOf } from "../engine/session.js";
 import { Advanced } from "./advanced.js";
 import { Builder } from "./builder.js";
-import { Consent } from "./consent.js";
 import { Device } from "./device.js";
+import { filesOf } from "./drops.js";
+import { FormMemory } from "./form-memory.js";
 import { Gallery } from "./gallery.js";
 import { dropKept, keep, readHistory } from "./history.js";
 import { LayoutPanel } from "./layout.js";
+import { Later, arriving, bringAll, parts } from "./later.js";
+import { lookPanel } from "./look.js";
+import { Memory } from "./memory.js";
 import { rounded } from "./messages.js";
 import { People } from "./people.js";
-import { facesOf, fromPerson } from "./person.js";
+import { facesOf } from "./person.js";
+import { TOLD, likenessOf, picturesOf, readable, resultOf, warnOfFew } from "./requests.js";
 import { SAMPLE_FACES, SAMPLE_SIZE, SAMPLE_STYLES } from "./samples.js";
-import { settingsFrom, settingsOf } from "./settings.js";
-import { Stage } from "./stage.js";
+import { settingsFrom } from "./settings.js";
+import { Stage, engineText } from "./stage.js";
 import { StartPicture } from "./start-picture.js";
-import { alphaStrip, mixStrip } from "./strips.js";
 import { Style } from "./style.js";
 import { Words } from "./words.js";
 
-/** @import { GenerateRequest, Opened, Picture } from "../engine/protocol.js" */
+/** @import { Bytes, GenerateRequest, Opened, Progress } from "../engine/protocol.js" */
+/** @import { Recipe } from "../engine/recipe.js" */
 /** @import { Said } from "./builder.js" */
+/** @import { Take } from "./drops.js" */
 /** @import { Result } from "./gallery.js" */
 /** @import { FaceStudio, TimedProgress } from "../engine/session.js" */
 
@@ -32,7 +38,9 @@ const PREVIEW_EVERY = 3;
 /**
  * @typedef {object} StudioOptions
  * @property {string} lang
+ * @property {string} key tells it from others of the page
  * @property {(type: string, detail: unknown) => void} emit tells the page
+ * @property {(name: "lang" | "theme", value: string) => void} look sets what the user has chosen
  */
 
 export class Studio {
@@ -47,30 +55,41 @@ export class Studio {
   #layout;
   #start;
   #advanced;
+  #panels;
   #device;
-  /** @type {import("./face-maker.js").FaceMaker | null} */
-  #maker = null;
+  #later;
   #stage;
   #gallery;
   #badge;
   #generate;
   #cancel;
+  #root;
+  #look;
+  #memory;
+  #form;
 
   /**
    * @param {ShadowRoot} root
    * @param {FaceStudio} session
    * @param {StudioOptions} options
    */
-  constructor(root, session, { lang, emit }) {
+  constructor(root, session, { lang, key, emit, look }) {
+    this.#root = root;
     this.#session = session;
     this.#emit = emit;
+    this.#memory = new Memory(key);
     const builder = new Builder(lang);
     this.#builder = builder;
-    const consent = new Consent(builder, root);
+    /** @type {import("./consent.js").Consent | undefined} */
+    let consent;
     const shared = {
       root,
       inspect: (/** @type {Uint8Array} */ bytes) => session.inspect(bytes),
-      allow: () => consent.ask(),
+      allow: async () => {
+        const { Consent } = await arriving(parts.consent);
+        consent ??= new Consent(builder, root);
+        return consent.ask();
+      },
       fail: (/** @type {unknown} */ error) => this.#fail(error),
       change: () => this.#changed(),
     };
@@ -84,13 +103,18 @@ export class Studio {
         }
         return session.faces(bytes);
       },
-      make: () => void this.#makeFace(root),
+      make: () => void this.#later.makeFace(),
     });
     this.#style = new Style(builder, shared);
     this.#words = new Words(builder, shared.change);
     this.#layout = new LayoutPanel(builder, shared);
     this.#start = new StartPicture(builder, shared);
     this.#advanced = new Advanced(builder);
+    this.#panels = {
+      ...{ people: this.#people, style: this.#style, words: this.#words },
+      ...{ layout: this.#layout, start: this.#start, advanced: this.#advanced },
+    };
+    this.#form = new FormMemory(this.#memory, this.#panels);
     this.#device = new Device(builder, {
       ...shared,
       forget: () => session.forget(),
@@ -98,7 +122,9 @@ export class Studio {
       cleared: () => this.#historyCleared(),
     });
     this.#stage = new Stage(builder, {
-      reuse: (result) => this.#reuse(result),
+      reuse: (result) => void this.#reuse(result),
+      view: (result) => void this.#later.view(result),
+      fail: shared.fail,
       start: (result) => this.#start.use(result.png),
     });
     this.#gallery = new Gallery(builder, {
@@ -108,7 +134,14 @@ export class Studio {
       },
       remove: (result) => void this.#remove(result),
       strip: (kind) => void this.#strip(kind),
+      save: (results) => void this.#later.save(results),
     });
+    this.#later = new Later(builder, root, session, {
+      fail: shared.fail,
+      useFace: (png) => this.#people.useDrawn(png),
+      useStyle: (png) => this.#style.choose(png),
+    });
+    this.#look = lookPanel(builder, look);
     const h = builder.h.bind(builder);
     this.#badge = h("p", { class: "badge", id: "engine", part: "engine", text: "engine.starting", attributes: { role: "status" } });
     this.#generate = h("button", { type: "submit", class: "primary large", id: "generate", part: "generate", text: "generate" });
@@ -125,16 +158,26 @@ export class Studio {
     this.#changed();
   }
 
-  /** Draws the samples, shows what was kept, and opens the model if that is wanted now. @param {boolean} preload */
+  /** Shows what was kept, draws the samples, and opens the model if that is wanted now. @param {boolean} preload */
   async begin(preload) {
+    const before = this.#memory.results();
+    before.forEach((result) => this.#gallery.add(result));
+    before.slice(-1).forEach((result) => this.#stage.show(result));
+    this.#form.recallWords();
     try {
-      const draw = (/** @type {number} */ seed, /** @type {string} */ style) => this.#session.render({ seed, style, size: SAMPLE_SIZE });
+      const tell = (/** @type {Said} */ text) => this.#badge.dataset.backend ?? this.#builder.say(this.#badge, { text });
+      const onProgress = (/** @type {Progress} */ { step, steps }) => tell(engineText(step, steps));
+      const draw = (/** @type {number} */ seed, /** @type {string} */ style) =>
+        this.#session.render({ seed, style, size: SAMPLE_SIZE }, { onProgress });
       for (const seed of SAMPLE_FACES) {
         this.#people.addSample(await draw(seed, "photo"));
       }
       for (const [style, seed, name] of SAMPLE_STYLES) {
         this.#style.addSample({ name, png: await draw(seed, style) });
       }
+      tell("engine.starting");
+      void bringAll();
+      this.#form.recall();
     } catch (error) {
       this.#fail(error);
     }
@@ -163,11 +206,7 @@ export class Studio {
     }
   }
 
-  /**
-   * Opens the model and tells what it can do.
-   * @param {{ signal?: AbortSignal }} [options]
-   * @returns {Promise<Opened>}
-   */
+  /** Opens the model and tells what it can do. @param {{ signal?: AbortSignal }} [options] @returns {Promise<Opened>} */
   async load(options) {
     const { signal } = optionsOf("load", options, ["signal"]);
     const known = this.#session.opened;
@@ -189,42 +228,37 @@ export class Studio {
     }
   }
 
-  /**
-   * Makes the pictures of a request and shows them.
-   * @param {GenerateRequest} request
-   * @param {{ signal?: AbortSignal }} [options]
-   * @returns {Promise<Picture[]>}
-   */
+  /** Makes the pictures of a request and shows them. @param {GenerateRequest} request @param {{ signal?: AbortSignal }} [options] */
   async generate(request, options) {
     const { signal } = optionsOf("generate", options, ["signal"]);
     const asked = requestOf(request);
     return this.#make(() => asked, { signal });
   }
 
-  /** Opens the face maker, which few need. @param {ShadowRoot} root */
-  async #makeFace(root) {
-    const session = this.#session;
-    const fail = (/** @type {unknown} */ error) => this.#fail(error);
+  /**
+   * Takes what was dropped or pasted: a picture that was made here may be meant for its settings, all else is what the place takes.
+   * @param {DataTransfer} data
+   * @param {Take} [take] what it was dropped on takes it; faces are wanted where nothing does
+   */
+  async bring(data, take = (files) => void this.#people.addFiles(files)) {
+    this.#stage.clearError();
     try {
-      const { FaceMaker } = await import("./face-maker.js");
-      this.#maker ??= new FaceMaker(this.#builder, root, {
-        fail,
-        random: (seed) => session.randomFace(seed),
-        draw: (portrait, size) => session.drawFace(portrait, size),
-        choices: () => session.faceMaker(),
-        useFace: (png) => this.#people.useDrawn(png),
-        useStyle: (png) => this.#style.choose(png),
-      });
-    } catch (thrown) {
-      fail(unfetched(thrown));
-      return;
+      const files = await filesOf(data);
+      const { askFor } = await arriving(parts.asked);
+      const meant = await askFor(this.#builder, this.#root, files);
+      if (meant) {
+        await this.#restore(meant.recipe, [meant.png]);
+      } else if (meant === null && files.length > 0) {
+        take(files);
+      }
+    } catch (error) {
+      this.#fail(error);
     }
-    await this.#maker.open();
   }
 
-  /** Takes pasted photos. @param {File[]} files */
-  addFaces(files) {
-    return this.#people.addFiles(files);
+  /** Notes the form at once, as the page may be left. */
+  note() {
+    this.#form.note();
   }
 
   /** The model was freed by the page. */
@@ -236,6 +270,7 @@ export class Studio {
   /** Says everything in another language. @param {string} lang */
   retell(lang) {
     this.#builder.retell(this.node, lang);
+    this.#look.tell({ lang });
   }
 
   #assemble() {
@@ -243,18 +278,25 @@ export class Studio {
     const form = h(
       "form",
       { noValidate: true, part: "controls", label: "controls" },
+      this.#words.node,
+      h("div", { class: "actions" }, this.#generate, this.#cancel),
       this.#people.node,
       this.#style.node,
-      this.#words.node,
       this.#layout.node,
       this.#start.node,
       this.#advanced.node,
       this.#device.node,
-      h("div", { class: "actions" }, this.#generate, this.#cancel),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       void this.#submit();
+    });
+    form.addEventListener("input", () => this.#form.noteSoon());
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !this.#generate.disabled) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
     });
     const slot = (/** @type {string} */ name, /** @type {Node[]} */ ...content) => h("slot", { name }, ...content);
     return h(
@@ -272,7 +314,7 @@ export class Studio {
         form,
         h("section", { class: "stage", part: "stage", label: "stage.title" }, this.#stage.node, this.#gallery.node),
       ),
-      h("footer", { part: "footer" }, slot("footer", h("p", { text: "footer" }))),
+      h("footer", { part: "footer" }, slot("footer", h("p", { text: "footer" })), this.#look.node),
     );
   }
 
@@ -295,6 +337,7 @@ export class Studio {
     const row = [];
     try {
       const request = await this.#request();
+      const { alphaStrip, mixStrip } = await arriving(parts.strips);
       const stops = kind === "alpha" ? alphaStrip(request) : mixStrip(request);
       for (const { request: one, caption } of stops) {
         await this.#make((opened) => readable(one, opened), {
@@ -337,6 +380,7 @@ export class Studio {
             if (!take) {
               this.#gallery.put(results);
             }
+            void this.#keep(result);
             this.#stage.show(result);
             this.#emit("facestudio-picture", picture);
           },
@@ -357,43 +401,34 @@ export class Studio {
     }
   }
 
-  /**
-   * Keeps fresh results where that is wanted, and measures their likeness.
-   * @param {Result[]} results
-   */
+  /** Keeps a fresh result in the history, where that is on, else until the tab is closed. @param {Result} result */
+  async #keep(result) {
+    try {
+      result.kept = (await keep(result.png, result.settings)) ?? undefined;
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#memory.note(result);
+  }
+
+  /** Measures the likeness of fresh results. @param {Result[]} results */
   async #finish(results) {
     for (const result of results) {
       try {
-        result.kept = (await keep(result.png, result.settings)) ?? undefined;
-        await this.#measure(result);
+        const likeness = await likenessOf(this.#session, result);
+        if (likeness?.length) {
+          result.likeness = likeness;
+        }
+        // It may have been removed meanwhile.
+        if (result.likeness && this.#gallery.all.includes(result)) {
+          this.#memory.note(result);
+        }
+        this.#gallery.update();
+        this.#stage.refresh(result);
       } catch (error) {
         this.#fail(error);
       }
     }
-  }
-
-  /** The identity similarity of a result with each person asked for. @param {Result} result */
-  async #measure(result) {
-    const likeness = [];
-    for (const person of result.request?.people ?? []) {
-      // A page may have freed the model when it heard of the picture: it is not opened again for this.
-      if (!this.#session.opened) {
-        return;
-      }
-      try {
-        likeness.push(await this.#session.similarity(result.png, person));
-      } catch (error) {
-        if (toError(error).code !== "face-not-found") {
-          throw error;
-        }
-        likeness.push(null);
-      }
-    }
-    if (likeness.length) {
-      result.likeness = likeness;
-    }
-    this.#gallery.update();
-    this.#stage.refresh(result);
   }
 
   /** What the form asks for. @returns {Promise<GenerateRequest>} */
@@ -414,23 +449,39 @@ export class Studio {
     };
   }
 
-  /** Takes the settings of a result over; its faces and style picture too, where they are of this visit. @param {Result} result */
-  #reuse({ settings, request }) {
-    this.#words.prompt = settings.prompt;
-    if (settings.prompt && settings.style) {
-      this.#words.alpha = settings.alpha;
+  /** Takes the settings of a result over, with its pictures as far as they are of this visit. @param {Result} result */
+  async #reuse({ png, settings, request }) {
+    try {
+      const { recipeOf } = await arriving(parts.reuse);
+      const recipe = recipeOf(png);
+      if (recipe) {
+        const { prompt, negative_prompt } = settings;
+        await this.#restore({ ...recipe, prompt, negative_prompt }, request ? picturesOf(request) : [], request);
+      } else {
+        // Of a release without recipes in its files.
+        this.#words.prompt = settings.prompt;
+        this.#advanced.write(settings);
+      }
+    } catch (error) {
+      this.#fail(error);
     }
-    this.#advanced.write(settings);
-    if (request) {
-      this.#people.set(request.people.map(fromPerson));
-      this.#style.choose(request.style ?? null);
-    }
+  }
+
+  /** Takes a recipe into the form, and says which of its pictures are not here. @param {Recipe} recipe @param {Bytes[]} pictures @param {GenerateRequest} [request] */
+  async #restore(recipe, pictures, request) {
+    const chosen = this.#start.picture ? [this.#start.picture] : [];
+    const made = this.#gallery.all.flatMap((result) => [result.png, ...(result.request ? picturesOf(result.request) : [])]);
+    const all = [...pictures, ...this.#people.all, ...this.#style.all, ...chosen, ...made];
+    const { restore } = await arriving(parts.reuse);
+    const n = await restore(recipe, this.#panels, all, request);
+    this.#stage.tell(n > 0 ? { code: "reuse-missing", message: "", remedy: "", values: { n: String(n) } } : null);
     this.#words.node.scrollIntoView({ block: "center", behavior: "smooth" });
   }
 
   /** @param {Result} result */
   async #remove(result) {
     this.#gallery.remove(result);
+    this.#memory.forget(result);
     const [next] = this.#gallery.all;
     if (next) {
       this.#stage.show(next);
@@ -449,7 +500,7 @@ export class Studio {
   /** Forgets which results were kept, and those that only the history held. */
   #historyCleared() {
     for (const result of this.#gallery.all) {
-      if (result.request) {
+      if (result.visit) {
         result.kept = undefined;
       } else {
         this.#gallery.remove(result);
@@ -467,6 +518,9 @@ export class Studio {
       mix: people.some(({ identities }) => identities.length > 1),
     });
     this.#stage.setChosen([...facesOf(people), this.#style.value]);
+    // One person's picture for several: they run into one another.
+    void warnOfFew(this.#session, this.#style, people.length);
+    this.#form.noteSoon();
   }
 
   /** Says what would run and be fetched, before anything is. */
@@ -482,6 +536,7 @@ export class Studio {
     if (problem) {
       this.#stage.setError({ ...problem, fault: "device" });
     }
+    this.#stage.tell(check.problems.find(({ code }) => TOLD.has(code)) ?? null);
   }
 
   /** @param {Opened} opened */
@@ -501,7 +556,8 @@ export class Studio {
     this.#style.setAbility(abilities.styles);
     const [notice] = this.#session.notices;
     if (notice) {
-      this.#stage.setError({ ...notice, fault: "device" });
+      // Without https there is no storage either: that is the reason to tell.
+      this.#stage.tell(isSecureContext || notice.code !== "storage-missing" ? notice : { ...notice, code: "insecure-context" });
     }
     this.#emit("facestudio-ready", opened);
   }
@@ -541,33 +597,4 @@ export class Studio {
     }
     this.#emit("facestudio-error", error);
   }
-}
-
-/**
- * @param {GenerateRequest} request
- * @param {Picture} picture
- * @returns {Result}
- */
-function resultOf(request, picture) {
-  const { png, notices } = picture;
-  return { png, settings: settingsOf(request, picture), request, references: facesOf(request.people ?? []), notices };
-}
-
-/**
- * Why a part of the interface that is loaded when it is needed does not come.
- * @param {unknown} thrown
- */
-function unfetched(thrown) {
-  const why = thrown instanceof Error ? thrown.message : String(thrown);
-  return failure("io", "network", `a part of the page cannot be fetched: ${why}`, "check the connection, then try again");
-}
-
-/**
- * What a model can read of a request that was put together before the model was open: a style picture was on offer then.
- * @param {GenerateRequest} request
- * @param {Opened} opened
- * @returns {GenerateRequest}
- */
-function readable({ style, ...request }, { abilities }) {
-  return style && abilities.styles ? { ...request, style } : request;
 }

@@ -3,7 +3,8 @@
 import { cross, drawing } from "./dialog.js";
 import { keepFocus } from "./focus.js";
 import { ADD } from "./picture-input.js";
-import { acceptDrops, readFile, show } from "./pictures.js";
+import { acceptDrops } from "./drops.js";
+import { readFile, show } from "./pictures.js";
 
 /** @import { Bytes } from "../engine/protocol.js" */
 /** @import { Builder, Said } from "./builder.js" */
@@ -24,6 +25,7 @@ export class Style {
   #builder;
   #options;
   #tiles;
+  #warning;
   /** @type {Sample[]} */
   #samples = [];
   /** The user's own picture. @type {Bytes | null} */
@@ -49,6 +51,8 @@ export class Style {
       h("p", { class: "hint", text: "style.hint" }),
       this.#tiles,
     );
+    this.#warning = h("p", { class: "note", id: "style-warning", hidden: true, attributes: { role: "status" } });
+    this.node.append(this.#warning);
     acceptDrops(this.node, (files) => void this.#take(files));
     this.#build();
   }
@@ -56,6 +60,39 @@ export class Style {
   /** The chosen picture's file, as far as the model reads any. */
   get value() {
     return this.node.hidden ? null : this.#value;
+  }
+
+  /** Every picture that is on offer. */
+  get all() {
+    return [...(this.#own ? [this.#own] : []), ...this.#samples.map(({ png }) => png)];
+  }
+
+  /** What the tab may keep: which sample is chosen, -1 for none; null where it is somebody's own. */
+  get state() {
+    return this.#value === null || this.isSample ? this.#chosenSample : null;
+  }
+
+  set state(sample) {
+    if (sample !== null) {
+      this.choose(this.#samples[sample]?.png ?? null);
+    }
+  }
+
+  get #chosenSample() {
+    return this.#samples.findIndex(({ png }) => png === this.#value);
+  }
+
+  /** Warns that it shows fewer people than are wanted; 0 of them for no warning. @param {number} n */
+  warn(n) {
+    this.#warning.hidden = n === 0;
+    if (n > 0) {
+      this.#builder.say(this.#warning, { text: ["style.few", { n }] });
+    }
+  }
+
+  /** Whether the chosen picture is a sample: those show one person. */
+  get isSample() {
+    return this.#chosenSample >= 0;
   }
 
   /** Tells whether the model reads style pictures at all. @param {boolean} styles */

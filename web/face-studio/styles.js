@@ -167,17 +167,22 @@ output { font-variant-numeric: tabular-nums; }
 
 .actions {
   position: sticky;
+  top: 0;
   bottom: 0;
   z-index: 3;
   display: flex;
   gap: 8px;
-  margin: 0 -16px;
-  padding: 12px 16px;
-  background: linear-gradient(transparent, var(--ground) 30%);
+  margin: -4px -4px;
+  padding: 8px 4px;
+  background: var(--ground);
 }
 .actions .primary { flex: 1; }
 
-footer { margin-top: 24px; color: var(--soft); font-size: 0.865rem; }
+footer { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: 12px 24px; margin-top: 24px; color: var(--soft); font-size: 0.865rem; }
+.look { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 8px; }
+.look select { width: auto; min-height: 34px; padding-block: 4px; font-size: 0.865rem; }
+.look select + label { margin-inline-start: 8px; }
+.waiting { visibility: hidden; }
 
 @container (min-width: 700px) {
   .badge { margin-inline-start: auto; }
@@ -186,7 +191,33 @@ footer { margin-top: 24px; color: var(--soft); font-size: 0.865rem; }
 @container (min-width: 900px) {
   .columns { grid-template-columns: minmax(360px, 420px) minmax(0, 1fr); gap: 24px; align-items: start; }
   .stage { position: sticky; top: 16px; max-height: calc(100vh - 32px); overflow-y: auto; scrollbar-width: thin; }
-  .actions { margin: 0; padding: 12px 0; }
+}
+
+@container (max-width: 899.9px) {
+  .studio { padding-top: 14px; }
+  header { margin-bottom: 12px; }
+  .tagline { display: none; }
+  .columns { gap: 12px; }
+  .stage { order: -1; gap: 12px; }
+  .stage-main, .gallery { padding: 12px; }
+  .stage .frame { max-width: min(100%, 34vh); }
+  .stage .frame.comparing { max-width: min(100%, 68vh); }
+  .stage .below { min-height: 0; }
+  .stage .empty-title ~ p { display: none; }
+  #words .chips { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: -3px; padding: 3px; }
+  #words .chip { flex: none; }
+  .stage .finished .row { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: -3px; padding: 3px; }
+  .stage .finished .row > * { flex: none; }
+  .gallery:has(.hint:not([hidden])) { display: none; }
+  .stage .gallery { gap: 8px; }
+  .gallery-head { order: 1; flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: -3px; padding: 3px; }
+  .gallery-head h2 { display: none; }
+  .gallery-head .row { flex-wrap: nowrap; }
+  .gallery-head .row > * { flex: none; }
+  .stage .results { display: flex; overflow-x: auto; padding: 4px; margin: -4px; }
+  .stage .results > .result { flex: 0 0 76px; }
+  .stage .results > .result .result-text { display: none; }
+  .stage .results > .strip { flex: 0 0 auto; }
 }
 
 @media (prefers-reduced-motion: reduce) {

@@ -126,6 +126,8 @@ const TEXT = `
   background: var(--well) conic-gradient(from 90deg at 1px 1px, transparent 90deg, var(--line) 0) 0 0 / 25% 25%;
   touch-action: none;
 }
+.plane.photo { background: var(--well); max-height: 60vh; margin: 0 auto; max-width: 100%; }
+.plane.photo img { display: block; width: 100%; height: 100%; }
 .boxes, .brush { position: absolute; inset: 0; }
 .box {
   position: absolute;
@@ -162,6 +164,8 @@ const TEXT = `
   border-radius: 10px;
   background: var(--well);
 }
+.enlarge { display: grid; place-items: center; width: 100%; height: 100%; min-height: 0; padding: 0; border: 0; border-radius: 0; background: none; cursor: zoom-in; }
+.enlarge:focus-visible { outline-offset: -4px; }
 .frame #picture { width: 100%; height: 100%; object-fit: contain; }
 .frame.busy::after {
   content: "";
@@ -207,6 +211,8 @@ progress::-moz-progress-bar { border-radius: 99px; background: var(--accent); }
 
 .finished { display: grid; gap: 8px; }
 .notices { padding: 8px 12px; border: 1px solid var(--line); border-radius: 8px; font-size: 0.9rem; overflow-wrap: anywhere; }
+.told { position: relative; padding-inline-end: 42px; }
+.told .icon { position: absolute; top: 4px; inset-inline-end: 4px; }
 .made { color: var(--soft); font-size: 0.865rem; font-variant-numeric: tabular-nums; }
 #compare[aria-pressed="true"] { border-color: var(--ink); }
 
@@ -235,6 +241,8 @@ dialog {
 dialog[open] { display: grid; gap: 14px; align-content: start; }
 dialog.narrow { width: min(440px, calc(100vw - 24px)); }
 dialog.maker { width: min(800px, calc(100vw - 24px)); }
+dialog.view-large { width: fit-content; max-width: calc(100vw - 24px); }
+.large-picture { display: block; min-width: min(70vmin, 512px); max-width: 100%; max-height: calc(100dvh - 130px); margin: 0 auto; object-fit: contain; border-radius: 8px; }
 dialog::backdrop { background: rgb(12 11 10 / 0.55); }
 dialog ul { display: grid; gap: 6px; margin: 0; padding-inline-start: 20px; }
 dialog video { width: 100%; border-radius: 10px; background: var(--well); aspect-ratio: 4 / 3; object-fit: cover; }

@@ -92,6 +92,16 @@ export class Words {
     this.#changed();
   }
 
+  /** What the tab may keep. */
+  get state() {
+    return { prompt: this.#prompt.value, alpha: this.#alpha.valueAsNumber };
+  }
+
+  set state({ prompt, alpha }) {
+    this.#prompt.value = prompt;
+    this.alpha = alpha;
+  }
+
   /** Whether there are both, words and a style picture. */
   get balanced() {
     return this.#style && this.prompt !== "";
