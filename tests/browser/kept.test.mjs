@@ -164,15 +164,15 @@ test("a generated file gives all back that made it, its start picture too", asyn
   const file = { name: "made.png", type: "image/png", bytes: png };
   assert.equal(await drop(other, "footer", [file]), false, "the page is not left");
   await other.locator("#reuse-settings").click();
-  await other.locator("#told").waitFor();
-  assert.match((await other.locator("#told").textContent()) ?? "", /^1 of the pictures/);
+  await other.locator("#news").waitFor();
+  assert.match((await other.locator("#news").textContent()) ?? "", /^1 of the pictures/);
   assert.equal(await drop(other, "#start .drop", [{ name: "start.png", type: "image/png", bytes: start }]), false);
   await other.locator("#reuse-picture").click();
   await other.locator("#consent-yes").click();
   await other.locator("#start .drop img").waitFor({ state: "attached" });
   await drop(other, "", [file]);
   await other.locator("#reuse-settings").click();
-  await other.locator("#told").waitFor({ state: "hidden" });
+  await other.locator("#news").waitFor({ state: "hidden" });
   assert.deepEqual(await form(other), before);
   assert.deepEqual(await make(other), png, "the very same file");
   assert.deepEqual(errors, []);

@@ -33,14 +33,14 @@ test("a visit without a network is no failing of the device", async () => {
   const { context, page } = await openPage(browser);
   await page.goto(server.url);
   await page.locator("#engine[data-backend]").waitFor();
-  assert.equal(await page.locator("#told").isVisible(), false);
+  assert.equal(await page.locator("#news").isVisible(), false);
   await page.route("**/models/**", (route) => route.abort());
   await page.reload();
   await page.locator("#engine[data-backend]").waitFor();
-  await page.locator("#told", { hasText: "There is no network" }).waitFor();
+  await page.locator("#news", { hasText: "There is no network" }).waitFor();
   assert.equal(await page.locator("#error").isVisible(), false);
-  await page.locator("#told button").click();
-  assert.equal(await page.locator("#told").isVisible(), false);
+  await page.locator("#news button").click();
+  assert.equal(await page.locator("#news").isVisible(), false);
   await context.close();
 });
 

@@ -122,7 +122,7 @@ export class Stage {
         setTimeout(() => builder.say(copy, { text: "stage.copy" }), 2000);
       }
     });
-    this.#told = h("div", { class: "notices told", id: "told", hidden: true, attributes: { role: "status" } });
+    this.#told = h("div", { class: "notices told", id: "news", hidden: true, attributes: { role: "status" } });
     const reuse = h("button", {
       type: "button",
       id: "reuse",
