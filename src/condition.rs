@@ -1,7 +1,9 @@
 //! [`Condition`]: the one value that crosses from the guidance into the denoiser.
 
+mod reference;
 mod stream;
 
+pub use reference::Reference;
 pub use stream::{LayerScale, Masks, Places, Projection, Stream};
 
 use burn::tensor::Tensor;
@@ -35,6 +37,13 @@ pub enum Added {
         text_embeds: Tensor<2>,
         /// Original size, crop and target size in pixels, `[batch, 6]`.
         time_ids: Tensor<2>,
+    },
+    /// What FLUX.2 sees beside a text, the same for the whole batch.
+    References {
+        /// Pictures that are referred to.
+        pictures: Vec<Reference>,
+        /// The guidance scale of models that are distilled for one; `None` for all others.
+        guidance: Option<f32>,
     },
 }
 
@@ -74,6 +83,14 @@ impl Condition {
     /// All tokens, in the streams' order.
     pub fn tokens(&self) -> impl Iterator<Item = &Tensor<3>> {
         self.streams.iter().flat_map(|stream| &stream.tokens)
+    }
+
+    /// Pictures that are referred to.
+    pub fn references(&self) -> &[Reference] {
+        match &self.added {
+            Some(Added::References { pictures, .. }) => pictures,
+            _ => &[],
+        }
     }
 
     /// With what `to` makes of each tokens, in the streams' order.

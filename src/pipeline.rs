@@ -3,6 +3,7 @@
 mod adapters;
 mod arc2face;
 mod cache;
+mod chat;
 mod defaults;
 mod denoise;
 mod embed;
@@ -10,11 +11,15 @@ mod evidence;
 mod family;
 mod folder;
 mod fused;
+mod index;
+mod klein;
 mod models;
+mod network;
 mod precision;
 mod progress;
 pub mod prompt;
 mod readers;
+mod references;
 mod regions;
 mod resident;
 
@@ -40,9 +45,11 @@ pub use defaults::{NAME as DEFAULTS, defaults};
 pub use denoise::{Denoiser, InpaintMask, denoise, start};
 use family::Guided;
 use models::Models;
+pub use network::{Network, Predict};
 pub use precision::Precision;
 use progress::{Host, Watcher};
 pub use progress::{Phase, Progress};
+use references::ReferenceReader;
 pub use regions::Canvas;
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which latents outside of a mask keep.
@@ -94,6 +101,11 @@ impl FaceStudio {
     /// `face_encoder` are then needed only where an adapter reads what they say.
     ///
     /// Or it may have `arc2face`, whose `text_encoder` reads faces in the place of a word: such a model draws from faces alone.
+    ///
+    /// Or it may have `transformer` in place of `unet`, FLUX.2 klein's, which sees photos and style images themselves: with
+    /// `model_index.json`, and without the others but `tokenizer`, `text_encoder`, `vae`, `scheduler` and, for photos in which faces are
+    /// to be found, `detector`. Its text encoder and its transformer take turns and are not read yet: it is drawn with by
+    /// [`generate_with`](Self::generate_with), which asks for each.
     pub fn load(files: &dyn Files, device: &Device) -> Result<Self> {
         let checked = files.checked();
         let files = checked.as_ref().map_or(files, |checked| checked);
@@ -144,25 +156,25 @@ impl FaceStudio {
     pub fn load_component(&self, name: &str, files: &dyn Files) -> Result<()> {
         let checked = files.checked();
         let files = checked.as_ref().map_or(files, |checked| checked);
-        let mut residents = self.models.residents();
-        let resident = residents.find(|resident| resident.name() == name);
+        let resident = self.models.reloadable().find(|resident| resident.name() == name);
         resident.ok_or_else(|| folder::missing(name))?.load(files, &self.device)
     }
 
     /// Forgets what was encoded: embeddings of faces, styles and texts. Only pictures to come would use them.
     pub fn forget_encoded(&self) {
         self.models.readers.cache.clear();
+        self.models.readers.chats.clear();
         self.prepared.clear();
     }
 
     fn key(&self, request: &GenerateRequest, canvas: &Canvas) -> Key {
         let draws = self.models.draws && fused::texts(request).iter().any(Option::is_some);
-        Key::of_guidance(request, canvas, draws)
+        Key::of_guidance(request, canvas, draws, self.models.sees_references)
     }
 
     /// The faces of a picture, as the pipeline finds them, without person masks.
     pub async fn faces(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>> {
-        self.models.readers.detector.detect(picture, false, &self.device).await
+        self.models.readers.detector()?.detect(picture, false, &self.device).await
     }
 
     /// The faces of a picture, each with its embedding by the identity encoder, `[id_embed_dim]`.
@@ -224,6 +236,17 @@ impl FaceStudio {
         self.models.reads_styles
     }
 
+    /// Whether the model sees pictures themselves and is told what each is, see [`Roles`](crate::request::Roles).
+    pub fn sees_references(&self) -> bool {
+        self.models.sees_references
+    }
+
+    /// Whether the model's text encoder and its denoiser take turns in memory, so that pictures are drawn with
+    /// [`generate_with`](Self::generate_with) alone.
+    pub fn takes_turns(&self) -> bool {
+        self.models.takes_turns()
+    }
+
     /// Makes the pictures of a request.
     ///
     /// `watch` is called after every step; `Break` cancels. Its answer is awaited before the next step starts, so
@@ -245,17 +268,31 @@ impl FaceStudio {
         bring: impl AsyncFnMut(&str) -> Result<()>,
     ) -> Result<Vec<Generated>> {
         request.validate()?;
+        if request.roles.is_some() && !self.models.sees_references {
+            return Err(Error::input(
+                "roles-unsupported",
+                "roles are given, and this model sees no pictures that could be told of",
+                "leave the roles out",
+            ));
+        }
         let mut watcher = Watcher { watch, bring, picture: 0 };
-        let (canvas, prepared) = self.prepared(request, &mut watcher).await?;
+        let canvas = self.canvas(request)?;
+        let init = self.init_latents(request, &canvas)?;
+        let prepared = self.prepared(request, &canvas, init.as_ref(), &mut watcher).await?;
         if !self.has_encoders() {
             self.device.memory_cleanup();
         }
         let changing = regions::changing(request, &prepared.masks, &canvas)?;
-        let init = self.init_latents(request, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
-        let schedule = self.models.scheduler.schedule(request.sampler, request.steps, strength)?;
+        let tokens = canvas.latent_width * canvas.latent_height;
+        let scheduler = self.models.scheduler.clone().for_image_tokens(tokens);
+        let schedule = scheduler.schedule(request.sampler, request.steps, strength)?;
+        let network = self.models.network(&mut watcher, &self.device).await?;
         let size = [canvas.width, canvas.height];
-        let recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
+        let mut recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
+        if self.models.sees_references {
+            recipe.roles.get_or_insert_default();
+        }
 
         let mut pictures = Vec::with_capacity(request.count);
         for (picture, guided) in prepared.guided.iter().enumerate() {
@@ -269,7 +306,7 @@ impl FaceStudio {
             let inpaint =
                 inpaint.map(|(init, mask)| InpaintMask::new(init, mask.values(), &noise_at_start, &canvas));
             let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), inpaint.as_ref())?;
-            let denoiser = Denoiser { unet: &self.models.unet, condition, guidance_scale, dtype: self.dtype };
+            let denoiser = Denoiser { network: &*network, condition, guidance_scale, dtype: self.dtype };
             let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
@@ -287,36 +324,42 @@ impl FaceStudio {
         Ok(pictures)
     }
 
-    /// The sizes of a request's pictures, its masks and guidance: kept from an earlier request, or made by the encoders.
+    /// A request's masks and guidance on a canvas, with the latents of its init image: kept from an earlier request, or made by the encoders.
     async fn prepared(
         &self,
         request: &GenerateRequest,
+        canvas: &Canvas,
+        init: Option<&Tensor<4>>,
         host: &mut impl Host,
-    ) -> Result<(Canvas, Arc<Prepared>)> {
-        let canvas = self.canvas(request)?;
-        let key = self.key(request, &canvas);
+    ) -> Result<Arc<Prepared>> {
+        let key = self.key(request, canvas);
         if let Some(prepared) = self.prepared.get::<Arc<Prepared>>(key) {
             host.report(Phase::Encode, 1, 1, None).await?;
-            return Ok((canvas, prepared));
+            return Ok(prepared);
         }
-        let Models { readers, family, .. } = &self.models;
+        let Models { readers, family, vae, .. } = &self.models;
         // Held to the end, though it be let go of when everything is read.
         let family = family.get(host).await?;
         family.check(request)?;
-        let masks = evidence::masks(readers, request, &canvas, host, &self.device).await?;
-        let regions = regions::regions(&masks, request.background, &canvas)?;
+        let masks = evidence::masks(readers, request, canvas, host, &self.device).await?;
+        let regions = regions::regions(&masks, request.background, canvas)?;
         let places = regions.map(Places::Regions);
-        let needs = family.needs(request);
-        let evidence = evidence::gather(readers, &needs, request, host, &self.device).await?;
+        let needs = family.needs(request, places.as_ref());
+        let pictures = ReferenceReader { vae, area: canvas.width * canvas.height };
+        let mut evidence = evidence::gather(readers, &needs, &pictures, request, host, &self.device).await?;
+        evidence.start = init.cloned();
         let guided = family.condition(&evidence, request, places.as_ref(), &self.device)?;
         for Guided { condition, .. } in &guided {
             for tokens in condition.tokens() {
                 read_finite(tokens.clone(), "the guidance").await?;
             }
+            for reference in condition.references() {
+                read_finite(reference.latents.clone(), "a reference picture").await?;
+            }
         }
         let prepared = Arc::new(Prepared { masks, guided, notices: evidence.notices });
         self.prepared.put(key, prepared.clone());
-        Ok((canvas, prepared))
+        Ok(prepared)
     }
 
     /// The size of the picture and of its latents: the request's, or else the UNet's own.
@@ -392,6 +435,7 @@ struct Prepared {
 pub(crate) mod internal {
     pub use super::adapters::AdapterGuidance;
     pub use super::embed::aligned;
-    pub use super::evidence::{Evidence, PersonEvidence};
+    pub use super::evidence::{Evidence, Needs, PersonEvidence, Texts};
     pub use super::family::{Family, Guided};
+    pub use super::klein::KleinGuidance;
 }

@@ -1,6 +1,7 @@
 //! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
 
 mod recipe;
+mod roles;
 
 use std::hash::{Hash, Hasher};
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
+pub use roles::{Numbers, Roles};
 
 /// Everything that decides a picture. The same request with the same model gives the same pictures.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct GenerateRequest {
     pub style: Option<RgbImage>,
     /// The prompt `T`; empty means none.
     pub prompt: String,
+    /// What a model that sees reference pictures is told of them before the prompt; its own words if left out. Other models refuse it.
+    pub roles: Option<Roles>,
     /// A prompt to move away from: its embedding takes the null condition's place.
     pub negative_prompt: String,
     /// Balance of hybrid guidance, `e_g = α e_i + (1 − α) e_p`: 1 is the style image alone, 0 the prompt alone.
@@ -81,7 +85,8 @@ pub struct PersonOf<P> {
 pub struct IdentityOf<P> {
     /// Photos of this face.
     pub photos: Vec<P>,
-    /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1.
+    /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1. Where a model sees the photos themselves it is
+    /// how strongly they are seen, and 1 is as the model was trained.
     #[serde(default = "whole")]
     #[cfg_attr(test, ts(optional, as = "Option<f32>"))]
     pub beta: f32,
@@ -221,6 +226,7 @@ impl Default for GenerateRequest {
             people: Vec::new(),
             style: None,
             prompt: String::new(),
+            roles: None,
             negative_prompt: String::new(),
             alpha: 0.5,
             layout: Layout::Whole,

@@ -135,6 +135,20 @@ impl Places {
         }
     }
 
+    /// `(height, width)` of the grid that they are given on.
+    pub fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Regions(regions) => regions.size(),
+            Self::Masks(masks) => (masks.height, masks.width),
+        }
+    }
+
+    /// The weights on that grid, `[identities][height × width]`.
+    pub fn weights(&self) -> Vec<Vec<f32>> {
+        let (height, width) = self.size();
+        self.resized(height, width)
+    }
+
     /// The weights at `height × width`, `[identities][height × width]`.
     pub fn resized(&self, height: usize, width: usize) -> Vec<Vec<f32>> {
         match self {

@@ -14,8 +14,11 @@ use crate::nn::{
 };
 use crate::weights::{self, Component};
 
-/// The layers whose states FLUX.2 klein reads, counted from 1 (diffusers' `Flux2KleinPipeline`).
-pub const KLEIN_LAYERS: [usize; 3] = [9, 18, 27];
+/// The layers whose states FLUX.2 klein reads, counted from 1: those after a quarter, half and three quarters of a Qwen3. Of the 36
+/// layers of its publisher's they are 9, 18 and 27 (diffusers' `Flux2KleinPipeline`).
+pub fn klein_layers(num_hidden_layers: usize) -> [usize; 3] {
+    [1, 2, 3].map(|quarters| quarters * num_hidden_layers / 4)
+}
 
 /// Base of the positions' frequencies where a config has none (transformers' default).
 const ROPE_THETA: f64 = 10_000.0;

@@ -6,4 +6,5 @@ pub mod decoded;
 pub mod mask;
 pub mod preprocess;
 pub mod processor;
+pub mod reference;
 pub mod watermark;

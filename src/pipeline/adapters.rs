@@ -7,7 +7,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
-use super::family::{Configs, Family, Guided, Kind, Target};
+use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
 use super::prompt::PromptKind;
 use super::readers::RequiredReaders;
@@ -21,8 +21,11 @@ use crate::unet::UNet2DConditionModel;
 use crate::weights::Files;
 
 /// The family of IP-Adapters. The second's folder is `ip_adapter_2`, and so on.
-pub const ADAPTERS: Kind =
-    Kind { folder: "ip_adapter", needs_face_encoder: false, makes_class_labels: false, fits, open };
+pub const ADAPTERS: Kind = Kind {
+    folder: "ip_adapter",
+    needs_face_encoder: false,
+    denoises: Denoises::Unet { makes_class_labels: false, fits, open },
+};
 
 /// The adapters' projections; their keys and values are in the UNet.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
         }
     }
     if pictures.is_empty() {
-        return Ok(RequiredReaders { vision: Vec::new(), text: true, prior: false });
+        return Ok(RequiredReaders { text: true, ..RequiredReaders::default() });
     }
     let config = folder.load("vision_encoder", VisionConfig::read)?;
     let hidden = match &config {
@@ -176,7 +179,7 @@ impl Family for AdapterGuidance {
         Ok(())
     }
 
-    fn needs<'a>(&self, request: &'a GenerateRequest) -> Needs<'a> {
+    fn needs<'a>(&self, request: &'a GenerateRequest, _: Option<&Places>) -> Needs<'a> {
         let alpha = request.effective_alpha();
         let guided = request.guidance_scale != 1.0;
         let needs = || self.adapters.iter().map(|adapter| (adapter.config.role, adapter.projection.needs()));
@@ -195,6 +198,7 @@ impl Family for AdapterGuidance {
         Needs {
             identities: needs().any(|(role, needs)| role == Role::Identity && needs.id_embeds.is_some()),
             faces: pictures(Role::Identity),
+            references: false,
             style: (alpha > 0.0).then_some(Style::Whole),
             nothing: guided && (pictures(Role::Identity) || pictures(Role::Style)),
             texts: Texts::Tokens(texts),
@@ -399,7 +403,7 @@ mod tests {
     }
 
     fn person(phase: f32) -> PersonEvidence {
-        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), faces: Vec::new() }
+        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), ..PersonEvidence::default() }
     }
 
     fn condition(
@@ -480,6 +484,7 @@ mod tests {
             people: vec![PersonEvidence {
                 id_embeds: None,
                 faces: vec![(0.3, first.clone()), (0.1, second.clone())],
+                ..PersonEvidence::default()
             }],
             nothing: Some(nothing.clone()),
             tokens: [4.0, 6.0].map(|phase| waves(phase, TOKENS)).into(),
@@ -509,7 +514,7 @@ mod tests {
         let both = AdapterGuidance { adapters: vec![face_id(), image(Role::Style)] };
         both.check(&request(1)).unwrap();
         let asked = request(1);
-        let needs = both.needs(&asked);
+        let needs = both.needs(&asked, None);
         assert_eq!((needs.identities, needs.faces, needs.nothing), (true, false, true));
         assert_eq!(needs.style, Some(Style::Whole));
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
@@ -518,7 +523,7 @@ mod tests {
             [(Some(PromptKind::Prompt), "a man"), (None, ""), (Some(PromptKind::NegativePrompt), "")]
         );
         let worded = GenerateRequest { style: None, guidance_scale: 1.0, ..request(1) };
-        let needs = both.needs(&worded);
+        let needs = both.needs(&worded, None);
         assert!(!needs.nothing && needs.style.is_none());
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
         assert_eq!(texts[..], [(Some(PromptKind::Prompt), "a man")]);

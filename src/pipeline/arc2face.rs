@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Texts};
-use super::family::{Configs, Family, Guided, Kind, Target};
+use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
 use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places, Projection, Stream};
@@ -14,8 +14,11 @@ use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
 
 /// The family that draws from faces alone.
-pub const ARC2FACE: Kind =
-    Kind { folder: "arc2face", needs_face_encoder: true, makes_class_labels: false, fits, open };
+pub const ARC2FACE: Kind = Kind {
+    folder: "arc2face",
+    needs_face_encoder: true,
+    denoises: Denoises::Unet { makes_class_labels: false, fits, open },
+};
 
 /// `arc2face/`, `tokenizer/` and `text_encoder/`.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
             "use components that were trained together",
         ));
     }
-    Ok(RequiredReaders { vision: Vec::new(), text: false, prior: false })
+    Ok(RequiredReaders::default())
 }
 
 fn open(folder: &ModelFolder, _: Target, device: &Device) -> Result<Box<dyn Family>> {
@@ -86,8 +89,15 @@ impl Family for Arc2FaceGuidance {
         ))
     }
 
-    fn needs<'a>(&self, _: &'a GenerateRequest) -> Needs<'a> {
-        Needs { identities: true, faces: false, style: None, nothing: false, texts: Texts::None }
+    fn needs<'a>(&self, _: &'a GenerateRequest, _: Option<&Places>) -> Needs<'a> {
+        Needs {
+            identities: true,
+            faces: false,
+            references: false,
+            style: None,
+            nothing: false,
+            texts: Texts::None,
+        }
     }
 
     /// Each person's tokens in their region, the same for all pictures.
@@ -146,7 +156,8 @@ mod tests {
     }
 
     fn evidence() -> Evidence {
-        let person = |phase| PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), faces: Vec::new() };
+        let person =
+            |phase| PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), ..PersonEvidence::default() };
         Evidence { people: vec![person(1.0), person(2.0)], ..Evidence::default() }
     }
 
@@ -188,7 +199,7 @@ mod tests {
         let family = family();
         family.check(&faces(1)).unwrap();
         let asked = faces(1);
-        let needs = family.needs(&asked);
+        let needs = family.needs(&asked, None);
         assert!(needs.identities && needs.style.is_none() && matches!(needs.texts, Texts::None));
         for refused in [request(1), faces(0)] {
             assert_eq!(family.check(&refused).unwrap_err().code, "identity-only");

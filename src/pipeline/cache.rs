@@ -13,6 +13,8 @@ use crate::request::{GenerateRequest, Layout};
 /// Most entries about pictures and texts: a picture of [`MAX_PEOPLE`](crate::request::MAX_PEOPLE) with a few photos each, of which
 /// each has three. The largest, a ViT-H/14's states of a face, takes 1.3 MB.
 pub const READINGS: usize = 96;
+/// Most texts that are read as a chat: 512 tokens of FLUX.2 klein take 16 MB.
+pub const CHATS: usize = 4;
 /// Most requests whose guidance is kept: it holds every person's region for every picture.
 pub const REQUESTS: usize = 2;
 
@@ -31,8 +33,9 @@ impl Key {
         }))
     }
 
-    /// Of all that a request's guidance and regions follow from; of its seed only where a prior `draws`.
-    pub fn of_guidance(request: &GenerateRequest, canvas: &Canvas, draws: bool) -> Self {
+    /// Of all that a request's guidance and regions follow from; of its seed only where a prior `draws`, and of its init image only
+    /// where the model `sees` it.
+    pub fn of_guidance(request: &GenerateRequest, canvas: &Canvas, draws: bool, sees: bool) -> Self {
         Self::new("guidance", |hasher| {
             request.people.len().hash(hasher);
             for person in &request.people {
@@ -41,7 +44,7 @@ impl Key {
                     (identity.beta.to_bits(), &identity.photos).hash(hasher);
                 }
             }
-            (&request.style, &request.prompt, &request.negative_prompt).hash(hasher);
+            (&request.style, &request.prompt, &request.negative_prompt, &request.roles).hash(hasher);
             (request.alpha.to_bits(), request.guidance_scale.to_bits(), request.count).hash(hasher);
             std::mem::discriminant(&request.layout).hash(hasher);
             match &request.layout {
@@ -54,6 +57,7 @@ impl Key {
                 Layout::Content(content) => content.hash(hasher),
             }
             (request.background, canvas, draws.then_some(request.seed)).hash(hasher);
+            request.init.as_ref().filter(|_| sees).map(|init| &init.image).hash(hasher);
         })
     }
 }
@@ -123,7 +127,7 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::request::{Background, Identity, InitImage, Person, RelativeBox};
+    use crate::request::{Background, Identity, InitImage, Person, RelativeBox, Roles};
     use ::image::{Rgb, RgbImage};
 
     const CANVAS: Canvas = Canvas { width: 64, height: 32, latent_width: 16, latent_height: 8 };
@@ -163,7 +167,7 @@ mod tests {
         let of = |change: &dyn Fn(&mut GenerateRequest)| {
             let mut request = request.clone();
             change(&mut request);
-            Key::of_guidance(&request, &CANVAS, false)
+            Key::of_guidance(&request, &CANVAS, false, false)
         };
         let area = |x: f32| Layout::Boxes(vec![RelativeBox { x, y: 0.0, width: 0.5, height: 1.0 }]);
         let keys = [
@@ -182,6 +186,7 @@ mod tests {
             of(&|request| request.style = None),
             of(&|request| request.style = Some(RgbImage::from_pixel(3, 2, Rgb([3; 3])))),
             of(&|request| request.prompt = "b".to_owned()),
+            of(&|request| request.roles = Some(Roles::default())),
             of(&|request| request.negative_prompt = "a".to_owned()),
             of(&|request| request.alpha = 0.25),
             of(&|request| request.guidance_scale = 1.0),
@@ -194,13 +199,20 @@ mod tests {
         for (i, a) in keys.iter().enumerate() {
             assert!(keys[..i].iter().all(|b| a != b), "{i}");
         }
-        assert_ne!(keys[0], Key::of_guidance(&request, &Canvas { width: 32, ..CANVAS }, false));
+        assert_ne!(keys[0], Key::of_guidance(&request, &Canvas { width: 32, ..CANVAS }, false, false));
         let same = of(&|request| {
             (request.seed, request.steps, request.preview_every) = (7, 3, Some(1));
             request.init = Some(InitImage { image: picture(4), strength: 0.5, mask: None });
         });
         assert_eq!(keys[0], same);
-        let seed = |seed: u64| Key::of_guidance(&GenerateRequest { seed, ..request.clone() }, &CANVAS, true);
+        let seed =
+            |seed: u64| Key::of_guidance(&GenerateRequest { seed, ..request.clone() }, &CANVAS, true, false);
         assert_ne!(seed(1), seed(2));
+        let started = |value: u8, strength: f32| {
+            let init = Some(InitImage { image: picture(value), strength, mask: None });
+            Key::of_guidance(&GenerateRequest { init, ..request.clone() }, &CANVAS, false, true)
+        };
+        assert_ne!(started(1, 0.5), started(2, 0.5), "it is seen");
+        assert_eq!(started(1, 0.5), started(1, 0.6));
     }
 }

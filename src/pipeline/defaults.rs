@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::folder::ModelFolder;
+use super::index::KleinIndex;
 use crate::error::{Error, Result};
 use crate::request::Defaults;
 use crate::sampling::SchedulerConfig;
@@ -22,7 +23,7 @@ struct DefaultsFile {
 /// Reads a model folder's defaults, without its weights.
 ///
 /// The sampler is that of `scheduler/scheduler_config.json`. Steps and guidance scale are those of `defaults.json`, as far as
-/// there is one and it says; else those of [`Defaults::with_sampler`].
+/// there is one and it says; else those of [`Defaults::with_sampler`], or of a FLUX.2 klein by what `model_index.json` says.
 ///
 /// Fails with `component-missing` without a scheduler, and with `config` or `config-range` on a file that makes no sense.
 pub fn defaults(files: &dyn Files) -> Result<Defaults> {
@@ -31,6 +32,7 @@ pub fn defaults(files: &dyn Files) -> Result<Defaults> {
     let folder = ModelFolder::new(files)?;
     let sampler = folder.load("scheduler", SchedulerConfig::from_component)?.default_sampler()?;
     let usual = Defaults::with_sampler(sampler);
+    let usual = if sampler.is_of_flow_matching() { KleinIndex::read(files)?.defaults(usual) } else { usual };
     if !files.list("")?.iter().any(|name| name == NAME) {
         return Ok(usual);
     }

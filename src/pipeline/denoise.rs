@@ -2,19 +2,19 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
+use super::network::Network;
 use super::regions::Canvas;
 use crate::condition::Condition;
 use crate::error::Result;
 use crate::guidance::classifier_free::guide;
 use crate::nn::read_finite;
 use crate::sampling::{Scheduler, StepOutput};
-use crate::unet::{PreparedCondition, UNet2DConditionModel};
 
-/// The UNet under a condition; with a guidance scale, the condition's batch holds the null half first.
+/// A network and what it is told; with a guidance scale, the condition's batch holds the null half first.
 #[derive(Debug)]
 pub struct Denoiser<'a> {
     /// The network.
-    pub unet: &'a UNet2DConditionModel,
+    pub network: &'a dyn Network,
     /// What it attends to.
     pub condition: Condition,
     /// Classifier-free guidance; `None` without.
@@ -24,19 +24,21 @@ pub struct Denoiser<'a> {
 }
 
 impl Denoiser<'_> {
-    /// The noise in `input`, `[1, channels, height, width]` both.
-    fn predict(&self, input: Tensor<4>, timestep: f32, condition: &PreparedCondition) -> Tensor<4> {
-        let device = input.device();
+    /// As the network takes latents of one picture: once for each half of guidance.
+    fn input(&self, latents: Tensor<4>) -> Tensor<4> {
+        let latents = match self.guidance_scale {
+            None => latents,
+            Some(_) => Tensor::cat(vec![latents.clone(), latents], 0),
+        };
+        latents.cast(self.dtype)
+    }
+
+    /// What of the network's output the sampler takes.
+    fn output(&self, predicted: Tensor<4>) -> Tensor<4> {
+        let predicted = predicted.cast(DType::F32);
         match self.guidance_scale {
-            None => {
-                let timesteps = Tensor::full([1], timestep, &device);
-                self.unet.forward_prepared(input.cast(self.dtype), timesteps, condition).cast(DType::F32)
-            }
-            Some(scale) => {
-                let both = Tensor::cat(vec![input.clone(), input], 0).cast(self.dtype);
-                let timesteps = Tensor::full([2], timestep, &device);
-                guide(self.unet.forward_prepared(both, timesteps, condition).cast(DType::F32), scale)
-            }
+            None => predicted,
+            Some(scale) => guide(predicted, scale),
         }
     }
 }
@@ -72,11 +74,13 @@ pub async fn denoise(
     inpaint: Option<&InpaintMask>,
     mut after: impl AsyncFnMut(usize, StepOutput) -> Result<()>,
 ) -> Result<Tensor<4>> {
-    let condition = denoiser.unet.prepare(&denoiser.condition, &latents.clone().cast(denoiser.dtype))?;
+    let network = denoiser.network.under(&denoiser.condition, &denoiser.input(latents.clone()))?;
     let steps = scheduler.schedule().len();
     for i in 0..steps {
-        let condition = condition.at(i as f32 / steps as f32);
-        let predict = |input, timestep| Ok(denoiser.predict(input, timestep, &condition));
+        let predict = |latents, timestep| {
+            let predicted = network.predict(denoiser.input(latents), timestep, i as f32 / steps as f32)?;
+            Ok(denoiser.output(predicted))
+        };
         let mut output = scheduler.advance(i, latents, predict, &noise)?;
         if let Some(inpaint) = inpaint {
             output.sample = inpaint.put_back(output.sample, i + 1, &scheduler)?;

@@ -40,7 +40,7 @@ pub async fn landmarks(readers: &Readers, photo: &Photo, name: &str, device: &De
     }
     let key = Key::new("largest", |hasher| photo.image.hash(hasher));
     let find = async || {
-        let found = readers.detector.detect(&photo.image, false, device).await?;
+        let found = readers.detector()?.detect(&photo.image, false, device).await?;
         let largest = found.into_iter().max_by(|a, b| a.area().total_cmp(&b.area()));
         Ok(largest.ok_or_else(|| not_found(name))?.landmarks)
     };

@@ -11,10 +11,12 @@ use super::embed;
 use super::progress::{Encoding, Host};
 use super::prompt::{PRIOR_STREAM, PromptKind, TextEmbeds};
 use super::readers::{Readers, see};
+use super::references::ReferenceReader;
 use super::regions::{self, Canvas, Finder};
 use crate::encoders::vision::VisionOutput;
 use crate::error::{Notice, Result};
 use crate::image::mask::Mask;
+use crate::image::reference::head_and_shoulders;
 use crate::request::{GenerateRequest, Layout, Person};
 use crate::sampling::NoiseSource;
 
@@ -25,6 +27,8 @@ pub struct Needs<'a> {
     pub identities: bool,
     /// Of each photo, what the vision encoder sees of its face, cut out in the pose of the identity encoder's template.
     pub faces: bool,
+    /// Of each photo, head and shoulders as latents.
+    pub references: bool,
     /// Of the style image, what is seen of it.
     pub style: Option<Style>,
     /// What the vision encoder says to nothing.
@@ -40,6 +44,8 @@ pub enum Style {
     Ensemble,
     /// By the first vision encoder, whole: adapters were trained on pictures with their faces, and would draw a hidden one.
     Whole,
+    /// As latents, whole.
+    Reference,
 }
 
 /// Which texts are read, and what of.
@@ -49,6 +55,8 @@ pub enum Texts<'a> {
     None,
     /// The tokens of each, of which those that the request says are told of where they are too long.
     Tokens(Vec<(Option<PromptKind>, &'a str)>),
+    /// Each as a turn of a chat, of which what is too long is told.
+    Chats(Vec<(PromptKind, String)>),
     /// What a prior draws of prompt and negative prompt, for each picture anew.
     Drawn([Option<&'a str>; 2]),
 }
@@ -60,9 +68,13 @@ pub struct Evidence {
     pub people: Vec<PersonEvidence>,
     /// The style image; an ensemble's embedding has no states.
     pub style: Option<VisionOutput>,
+    /// Latents of the style image, `[1, channels, height, width]`.
+    pub style_reference: Option<Tensor<4>>,
+    /// Latents of the picture that is started from.
+    pub start: Option<Tensor<4>>,
     /// What the vision encoder says to nothing.
     pub nothing: Option<VisionOutput>,
-    /// Of each of [`Texts::Tokens`], `[1, tokens, channels]`, padded to the context's length.
+    /// Of each of [`Texts::Tokens`] or [`Texts::Chats`], `[1, tokens, channels]`, padded to the context's length.
     pub tokens: Vec<Tensor<3>>,
     /// Of each picture with [`Texts::Drawn`], the prompt's and the negative prompt's embedding, `[1, image_embed_dim]`.
     pub drawn: Vec<[Option<Tensor<2>>; 2]>,
@@ -77,6 +89,8 @@ pub struct PersonEvidence {
     pub id_embeds: Option<Tensor<2>>,
     /// Each photo's face with its weight, which is β shared by the identity's photos.
     pub faces: Vec<(f32, VisionOutput)>,
+    /// Latents of each photo, `[1, channels, height, width]`.
+    pub references: Vec<Tensor<4>>,
 }
 
 /// One mask per person over the latents; none for a layout without regions.
@@ -87,7 +101,7 @@ pub async fn masks(
     host: &mut impl Host,
     device: &Device,
 ) -> Result<Vec<Mask>> {
-    let detector = &readers.detector;
+    let detector = readers.detector().ok();
     let Layout::Content(content) = &request.layout else {
         return regions::masks(request, canvas, Finder { detector, segmenter: None }, device).await;
     };
@@ -108,6 +122,7 @@ pub async fn masks(
 pub async fn gather(
     readers: &Readers,
     needs: &Needs<'_>,
+    pictures: &ReferenceReader<'_>,
     request: &GenerateRequest,
     host: &mut impl Host,
     device: &Device,
@@ -116,7 +131,7 @@ pub async fn gather(
     let texts = match &needs.texts {
         Texts::Drawn(texts) if texts.iter().all(Option::is_none) => 0,
         Texts::Drawn(_) => request.count,
-        Texts::None | Texts::Tokens(_) => 1,
+        Texts::None | Texts::Tokens(_) | Texts::Chats(_) => 1,
     };
     let mut encoding = Encoding::new(host, request, style.is_some(), texts);
     let mut evidence = Evidence::default();
@@ -125,11 +140,19 @@ pub async fn gather(
         evidence.nothing = Some(readers.cache.remember(Key::new("nothing", |_| ()), look).await?);
     }
     for (i, person) in request.people.iter().enumerate() {
-        evidence.people.push(read_person(readers, needs, (i, person), &mut encoding, device).await?);
+        evidence
+            .people
+            .push(read_person(readers, needs, pictures, (i, person), &mut encoding, device).await?);
     }
     if let Some((picture, how)) = style {
         let people = !request.people.is_empty();
-        evidence.style = Some(read_style(readers, how, picture, people, encoding.host, device).await?);
+        if how == Style::Reference {
+            let key = Key::new("reference", |hasher| (picture, pictures.area).hash(hasher));
+            let read = async || pictures.latents(picture, device);
+            evidence.style_reference = Some(readers.cache.remember(key, read).await?);
+        } else {
+            evidence.style = Some(read_style(readers, how, picture, people, encoding.host, device).await?);
+        }
         encoding.advance().await?;
     }
     match &needs.texts {
@@ -138,6 +161,14 @@ pub async fn gather(
             for (kind, text) in texts {
                 let (embeds, notice) = read_text(readers, *kind, text, encoding.host).await?;
                 evidence.tokens.push(embeds.encoder_hidden_states);
+                evidence.notices.extend(notice);
+            }
+            encoding.advance().await?;
+        }
+        Texts::Chats(texts) => {
+            for (kind, text) in texts {
+                let (tokens, notice) = read_chat(readers, *kind, text, encoding.host, device).await?;
+                evidence.tokens.push(tokens);
                 evidence.notices.extend(notice);
             }
             encoding.advance().await?;
@@ -152,6 +183,7 @@ pub async fn gather(
 async fn read_person(
     readers: &Readers,
     needs: &Needs<'_>,
+    pictures: &ReferenceReader<'_>,
     (index, person): (usize, &Person),
     encoding: &mut Encoding<'_, impl Host>,
     device: &Device,
@@ -176,6 +208,16 @@ async fn read_person(
                 let weight = identity.beta / identity.photos.len() as f32;
                 read.faces.push((weight, readers.cache.remember(key, look).await?));
             }
+            if needs.references {
+                let key = Key::new("portrait", |hasher| (photo, pictures.area).hash(hasher));
+                let look = async || {
+                    let landmarks = embed::landmarks(readers, photo, &name, device).await?;
+                    let portrait = head_and_shoulders(&photo.image, &landmarks);
+                    let latents = portrait.and_then(|portrait| pictures.latents(&portrait, device));
+                    latents.map_err(|e| e.context(&name))
+                };
+                read.references.push(readers.cache.remember(key, look).await?);
+            }
             encoding.advance().await?;
         }
     }
@@ -198,12 +240,12 @@ async fn read_style(
     let key = Key::new("style", |hasher| (picture, hides).hash(hasher));
     let look = async || match how {
         Style::Ensemble => {
-            let detector = hides.then_some(&readers.detector);
+            let detector = if hides { Some(readers.detector()?) } else { None };
             let vision = readers.ensemble(host).await?;
             let image_embeds = embed::style(&vision, detector, picture, device).await?;
             Ok(VisionOutput { image_embeds, last_hidden_state: None, penultimate_hidden_state: None })
         }
-        Style::Whole => {
+        Style::Whole | Style::Reference => {
             let vision = readers.vision_encoder(host).await?;
             see(&vision, Some(vision.preprocessing().tensor(picture, device)?), device)
         }
@@ -225,6 +267,22 @@ async fn read_text(
         Ok((reader.encode(&[text])?, notice))
     };
     readers.cache.remember(key, read).await
+}
+
+/// What a text becomes as a turn of a chat, and what of it is not read.
+async fn read_chat(
+    readers: &Readers,
+    kind: PromptKind,
+    text: &str,
+    host: &mut impl Host,
+    device: &Device,
+) -> Result<(Tensor<3>, Option<Notice>)> {
+    let key = Key::new("chat", |hasher| (kind, text).hash(hasher));
+    let read = async || {
+        let reader = readers.chat(host, device).await?;
+        Ok((reader.encode(text)?, reader.cut(kind, text)))
+    };
+    readers.chats.remember(key, read).await
 }
 
 /// What the prior draws of the texts, with each picture's own noise.

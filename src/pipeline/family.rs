@@ -11,6 +11,7 @@ use crate::condition::{Condition, Places};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::Result;
 use crate::request::GenerateRequest;
+use crate::transformer::Flux2Transformer2DConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 
 /// A kind of model, by what its denoiser attends to. It reads no picture, waits for nothing and remembers nothing.
@@ -21,6 +22,11 @@ pub trait Family: Debug + Send + Sync {
     /// Whether style images can be drawn from.
     fn reads_styles(&self) -> bool;
 
+    /// Whether it sees pictures themselves, that which is started from among them, and is told what each is.
+    fn sees_references(&self) -> bool {
+        false
+    }
+
     /// Whether what texts become is drawn by the seed.
     fn draws(&self) -> bool {
         false
@@ -29,8 +35,8 @@ pub trait Family: Debug + Send + Sync {
     /// Refuses a request that the family gives no meaning to.
     fn check(&self, request: &GenerateRequest) -> Result<()>;
 
-    /// What it wants to know of a request.
-    fn needs<'a>(&self, request: &'a GenerateRequest) -> Needs<'a>;
+    /// What it wants to know of a request whose people act in these places.
+    fn needs<'a>(&self, request: &'a GenerateRequest, places: Option<&Places>) -> Needs<'a>;
 
     /// What each picture's denoiser attends to, from what it needed to know; each person acts in their place, if there are any.
     fn condition(
@@ -58,16 +64,33 @@ pub struct Kind {
     pub folder: &'static str,
     /// Whether it cannot do without `face_encoder/`.
     pub needs_face_encoder: bool,
-    /// Whether it tells a UNet that takes class labels any.
-    pub makes_class_labels: bool,
-    /// What it reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit each
-    /// other.
-    pub fits: fn(&ModelFolder, &Configs) -> Result<RequiredReaders>,
-    /// Loads its own networks, which make guidance of what was read.
-    pub open: fn(&ModelFolder, Target, &Device) -> Result<Box<dyn Family>>,
+    /// What it makes guidance for.
+    pub denoises: Denoises,
 }
 
-/// What the configs of the components say that every family has.
+/// The network that a family makes guidance for.
+#[derive(Clone, Copy)]
+pub enum Denoises {
+    /// `unet/`.
+    Unet {
+        /// Whether the family tells a UNet that takes class labels any.
+        makes_class_labels: bool,
+        /// What the family reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit
+        /// each other.
+        fits: fn(&ModelFolder, &Configs) -> Result<RequiredReaders>,
+        /// Loads its own networks, which make guidance of what was read.
+        open: fn(&ModelFolder, Target, &Device) -> Result<Box<dyn Family>>,
+    },
+    /// `transformer/`, which sees reference pictures and reads a chat.
+    Flux2 {
+        /// As a UNet's; what reads is the same in all folders.
+        fits: fn(&ModelFolder, &Flux2Transformer2DConfig) -> Result<()>,
+        /// Reads what the folder says; such a family has no networks of its own.
+        open: fn(&ModelFolder) -> Result<Box<dyn Family>>,
+    },
+}
+
+/// What the configs of the components say that every family of a UNet has.
 pub struct Configs {
     /// `unet/`.
     pub unet: UNet2DConditionConfig,

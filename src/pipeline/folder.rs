@@ -20,6 +20,11 @@ impl<'a> ModelFolder<'a> {
         Ok(Self { files, folders: files.folders("")?, loaded: RefCell::default() })
     }
 
+    /// All of the model's files.
+    pub(super) fn files(&self) -> &'a dyn Files {
+        self.files
+    }
+
     pub(super) fn has(&self, folder: &str) -> bool {
         self.folders.iter().any(|name| name == folder)
     }

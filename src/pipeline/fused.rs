@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Style, Texts};
-use super::family::{Configs, Family, Guided, Kind, Target};
+use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
 use super::prompt::Prior;
 use super::readers::RequiredReaders;
@@ -14,8 +14,11 @@ use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
 
 /// The family of this project's own models.
-pub const FUSED: Kind =
-    Kind { folder: "guidance", needs_face_encoder: true, makes_class_labels: true, fits, open };
+pub const FUSED: Kind = Kind {
+    folder: "guidance",
+    needs_face_encoder: true,
+    denoises: Denoises::Unet { makes_class_labels: true, fits, open },
+};
 
 /// The shared Linear, `guidance/`.
 #[derive(Debug)]
@@ -88,10 +91,11 @@ impl Family for FusedGuidance {
         Ok(())
     }
 
-    fn needs<'a>(&self, request: &'a GenerateRequest) -> Needs<'a> {
+    fn needs<'a>(&self, request: &'a GenerateRequest, _: Option<&Places>) -> Needs<'a> {
         Needs {
             identities: true,
             faces: false,
+            references: false,
             style: (request.effective_alpha() > 0.0).then_some(Style::Ensemble),
             nothing: false,
             texts: Texts::Drawn(texts(request)),
@@ -174,7 +178,7 @@ mod tests {
     }
 
     fn person(phase: f32) -> PersonEvidence {
-        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), faces: Vec::new() }
+        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), ..PersonEvidence::default() }
     }
 
     fn drawn(phase: f32) -> Option<Tensor<2>> {
@@ -269,13 +273,13 @@ mod tests {
         assert_eq!(without.check(&request(1)).unwrap_err().code, "component-missing");
         let styled = GenerateRequest { prompt: String::new(), ..request(1) };
         without.check(&styled).unwrap();
-        assert!(matches!(without.needs(&styled).texts, Texts::Drawn([None, None])));
-        let needs = with.needs(&styled);
+        assert!(matches!(without.needs(&styled, None).texts, Texts::Drawn([None, None])));
+        let needs = with.needs(&styled, None);
         assert_eq!((needs.identities, needs.style, needs.faces), (true, Some(Style::Ensemble), false));
         let worded = GenerateRequest { style: None, negative_prompt: "a hat".to_owned(), ..request(1) };
-        let needs = with.needs(&worded);
+        let needs = with.needs(&worded, None);
         assert!(matches!(needs.texts, Texts::Drawn([Some("a man"), Some("a hat")])) && needs.style.is_none());
         let unguided = GenerateRequest { guidance_scale: 1.0, ..worded };
-        assert!(matches!(with.needs(&unguided).texts, Texts::Drawn([Some("a man"), None])));
+        assert!(matches!(with.needs(&unguided, None).texts, Texts::Drawn([Some("a man"), None])));
     }
 }

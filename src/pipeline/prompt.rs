@@ -35,11 +35,12 @@ pub fn cut(
     kind: PromptKind,
     text: &str,
 ) -> Result<Option<Notice>> {
-    let Some(Excess { tokens, from, room }) =
-        tokenizer.excess(&tokenizer.written_out(text), context_length)?
-    else {
-        return Ok(None);
-    };
+    let excess = tokenizer.excess(&tokenizer.written_out(text), context_length)?;
+    Ok(excess.map(|excess| cut_notice(kind, excess)))
+}
+
+/// Tells what of a text is not read.
+pub(super) fn cut_notice(kind: PromptKind, Excess { tokens, from, room }: Excess) -> Notice {
     let code = match kind {
         PromptKind::Prompt => "prompt-cut",
         PromptKind::NegativePrompt => "negative-prompt-cut",
@@ -47,14 +48,14 @@ pub fn cut(
     let name = if kind == PromptKind::Prompt { "prompt" } else { "negative prompt" };
     let count =
         if tokens == 1 { "its last token was".to_owned() } else { format!("its last {tokens} tokens were") };
-    Ok(Some(Notice {
+    Notice {
         code,
         message: format!(
             "the {name} is longer than the {room} tokens that the model reads: {count} cut off, from '{from}' on"
         ),
         remedy: "shorten it, or put what matters most first".to_owned(),
         values: BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
-    }))
+    }
 }
 
 /// What reads texts.

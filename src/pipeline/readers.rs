@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 
 use super::cache::{self, Cache};
+use super::chat::ChatReader;
 use super::folder::{ModelFolder, missing};
 use super::progress::Host;
 use super::prompt::{Prior, TextReader};
@@ -14,9 +15,11 @@ use crate::encoders::face::FaceEncoder;
 use crate::encoders::segmenter::Segmenter;
 use crate::encoders::vision::{VisionEncoder, VisionEnsemble, VisionOutput};
 use crate::error::Result;
+use crate::transformer::Flux2Transformer2DModel;
 use crate::weights::Files;
 
 /// What a family reads with.
+#[derive(Default)]
 pub struct RequiredReaders {
     /// Folders of vision encoders, in the order of their embeddings.
     pub vision: Vec<String>,
@@ -30,12 +33,14 @@ pub struct RequiredReaders {
 /// are needed for guidance alone, and come and go.
 #[derive(Debug)]
 pub struct Readers {
-    /// `detector/`.
-    pub detector: Detector,
+    /// `detector/`; a model that sees pictures themselves may lack it.
+    detector: Option<Detector>,
     /// `face_encoder/`; a model whose adapters read pictures of faces may lack it.
     face_encoder: Option<FaceEncoder>,
     /// What was read of earlier pictures and texts; it outlives what read it.
     pub cache: Cache,
+    /// What was read as a chat, which is larger.
+    pub chats: Cache,
     /// `segmenter/`: finds the outlines of people in photographs.
     pub segmenter: Option<Resident<Segmenter>>,
     /// `vision_encoder/`, `vision_encoder_2/`, and so on; none in a family that reads no pictures.
@@ -44,6 +49,15 @@ pub struct Readers {
     text: Option<Resident<TextReader>>,
     /// `prior/`, where one draws of texts.
     prior: Option<Resident<Prior>>,
+    /// The same folders as [`text`](Self::text)'s, where a text is a chat.
+    chat: Option<Turns>,
+}
+
+/// A text encoder and a transformer, each so large that one is there at a time.
+#[derive(Debug)]
+struct Turns {
+    reader: Resident<ChatReader>,
+    transformer: Arc<Resident<Flux2Transformer2DModel>>,
 }
 
 impl Readers {
@@ -53,9 +67,12 @@ impl Readers {
         folder: &ModelFolder,
         reads: &RequiredReaders,
         has_face_encoder: bool,
+        transformer: Option<&Arc<Resident<Flux2Transformer2DModel>>>,
         device: &Device,
     ) -> Result<Self> {
-        let detector = folder.load("detector", |c| Detector::load(c, device))?;
+        let detector = (folder.has("detector") || transformer.is_none())
+            .then(|| folder.load("detector", |c| Detector::load(c, device)))
+            .transpose()?;
         let face_encoder = has_face_encoder
             .then(|| folder.load("face_encoder", |c| FaceEncoder::load(c, device)))
             .transpose()?;
@@ -73,6 +90,7 @@ impl Readers {
             detector,
             face_encoder,
             cache: Cache::new(cache::READINGS),
+            chats: Cache::new(cache::CHATS),
             segmenter: has(folder.has("segmenter"))
                 .map(|()| Resident::open("segmenter", files, device, segmenter))
                 .transpose()?,
@@ -83,6 +101,7 @@ impl Readers {
             prior: has(reads.prior)
                 .map(|()| Resident::open("prior", files, device, Prior::load))
                 .transpose()?,
+            chat: transformer.map(|transformer| Turns::open(files, transformer.clone())).transpose()?,
         })
     }
 
@@ -93,7 +112,14 @@ impl Readers {
         }
         let vision = self.vision.iter().map(any);
         let segmenter = self.segmenter.iter().map(any);
-        vision.chain(segmenter).chain(self.text.iter().map(any)).chain(self.prior.iter().map(any))
+        let chat = self.chat.iter().map(|turns| any(&turns.reader));
+        let texts = self.text.iter().map(any).chain(chat);
+        vision.chain(segmenter).chain(texts).chain(self.prior.iter().map(any))
+    }
+
+    /// What finds faces; fails with `component-missing` where the model has nothing that does.
+    pub fn detector(&self) -> Result<&Detector> {
+        self.detector.as_ref().ok_or_else(|| missing("detector"))
     }
 
     /// The identity encoder; fails with `component-missing` where the model has none.
@@ -121,9 +147,35 @@ impl Readers {
         self.text.as_ref().ok_or_else(|| missing("text_encoder"))?.get(host).await
     }
 
+    /// What reads texts as a chat; fails with `component-missing` where nothing does. Where it comes, the transformer goes.
+    pub async fn chat(&self, host: &mut impl Host, device: &Device) -> Result<Arc<ChatReader>> {
+        let Turns { reader, transformer } = self.chat.as_ref().ok_or_else(|| missing("text_encoder"))?;
+        if !reader.is_held() {
+            transformer.release();
+            device.memory_cleanup();
+        }
+        reader.get(host).await
+    }
+
+    /// Lets go of what reads texts as a chat: the transformer comes.
+    pub fn release_chat(&self) {
+        self.chat.iter().for_each(|turns| turns.reader.release());
+    }
+
     /// The prior; fails with `component-missing` where the model has none.
     pub async fn prior(&self, host: &mut impl Host) -> Result<Arc<Prior>> {
         self.prior.as_ref().ok_or_else(|| missing("prior"))?.get(host).await
+    }
+}
+
+impl Turns {
+    /// Reads configs alone: weights are read when there is something to encode.
+    fn open(files: &dyn Files, transformer: Arc<Resident<Flux2Transformer2DModel>>) -> Result<Self> {
+        let folder = ModelFolder::new(files)?;
+        for component in ["tokenizer", "text_encoder"] {
+            folder.load(component, |_| Ok(()))?;
+        }
+        Ok(Self { reader: Resident::opened("text_encoder", &folder, None, ChatReader::load)?, transformer })
     }
 }
 

@@ -3,6 +3,7 @@
 use ::image::{DynamicImage, GrayImage, RgbImage};
 use burn::tensor::Device;
 
+use super::folder::missing;
 use crate::condition::Regions;
 use crate::encoders::detector::{DetectedFace, Detector};
 use crate::encoders::segmenter::Segmenter;
@@ -27,8 +28,8 @@ pub struct Canvas {
 /// What finds the people of a content image.
 #[derive(Debug, Clone, Copy)]
 pub struct Finder<'a> {
-    /// The model's.
-    pub detector: &'a Detector,
+    /// The model's, where it has one.
+    pub detector: Option<&'a Detector>,
     /// The model's, where it has one: it takes the detector's place.
     pub segmenter: Option<&'a Segmenter>,
 }
@@ -80,6 +81,7 @@ async fn people_in(
         }
         None => {
             let content = resize_to_cover(content, canvas.width, canvas.height)?;
+            let detector = detector.ok_or_else(|| missing("detector"))?;
             let mut found = detector.detect(&content, true, device).await?;
             found.sort_by(|a, b| b.area().total_cmp(&a.area()));
             found.truncate(count);
@@ -195,7 +197,7 @@ mod tests {
             pollster::block_on(masks(
                 request,
                 &CANVAS,
-                Finder { detector: &detector, segmenter: None },
+                Finder { detector: Some(&detector), segmenter: None },
                 &device,
             ))
         };

@@ -60,20 +60,20 @@ impl<T> Resident<T> {
     ) -> Result<Self> {
         let folder = ModelFolder::new(files)?;
         let first = read(&folder, device)?;
-        Self::opened(name, &folder, first, read)
+        Self::opened(name, &folder, Some(first), read)
     }
 
-    /// The component `name`, which was read through `folder`, and is `read` the next time.
+    /// The component `name`, which was read through `folder`, or of which only the configs were so far, and is `read` the next time.
     pub fn opened(
         name: &str,
         folder: &ModelFolder,
-        first: T,
+        first: Option<T>,
         read: impl Fn(&ModelFolder, &Device) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             read: Box::new(read),
-            held: Mutex::new(Some(Arc::new(first))),
+            held: Mutex::new(first.map(Arc::new)),
             size: folder.loaded_size()?,
             folders: folder.loaded(),
             configs: sha256(&folder.loaded_configs()?),
@@ -141,11 +141,11 @@ impl<T> Debug for Resident<T> {
     }
 }
 
-/// A component was let go of, and nobody reads it again.
+/// A component was let go of, or never read, and nobody reads it.
 pub fn released(name: &str) -> Error {
     Error::input(
         "encoders-released",
-        format!("the model's component '{name}' was let go of"),
+        format!("the model's component '{name}' is not in memory"),
         "read it again with load_component and the model's files, or draw with generate_with, which asks for it",
     )
 }

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use ::image::{GrayImage, ImageBuffer, Pixel, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::{Background, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo};
+use super::{Background, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo, Roles};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 use crate::weights::Sha256Stream;
@@ -41,6 +41,10 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub prompt: Option<String>,
+    /// What the model was told of its reference pictures, where it sees any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub roles: Option<Roles>,
     /// What the picture should not show; left out with the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
@@ -152,6 +156,7 @@ impl Recipe {
             people,
             style,
             prompt,
+            roles,
             negative_prompt,
             alpha: _,
             layout,
@@ -183,6 +188,7 @@ impl Recipe {
             people: people.collect::<Result<_>>()?,
             style: style.as_ref().map(PixelHash::of),
             prompt: prompt_in_metadata.then(|| prompt.clone()),
+            roles: roles.clone(),
             negative_prompt: prompt_in_metadata.then(|| negative_prompt.clone()),
             alpha: request.effective_alpha(),
             layout: layout.try_map(picture, mask)?,
@@ -222,6 +228,7 @@ impl Recipe {
             people: people.collect::<Result<_>>()?,
             style: self.style.as_ref().map(|own| picture(own, "the style picture")).transpose()?,
             prompt,
+            roles: self.roles.clone(),
             negative_prompt,
             alpha: self.alpha,
             layout: self.layout.try_map(picture, mask)?,

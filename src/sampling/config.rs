@@ -188,6 +188,16 @@ impl SchedulerConfig {
         Ok(Self { clip_sample: Some(false), steps_offset: Some(1), ..self })
     }
 
+    /// [`SchedulerConfig::from_component`] for a model of flow matching. Fails with `config-unsupported` on diffusion.
+    pub fn of_flow_matching(component: &Component) -> Result<Self> {
+        let config = Self::from_component(component)?;
+        if config.default_sampler()?.is_of_flow_matching() {
+            return Ok(config);
+        }
+        let known = Sampler::ALL.iter().copied().filter(|sampler| sampler.is_of_flow_matching());
+        Err(unknown_class(&config.class_name, known).context("scheduler_config.json"))
+    }
+
     /// As diffusers' pipelines of FLUX.2 take a scheduler's config for a picture of so many tokens: levels fall evenly from 1,
     /// and are shifted by size and steps where the config has `use_dynamic_shifting`.
     #[must_use]

@@ -3,59 +3,16 @@
 use burn::tensor::Tensor;
 
 use super::{
-    Flux2Input, Flux2Transformer2DModel, ReferenceCache, TokenId, image_ids, misfit, reference_ids, sight,
-    text_ids,
+    Flux2Input, Flux2Transformer2DModel, ReferenceCache, Sight, TokenId, image_ids, misfit, reference_ids,
+    sight::sight, text_ids,
 };
-use crate::error::Result;
+use crate::condition::{Added, Condition, LayerScale, Projection, Reference, Stream};
+use crate::error::{Error, Result};
 
 /// The highest number of a reference picture; models take ten at most.
 const MOST_PICTURES: usize = 1000;
 
-/// What a picture is drawn under, the same in every step.
-#[derive(Debug, Clone)]
-pub struct Flux2Condition {
-    /// The prompt, `[batch, tokens, joint_attention_dim]`.
-    pub text: Tensor<3>,
-    /// Reference pictures.
-    pub references: Vec<Reference>,
-    /// Of models that are distilled for a guidance scale; `None` for all others.
-    pub guidance: Option<f32>,
-}
-
-/// A picture that is referred to.
-#[derive(Debug, Clone)]
-pub struct Reference {
-    /// Its latents, `[1, in_channels, h, w]`, of any size.
-    pub latents: Tensor<4>,
-    /// Which picture it is, from 1 to 1000: "image 1" of a prompt.
-    pub number: usize,
-    /// How strongly it is seen, from 0 on: the logarithm is added to its tokens' scores. 1 is the model as it is; at 0 it is as
-    /// if the picture were not there.
-    pub strength: f32,
-    /// How strongly each position of the drawn picture's latents sees it, row by row, from 0 to 1; `None` for everywhere. With
-    /// a region, text and other references do not see it.
-    pub region: Option<Vec<f32>>,
-}
-
-impl Reference {
-    /// A picture that is seen as the model was trained.
-    pub fn new(latents: Tensor<4>, number: usize) -> Self {
-        Self { latents, number, strength: 1.0, region: None }
-    }
-
-    pub(super) fn tokens(&self) -> usize {
-        let [_, _, height, width] = self.latents.dims();
-        height * width
-    }
-
-    /// Whether nobody sees it.
-    fn is_unseen(&self) -> bool {
-        self.strength == 0.0
-            || self.region.as_ref().is_some_and(|region| region.iter().all(|seen| *seen == 0.0))
-    }
-}
-
-/// A [`Flux2Condition`] for latents of one size and batch. Nothing in it depends on the latents or the timestep, so a sampling
+/// A [`Condition`] for latents of one size and batch. Nothing in it depends on the latents or the timestep, so a sampling
 /// loop makes it once.
 #[derive(Debug, Clone)]
 pub struct PreparedFlux2Condition {
@@ -65,29 +22,32 @@ pub struct PreparedFlux2Condition {
     references: Vec<Tensor<3>>,
     picture_ids: Vec<TokenId>,
     reference_ids: Vec<TokenId>,
-    bias: Option<Tensor<4>>,
+    sight: Option<Sight>,
     /// Of the latents.
     dims: [usize; 4],
 }
 
 impl Flux2Transformer2DModel {
-    /// Prepares `condition` for latents of the size, batch, precision and device of `latents`, `[batch, channels, h, w]`.
+    /// Prepares `condition` for latents of the size, batch, precision and device of `latents`, `[batch, channels, h, w]`. Its one
+    /// stream is the text, `[batch, tokens, joint_attention_dim]`.
     ///
-    /// Fails with `condition-shape` where a reference picture does not fit them.
-    pub fn prepare(&self, condition: &Flux2Condition, latents: &Tensor<4>) -> Result<PreparedFlux2Condition> {
+    /// Fails with `condition-added` where it has other streams, or adds what this network does not take, and with
+    /// `condition-shape` where a reference picture does not fit the latents.
+    pub fn prepare(&self, condition: &Condition, latents: &Tensor<4>) -> Result<PreparedFlux2Condition> {
         let dims @ [batch, _, height, width] = latents.dims();
         let device = latents.device();
-        let references = condition.seen(latents)?;
-        let [_, text, _] = condition.text.dims();
-        let bias = sight::bias(text, height * width, &references, &device);
+        let (text, guidance) = text_and_guidance(condition)?;
+        let references = seen(condition.references(), latents)?;
+        let [_, tokens_of_text, _] = text.dims();
+        let sight = sight(tokens_of_text, height * width, &references, &device);
         let (references, reference_ids) = tokens(&references, latents);
         Ok(PreparedFlux2Condition {
-            text: condition.text.clone(),
-            guidance: condition.guidance.map(|scale| Tensor::full([batch], scale, &device)),
+            text,
+            guidance: guidance.map(|scale| Tensor::full([batch], scale, &device)),
             references,
             picture_ids: image_ids(height, width),
             reference_ids,
-            bias,
+            sight,
             dims,
         })
     }
@@ -106,7 +66,7 @@ impl Flux2Transformer2DModel {
         let tokens = [condition.tokens(latents)?].into_iter().chain(condition.references.iter().cloned());
         let ids = [condition.picture_ids.as_slice(), condition.reference_ids.as_slice()].concat();
         let input = condition.input(Tensor::cat(tokens.collect(), 1), timestep, ids);
-        let velocity = self.forward(&Flux2Input { bias: condition.bias.clone(), ..input })?;
+        let velocity = self.forward(&Flux2Input { sight: condition.sight.clone(), ..input })?;
         Ok(latents_of(velocity.narrow(1, 0, height * width), [height, width]))
     }
 
@@ -120,7 +80,7 @@ impl Flux2Transformer2DModel {
         condition: &PreparedFlux2Condition,
     ) -> Result<(Tensor<4>, ReferenceCache)> {
         let [_, _, height, width] = condition.dims;
-        if condition.bias.is_some() {
+        if condition.sight.is_some() {
             return Err(misfit("a strength or a region of a reference picture whose keys are kept"));
         }
         let tokens = condition.references.iter().cloned().chain([condition.tokens(latents)?]);
@@ -167,37 +127,60 @@ impl PreparedFlux2Condition {
             guidance: self.guidance.clone(),
             image_ids,
             text_ids: text_ids(text),
-            bias: None,
+            sight: None,
         }
     }
 }
 
-impl Flux2Condition {
-    /// The references that are seen at all. Fails with `condition-shape` where one does not fit the latents.
-    fn seen(&self, latents: &Tensor<4>) -> Result<Vec<&Reference>> {
-        let [_, channels, height, width] = latents.dims();
-        for Reference { latents, number, strength, region } in &self.references {
-            let [one, of, h, w] = latents.dims();
-            if [one, of] != [1, channels] || h * w == 0 || !(1..=MOST_PICTURES).contains(number) {
-                return Err(misfit(format!(
-                    "reference picture {number}: its latents are {:?}; one of {channels} channels is needed",
-                    latents.dims()
-                )));
-            }
-            if !(strength.is_finite() && *strength >= 0.0) {
-                return Err(misfit(format!("reference picture {number}: its strength is {strength}")));
-            }
-            let usable = |region: &Vec<f32>| {
-                region.len() == height * width && region.iter().all(|seen| (0.0..=1.0).contains(seen))
-            };
-            if !region.as_ref().is_none_or(usable) {
-                return Err(misfit(format!(
-                    "reference picture {number}: its region is not {height} by {width} numbers from 0 to 1"
-                )));
-            }
+/// The tokens of the text, and the guidance scale of a model that is distilled for one.
+fn text_and_guidance(condition: &Condition) -> Result<(Tensor<3>, Option<f32>)> {
+    let guidance = match &condition.added {
+        None => None,
+        Some(Added::References { guidance, .. }) => *guidance,
+        Some(Added::ClassLabels(_) | Added::TextTime { .. }) => {
+            return Err(refused("the condition adds to a timestep, which this transformer does not take"));
         }
-        Ok(self.references.iter().filter(|reference| !reference.is_unseen()).collect())
+    };
+    let plain = |stream: &&Stream| {
+        stream.projection == Projection::Own
+            && stream.places.is_none()
+            && stream.scale == LayerScale::All(1.0)
+            && stream.interval == (0.0..1.0)
+    };
+    match &condition.streams[..] {
+        [stream] if plain(&stream) && stream.tokens.len() == 1 => Ok((stream.tokens[0].clone(), guidance)),
+        _ => Err(refused("the condition is not one text, which acts everywhere")),
     }
+}
+
+fn refused(message: &str) -> Error {
+    Error::internal("condition-added", message)
+}
+
+/// The references that are seen at all. Fails with `condition-shape` where one does not fit the latents.
+fn seen<'a>(references: &'a [Reference], latents: &Tensor<4>) -> Result<Vec<&'a Reference>> {
+    let [_, channels, height, width] = latents.dims();
+    for Reference { latents, number, strength, region } in references {
+        let [one, of, h, w] = latents.dims();
+        if [one, of] != [1, channels] || h * w == 0 || !(1..=MOST_PICTURES).contains(number) {
+            return Err(misfit(format!(
+                "reference picture {number}: its latents are {:?}; one of {channels} channels is needed",
+                latents.dims()
+            )));
+        }
+        if !(strength.is_finite() && *strength >= 0.0) {
+            return Err(misfit(format!("reference picture {number}: its strength is {strength}")));
+        }
+        let usable = |region: &Vec<f32>| {
+            region.len() == height * width && region.iter().all(|seen| (0.0..=1.0).contains(seen))
+        };
+        if !region.as_ref().is_none_or(usable) {
+            return Err(misfit(format!(
+                "reference picture {number}: its region is not {height} by {width} numbers from 0 to 1"
+            )));
+        }
+    }
+    Ok(references.iter().filter(|reference| !reference.is_unseen()).collect())
 }
 
 /// The references' tokens, for each of the latents' batch, and their ids.

@@ -17,10 +17,11 @@ mod sight;
 pub use attention::{JointAttention, ParallelAttention};
 pub use blocks::{DoubleBlock, FeedForward, SingleBlock};
 pub use config::Flux2Transformer2DConfig;
-pub use latents::{Flux2Condition, PreparedFlux2Condition, Reference};
+pub use latents::PreparedFlux2Condition;
 pub use modulation::{Modulation, TimestepGuidanceEmbedding};
 pub use positions::{TokenId, image_ids, reference_ids, text_ids};
 pub use references::ReferenceCache;
+pub use sight::Sight;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
@@ -47,9 +48,8 @@ pub struct Flux2Input {
     pub image_ids: Vec<TokenId>,
     /// Where each token of `encoder_hidden_states` is, likewise.
     pub text_ids: Vec<TokenId>,
-    /// Added to the scores of every attention, `[1, 1, tokens, tokens]` of text and pictures, the text first; `None` for the
-    /// model as it is.
-    pub bias: Option<Tensor<4>>,
+    /// What is added to the scores of every attention over text and pictures, the text first; `None` for the model as it is.
+    pub sight: Option<Sight>,
 }
 
 /// Predicts flow matching's velocity in the tokens of a picture.
@@ -95,7 +95,7 @@ impl Flux2Transformer2DModel {
     /// Reference tokens are seen as all others: they attend, and are attended to, in every step. Fails with `condition-shape`
     /// where ids, channels or batches do not fit, and with `condition-added` on a guidance scale for a model without its layers.
     pub fn forward(&self, input: &Flux2Input) -> Result<Tensor<3>> {
-        self.run(input, &mut References::Tokens { bias: input.bias.as_ref() }, None)
+        self.run(input, &mut References::Tokens { sight: input.sight.as_ref() }, None)
     }
 
     /// As [`forward`](Self::forward) of a picture whose first `count` tokens are references', and the keys and values of those:
@@ -103,8 +103,10 @@ impl Flux2Transformer2DModel {
     /// The velocity is of the tokens behind them.
     pub fn forward_keeping(&self, input: &Flux2Input, count: usize) -> Result<(Tensor<3>, ReferenceCache)> {
         let [_, tokens, _] = input.hidden_states.dims();
-        if count == 0 || count >= tokens || input.bias.is_some() {
-            return Err(misfit(format!("{count} reference tokens of {tokens}, kept, or kept with a bias")));
+        if count == 0 || count >= tokens || input.sight.is_some() {
+            return Err(misfit(format!(
+                "{count} reference tokens of {tokens}, kept, or kept with strengths"
+            )));
         }
         let [_, text, _] = input.encoder_hidden_states.dims();
         let mut cache = ReferenceCache::default();
@@ -116,8 +118,8 @@ impl Flux2Transformer2DModel {
     /// As [`forward`](Self::forward) of a picture without its reference tokens, which are those of the cache.
     pub fn forward_with(&self, input: &Flux2Input, cache: &ReferenceCache) -> Result<Tensor<3>> {
         let [_, text, _] = input.encoder_hidden_states.dims();
-        if input.bias.is_some() {
-            return Err(misfit("a bias for tokens whose keys are kept"));
+        if input.sight.is_some() {
+            return Err(misfit("strengths for tokens whose keys are kept"));
         }
         self.run(input, &mut References::Cached { text, next: cache.blocks.iter() }, None)
     }
@@ -188,8 +190,8 @@ impl Flux2Transformer2DModel {
             )));
         }
         let all = tokens + text;
-        if input.bias.as_ref().is_some_and(|bias| bias.dims() != [1, 1, all, all]) {
-            return Err(misfit(format!("a bias that is not of {all} tokens by {all}")));
+        if input.sight.as_ref().is_some_and(|sight| sight.tokens() != [all, all]) {
+            return Err(misfit(format!("strengths that are not of {all} tokens")));
         }
         if input.guidance.is_some() && !self.time_guidance_embed.takes_guidance() {
             return Err(Error::internal(

@@ -2,7 +2,7 @@ use std::slice::Iter;
 
 use burn::tensor::Tensor;
 
-use super::misfit;
+use super::{Sight, misfit};
 use crate::error::Result;
 use crate::nn::attention;
 
@@ -30,7 +30,7 @@ impl ReferenceCache {
 /// What attention does with reference tokens. A sequence is text, references, picture.
 pub(super) enum References<'a> {
     /// They are tokens as all others, with what is added to scores.
-    Tokens { bias: Option<&'a Tensor<4>> },
+    Tokens { sight: Option<&'a Sight> },
     /// `count` of them, after the text, attend to each other alone, and their keys and values are kept.
     Kept { text: usize, count: usize, cache: &'a mut ReferenceCache },
     /// They are not there: their keys and values come from here.
@@ -41,11 +41,8 @@ impl References<'_> {
     /// Attention in the next block, `[batch, heads, tokens, dim]` all.
     pub fn attend(&mut self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Result<Tensor<4>> {
         match self {
-            Self::Tokens { bias } => {
-                let [batch, heads, tokens, _] = query.dims();
-                let bias = bias.map(|bias| bias.clone().expand([batch, heads, tokens, tokens]));
-                Ok(attention(query, key, value, bias))
-            }
+            Self::Tokens { sight: None } => Ok(attention(query, key, value, None)),
+            Self::Tokens { sight: Some(sight) } => Ok(sight.attention(query, key, value)),
             Self::Kept { text, count, cache } => {
                 let (text, count) = (*text, *count);
                 let of = |x: &Tensor<4>| x.clone().narrow(2, text, count);

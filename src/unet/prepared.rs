@@ -75,6 +75,7 @@ impl UNet2DConditionModel {
                         None => "none".to_owned(),
                         Some(Added::ClassLabels(labels)) => format!("some of {} numbers", labels.dims()[1]),
                         Some(Added::TextTime { .. }) => "pooled text and sizes".to_owned(),
+                        Some(Added::References { .. }) => "reference pictures".to_owned(),
                     }
                 ),
             )),

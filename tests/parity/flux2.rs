@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use facestudio::transformer::{
-    Flux2Input, Flux2Transformer2DConfig, Flux2Transformer2DModel, TokenId, image_ids, reference_ids,
+    Flux2Input, Flux2Transformer2DConfig, Flux2Transformer2DModel, Sight, TokenId, image_ids, reference_ids,
     text_ids,
 };
 use facestudio::weights::{Component, Files, SafetensorsFile, TensorSource, Tensors, collect};
@@ -39,7 +39,7 @@ fn input(io: &Tensors, device: &Device) -> Flux2Input {
         guidance: io.0.contains_key("guidance").then(|| io.tensor("guidance", device).unwrap()),
         image_ids: image_ids(3, 4),
         text_ids: text_ids(5),
-        bias: None,
+        sight: None,
     }
 }
 
@@ -118,7 +118,10 @@ fn what_does_not_fit_is_refused() {
         |input| input.timestep = input.timestep.clone().narrow(0, 0, 1),
         |input| input.image_ids.truncate(11),
         |input| input.text_ids.push([0; 4]),
-        |input| input.bias = Some(Tensor::zeros([1, 1, 16, 17], &Device::flex())),
+        |input| {
+            let factor = |tokens| Tensor::zeros([tokens, 1], &Device::flex());
+            input.sight = Some(Sight::new(factor(16), factor(17)));
+        },
     ];
     for (i, alter) in alter.iter().enumerate() {
         let mut input = input(&io, &device);

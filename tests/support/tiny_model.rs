@@ -137,6 +137,35 @@ pub fn files_of_arc2face() -> MemoryFiles {
     model.finish()
 }
 
+/// A FLUX.2 klein, distilled or not: the networks of `tests/parity/klein`, with the detector of the others. Its text encoder takes
+/// more tokens than theirs.
+#[allow(dead_code, reason = "not every test draws with references")]
+pub fn files_of_klein(distilled: bool) -> MemoryFiles {
+    let mut model = model(16, TOKEN_CHANNELS);
+    model.files.0.retain(|path, _| path.starts_with("detector/"));
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let fixtures = roots.map(|root| root.join("tests/parity")).find(|folder| folder.is_dir()).unwrap();
+    for (component, folder) in [
+        ("transformer", "klein/transformer"),
+        ("vae", "klein/vae"),
+        ("text_encoder", "klein/text_encoder"),
+        ("scheduler", "klein/scheduler"),
+        ("tokenizer", "qwen2_tokenizer/json"),
+    ] {
+        for entry in std::fs::read_dir(fixtures.join(folder)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            model.put(&format!("{component}/{name}"), std::fs::read(entry.path()).unwrap());
+        }
+    }
+    let config = "text_encoder/config.json";
+    let mut text: serde_json::Value = serde_json::from_slice(&model.files.0[config]).unwrap();
+    text["max_position_embeddings"] = json!(256);
+    model.json(config, &text);
+    model
+        .json("model_index.json", &json!({ "_class_name": "Flux2KleinPipeline", "is_distilled": distilled }));
+    model.finish()
+}
+
 fn model(width: usize, token_channels: usize) -> Writer {
     let device = Device::flex();
     let mut model = Writer::default();

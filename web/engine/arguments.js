@@ -159,6 +159,7 @@ const FIELDS = /** @type {const} */ ({
   people: "list",
   style: "any",
   prompt: "text",
+  roles: "any",
   negative_prompt: "text",
   alpha: "number",
   layout: "any",

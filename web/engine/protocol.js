@@ -125,6 +125,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {number} multiple sides of its pictures are multiples of this
  * @property {boolean} words whether it reads prompts
  * @property {boolean} styles whether it reads style pictures
+ * @property {boolean} references whether it sees pictures themselves: `roles` say of each what it is
  * @property {boolean} drawn_only whether it knows made-up people only, and no photos
  * @property {number} steps of a request that does not say; so are the next two
  * @property {number} guidance_scale
@@ -193,7 +194,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out, the model's own
  * steps, guidance scale and sampler (see {@link Abilities}) and a random seed count then, and
  * pictures are marked as generated. What it shares with a {@link Recipe} means the same.
- * @typedef {Partial<Pick<Recipe, "prompt" | "negative_prompt" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
+ * @typedef {Partial<Pick<Recipe, "prompt" | "roles" | "negative_prompt" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
  *   | "sampler" | "width" | "height" | "watermark">> & Asked} GenerateRequest
  */
 

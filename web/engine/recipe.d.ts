@@ -1,4 +1,4 @@
-// Written from src/request.rs and src/request/recipe.rs by the test `typescript_knows_the_same_recipe`; not edited.
+// Written from src/request.rs and its folder by the test `typescript_knows_the_same_recipe`; not edited.
 
 import type { Sampler } from "./protocol.js";
 
@@ -37,6 +37,10 @@ style?: PixelHash,
  * The prompt; left out where the request wants no words in the file.
  */
 prompt?: string,
+/**
+ * What the model was told of its reference pictures, where it sees any.
+ */
+roles?: Roles,
 /**
  * What the picture should not show; left out with the prompt.
  */
@@ -111,6 +115,24 @@ sha256: string, };
 export type PixelHash = string;
 
 /**
+ * Sentences before the prompt, one for each role that reference pictures have. In each, `{images}` becomes their names: `image 2`,
+ * `images 1 and 2`, `images 1, 2 and 3`. An empty one is not said.
+ */
+export type Roles = {
+/**
+ * Of the picture that is started from.
+ */
+start: string,
+/**
+ * Of each person's photos.
+ */
+person: string,
+/**
+ * Of the style image.
+ */
+style: string, };
+
+/**
  * A photo's hash, and the face in it that the request named.
  */
 export type PhotoHash = {
@@ -142,7 +164,8 @@ export type Identity<P> = {
  */
 photos: Array<P>,
 /**
- * Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1.
+ * Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1. Where a model sees the photos themselves it is
+ * how strongly they are seen, and 1 is as the model was trained.
  */
 beta?: number, };
 

@@ -12,10 +12,10 @@ use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox,
+    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
 };
 use facestudio::sampling::Sampler;
-use facestudio::weights::{check_output, write_file};
+use facestudio::weights::{Files, check_output, write_file};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
@@ -52,7 +52,7 @@ pub struct Job {
     /// Makes a picture again: a PNG that FaceStudio wrote, whose recipe takes the place of the other flags. With --photo for each
     /// picture that it was made from, and with --prompt and --negative-prompt where they were left out of it.
     #[arg(long, value_name = "PNG", conflicts_with_all = [
-        "face", "person", "style", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
+        "face", "person", "style", "role", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
         "guidance_scale", "sampler", "size", "no_watermark",
     ])]
     recipe: Option<PathBuf>,
@@ -74,6 +74,10 @@ pub struct Job {
     /// What the picture shows.
     #[arg(long)]
     prompt: Option<String>,
+    /// What a model that sees reference pictures (FLUX.2 klein) is told of them before the prompt, in place of its own words for that
+    /// role: `start`, `person` or `style`, and a sentence in which `{images}` becomes "image 1" or "images 2 and 3"; repeat.
+    #[arg(long, value_name = "ROLE=SENTENCE")]
+    role: Vec<String>,
     /// What it should not show.
     #[arg(long)]
     negative_prompt: Option<String>,
@@ -174,7 +178,7 @@ pub fn run(args: Args) -> Result<()> {
         precision.check(&device)?;
         Ok(FaceStudio::load(model.as_ref(), &device)?.with_precision(precision)?)
     };
-    let make = |studio: &FaceStudio, job: &Job| make(studio, job, &bar, &cancelled);
+    let make = |studio: &FaceStudio, job: &Job| make(studio, model.as_ref(), job, &bar, &cancelled);
     let Some(file) = &args.jobs else {
         // What is wrong with the request is told before the weights are read.
         request(&args.job, facestudio::pipeline::defaults(model.as_ref())?)?.validate()?;
@@ -212,7 +216,13 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Makes the pictures of one request and writes them.
-fn make(studio: &FaceStudio, job: &Job, bar: &ProgressBar, cancelled: &AtomicBool) -> Result<()> {
+fn make(
+    studio: &FaceStudio,
+    files: &dyn Files,
+    job: &Job,
+    bar: &ProgressBar,
+    cancelled: &AtomicBool,
+) -> Result<()> {
     if let Some(path) = &job.recipe {
         again::read(path)?.check(studio.model(), studio.precision())?;
     }
@@ -232,7 +242,8 @@ fn make(studio: &FaceStudio, job: &Job, bar: &ProgressBar, cancelled: &AtomicBoo
         });
         if cancelled.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let pictures = pollster::block_on(studio.generate(&request, progress))?;
+    let bring = async |name: &str| studio.load_component(name, files);
+    let pictures = pollster::block_on(studio.generate_with(&request, progress, bring))?;
     bar.finish_and_clear();
     // All pictures of a request are made from the same texts.
     for notice in pictures.first().iter().flat_map(|picture| &picture.notices) {
@@ -281,6 +292,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         people,
         style: args.style.as_deref().map(open).transpose()?,
         prompt: args.prompt.clone().unwrap_or_default(),
+        roles: roles(&args.role)?,
         negative_prompt: args.negative_prompt.clone().unwrap_or_default(),
         alpha: args.alpha,
         layout: layout(args)?,
@@ -304,6 +316,29 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         watermark: !args.no_watermark,
         prompt_in_metadata: !args.no_prompt_in_metadata,
     })
+}
+
+/// What a model is told of its reference pictures; `None` where nothing is given.
+fn roles(given: &[String]) -> Result<Option<Roles>> {
+    let mut roles = Roles::default();
+    for text in given {
+        let (role, sentence) = text.split_once('=').unwrap_or((text, ""));
+        let place = match role {
+            "start" => &mut roles.start,
+            "person" => &mut roles.person,
+            "style" => &mut roles.style,
+            _ => {
+                return Err(Error::input(
+                    "role-name",
+                    format!("--role {text}: there is no role '{role}'"),
+                    "write start, person or style, an equals sign and a sentence: --role \"person={images} shows Ann.\"",
+                )
+                .into());
+            }
+        };
+        *place = sentence.to_owned();
+    }
+    Ok((!given.is_empty()).then_some(roles))
 }
 
 /// The photos of one identity, and its weight.

@@ -113,7 +113,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notic
     }
     let given = Given::read(inputs, family.reads(), texts, args.guidance_scale, device)?;
     let Guided { condition, guidance_scale } = given.guided(&family, device)?;
-    let denoiser = Denoiser { unet: &unet, condition, guidance_scale, dtype: DType::F32 };
+    let denoiser = Denoiser { network: &unet, condition, guidance_scale, dtype: DType::F32 };
     let mut seen = Vec::with_capacity(schedule.len());
     let after = async |_, output: StepOutput| {
         seen.push(output.sample);

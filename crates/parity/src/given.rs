@@ -84,6 +84,7 @@ impl Given {
                     .map(|i| PersonEvidence {
                         id_embeds: features.id_embeds.as_ref().map(|embeds| embeds.clone().narrow(0, i, 1)),
                         faces: seen(i).map(|face| (1.0, face)).into_iter().collect(),
+                        ..PersonEvidence::default()
                     })
                     .collect();
                 self.places = places(inputs, n, pictures)?;

@@ -19,7 +19,7 @@ use facestudio::image::decoded::DecodedImages;
 use facestudio::pipeline::{DetectedFace, FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{
     Background, Defaults, GenerateRequest, InitImageOf, Landmarks, LayoutOf, Person, PersonOf, Photo,
-    PhotoHash, PixelHash, Recipe, find_picture,
+    PhotoHash, PixelHash, Recipe, Roles, find_picture,
 };
 use facestudio::sampling::Sampler;
 
@@ -42,6 +42,8 @@ struct JsRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     style: Option<Encoded>,
     prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Roles>,
     negative_prompt: Option<String>,
     alpha: Option<f32>,
     layout: Option<LayoutOf<Encoded, Encoded>>,
@@ -174,6 +176,7 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         people: people.collect::<Result<_>>()?,
         style: js.style.map(|image| image.decode("the style picture")).transpose()?,
         prompt: js.prompt.unwrap_or_default(),
+        roles: js.roles,
         negative_prompt: js.negative_prompt.unwrap_or_default(),
         alpha: js.alpha.unwrap_or(usual.alpha),
         layout: layout.unwrap_or_default(),
@@ -237,6 +240,7 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
         people: people.collect::<Result<_>>()?,
         style: recipe.style.as_ref().map(|own| picture(own, "the style picture")).transpose()?,
         prompt: Some(prompt),
+        roles: recipe.roles.clone(),
         negative_prompt: Some(negative_prompt),
         alpha: Some(recipe.alpha),
         layout: Some(recipe.layout.try_map(picture, mask)?),
@@ -299,6 +303,7 @@ pub fn abilities(studio: &FaceStudio) -> Result<JsValue> {
     set(&object, "multiple", &count(sizes.multiple));
     set(&object, "words", &studio.reads_words().into());
     set(&object, "styles", &studio.reads_styles().into());
+    set(&object, "references", &studio.sees_references().into());
     let Defaults { sampler, steps, guidance_scale } = studio.defaults();
     let sampler = serde_wasm_bindgen::to_value(&sampler);
     set(&object, "sampler", &sampler.map_err(|e| Error::internal("json", e.to_string()))?);

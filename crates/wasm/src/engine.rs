@@ -107,7 +107,7 @@ impl Engine {
         let precision: Precision = precision.parse()?;
         let files = StoredFiles::new(paths, sizes, read);
         let studio = FaceStudio::load(&files, &self.device)?.with_precision(precision)?;
-        let large = lean || studio.encoders_size() > KEPT_ENCODERS;
+        let large = lean || studio.takes_turns() || studio.encoders_size() > KEPT_ENCODERS;
         self.studio.replace(Some(Rc::new(Loaded { studio, files: large.then_some(files) })));
         Ok(())
     }

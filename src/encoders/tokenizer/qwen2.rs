@@ -14,7 +14,7 @@ use super::added::AddedToken;
 use super::bpe::Merges;
 use super::definition::{contradiction, pairs, vocabulary};
 use super::json::Pair;
-use super::{damaged, printable};
+use super::{Excess, damaged, printable};
 use crate::error::{Error, Result};
 use crate::weights::{Component, without_mark};
 
@@ -26,6 +26,8 @@ const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N
 const PATTERN: &str = r"'(?:[sSſ]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 /// Fills texts up, unless the folder names another.
 const PAD: &str = "<|endoftext|>";
+/// What stands before a prompt.
+const OPENING: &str = "<|im_start|>user\n";
 /// What a chat is made of; a folder's own template must be of this kind.
 const MARKS: [&str; 3] = ["<|im_start|>", "<|im_end|>", "enable_thinking"];
 
@@ -197,7 +199,7 @@ impl Qwen2Tokenizer {
     /// `prompt` as a user's turn of a chat, with an answer that begins without thinking: what FLUX.2 klein reads (the template
     /// of Qwen3 with `add_generation_prompt` and without `enable_thinking`).
     pub fn chat(prompt: &str) -> String {
-        format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        format!("{OPENING}{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
     }
 
     /// The tokens of [`chat`](Self::chat), cut or padded at the end to `length`.
@@ -206,6 +208,24 @@ impl Qwen2Tokenizer {
         let (real, cut) = (ids.len().min(length), ids.len().saturating_sub(length));
         ids.resize(length, self.pad);
         ChatIds { ids, real, cut }
+    }
+
+    /// What [`encode_chat`](Self::encode_chat) cuts off; `None` where it fits. Where only the marks behind the prompt are, they are
+    /// what it is cut off from.
+    pub fn chat_excess(&self, prompt: &str, length: usize) -> Option<Excess> {
+        let ChatIds { cut, .. } = self.encode_chat(prompt, length);
+        if cut == 0 {
+            return None;
+        }
+        let ends: Vec<usize> = prompt
+            .split_whitespace()
+            .map(|word| word.as_ptr() as usize - prompt.as_ptr() as usize + word.len())
+            .collect();
+        // More of a text is never fewer tokens, but for one that ends amid a word.
+        let fits = |end: &usize| self.encode(&format!("{OPENING}{}", &prompt[..*end])).len() <= length;
+        let read = ends.partition_point(fits);
+        let from = prompt.split_whitespace().nth(read).unwrap_or(MARKS[1]).to_owned();
+        Some(Excess { tokens: cut, from, room: length })
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {

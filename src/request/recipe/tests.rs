@@ -24,6 +24,7 @@ fn request() -> GenerateRequest {
         ],
         style: Some(picture(4)),
         prompt: "a “man”".to_owned(),
+        roles: Some(Roles { style: "as {images}".to_owned(), ..Roles::default() }),
         negative_prompt: "fog".to_owned(),
         alpha: 0.1,
         layout: Layout::Masks(vec![mask(1), mask(2)]),
@@ -73,7 +74,7 @@ fn a_recipe_and_its_pictures_are_the_request() {
 #[test]
 fn what_decides_the_picture_is_in_its_recipe() {
     let whole = recipe(&request());
-    let changes: [fn(&mut GenerateRequest); 18] = [
+    let changes: [fn(&mut GenerateRequest); 20] = [
         |r| r.people[0].identities[1].beta = 0.4,
         |r| r.people[0].identities[1].photos[0] = picture(9).into(),
         |r| r.people[0].identities[1].photos[0].landmarks = Some([[1.0, 0.5]; 5]),
@@ -81,6 +82,8 @@ fn what_decides_the_picture_is_in_its_recipe() {
         |r| r.style = None,
         |r| r.style = Some(picture(9)),
         |r| r.prompt.push('.'),
+        |r| r.roles = None,
+        |r| r.roles.as_mut().unwrap().person.clear(),
         |r| r.negative_prompt.clear(),
         |r| r.alpha = 0.2,
         |r| r.layout = Layout::Masks(vec![mask(1), mask(9)]),
@@ -204,13 +207,14 @@ fn typescript_knows_the_same_recipe() {
     }
     let config = Config::default();
     let mut types = "\
-        // Written from src/request.rs and src/request/recipe.rs by the test `typescript_knows_the_same_recipe`; not edited.\n\n\
+        // Written from src/request.rs and its folder by the test `typescript_knows_the_same_recipe`; not edited.\n\n\
         import type { Sampler } from \"./protocol.js\";\n"
         .to_owned();
     type Any = PixelHash;
     types += &declared::<Recipe>(&config);
     types += &declared::<ModelId>(&config);
     types += &declared::<PixelHash>(&config);
+    types += &declared::<Roles>(&config);
     types += &declared::<PhotoHash>(&config);
     types += &declared::<PersonOf<Any>>(&config);
     types += &declared::<super::super::IdentityOf<Any>>(&config);

@@ -26,7 +26,7 @@ pub fn transformer(component: &Component, inputs: &Inputs, device: &Device) -> R
         guidance: inputs.optional("guidance", [Exactly(batch)], device)?,
         image_ids: positions(inputs, "image_ids", tokens)?,
         text_ids: positions(inputs, "text_ids", text)?,
-        bias: None,
+        sight: None,
     };
     Ok(Box::new(move || {
         let mut outputs = Tensors::default();
