@@ -15,6 +15,7 @@ mod flow_matching;
 mod flux2;
 mod ip_adapter;
 mod klein;
+mod klein_convert;
 mod layouts;
 mod lora;
 mod onnx;

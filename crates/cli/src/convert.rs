@@ -19,19 +19,23 @@ pub struct Args {
     /// The new model folder; must not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A whole Stable Diffusion 1 or 2: a diffusers folder, or a single .safetensors or .ckpt file.
+    /// A whole Stable Diffusion 1 or 2: a diffusers folder, or a single .safetensors or .ckpt file. Or diffusers' folder of a FLUX.2
+    /// klein.
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
     /// The denoiser alone: a diffusers folder, or a single file to take it from.
     #[arg(long, value_name = "PATH")]
     unet: Option<PathBuf>,
+    /// FLUX.2 klein's transformer alone: a diffusers folder, or a single file with its publisher's or ComfyUI's names.
+    #[arg(long, value_name = "PATH", conflicts_with = "unet")]
+    transformer: Option<PathBuf>,
     /// The autoencoder alone: a diffusers folder, or a single file to take it from.
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
     /// A tiny autoencoder (TAESD) for previews: a diffusers folder, or one with taesd_encoder and taesd_decoder.
     #[arg(long, value_name = "DIR")]
     tiny_vae: Option<PathBuf>,
-    /// A CLIP text encoder: a transformers folder, or a file of open_clip or OpenAI.
+    /// A text encoder: a transformers folder of a CLIP, or of FLUX.2 klein's Qwen3, or a file of open_clip or OpenAI.
     #[arg(long, value_name = "PATH")]
     text_encoder: Option<PathBuf>,
     /// A CLIP vision encoder, likewise; again for each one of an ensemble.
@@ -66,7 +70,7 @@ pub struct Args {
     /// Which FaceID-Plus it is: the file does not say.
     #[arg(long, value_enum)]
     face_id_plus: Option<Version>,
-    /// A folder with vocab.json and merges.txt, where the base has none.
+    /// A folder with vocab.json and merges.txt, or tokenizer.json, where the base has none.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     /// A LoRA to merge into UNet and text encoder, and how much of it (1 if absent); again for each. A file of kohya, diffusers
@@ -100,9 +104,9 @@ pub struct Args {
     /// The model's name in the manifest; the folder's if absent.
     #[arg(long)]
     name: Option<String>,
-    /// Its family.
-    #[arg(long, default_value = "sd15")]
-    family: String,
+    /// Its family; klein with a transformer, else sd15, if absent.
+    #[arg(long)]
+    family: Option<String>,
     /// Its version.
     #[arg(long = "model-version", value_name = "VERSION", default_value = "1")]
     version: String,
@@ -166,6 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let of_arc2face = |slot, part| args.arc2face.as_ref().map(|folder| (slot, folder.join(part)));
     let parts = [
         one(Slot::Unet, &args.unet),
+        one(Slot::Transformer, &args.transformer),
         one(Slot::Vae, &args.vae),
         one(Slot::TinyVae, &args.tiny_vae),
         one(Slot::TextEncoder, &args.text_encoder),
@@ -188,7 +193,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let style = args.style_adapter.iter().map(|text| adapter(Role::Style, text));
     let adapters = identity.chain(style).collect::<Result<Vec<_>>>()?;
     let folder_name = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
-    let plan = Plan {
+    let mut plan = Plan {
         base: args.base,
         parts: parts.into_iter().flatten().chain(vision).collect(),
         adapters,
@@ -217,12 +222,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         quantization: args.dtype.into(),
         card: ModelCard {
             name: args.name.or(folder_name).unwrap_or_else(|| "model".to_owned()),
-            family: args.family,
+            family: args.family.unwrap_or_default(),
             version: args.version,
             license: args.license,
             ..ModelCard::default()
         },
     };
+    if plan.card.family.is_empty() {
+        plan.card.family = plan.family().to_owned();
+    }
     converted(&plan, &args.out, args.report.as_deref())
 }
 

@@ -7,13 +7,17 @@ use serde_json::{Map, Value};
 
 use super::open_clip::OpenClip;
 use super::supported::SCHEDULER;
-use super::{Plan, Slot, small_file};
-use facestudio::encoders::tokenizer::{FILES, Tokenizer};
+use super::{Plan, Slot, flux2, small_file};
+use facestudio::encoders::tokenizer::{FILES, Qwen2Tokenizer, Tokenizer};
 use facestudio::encoders::vision::{PREPROCESSOR, VisionConfig, preprocessing, preprocessor_config};
 use facestudio::error::{Error, Result};
 use facestudio::internal::without_mark;
 use facestudio::weights::{CheckedFolder, Component, NewFolder};
 
+/// How a chat is written.
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// What diffusers' pipelines say of a folder as a whole.
+const MODEL_INDEX: &str = "model_index.json";
 /// The token that open_clip fills texts up with, `!`.
 const OPEN_CLIP_PAD: u32 = 0;
 
@@ -34,7 +38,8 @@ fn text_encoder(plan: &Plan) -> Option<&PathBuf> {
 
 /// Fails where the tokenizer cannot be used.
 pub fn check_tokenizer(plan: &Plan) -> Result<()> {
-    tokenizer_folder(plan).map(|folder| load(&folder)).transpose().map(|_| ())
+    let Some(folder) = tokenizer_folder(plan) else { return Ok(()) };
+    if flux2::is_planned(plan) { load_chat(&folder) } else { load(&folder).map(|_| ()) }
 }
 
 fn load(folder: &Path) -> Result<Tokenizer> {
@@ -42,9 +47,20 @@ fn load(folder: &Path) -> Result<Tokenizer> {
     Tokenizer::load(&Component::new(&files, "")).map_err(|e| e.context(folder.display()))
 }
 
+/// Fails where the tokenizer of a chat cannot be used.
+fn load_chat(folder: &Path) -> Result<()> {
+    let files = CheckedFolder::new(folder);
+    let tokenizer = Qwen2Tokenizer::load(&Component::new(&files, ""));
+    tokenizer.map(|_| ()).map_err(|e| e.context(folder.display()))
+}
+
 /// Writes the tokenizer.
 pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
     let Some(folder) = tokenizer_folder(plan) else { return Ok(()) };
+    if flux2::is_planned(plan) {
+        load_chat(&folder)?;
+        return copy_tokenizer(&folder, &[&FILES[..], &[CHAT_TEMPLATE]].concat(), out);
+    }
     let tokenizer = load(&folder)?;
     let of_file = text_encoder(plan).is_none() && plan.base.as_ref().is_some_and(|base| base.is_file());
     if of_file && is_open_clips(out)? && tokenizer.pad_token_id() != OPEN_CLIP_PAD {
@@ -57,13 +73,24 @@ pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
             "give --tokenizer the tokenizer of Stable Diffusion 2, whose pad_token is '!'",
         ));
     }
-    for name in FILES {
+    copy_tokenizer(&folder, &FILES, out)
+}
+
+fn copy_tokenizer(folder: &Path, names: &[&str], out: &NewFolder) -> Result<()> {
+    for name in names {
         let path = folder.join(name);
         if path.exists() {
             out.write(&format!("tokenizer/{name}"), &small_file(&path)?)?;
         }
     }
     Ok(())
+}
+
+/// Writes what diffusers says of the base as a whole, where it is a FLUX.2 klein.
+pub fn index(plan: &Plan, out: &NewFolder) -> Result<()> {
+    let base = plan.base.as_ref().filter(|base| base.is_dir() && flux2::is_planned(plan));
+    let Some(file) = base.map(|base| base.join(MODEL_INDEX)) else { return Ok(()) };
+    out.write(MODEL_INDEX, &small_file(&file)?)
 }
 
 /// Whether the text encoder that was written is open_clip's, as in the single files of Stable Diffusion 2.

@@ -8,7 +8,7 @@ use super::checkpoint::Checkpoint;
 use super::clip::{self, Layers, Tower};
 use super::layout::Layout;
 use super::open_clip::OpenClip;
-use super::{Plan, Slot, declared, detector, face, ip_adapter, json_file, ldm, segmenter, tiny};
+use super::{Plan, Slot, declared, detector, face, flux2, ip_adapter, json_file, ldm, segmenter, tiny};
 use facestudio::error::{Error, Result};
 use facestudio::weights::TensorSource;
 
@@ -44,9 +44,10 @@ fn needs_config(slot: Slot, checkpoint: &Checkpoint) -> bool {
     let has = |name: &str| checkpoint.shape(name).is_some();
     match slot {
         Slot::Unet => has("conv_in.weight"),
+        Slot::Transformer => flux2::is_diffusers(checkpoint),
         Slot::Vae => has("encoder.down_blocks.0.resnets.0.conv1.weight"),
         Slot::TinyVae => has("encoder.layers.0.weight"),
-        Slot::TextEncoder => clip::is_transformers(checkpoint, Tower::Text),
+        Slot::TextEncoder => clip::is_transformers(checkpoint, Tower::Text) || flux2::is_qwen3(checkpoint),
         Slot::VisionEncoder => clip::is_transformers(checkpoint, Tower::Vision),
         Slot::Segmenter | Slot::Prior => true,
         Slot::Detector => checkpoint.graph().is_none(),
@@ -59,8 +60,9 @@ fn is_of(slot: Slot, config: &Value) -> bool {
     let (model, class) = (config["model_type"].as_str(), config["_class_name"].as_str());
     match slot {
         Slot::Unet => class.is_some_and(|class| class.starts_with("UNet")),
+        Slot::Transformer => class.is_some_and(|class| class.starts_with("Flux2Transformer")),
         Slot::Vae | Slot::TinyVae => class.is_some_and(|class| class.starts_with("Autoencoder")),
-        Slot::TextEncoder => matches!(model, Some("clip" | "clip_text_model")),
+        Slot::TextEncoder => matches!(model, Some("clip" | "clip_text_model" | "qwen3")),
         Slot::VisionEncoder => matches!(model, Some("clip" | "clip_vision_model")),
         _ => true,
     }
@@ -128,6 +130,15 @@ fn with_config<'a>(
     // Of open_clip's repositories, which hold both layouts.
     let act = config["hidden_act"].as_str().unwrap_or("quick_gelu").to_owned();
     match slot {
+        Slot::TextEncoder if config["model_type"] == "qwen3" => {
+            let layout = flux2::qwen3(checkpoint, &config)?;
+            Ok((config, layout))
+        }
+        // Its publisher's file may lie in the folder, beside diffusers' config.
+        Slot::Transformer if flux2::is_publishers(checkpoint) => {
+            let (_, layout) = flux2::transformer(checkpoint)?;
+            Ok((config, layout))
+        }
         Slot::TextEncoder if checkpoint.shape("positional_embedding").is_some() => {
             clip::openai_text(checkpoint, "", &act, Layers::All)
         }
@@ -178,6 +189,7 @@ fn refuse_other_unets(config: &Value) -> Result<()> {
 fn without_config<'a>(slot: Slot, checkpoint: &'a Checkpoint, act: &str) -> Result<(Value, Layout<'a>)> {
     match slot {
         Slot::Unet if !needs_config(slot, checkpoint) => ldm::unet(checkpoint),
+        Slot::Transformer if flux2::is_publishers(checkpoint) => flux2::transformer(checkpoint),
         Slot::Vae if !needs_config(slot, checkpoint) => ldm::vae(checkpoint),
         Slot::TextEncoder if ldm::is_ldm(checkpoint) => {
             let v2 = format!("{}ln_final.weight", ldm::TEXT_V2);

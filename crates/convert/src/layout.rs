@@ -15,6 +15,8 @@ enum Change {
     Transposed,
     /// Some of the first dimension's rows.
     Rows(Range<usize>),
+    /// The second half of the first dimension's rows before the first.
+    Swapped,
     /// Made of none: every number is this one.
     Filled(f32),
 }
@@ -117,6 +119,20 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
+    /// A tensor whose second half of rows comes before the first.
+    pub fn swap_halves(&mut self, from: &str, to: impl Into<String>) -> Result<()> {
+        let shape = shape(self.source, from)?;
+        if shape.first().is_none_or(|rows| !rows.is_multiple_of(2)) {
+            return Err(unexpected(from, &shape, "two of one size"));
+        }
+        self.put(from, to, shape, Change::Swapped)
+    }
+
+    /// Whether a tensor of the checkpoint is made anything of.
+    pub fn reads(&self, from: &str) -> bool {
+        self.tensors.values().any(|origin| origin.name == from)
+    }
+
     /// A tensor that the checkpoint leaves out, since every number of it is `value`.
     pub fn fill(&mut self, to: impl Into<String>, shape: Vec<usize>, value: f32) -> Result<()> {
         self.put("a constant", to, shape, Change::Filled(value))
@@ -153,6 +169,11 @@ impl TensorSource for Layout<'_> {
             Change::Shape => self.source.read(&origin.name)?,
             Change::Rows(rows) => {
                 self.source.read(&origin.name)?[rows.start * width..rows.end * width].to_vec()
+            }
+            Change::Swapped => {
+                let values = self.source.read(&origin.name)?;
+                let (first, second) = values.split_at(values.len() / 2);
+                [second, first].concat()
             }
             Change::Transposed => {
                 let values = self.source.read(&origin.name)?;

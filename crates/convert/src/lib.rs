@@ -1,7 +1,7 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─
+//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, flux2, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─
 //! weights::write_shards ─ DIR/<component>/
 //! ```
 //!
@@ -18,6 +18,7 @@ mod component;
 pub mod declared;
 pub mod detector;
 pub mod face;
+mod flux2;
 mod folder;
 pub mod graph;
 pub mod ip_adapter;
@@ -65,6 +66,8 @@ const MOST_CONFIG: u64 = 16 << 20;
 pub enum Slot {
     /// `unet/`.
     Unet,
+    /// `transformer/`.
+    Transformer,
     /// `vae/`.
     Vae,
     /// `tiny_vae/`.
@@ -89,6 +92,7 @@ impl Slot {
     fn folder(self) -> &'static str {
         match self {
             Self::Unet => "unet",
+            Self::Transformer => "transformer",
             Self::Vae => "vae",
             Self::TinyVae => "tiny_vae",
             Self::TextEncoder => "text_encoder",
@@ -113,7 +117,7 @@ impl Slot {
 /// What to convert, and how.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// A whole Stable Diffusion: a diffusers folder, or a single file in the original layout.
+    /// A whole Stable Diffusion: a diffusers folder, or a single file in the original layout. Or diffusers' folder of a FLUX.2 klein.
     pub base: Option<PathBuf>,
     /// Single components; they take the place of the base's.
     pub parts: Vec<(Slot, PathBuf)>,
@@ -137,6 +141,13 @@ pub struct Plan {
     pub quantization: Quantization,
     /// What the manifest says.
     pub card: ModelCard,
+}
+
+impl Plan {
+    /// The family of what it makes, by its denoiser.
+    pub fn family(&self) -> &'static str {
+        if flux2::is_planned(self) { "klein" } else { "sd15" }
+    }
 }
 
 impl Default for Plan {
@@ -242,6 +253,7 @@ pub fn convert(
             refuse_loras(plan, &adapters)?;
         }
         beside::tokenizer(plan, out)?;
+        beside::index(plan, out)?;
         if plan.arc2face {
             // The text and the word are the encoder's own defaults.
             out.write("arc2face/config.json", &pretty(&json!({ "model_type": "arc2face" }))?)?;
@@ -286,7 +298,8 @@ fn refuse_loras(plan: &Plan, adapters: &[Checkpoint]) -> Result<()> {
 fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
     let mut of_base = Vec::new();
     if let Some(base) = &plan.base {
-        let own = [Slot::Unet, Slot::Vae, Slot::TextEncoder];
+        let denoiser = if flux2::is_planned(plan) { Slot::Transformer } else { Slot::Unet };
+        let own = [denoiser, Slot::Vae, Slot::TextEncoder];
         let given = |slot: Slot| plan.parts.iter().any(|(part, _)| *part == slot);
         for slot in own.into_iter().filter(|slot| !given(*slot)) {
             let path = if base.is_dir() { base.join(slot.folder()) } else { base.clone() };

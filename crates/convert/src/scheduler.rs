@@ -49,7 +49,7 @@ pub fn write(plan: &Plan, declared: Option<&Declared>, out: &NewFolder) -> Resul
             "give --base as well",
         ));
     }
-    if plan.prediction_type.is_some() && plan.base.is_none() && declared.is_none() {
+    if plan.prediction_type.is_some() && declared.is_none() {
         return Err(Error::input(
             "convert-config",
             "what a UNet predicts is asked for, and no UNet is converted",

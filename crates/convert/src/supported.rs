@@ -3,20 +3,23 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Plan, Slot, beside, components, open, read, scheduler, small_file};
+use super::{Plan, Slot, beside, components, flux2, open, read, scheduler, small_file};
 use facestudio::encoders::detector::DetectorConfig;
 use facestudio::encoders::face::FaceEncoderConfig;
+use facestudio::encoders::qwen3::Qwen3Config;
 use facestudio::encoders::segmenter::SegmenterConfig;
 use facestudio::encoders::text::TextConfig;
 use facestudio::encoders::vision::VisionConfig;
 use facestudio::error::{Error, Result};
 use facestudio::guidance::ip_adapter::IpAdapterConfig;
 use facestudio::guidance::prior::PriorConfig;
+use facestudio::pipeline::defaults;
 use facestudio::request::Defaults;
 use facestudio::sampling::{Sampler, SchedulerConfig};
+use facestudio::transformer::Flux2Transformer2DConfig;
 use facestudio::unet::UNet2DConditionConfig;
 use facestudio::vae::VaeConfig;
-use facestudio::weights::{Component, MemoryFiles};
+use facestudio::weights::{CheckedFolder, Component, MemoryFiles};
 
 /// Fails where a component's config, or how pictures are sampled, is not supported.
 pub fn check(plan: &Plan) -> Result<()> {
@@ -55,6 +58,8 @@ pub fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Tokens of a picture of 1024 pixels: what a schedule that depends on them is tried with.
+const FLUX2_TOKENS: usize = 64 * 64;
 /// The file that says how pictures, or a prior's embeddings, are drawn.
 pub const SCHEDULER: &str = "scheduler_config.json";
 
@@ -62,13 +67,22 @@ pub const SCHEDULER: &str = "scheduler_config.json";
 fn schedule(plan: &Plan) -> Result<()> {
     let Some(base) = plan.base.as_ref().filter(|base| base.is_dir()) else { return Ok(()) };
     let file = base.join("scheduler").join(SCHEDULER);
+    let klein = flux2::is_planned(plan);
+    if klein {
+        // Which pipeline it is of.
+        defaults(&CheckedFolder::new(base.clone())).map_err(|e| e.context(base.display()))?;
+    }
     let check = || {
         let bytes = small_file(&file)?;
         // Another sampler may run on it, but it must be a schedule that we know.
-        SchedulerConfig::from_json(&bytes)?.for_latents()?;
+        let taken = |config: SchedulerConfig| match klein {
+            true => Ok(config.for_image_tokens(FLUX2_TOKENS)),
+            false => config.for_latents(),
+        };
+        taken(SchedulerConfig::from_json(&bytes)?)?;
         let mut config = scheduler::parse(&bytes)?;
         scheduler::change(&mut config, plan.sampling.sampler, plan.sampling.timestep_spacing);
-        let config = SchedulerConfig::from_json(config.to_string().as_bytes())?.for_latents()?;
+        let config = taken(SchedulerConfig::from_json(config.to_string().as_bytes())?)?;
         let sampler = config.default_sampler()?;
         let usual = Defaults::with_sampler(sampler).steps;
         config.schedule(sampler, plan.sampling.steps.unwrap_or(usual), None)
@@ -83,6 +97,8 @@ fn network(slot: Slot, config: &Value) -> Result<()> {
     match slot {
         Slot::Unet => parsed::<UNet2DConditionConfig>(&component)?.check(),
         Slot::Vae | Slot::TinyVae => VaeConfig::from_component(&component)?.check(),
+        Slot::Transformer => parsed::<Flux2Transformer2DConfig>(&component)?.check(),
+        Slot::TextEncoder if config["model_type"] == "qwen3" => parsed::<Qwen3Config>(&component)?.check(),
         Slot::TextEncoder => TextConfig::read(&component).map(|_| ()),
         Slot::VisionEncoder => VisionConfig::read(&component).map(|_| ()),
         Slot::FaceEncoder => parsed::<FaceEncoderConfig>(&component).map(|_| ()),
