@@ -21,11 +21,8 @@ use crate::unet::UNet2DConditionModel;
 use crate::weights::Files;
 
 /// The family of IP-Adapters. The second's folder is `ip_adapter_2`, and so on.
-pub const ADAPTERS: Kind = Kind {
-    folder: "ip_adapter",
-    needs_face_encoder: false,
-    denoises: Denoises::Unet { makes_class_labels: false, fits, open },
-};
+pub const ADAPTERS: Kind =
+    Kind { folder: "ip_adapter", needs_face_encoder: false, denoises: Denoises::Unet { fits, open } };
 
 /// The adapters' projections; their keys and values are in the UNet.
 #[derive(Debug)]

@@ -14,11 +14,8 @@ use crate::error::{Error, Result};
 use crate::request::GenerateRequest;
 
 /// The family that draws from faces alone.
-pub const ARC2FACE: Kind = Kind {
-    folder: "arc2face",
-    needs_face_encoder: true,
-    denoises: Denoises::Unet { makes_class_labels: false, fits, open },
-};
+pub const ARC2FACE: Kind =
+    Kind { folder: "arc2face", needs_face_encoder: true, denoises: Denoises::Unet { fits, open } };
 
 /// `arc2face/`, `tokenizer/` and `text_encoder/`.
 #[derive(Debug)]

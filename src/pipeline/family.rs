@@ -71,10 +71,15 @@ pub struct Kind {
 /// The network that a family makes guidance for.
 #[derive(Clone, Copy)]
 pub enum Denoises {
-    /// `unet/`.
+    /// `unet/`, or `transformer/` of PixArt's architecture: what attends to guidance tokens alone.
+    Guided {
+        /// As a UNet's.
+        fits: fn(&ModelFolder, &GuidedConfigs) -> Result<RequiredReaders>,
+        /// Loads its own networks, for a denoiser that takes the style beside the timestep as well, or not.
+        open: fn(&ModelFolder, bool, &Device) -> Result<Box<dyn Family>>,
+    },
+    /// `unet/`, with a family's own layers in it.
     Unet {
-        /// Whether the family tells a UNet that takes class labels any.
-        makes_class_labels: bool,
         /// What the family reads with; reads no weights. Fails with `model-mismatch` where the configs of its components do not fit
         /// each other.
         fits: fn(&ModelFolder, &Configs) -> Result<RequiredReaders>,
@@ -88,6 +93,18 @@ pub enum Denoises {
         /// Reads what the folder says; such a family has no networks of its own.
         open: fn(&ModelFolder) -> Result<Box<dyn Family>>,
     },
+}
+
+/// What the configs of the components say that a family of guidance tokens has.
+pub struct GuidedConfigs {
+    /// What the denoiser is called in errors.
+    pub denoiser: &'static str,
+    /// Channels of its tokens.
+    pub token_channels: usize,
+    /// Numbers of its class labels, where it takes any.
+    pub class_labels: Option<usize>,
+    /// `face_encoder/`, where there is one.
+    pub face: Option<FaceEncoderConfig>,
 }
 
 /// What the configs of the components say that every family of a UNet has.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Style, Texts};
-use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
+use super::family::{Denoises, Family, Guided, GuidedConfigs, Kind};
 use super::folder::{ModelFolder, check_width};
 use super::prompt::Prior;
 use super::readers::RequiredReaders;
@@ -14,11 +14,8 @@ use crate::guidance::fusion::{Fusion, FusionConfig, hybrid};
 use crate::request::GenerateRequest;
 
 /// The family of this project's own models.
-pub const FUSED: Kind = Kind {
-    folder: "guidance",
-    needs_face_encoder: true,
-    denoises: Denoises::Unet { makes_class_labels: true, fits, open },
-};
+pub const FUSED: Kind =
+    Kind { folder: "guidance", needs_face_encoder: true, denoises: Denoises::Guided { fits, open } };
 
 /// The shared Linear, `guidance/`.
 #[derive(Debug)]
@@ -27,19 +24,15 @@ pub struct FusedGuidance {
     config: FusionConfig,
     /// A folder without a prior draws from style images alone.
     has_prior: bool,
-    /// Whether the UNet adds the style to its timestep's embedding as well.
+    /// Whether the denoiser adds the style to its timestep's embedding as well.
     adds_style: bool,
 }
 
-fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
+fn fits(folder: &ModelFolder, configs: &GuidedConfigs) -> Result<RequiredReaders> {
     let fusion: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
-    check_width(
-        "guidance tokens",
-        fusion.cross_attention_dim,
-        "the unet's tokens",
-        configs.unet.cross_attention_dim,
-    )?;
-    if let Some(class_labels) = configs.unet.class_labels() {
+    let tokens = format!("the {}'s tokens", configs.denoiser);
+    check_width("guidance tokens", fusion.cross_attention_dim, &tokens, configs.token_channels)?;
+    if let Some(class_labels) = configs.class_labels {
         check_width("the unet's class labels", class_labels, "guidance's styles", fusion.image_embed_dim)?;
     }
     let id_embed_dim = configs.face.as_ref().map_or(0, |face| face.embedding_size);
@@ -58,10 +51,9 @@ fn fits(folder: &ModelFolder, configs: &Configs) -> Result<RequiredReaders> {
     Ok(RequiredReaders { vision, text: prior, prior })
 }
 
-fn open(folder: &ModelFolder, unet: Target, device: &Device) -> Result<Box<dyn Family>> {
+fn open(folder: &ModelFolder, adds_style: bool, device: &Device) -> Result<Box<dyn Family>> {
     let config: FusionConfig = folder.load(FUSED.folder, |c| c.json("config.json"))?;
     let fusion = folder.load(FUSED.folder, |c| Fusion::load(c, device))?;
-    let adds_style = unet.unet().class_embedding.is_some();
     Ok(Box::new(FusedGuidance { fusion, config, has_prior: folder.has("prior"), adds_style }))
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use super::adapters::ADAPTERS;
 use super::arc2face::ARC2FACE;
 use super::defaults::defaults;
-use super::family::{Configs, Denoises, Family, Kind, Target};
+use super::family::{Configs, Denoises, Family, GuidedConfigs, Kind, Target};
 use super::folder::{ModelFolder, check_width, missing, model_id};
 use super::fused::FUSED;
 use super::klein::KLEIN;
@@ -17,6 +17,7 @@ use super::readers::{Readers, RequiredReaders};
 use super::resident::{Reloadable, Resident};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::{Error, Result};
+use crate::pixart::{PixArtTransformer2DConfig, PixArtTransformer2DModel};
 use crate::request::{Defaults, ModelId};
 use crate::sampling::SchedulerConfig;
 use crate::transformer::{Flux2Transformer2DConfig, Flux2Transformer2DModel};
@@ -114,6 +115,7 @@ impl Models {
         };
         let has_face_encoder = face.is_some();
         let opened = match kind.denoises {
+            Denoises::Guided { .. } => open_guided(kind, face, files, &folder, device)?,
             Denoises::Unet { .. } => open_unet(kind, face, files, &folder, device)?,
             Denoises::Flux2 { .. } => open_flux2(kind, files, &folder)?,
         };
@@ -214,6 +216,69 @@ fn kind_of(folder: &ModelFolder) -> Result<Kind> {
     }
 }
 
+fn unet_config(folder: &ModelFolder) -> Result<UNet2DConditionConfig> {
+    let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
+    check_width("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
+    Ok(unet)
+}
+
+/// Configs first: what does not fit is found before any weights are read.
+fn open_guided(
+    kind: Kind,
+    face: Option<FaceEncoderConfig>,
+    files: &dyn Files,
+    folder: &ModelFolder,
+    device: &Device,
+) -> Result<Opened> {
+    let Denoises::Guided { fits, open } = kind.denoises else {
+        return Err(missing("unet"));
+    };
+    let scheduler = folder.load("scheduler", SchedulerConfig::of_latents)?;
+    let (readers, denoiser, adds_style, input, sample_size): (_, Arc<dyn Network>, _, _, _) =
+        if folder.has("transformer") {
+            if folder.has("unet") {
+                return Err(Error::weights(
+                    "model-mismatch",
+                    "'unet' and 'transformer' are two denoisers, and one of them would never act",
+                    "remove one of the two folders",
+                ));
+            }
+            let config: PixArtTransformer2DConfig = folder.load("transformer", |c| {
+                let config: PixArtTransformer2DConfig = c.json("config.json")?;
+                config.check()?;
+                Ok(config)
+            })?;
+            let token_channels = config.token_channels();
+            let configs = GuidedConfigs { denoiser: "transformer", token_channels, class_labels: None, face };
+            let readers = fits(folder, &configs)?;
+            let transformer =
+                folder.load_compact("transformer", |c| PixArtTransformer2DModel::load(c, device))?;
+            let input = ("the transformer's input", config.in_channels);
+            (readers, Arc::new(transformer), false, input, Some([config.sample_size; 2]))
+        } else {
+            let unet = unet_config(folder)?;
+            let (token_channels, class_labels) = (unet.cross_attention_dim, unet.class_labels());
+            let configs = GuidedConfigs { denoiser: "unet", token_channels, class_labels, face };
+            let readers = fits(folder, &configs)?;
+            let network = folder.load_compact("unet", |c| UNet2DConditionModel::load(c, device))?;
+            let input = ("the unet's input", unet.in_channels);
+            (readers, Arc::new(network), class_labels.is_some(), input, unet.sample_sides())
+        };
+    let own = ModelFolder::new(files)?;
+    let first = open(&own, adds_style, device)?;
+    let about = About::new(&*first);
+    let again = move |folder: &ModelFolder, device: &Device| open(folder, adds_style, device);
+    Ok(Opened {
+        family: Resident::opened(kind.folder, &own, Some(first), again)?,
+        about,
+        denoiser: Denoiser::Stays(denoiser),
+        readers,
+        input,
+        sample_size,
+        scheduler,
+    })
+}
+
 /// Configs first: what does not fit is found before any weights are read.
 fn open_unet(
     kind: Kind,
@@ -222,12 +287,11 @@ fn open_unet(
     folder: &ModelFolder,
     device: &Device,
 ) -> Result<Opened> {
-    let Denoises::Unet { makes_class_labels, fits, open } = kind.denoises else {
+    let Denoises::Unet { fits, open } = kind.denoises else {
         return Err(missing("unet"));
     };
-    let unet: UNet2DConditionConfig = folder.load("unet", |c| c.json("config.json"))?;
-    check_width("the unet's input", unet.in_channels, "the unet's output", unet.out_channels)?;
-    if unet.class_labels().is_some() && !makes_class_labels {
+    let unet = unet_config(folder)?;
+    if unet.class_labels().is_some() {
         return Err(Error::weights(
             "model-mismatch",
             format!("the unet takes class labels (class_embed_type), which '{}' does not make", kind.folder),

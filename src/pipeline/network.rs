@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::condition::Condition;
 use crate::error::Result;
+use crate::pixart::{PixArtTransformer2DModel, PreparedPixArtCondition};
 use crate::transformer::{Flux2Transformer2DModel, PreparedFlux2Condition};
 use crate::unet::{PreparedCondition, UNet2DConditionModel};
 
@@ -40,6 +41,20 @@ impl Predict for Under<'_, UNet2DConditionModel, PreparedCondition> {
     fn predict(&self, latents: Tensor<4>, timestep: f32, progress: f32) -> Result<Tensor<4>> {
         let timesteps = Tensor::full([latents.dims()[0]], timestep, &latents.device());
         Ok(self.network.forward_prepared(latents, timesteps, &self.condition.at(progress)))
+    }
+}
+
+impl Network for PixArtTransformer2DModel {
+    fn under<'a>(&'a self, condition: &Condition, latents: &Tensor<4>) -> Result<Box<dyn Predict + 'a>> {
+        Ok(Box::new(Under { network: self, condition: self.prepare(condition, latents)? }))
+    }
+}
+
+impl Predict for Under<'_, PixArtTransformer2DModel, PreparedPixArtCondition> {
+    fn predict(&self, latents: Tensor<4>, timestep: f32, progress: f32) -> Result<Tensor<4>> {
+        // One timestep counts for the whole batch.
+        let timestep = Tensor::full([1], timestep, &latents.device());
+        Ok(self.network.forward_prepared(latents, timestep, &self.condition.at(progress)))
     }
 }
 

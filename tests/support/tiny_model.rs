@@ -20,6 +20,7 @@ use facestudio::guidance::fusion::FusionConfig;
 use facestudio::guidance::ip_adapter::{IpAdapterConfig, ProjectionConfig, Role};
 use facestudio::guidance::prior::PriorConfig;
 use facestudio::image::align::{TEMPLATE, TEMPLATE_SIZE};
+use facestudio::pixart::PixArtTransformer2DConfig;
 use facestudio::sampling::NoiseSource;
 use facestudio::unet::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 use facestudio::vae::AutoencoderDcConfig;
@@ -53,6 +54,35 @@ pub fn files() -> MemoryFiles {
 /// The same with a UNet of `width` channels.
 pub fn files_of_width(width: usize) -> MemoryFiles {
     model(width, TOKEN_CHANNELS).finish()
+}
+
+/// A model whose denoiser is a transformer, as `mini`'s.
+#[allow(dead_code, reason = "not every test draws with a transformer")]
+pub fn files_of_transformer() -> MemoryFiles {
+    let mut model = model(16, TOKEN_CHANNELS);
+    model.files.0.retain(|path, _| !path.starts_with("unet/"));
+    let config = PixArtTransformer2DConfig {
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        in_channels: LATENT_CHANNELS,
+        out_channels: None,
+        num_layers: 2,
+        cross_attention_dim: Some(16),
+        caption_channels: Some(TOKEN_CHANNELS),
+        sample_size: SIZE / DOWNSAMPLING,
+        patch_size: 1,
+        ..PixArtTransformer2DConfig::default()
+    };
+    let mut tensors = collect(&config.init(&Device::flex()).unwrap(), "").unwrap();
+    // What starts from zeros would hide all that comes before it.
+    for (stream, (shape, values)) in tensors.0.values_mut().enumerate() {
+        let fan_in = shape.iter().skip(1).product::<usize>() as f32;
+        *values = NoiseSource::new(2).normal(stream as u64, values.len());
+        values.iter_mut().for_each(|value| *value /= fan_in.sqrt());
+    }
+    model.json("transformer/config.json", &config);
+    model.weights("transformer", &tensors);
+    model.finish()
 }
 
 /// A model with adapters in the place of prior and guidance: the first reads faces, the second the style image.
