@@ -4,8 +4,9 @@
 #
 #   scripts/train-mini.sh [RUNS]     checkpoints, curves and sheets go to RUNS (default runs/); run again to go on
 #
-# FACESTUDIO is the program (default: the release build), BACKEND is cpu, torch or torch-cuda, MINUTES scales every
-# stage (1 is about ten hours in all), PICTURES is how many portraits are rendered; CLIP, prior and UNet see twice as many.
+# FACESTUDIO is the program (default: the release build), BACKEND is cpu, torch or torch-cuda. The autoencoder and the denoiser are trained
+# for so many steps (about a day of two cores); MINUTES scales the other stages (1 is about five hours), PICTURES is how many portraits
+# they see, CLIP and the prior twice as many.
 set -euo pipefail
 
 # Tensors are of a few sizes, made and freed at every step: glibc should keep their memory, not give it back each time.
@@ -27,13 +28,18 @@ stage() { # name, minutes, extra flags
     --minutes "$(minutes "$time")" --resume "$@"
 }
 
-stage vae 30 --pictures "$pictures"
+# The autoencoder, to the step: 16×16 positions of 32 numbers, then one level more, 8×8 of 64.
+"$program" train vae --out "$runs/shallow" --runs "$runs" --backend "$backend" --steps 2600 --batch 16 --pictures 8000 --resume
+"$program" train vae --base "$runs/shallow" --deepen 64 --out "$model" --runs "$runs" --backend "$backend" --steps 1600 --batch 16 \
+  --lr 3e-4 --pictures 8000 --resume
 stage clip 110 --pictures "$((2 * pictures))"
 stage face 20
 stage face 10 --preset mini-eval
 stage detector 12
 stage prior 53 --pictures "$((2 * pictures))"
-stage diffusion 312 --pictures "$((2 * pictures))" --drop-style 0.35 --drop-identity 0.2
+# The denoiser, to the step.
+"$program" train diffusion --out "$model" --runs "$runs" --backend "$backend" --steps 60000 --batch 32 --lr 1.2e-3 --pictures 16000 \
+  --drop-style 0.25 --drop-identity 0.2 --resume
 stage vae 45 --base "$model" --decoder-only --lr 3e-4 --batch 8 --pictures "$pictures"
 # The old model goes once the new one is whole.
 shipped=$runs/shipped
