@@ -552,4 +552,75 @@ mod tests {
         assert!((rate(775) - 0.505).abs() < 1e-6, "half way down after a quarter of the cool-down");
         assert!(rate(999) < 0.012);
     }
+
+    #[test]
+    fn the_rate_is_a_linear_rise_times_half_a_cosine() {
+        let options = Options { warmup: 9, ..options(Path::new(""), 2.0) };
+        for (step, progress, expected) in [
+            (0, 0.0, 0.2),
+            (4, 0.0, 1.0),
+            (9, 0.0, 2.0),
+            (500, 0.0, 2.0),
+            (500, 0.5, 1.01),
+            (500, 1.0, 0.02),
+            (4, 1.0 / 3.0, 0.7525),
+        ] {
+            let rate = options.rate(step, progress);
+            assert!((rate - expected).abs() < 1e-9, "step {step}, {progress}: {rate}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_done_by_its_steps_or_its_minutes() {
+        let at = |steps, minutes, step, elapsed| {
+            Options { steps, minutes, ..options(Path::new(""), 1.0) }.progress(step, elapsed)
+        };
+        assert_eq!(at(Some(200), None, 50, 1e9), 0.25);
+        assert_eq!(at(None, Some(2.0), 1 << 40, 30.0), 0.25);
+        assert_eq!(at(Some(200), Some(2.0), 50, 60.0), 0.5);
+        assert_eq!(at(Some(200), Some(2.0), 150, 60.0), 0.75);
+        assert_eq!(at(Some(200), Some(2.0), 150, 600.0), 1.0);
+        assert_eq!(at(Some(0), None, 0, 0.0), 0.0);
+    }
+
+    /// A loss that is no number is passed over.
+    #[test]
+    fn the_loss_that_is_told_is_a_mean_at_first_and_a_moving_average_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { steps: Some(60), warmup: 4, ..options(folder.path(), 0.05) };
+        let losses: Vec<f32> =
+            (0..60).map(|i| if i == 2 { f32::INFINITY } else { ((i * 13) % 17) as f32 }).collect();
+        let mut told = Vec::new();
+        let objective = |net: &Net, step: &Step| Ok(loss(net, step) * 0.0 + losses[step.number as usize]);
+        let mut watch = |event| {
+            if let Event::Step(report) = event {
+                told.push(report);
+            }
+        };
+        train(&options, net(), objective, |_, _| Ok(String::new()), &mut watch).unwrap();
+        let mut average = losses[0];
+        for (report, loss) in told.iter().zip(&losses) {
+            if loss.is_finite() {
+                let keep = f32::min(0.98, (report.step - 1) as f32 / report.step as f32);
+                average = keep * average + (1.0 - keep) * loss;
+            }
+            assert!((report.loss - average).abs() < 1e-4, "step {}: {}", report.step, report.loss);
+            assert_eq!(report.progress, report.step as f64 / 60.0);
+            let before = (report.step - 1) as f64 / 60.0;
+            assert_eq!(report.lr, options.rate(report.step - 1, before));
+            assert!(report.samples_per_second > 0.0 && report.seconds_left >= 0.0);
+        }
+        assert_eq!(told.len(), 60);
+    }
+
+    #[test]
+    fn the_curve_of_a_long_run_is_thinned_to_even_steps() {
+        let mut state = Progress::default();
+        for step in 1..=10_000 {
+            state.step = step;
+            record(&mut state, step as f32);
+        }
+        let expected: Vec<(u64, f32)> = (1..=1250).map(|i| (8 * i, (8 * i) as f32)).collect();
+        assert_eq!(state.losses, expected);
+    }
 }
