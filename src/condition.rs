@@ -296,4 +296,106 @@ mod tests {
         let error = Regions::new(4, 4, vec![vec![0.0; 15]], 0).unwrap_err();
         assert_eq!(error.code, "mask-size");
     }
+
+    #[test]
+    fn overlaps_are_shared_in_proportion_and_the_rest_is_the_backgrounds() {
+        let masks = vec![vec![0.75, 0.5, 0.25, 0.0], vec![0.5, 0.5, 0.25, 0.0]];
+        let regions = Regions::new(1, 4, masks, 1).unwrap();
+        assert_eq!((regions.count(), regions.size()), (2, (1, 4)));
+        assert_eq!(regions.resized(1, 4), [vec![0.6, 0.5, 0.25, 0.0], vec![0.4, 0.5, 0.75, 1.0]]);
+    }
+
+    #[test]
+    fn regions_that_cannot_be_are_refused() {
+        let new = |height, width, masks: &[Vec<f32>], background| {
+            Regions::new(height, width, masks.to_vec(), background).unwrap_err().code
+        };
+        let one = [vec![0.5]];
+        assert_eq!(new(0, 1, &[vec![]], 0), "region-shape");
+        assert_eq!(new(1, 0, &[vec![]], 0), "region-shape");
+        assert_eq!(new(1, 1, &[], 0), "region-shape");
+        assert_eq!(new(1, 1, &one, 1), "region-shape");
+        for value in [-0.1, 1.1, f32::NAN] {
+            assert_eq!(new(1, 1, &[vec![0.5], vec![value]], 0), "mask-range");
+        }
+        assert!(Regions::new(1, 1, one.to_vec(), 0).is_ok());
+        assert_eq!(Regions::stack(&[]).unwrap_err().code, "region-shape");
+    }
+
+    #[test]
+    fn a_cell_counts_what_it_covers_by_its_share() {
+        assert_eq!(
+            covered_cells(5, 2),
+            [vec![(0, 0.4), (1, 0.4), (2, 0.2)], vec![(2, 0.2), (3, 0.4), (4, 0.4)]]
+        );
+        assert_eq!(covered_cells(2, 4), [[(0, 1.0)], [(0, 1.0)], [(1, 1.0)], [(1, 1.0)]]);
+        let regions = Regions::new(2, 2, vec![vec![1.0, 0.0, 0.5, 0.5]], 0).unwrap();
+        assert_eq!(regions.resized(1, 1), [[1.0]], "a single identity has everything");
+        let left = Regions::new(2, 2, vec![vec![1.0, 0.0, 0.5, 0.25], vec![0.0; 4]], 1).unwrap();
+        assert_eq!(left.resized(1, 2), [[0.75, 0.125], [0.25, 0.875]]);
+        assert_eq!(left.resized(2, 1), [[0.5, 0.375], [0.5, 0.625]]);
+    }
+
+    fn tokens(value: f32, shape: [usize; 3]) -> Tensor<3> {
+        Tensor::full(shape, value, &burn::tensor::Device::flex())
+    }
+
+    fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
+        tensor.clone().try_into_vec_as().unwrap()
+    }
+
+    #[test]
+    fn the_halves_of_guidance_lie_one_after_the_other() {
+        let device = burn::tensor::Device::flex();
+        let labels = |value: f32| Some(Added::ClassLabels(Tensor::full([1, 2], value, &device)));
+        let sized = |value: f32| {
+            Some(Added::TextTime {
+                text_embeds: Tensor::full([1, 1], value, &device),
+                time_ids: Tensor::full([1, 1], -value, &device),
+            })
+        };
+        let half = |value: f32, added| Condition::single(tokens(value, [1, 2, 1])).adding(added);
+        let both = Condition::cat(half(1.0, labels(3.0)), half(2.0, labels(4.0))).unwrap();
+        assert_eq!(values(&both.streams[0].tokens[0]), [1.0, 1.0, 2.0, 2.0]);
+        let Some(Added::ClassLabels(both)) = both.added else { panic!("nothing is added") };
+        assert_eq!(values(&both), [3.0, 3.0, 4.0, 4.0]);
+        let both = Condition::cat(half(1.0, sized(3.0)), half(2.0, sized(4.0))).unwrap();
+        let Some(Added::TextTime { text_embeds, time_ids }) = both.added else { panic!("nothing is added") };
+        assert_eq!((values(&text_embeds), values(&time_ids)), (vec![3.0, 4.0], vec![-3.0, -4.0]));
+
+        let two = |value| Condition::new([half(value, None).streams, half(value, None).streams].concat());
+        let adapter =
+            Condition::new(vec![Stream::everywhere(Projection::Adapter(0), tokens(1.0, [1, 2, 1]))]);
+        for (first, second) in [
+            (half(1.0, labels(1.0)), half(1.0, None)),
+            (half(1.0, labels(1.0)), half(1.0, sized(1.0))),
+            (half(1.0, None), two(1.0)),
+            (half(1.0, None), Condition::single(tokens(1.0, [1, 3, 1]))),
+            (half(1.0, None), Condition::single(tokens(1.0, [1, 2, 2]))),
+            (half(1.0, None), adapter),
+        ] {
+            assert_eq!(Condition::cat(first, second).unwrap_err().code, "condition-shape");
+        }
+    }
+
+    #[test]
+    fn regions_that_are_one_stay_one_and_those_of_samples_follow_each_other() {
+        let split = |share: f32| Regions::new(1, 1, vec![vec![share], vec![1.0 - share]], 0).unwrap();
+        let joined = |first: Regions, second: Regions| {
+            let of = |regions, n| {
+                let tokens = vec![tokens(1.0, [n, 1, 1]); 2];
+                Condition::new(vec![
+                    Stream::new(Projection::Own, tokens, Some(Places::Regions(regions))).unwrap(),
+                ])
+            };
+            let (n, m) = (first.weights[0].len(), second.weights[0].len());
+            let places = Condition::cat(of(first, n), of(second, m)).unwrap().streams.remove(0).places;
+            let Some(Places::Regions(mut regions)) = places else { panic!("no regions") };
+            regions.weights.remove(0)
+        };
+        let pair = |a, b| Regions::stack(&[split(a), split(b)]).unwrap();
+        assert_eq!(joined(split(0.25), split(0.25)), [0.25]);
+        assert_eq!(joined(split(0.25), split(0.5)), [0.25, 0.5]);
+        assert_eq!(joined(pair(0.25, 0.5), pair(0.25, 0.5)), [0.25, 0.5, 0.25, 0.5]);
+    }
 }

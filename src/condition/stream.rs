@@ -255,4 +255,63 @@ mod tests {
     fn a_mask_of_the_wrong_size_is_named() {
         assert_eq!(Masks::new(2, 2, vec![vec![0.0; 4], vec![0.0; 3]]).unwrap_err().code, "mask-size");
     }
+
+    /// Keys 1981 with PyTorch's −0.75: the weight of a sample at a distance; beyond the border the last one repeats.
+    #[test]
+    fn resizing_is_cubic_convolution_in_both_directions() {
+        let cubic = |distance: f32| {
+            let d = distance.abs();
+            if d <= 1.0 {
+                1.25 * d.powi(3) - 2.25 * d.powi(2) + 1.0
+            } else if d <= 2.0 {
+                -0.75 * (d.powi(3) - 5.0 * d.powi(2) + 8.0 * d - 4.0)
+            } else {
+                0.0
+            }
+        };
+        let (height, width) = (3, 5);
+        let values: Vec<f32> = (0..15).map(|i| ((i * 7) % 4) as f32).collect();
+        let masks = Masks::new(height, width, vec![values.clone()]).unwrap();
+        for (to_height, to_width) in [(2, 3), (5, 8), (3, 4), (7, 1)] {
+            let found = &masks.resized(to_height, to_width)[0];
+            for (p, found) in found.iter().enumerate() {
+                let place =
+                    |i: usize, from: usize, to: usize| (i as f32 + 0.5) * from as f32 / to as f32 - 0.5;
+                let (y, x) = (place(p / to_width, height, to_height), place(p % to_width, width, to_width));
+                let mut expected = 0.0;
+                for (v, u) in (-3..8i32).flat_map(|v| (-3..8i32).map(move |u| (v, u))) {
+                    let at = v.clamp(0, height as i32 - 1) * width as i32 + u.clamp(0, width as i32 - 1);
+                    expected += cubic(y - v as f32) * cubic(x - u as f32) * values[at as usize];
+                }
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{to_height}×{to_width} at {p}: {found}, not {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_has_a_place_for_each_identity_and_tokens_of_one_shape() {
+        let tokens = |batch, count, channels| {
+            Tensor::<3>::zeros([batch, count, channels], &burn::tensor::Device::flex())
+        };
+        let halves = || Some(Places::Masks(Masks::new(1, 2, vec![vec![1.0, 0.0], vec![0.0, 1.0]]).unwrap()));
+        let code = |tokens, places| Stream::new(Projection::Own, tokens, places).unwrap_err().code;
+        assert_eq!(code(Vec::new(), None), "no-identity");
+        assert_eq!(code(vec![tokens(1, 2, 3)], halves()), "region-count");
+        assert_eq!(code(vec![tokens(1, 2, 3); 2], None), "region-count");
+        assert_eq!(code(vec![tokens(1, 2, 3), tokens(1, 2, 4)], halves()), "condition-shape");
+        assert_eq!(code(vec![tokens(1, 2, 3), tokens(2, 2, 3)], halves()), "condition-shape");
+        // Each as many as it likes, in all layers and steps.
+        let stream = Stream::new(Projection::Own, vec![tokens(1, 2, 3), tokens(1, 5, 3)], halves()).unwrap();
+        assert_eq!((stream.scale, stream.interval, stream.tokens.len()), (LayerScale::All(1.0), 0.0..1.0, 2));
+    }
+
+    #[test]
+    fn masks_without_pixels_are_refused() {
+        for (height, width) in [(0, 2), (2, 0)] {
+            assert_eq!(Masks::new(height, width, vec![Vec::new()]).unwrap_err().code, "mask-size");
+        }
+    }
 }

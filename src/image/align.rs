@@ -245,4 +245,36 @@ mod tests {
             assert_eq!(align(&photo, &landmarks, 112).unwrap_err().code, "landmarks-degenerate");
         }
     }
+
+    /// One white pixel, moved by half a pixel and a quarter: it is shared out by area, and there is black around it.
+    #[test]
+    fn between_pixels_colours_mix_by_distance_and_beyond_the_border_is_black() {
+        let photo = RgbImage::from_pixel(2, 1, Rgb([200; 3]));
+        let moved = warp(&photo, &Similarity { a: 1.0, b: 0.0, c: 0.5, d: 0.25 }, 4, 3);
+        let values: Vec<u8> = moved.pixels().map(|pixel| pixel.0[0]).collect();
+        assert_eq!(values, [75, 150, 75, 0, 25, 50, 25, 0, 0, 0, 0, 0]);
+    }
+
+    /// A row of four pixels, to half: each of the two is the mean of a pixel's width on either side of its own centre.
+    #[test]
+    fn samples_lie_evenly_over_a_pixel() {
+        let photo = RgbImage::from_fn(4, 4, |x, _| Rgb([[0, 40, 80, 240][x as usize]; 3]));
+        // Pixel 0 covers pixels 0 and 1 of the photo, 1 covers 2 and 3.
+        let half = warp(&photo, &Similarity { a: 0.5, b: 0.0, c: -0.25, d: -0.25 }, 2, 2);
+        assert_eq!(half.pixels().map(|pixel| pixel.0[0]).collect::<Vec<_>>(), [20, 160, 20, 160]);
+    }
+
+    #[test]
+    fn crops_of_128_have_the_wider_template() {
+        let near = |size: usize, [x, y]: [f32; 2]| {
+            let [found_x, found_y] = template(size)[0];
+            (found_x - x).abs() < 1e-3 && (found_y - y).abs() < 1e-3
+        };
+        assert!(near(112, TEMPLATE[0]) && near(224, TEMPLATE[0].map(|v| 2.0 * v)));
+        assert!(near(64, TEMPLATE[0].map(|v| v * 64.0 / 112.0)));
+        let [x, y] = TEMPLATE[0];
+        assert!(near(128, [x + 8.0, y]) && near(256, [2.0 * (x + 8.0), 2.0 * y]));
+        // A multiple of both has the narrow one.
+        assert!(near(896, TEMPLATE[0].map(|v| 8.0 * v)));
+    }
 }

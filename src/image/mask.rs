@@ -389,4 +389,94 @@ mod tests {
         }
         assert!(large.values().iter().zip(small.values()).all(|(a, b)| a * b == 0.0));
     }
+
+    /// `½ − (d² − r²) / 2d` for a circle of radius `r`, `d` from the middle: the implicit function over its gradient.
+    #[test]
+    fn the_edge_of_an_oval_is_one_pixel_soft() {
+        let circle = Mask::oval([6.0, 7.0, 26.0, 27.0], 40, 32);
+        let mut soft = 0;
+        for (p, value) in circle.values().iter().enumerate() {
+            let (x, y) = ((p % 40) as f32 + 0.5, (p / 40) as f32 + 0.5);
+            let distance = (x - 16.0).hypot(y - 17.0);
+            let expected = 0.5 - (distance * distance - 100.0) / (2.0 * distance);
+            assert!((value - expected.clamp(0.0, 1.0)).abs() < 1e-4, "{x},{y}: {value}");
+            soft += usize::from((0.01..0.99).contains(value));
+        }
+        assert!(soft > 40, "{soft}");
+        // Twice as wide as high: the edge lies where the axes end.
+        let wide = Mask::oval([0.0, 10.0, 40.0, 30.0], 40, 40);
+        let at = |x: usize, y: usize| wide.values()[40 * y + x];
+        assert!(at(20, 10) > 0.9 && at(20, 9) < 0.1 && at(0, 20) > 0.9, "{} {}", at(20, 10), at(20, 9));
+    }
+
+    #[test]
+    fn a_box_has_the_share_of_each_position_that_it_covers() {
+        let mask = Mask::from_box(&area(0.125, 0.25, 0.5, 0.5), 4, 2);
+        assert_eq!(mask.values(), [0.25, 0.5, 0.25, 0.0, 0.25, 0.5, 0.25, 0.0]);
+    }
+
+    #[test]
+    fn the_middle_of_a_mask_is_that_of_what_is_inside() {
+        let mask = Mask::new(4, 2, vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.5]).unwrap();
+        // (2.5 + 3.5 + ½ · 3.5) / 2.5 of 4.
+        assert!((mask.centre_x() - 0.775).abs() < 1e-6, "{}", mask.centre_x());
+        assert_eq!(Mask::new(4, 1, vec![0.0; 4]).unwrap().centre_x(), 0.5);
+    }
+
+    #[test]
+    fn what_is_half_hidden_is_half_painted() {
+        let mask = Mask::new(2, 1, vec![0.25, 0.75]).unwrap();
+        let hidden = hide(&RgbImage::from_pixel(2, 1, Rgb([200, 0, 127])), &mask, FACE_FILL).unwrap();
+        assert_eq!(hidden.into_raw(), [182, 32, 127, 145, 95, 127]);
+    }
+
+    /// A dot, softened: the Gaussian cut at three deviations, whose weights sum to 1; beyond the border the last value repeats.
+    #[test]
+    fn feathering_is_a_gaussian() {
+        let mut values = vec![0.0; 7 * 9];
+        values[2 * 9 + 3] = 1.0;
+        let soft = Mask::new(9, 7, values).unwrap().feathered(0.9);
+        let weight = |k: f64| (-k * k / (2.0 * 0.81)).exp();
+        let total: f64 = (-3..=3).map(|k| weight(f64::from(k))).sum();
+        // Where it is seen from the border, it is seen from beyond it as well.
+        let seen = |from: i32, dot: i32, last: i32| -> f64 {
+            (-3..=3).filter(|k| (from + k).clamp(0, last) == dot).map(|k| weight(f64::from(k)) / total).sum()
+        };
+        for (p, value) in soft.values().iter().enumerate() {
+            let expected = seen(p as i32 % 9, 3, 8) * seen(p as i32 / 9, 2, 6);
+            assert!((f64::from(*value) - expected).abs() < 1e-6, "{p}: {value}, not {expected}");
+        }
+        let edge = Mask::new(3, 1, vec![1.0, 0.0, 0.0]).unwrap().feathered(0.9);
+        let expected: f64 = (-3..=0).map(|k| weight(f64::from(k)) / total).sum();
+        assert!((f64::from(edge.values()[0]) - expected).abs() < 1e-6, "{edge:?}");
+    }
+
+    /// Of a face 20 wide and high, whose chin is at 30: the neck is 18 wide, the shoulders 70, half a face below the chin; the feet
+    /// are 8.5 faces below it.
+    #[test]
+    fn a_body_has_a_neck_shoulders_and_feet() {
+        let body = Mask::people(&[[40.0, 10.0, 60.0, 30.0]], 120, 260).remove(0);
+        let row = |y: usize| -> f32 { body.values()[120 * y..120 * (y + 1)].iter().sum() };
+        // At the chin, half way down to the shoulders, below them.
+        for (y, half) in
+            [(32, 9.0 + 26.0 * 0.25), (35, 9.0 + 26.0 * 0.55), (40, 35.0), (150, 35.0), (199, 35.0)]
+        {
+            assert!((row(y) - 2.0 * half).abs() < 1e-3, "row {y} is {} wide, not {}", row(y), 2.0 * half);
+        }
+        assert_eq!(row(200), 0.0);
+        let middle = body.values()[120 * 100..120 * 101].iter().enumerate();
+        let middle: f32 = middle.map(|(x, value)| (x as f32 + 0.5) * value).sum::<f32>() / 70.0;
+        assert!((middle - 50.0).abs() < 1e-3, "{middle}");
+    }
+
+    #[test]
+    fn what_two_claim_is_the_nearer_ones_in_sides_of_its_face() {
+        let faces = [[10.0, 10.0, 30.0, 25.0], [38.0, 10.0, 52.0, 24.0]];
+        let [large, small] = <[Mask; 2]>::try_from(Mask::people(&faces, 100, 100)).unwrap();
+        let at = |mask: &Mask, x: usize, y: usize| mask.values()[100 * y + x];
+        // 46 pixels from the large face, 2.3 of its sides; 45 from the small one, 3.2 of its.
+        assert_eq!((at(&large, 35, 60), at(&small, 35, 60)), (1.0, 0.0));
+        // 28 pixels and 1.4 sides; 15 and 1.0.
+        assert_eq!((at(&large, 44, 31), at(&small, 44, 31)), (0.0, 1.0));
+    }
 }

@@ -309,4 +309,65 @@ mod tests {
         fill_box(&mut empty, 2);
         assert_eq!(empty, [0.0; 4]);
     }
+
+    /// One picture of one person, and one of two, of whom the first lacks a corner of the box around it.
+    #[test]
+    fn a_quarter_of_the_steps_is_of_several_people_in_outlines_or_boxes() {
+        let side = 8;
+        let person = |face_box| Person { face_box, ..Person::default() };
+        let picture = |people: Vec<u8>, known: Vec<Person>| OwnedPicture {
+            rgb: vec![0; 3 * side * side],
+            faces: people.clone(),
+            people,
+            meta: Meta { people: known, ..Meta::default() },
+        };
+        let alone = picture(vec![1; 64], vec![person([0.0, 0.0, 8.0, 8.0])]);
+        let map = (0..64).map(|p| match (p % 8, p / 8) {
+            (0..4, 0..4) => 0,
+            (0..4, _) | (4, _) => 1,
+            _ => 2,
+        });
+        let both = picture(map.collect(), vec![person([0.0, 4.0, 4.0, 8.0]), person([5.0, 0.0, 6.0, 1.0])]);
+        let pictures = Pictures::of(side, &[alone, both]);
+        let encoded = Encoded {
+            latents: vec![0.0; 2 * 16],
+            latent_dims: [1, 4, 4],
+            image_embeds: vec![0.0; 2],
+            whole_embeds: vec![0.0; 2],
+            id_embeds: vec![0.0; 2 * PEOPLE],
+            len: 2,
+        };
+        let device = Device::flex();
+        let config =
+            FusionConfig { image_embed_dim: 1, id_embed_dim: 1, n_tokens: 1, cross_attention_dim: 2 };
+        let linear = config.init(&device).unwrap();
+        let batches = BatchSampler::new(Drops::default(), &pictures, &encoded, 2).unwrap();
+        let (mut together, mut first) = (0, 0);
+        const DRAWS: u64 = 3000;
+        for seed in 0..DRAWS {
+            let drawn = batches.draw(1, &linear, false, DType::F32, &device, &mut Rng::new(seed, 1)).unwrap();
+            let stream = &drawn.condition.streams[0];
+            let Some(places) = &stream.places else { continue };
+            assert_eq!(stream.tokens.len(), PEOPLE);
+            together += 1;
+            let weights = places.resized(4, 4);
+            // Where the first person is, where the second is, and where nobody is but in a box.
+            assert_eq!([weights[0][12], weights[1][3]], [1.0, 1.0]);
+            first += usize::from(weights[0][0] == 1.0);
+        }
+        let share = together as f32 / DRAWS as f32;
+        assert!((share - 0.25).abs() < 0.025, "{share}");
+        // In half of them it is the box's; in the others it is either's.
+        let share = first as f32 / together as f32;
+        assert!((share - 0.75).abs() < 0.05, "{share}");
+    }
+
+    #[test]
+    fn only_two_people_that_are_seen_are_several() {
+        let meta = Meta::default();
+        let several =
+            |people: &[u8]| shows_several(&Picture { size: 1, rgb: &[], people, faces: &[], meta: &meta });
+        assert!(several(&[0, 1, 2]) && several(&[3, 1]));
+        assert!(!several(&[0, 1, 1]) && !several(&[0, 2, 3]) && !several(&[0]));
+    }
 }

@@ -387,4 +387,35 @@ mod tests {
         let further = loss(&[ids(5), ids(6), ids(7), ids(8)]);
         assert!(further > right, "{right} {further}");
     }
+
+    /// Radford et al. 2021, figure 3, with one picture's second, wrong caption among what pictures choose from.
+    #[test]
+    fn the_loss_is_clips_for_each_tower() {
+        let device = Device::flex().autodiff();
+        let vision = vision_configs().unwrap();
+        let mut model = ClipTrainee::init(&text_config(3), &vision, &device).unwrap();
+        let scales = [1.0f32, 20.0, 400.0];
+        model.log_scales = Param::from_tensor(Tensor::from_floats(scales.map(f32::ln), &device));
+        let pixels = || -> Vec<Tensor<4>> {
+            let values = Rng::new(2, 2).normals(2 * 3 * 64 * 64);
+            vec![Tensor::from_data(TensorData::new(values, [2, 3, 64, 64]), &device); 3]
+        };
+        let texts = [vec![1, 5, 3], vec![1, 6, 3], vec![1, 7, 3]];
+        let mut expected = 0.0;
+        for (cosines, scale) in model.similarities(pixels(), &texts).unwrap().into_iter().zip(scales) {
+            let cosines: Vec<f32> = cosines.try_into_vec_as().unwrap();
+            assert!(cosines.len() == 6 && cosines.iter().all(|c| c.abs() <= 1.0 + 1e-5), "{cosines:?}");
+            // CLIP's bound.
+            let logit =
+                |picture: usize, text: usize| f64::from(scale.min(100.0) * cosines[3 * picture + text]);
+            let surprise = |own: f64, all: &[f64]| all.iter().map(|v| (v - own).exp()).sum::<f64>().ln();
+            for i in 0..2 {
+                let row = surprise(logit(i, i), &[0, 1, 2].map(|text| logit(i, text)));
+                let column = surprise(logit(i, i), &[0, 1].map(|picture| logit(picture, i)));
+                expected += 0.5 * (row + column) / 2.0 / 3.0;
+            }
+        }
+        let loss = f64::from(model.loss(pixels(), &texts).unwrap().into_scalar::<f32>());
+        assert!((loss - expected).abs() < 1e-4 * expected.max(1.0), "{loss}, not {expected}");
+    }
 }

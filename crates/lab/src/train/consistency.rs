@@ -230,3 +230,25 @@ fn split(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn a_flow_says_picture_and_noise_as_the_others_do() {
+        let device = Device::flex();
+        let tensor = |values: [f32; 4]| Tensor::<1>::from_floats(values, &device).reshape([2, 2, 1, 1]);
+        let (picture, noise) = (tensor([0.5, -1.0, 2.0, 0.25]), tensor([1.0, 0.5, -0.75, -2.0]));
+        let alphas_cumprod = [0.9, 0.3];
+        let sample = noised(picture.clone(), noise.clone(), &[0, 1], &alphas_cumprod);
+        let output =
+            super::super::diffusion::target(Prediction::Flow, &picture, &noise, &[0, 1], &alphas_cumprod);
+        let [found, rest] = split(Prediction::Flow, &sample, &output, &[0, 1], &alphas_cumprod);
+        for (found, expected) in [(found, picture), (rest, noise)] {
+            let off = (found - expected).abs().max().into_scalar::<f32>();
+            assert!(off < 1e-5, "{off}");
+        }
+    }
+}

@@ -440,4 +440,48 @@ mod tests {
             (mirrored[1], mirrored[0], mirrored[3], mirrored[2])
         );
     }
+
+    #[test]
+    fn a_view_is_anywhere_in_its_picture_and_mirrored_in_half_of_the_cases() {
+        let mut rng = Rng::new(5, 5);
+        let views: Vec<View> = (0..2000).map(|_| View::draw(10, 7, &mut rng)).collect();
+        for at in [|view: &View| view.top, |view: &View| view.left] {
+            let mut seen = [0; 4];
+            views.iter().for_each(|view| seen[at(view)] += 1);
+            assert!(seen.iter().all(|count| (400..600).contains(count)), "{seen:?}");
+        }
+        assert!(views.iter().all(|view| view.side == 7));
+        let mirrored = views.iter().filter(|view| view.mirrored).count();
+        assert!((900..1100).contains(&mirrored), "{mirrored}");
+        let whole = View::draw(5, 7, &mut rng);
+        assert_eq!((whole.top, whole.left, whole.side), (0, 0, 5));
+    }
+
+    #[test]
+    fn an_eighth_at_most_is_kept_from_training() {
+        assert_eq!(
+            [trained(1000, 64), trained(512, 64), trained(511, 64)].map(Result::unwrap),
+            [936, 448, 447]
+        );
+        assert_eq!([trained(9, 64), trained(2, 64)].map(Result::unwrap), [7, 1]);
+        assert_eq!(
+            [trained(0, 64), trained(1, 64)].map(|result| result.unwrap_err().code),
+            ["no-pictures"; 2]
+        );
+    }
+
+    #[test]
+    fn tensors_become_the_pictures_that_they_were() {
+        let values: Vec<f32> = (0..2 * 3 * 2 * 3).map(|i| ((i * 7) % 36) as f32 / 18.0 - 1.0).collect();
+        let tensor = Tensor::<4>::from_data(TensorData::new(values.clone(), [2, 3, 2, 3]), &Device::flex());
+        let pictures = pictures_of(tensor).unwrap();
+        assert_eq!(pictures.len(), 2);
+        for (i, picture) in pictures.iter().enumerate() {
+            assert_eq!(picture.dimensions(), (3, 2));
+            for (x, y, pixel) in picture.enumerate_pixels() {
+                let expected = [0, 1, 2].map(|c| values[((i * 3 + c) * 2 + y as usize) * 3 + x as usize]);
+                assert_eq!(pixel.0, expected.map(|v| ((v + 1.0) * 127.5).round() as u8));
+            }
+        }
+    }
 }

@@ -326,4 +326,44 @@ mod tests {
             assert_eq!(config(&base, channels).unwrap_err().code, "base-mismatch");
         }
     }
+
+    /// Of all components: positions of one picture, seen along them, have nothing in common, and the first vary most.
+    #[test]
+    fn components_are_the_directions_in_which_blocks_vary_most() {
+        use crate::train::data::{Meta, OwnedPicture};
+        let device = Device::flex();
+        let model = base().init(&device).unwrap();
+        let mut rng = Rng::new(8, 8);
+        let picture = |_| OwnedPicture {
+            rgb: (0..3 * 32 * 32).map(|_| rng.below(256) as u8).collect(),
+            people: vec![0; 32 * 32],
+            faces: vec![0; 32 * 32],
+            meta: Meta::default(),
+        };
+        let pictures = Pictures::of(32, &(0..10).map(picture).collect::<Vec<_>>());
+        let found = components(&model, &pictures, 9, [4, 16], DType::F32).unwrap();
+        let latents = model.encode(pictures.tensor(&(0..9).collect::<Vec<_>>(), &device));
+        let [count, c, h, w] = latents.dims();
+        assert_eq!((count, c, h, w), (9, 4, 8, 8));
+        let values: Vec<f32> = latents.try_into_vec_as().unwrap();
+        let mut moments = vec![0f64; 256];
+        for (n, y, x) in (0..9).flat_map(|n| (0..4).flat_map(move |y| (0..4).map(move |x| (n, y, x)))) {
+            let block = |i: usize| {
+                let (channel, a, b) = (i / 4, i % 4 / 2, i % 2);
+                f64::from(values[((n * 4 + channel) * 8 + 2 * y + a) * 8 + 2 * x + b])
+            };
+            let along: Vec<f64> =
+                (0..16).map(|k| (0..16).map(|i| block(i) * found[16 * i + k]).sum()).collect();
+            for (i, j) in (0..16).flat_map(|i| (0..16).map(move |j| (i, j))) {
+                moments[16 * i + j] += along[i] * along[j];
+            }
+        }
+        let powers: Vec<f64> = (0..16).map(|k| moments[17 * k]).collect();
+        assert!(powers[0] > 2.0 * powers[15] && powers.windows(2).all(|w| w[0] >= w[1]), "{powers:?}");
+        let apart = (0..256).filter(|p| p % 17 != 0).all(|p| moments[p].abs() < 1e-6 * powers[0]);
+        assert!(apart, "{moments:?}");
+        let two = components(&model, &pictures, 9, [4, 2], DType::F32).unwrap();
+        let first: Vec<f64> = (0..16).flat_map(|i| [found[16 * i], found[16 * i + 1]]).collect();
+        assert_eq!(two, first);
+    }
 }

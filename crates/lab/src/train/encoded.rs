@@ -355,4 +355,35 @@ mod tests {
         assert_eq!((private::mode(path.parent().unwrap()), private::mode(&path)), (0o700, 0o600));
         assert_eq!(read(&path).unwrap().id_embeds, encoded.id_embeds);
     }
+
+    #[test]
+    fn the_largest_faces_come_first_and_rows_are_a_pictures_own() {
+        let face = |face_box| super::super::data::Person { face_box, ..Default::default() };
+        let people = vec![
+            face([10.0, 10.0, 14.0, 20.0]),
+            face([0.0, 0.0, 7.0, 7.0]),
+            face([50.0, 0.0, 59.0, 4.0]),
+            face([90.0, 90.0, 95.0, 100.0]),
+        ];
+        let meta = super::super::data::Meta { people, ..Default::default() };
+        let picture = Picture { size: 100, rgb: &[], people: &[], faces: &[], meta: &meta };
+        assert_eq!(by_face(&picture), [3, 1, 0]);
+
+        let numbers = |n: usize| (0..n).map(|v| v as f32).collect::<Vec<f32>>();
+        let encoded = Encoded {
+            latents: numbers(3 * 4),
+            latent_dims: [2, 1, 2],
+            image_embeds: numbers(6),
+            whole_embeds: numbers(6),
+            id_embeds: numbers(3 * PEOPLE * 2),
+            len: 3,
+        };
+        assert_eq!((encoded.image_embed_dim(), encoded.id_embed_dim()), (2, 2));
+        let device = Device::flex();
+        let second: Vec<f32> = encoded.identities(1, &[2, 0], &device).try_into_vec_as().unwrap();
+        assert_eq!(second, [14.0, 15.0, 2.0, 3.0]);
+        let latents = encoded.latents(&[1], &device);
+        assert_eq!(latents.dims(), [1, 2, 1, 2]);
+        assert_eq!(latents.try_into_vec_as::<f32>().unwrap(), [4.0, 5.0, 6.0, 7.0]);
+    }
 }

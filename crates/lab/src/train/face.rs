@@ -344,4 +344,41 @@ mod tests {
         let wrong = verification(&[&a, &b, &a, &b], &[0, 0, 1, 1]);
         assert!(wrong.auc < 0.5 && wrong.top1 == 0.0, "{wrong:?}");
     }
+
+    /// Beyond θ = π − m the cosine would rise again.
+    #[test]
+    fn beyond_the_last_angle_a_straight_line_goes_on() {
+        let cosines = [3.0, 1.0, -4.0 / 2f64.sqrt()].map(|v: f64| v / 10f64.sqrt());
+        let own = cosines[2] - 0.5 * 0.5f64.sin();
+        assert!(cosines[2].acos() > std::f64::consts::PI - 0.5);
+        let exps = [cosines[0], cosines[1], own].map(|v| (SCALE * v).exp());
+        let expected = -(exps[2] / exps.iter().sum::<f64>()).ln();
+        let loss = f64::from(loss(0.5, 2));
+        assert!((loss - expected).abs() < 1e-4 * expected, "{loss}, not {expected}");
+    }
+
+    /// Three unit vectors, whose pairs have the cosines 0.8, 0.6 and 0.96.
+    #[test]
+    fn verification_counts_pairs() {
+        let a = [[1.0, 0.0], [0.8, 0.6], [0.6, 0.8f32]];
+        let embeds: Vec<&[f32]> = a.iter().map(|v| &v[..]).collect();
+        let found = verification(&embeds, &[7, 9, 7]);
+        // One pair of one person, of cosine 0.6; two of two, of 0.8 and 0.96.
+        assert!((found.same - 0.6).abs() < 1e-6 && (found.other - 0.88).abs() < 1e-6, "{found:?}");
+        assert_eq!((found.auc, found.top1), (0.0, 0.0));
+        let found = verification(&embeds, &[7, 7, 9]);
+        // 0.8 is more than 0.6 and less than 0.96; the first picture's nearest is of the same person alone.
+        assert!((found.auc - 0.5).abs() < 1e-12 && (found.top1 - 1.0 / 3.0).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
+    fn a_face_of_sixty_pixels_and_fewer_is_none() {
+        use crate::train::data::{Meta, Person};
+        let has = |pixels: usize, people: usize| {
+            let faces: Vec<u8> = (0..100).map(|p| if p < pixels { 1 } else { 2 }).collect();
+            let meta = Meta { people: vec![Person::default(); people], ..Meta::default() };
+            has_face(&Picture { size: 10, rgb: &[], people: &[], faces: &faces, meta: &meta })
+        };
+        assert!(has(61, 1) && !has(60, 1) && !has(61, 0));
+    }
 }

@@ -275,4 +275,130 @@ mod tests {
             assert!((found - value(&model)).abs() > 1e-3, "step {step}: no average");
         }
     }
+
+    #[derive(Module, Debug)]
+    struct Two {
+        matrix: Param<Tensor<2>>,
+        bias: Param<Tensor<1>>,
+    }
+
+    fn two() -> Two {
+        let device = Device::flex().autodiff();
+        let matrix = Tensor::<2>::from_floats([[0.5, -1.0], [2.0, 0.25]], &device);
+        let bias = Tensor::<1>::from_floats([1.0, -3.0], &device);
+        Two {
+            matrix: Param::from_tensor(matrix.require_grad()),
+            bias: Param::from_tensor(bias.require_grad()),
+        }
+    }
+
+    /// Gathers these gradients of all six values.
+    fn gather(optimizer: &mut AdamW, model: &Two, gradients: [f32; 6]) {
+        let device = model.bias.val().device();
+        let [a, b, c, d, e, f] = gradients;
+        let matrix = model.matrix.val() * Tensor::<2>::from_floats([[a, b], [c, d]], &device);
+        let bias = model.bias.val() * Tensor::<1>::from_floats([e, f], &device);
+        optimizer.gather(model, (matrix.sum() + bias.sum()).backward()).unwrap();
+    }
+
+    fn values(model: &Two) -> Vec<f64> {
+        let tensors = collect(model, "").unwrap().0;
+        ["matrix", "bias"].iter().flat_map(|name| &tensors[*name].1).map(|v| f64::from(*v)).collect()
+    }
+
+    const CONFIG: AdamWConfig = AdamWConfig {
+        beta_1: 0.8,
+        beta_2: 0.95,
+        epsilon: 1e-2,
+        weight_decay: 0.5,
+        max_grad_norm: 1.5,
+        ema_decay: 0.3,
+    };
+
+    /// Loshchilov and Hutter 2019, algorithm 2, written down once more in f64. The first step's gradient is longer than is allowed,
+    /// the others' are not.
+    #[test]
+    fn a_step_is_algorithm_2_with_clipped_gradients() {
+        let steps: [[[f32; 6]; 2]; 3] = [
+            [[3.0, -1.0, 0.5, 2.0, -4.0, 1.0], [1.0, 1.0, -0.5, 0.0, 2.0, 3.0]],
+            [[0.1, 0.2, -0.3, 0.1, 0.0, 0.2], [0.3, 0.0, 0.1, -0.5, 0.4, 0.0]],
+            [[-0.2, 0.4, 0.0, 0.0, 0.3, -0.6], [0.2, 0.1, 0.2, 0.1, 0.1, 0.0]],
+        ];
+        let (mut model, mut optimizer) = (two(), AdamW::new(CONFIG));
+        let (mut weights, mut m, mut v) = (values(&model), [0f64; 6], [0f64; 6]);
+        let mut average = weights.clone();
+        for (t, [first, second]) in (1..).zip(steps) {
+            gather(&mut optimizer, &model, first);
+            gather(&mut optimizer, &model, second);
+            let norm;
+            (model, norm) = optimizer.step(model, 2, 0.1);
+
+            let gradient: Vec<f64> = first.iter().zip(second).map(|(a, b)| f64::from(a + b) / 2.0).collect();
+            let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert!((f64::from(norm) - length).abs() < 1e-5, "before clipping: {norm}, not {length}");
+            assert_eq!(length > 1.5, t == 1);
+            let keep = f64::min(0.3, f64::from(1 + t) / f64::from(10 + t));
+            for (i, g) in gradient.iter().enumerate() {
+                let g = g * (1.5 / length).min(1.0);
+                m[i] = 0.8 * m[i] + 0.2 * g;
+                v[i] = 0.95 * v[i] + 0.05 * g * g;
+                let corrected = [m[i] / (1.0 - 0.8f64.powi(t)), v[i] / (1.0 - 0.95f64.powi(t))];
+                // A bias does not decay.
+                let decayed = weights[i] * if i < 4 { 1.0 - 0.1 * 0.5 } else { 1.0 };
+                weights[i] = decayed - 0.1 * corrected[0] / (corrected[1].sqrt() + 1e-2);
+                average[i] = keep * average[i] + (1.0 - keep) * weights[i];
+            }
+            for (found, expected) in
+                [(values(&model), &weights), (values(&optimizer.averaged(&model)), &average)]
+            {
+                let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(near, "step {t}: {found:?}, not {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_changes_nothing_and_counts_as_no_step() {
+        let step = |poisoned: bool| {
+            let (mut model, mut optimizer) = (two(), AdamW::new(CONFIG));
+            if poisoned {
+                gather(&mut optimizer, &model, [1.0, f32::NAN, 0.0, 0.0, 0.0, 0.0]);
+                let before = values(&model);
+                let norm;
+                (model, norm) = optimizer.step(model, 1, 0.1);
+                assert!(norm.is_nan() && values(&model) == before && optimizer.state().0 == 0);
+            }
+            gather(&mut optimizer, &model, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
+            values(&optimizer.step(model, 1, 0.1).0)
+        };
+        assert_eq!(step(true), step(false));
+    }
+
+    #[test]
+    fn what_is_restored_goes_on_as_it_was_and_what_does_not_fit_is_refused() {
+        let (mut model, mut optimizer) = (two(), AdamW::new(CONFIG));
+        gather(&mut optimizer, &model, [1.0, -1.0, 0.5, 2.0, -4.0, 1.0]);
+        (model, _) = optimizer.step(model, 1, 0.1);
+        let (step, views) = optimizer.state();
+        let owned = |(name, (shape, values)): (&String, &(&[usize], &[f32]))| {
+            (name.clone(), (shape.to_vec(), values.to_vec()))
+        };
+        let state = Tensors(views.iter().map(owned).collect());
+        let weights = collect(&model, "").unwrap();
+        let mut again = AdamW::new(CONFIG);
+        again.restore(step, state.clone(), &weights).unwrap();
+        let go_on = |optimizer: &mut AdamW| {
+            gather(optimizer, &model, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
+            let (model, _) = optimizer.step(model.clone(), 1, 0.1);
+            (values(&model), values(&optimizer.averaged(&model)))
+        };
+        assert_eq!(go_on(&mut again), go_on(&mut optimizer));
+        let mut lacking = state.clone();
+        lacking.0.remove("v.bias");
+        let mut short = state;
+        short.0.insert("ema.bias".to_owned(), (vec![1], vec![0.0]));
+        for damaged in [lacking, short] {
+            assert_eq!(again.restore(step, damaged, &weights).unwrap_err().code, "checkpoint");
+        }
+    }
 }

@@ -225,3 +225,25 @@ fn statistics(encoded: &Encoded, count: usize) -> (Vec<f32>, Vec<f32>) {
         sum.iter().zip(&square).map(|(s, q)| ((q / n - (s / n).powi(2)).max(1e-6)).sqrt() as f32).collect();
     (mean, std)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_those_of_each_feature_over_what_is_trained_on() {
+        let encoded = Encoded {
+            latents: Vec::new(),
+            latent_dims: [0; 3],
+            image_embeds: vec![0.0; 6],
+            whole_embeds: vec![1.0, -2.0, 4.0, -2.0, 100.0, 100.0],
+            id_embeds: Vec::new(),
+            len: 3,
+        };
+        let (mean, std) = statistics(&encoded, 2);
+        assert_eq!(mean, [2.5, -2.0]);
+        assert!((std[0] - 1.5).abs() < 1e-6, "{std:?}");
+        // What never changes has a deviation all the same: it is divided by.
+        assert!((std[1] - 1e-3).abs() < 1e-6, "{std:?}");
+    }
+}

@@ -83,4 +83,24 @@ mod tests {
         (0..1000).for_each(|_| seen[rng.below(5)] += 1);
         assert!(seen.iter().all(|n| *n > 100), "{seen:?}");
     }
+
+    /// The reference's numbers for seed 0 (`splitmix64.c`), of which the first is passed over.
+    #[test]
+    fn numbers_are_splitmix64s() {
+        let mut rng = Rng::new(0, 0);
+        assert_eq!([rng.next_u64(), rng.next_u64()], [0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F]);
+        let share = 0x6E_789E as f32 / 16_777_216.0;
+        assert_eq!(Rng::new(0, 0).uniform(), share);
+        assert_eq!(Rng::new(0, 0).range(-3.0, 5.0), -3.0 + 8.0 * share);
+        assert!(Rng::new(0, 0).chance(share + 1e-3) && !Rng::new(0, 0).chance(share));
+        // Box and Muller's pair.
+        let second = 0x06_C45D as f64 / 16_777_216.0;
+        let radius = (-2.0 * (1.0 - f64::from(share)).ln()).sqrt();
+        let expected = [(std::f64::consts::TAU * second).cos(), (std::f64::consts::TAU * second).sin()];
+        let found = Rng::new(0, 0).normals(3);
+        assert_eq!(found.len(), 3);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - radius * expected).abs() < 1e-5, "{found}");
+        }
+    }
 }

@@ -474,4 +474,94 @@ mod tests {
         // An error of 0.2 of a range of 2 is 20 dB.
         assert!((psnr(zeros.clone() + 0.2, zeros).unwrap() - 20.0).abs() < 1e-3);
     }
+
+    #[test]
+    fn the_loss_is_that_of_values_gradients_and_coarser_scales() {
+        let error: Vec<f32> = (0..16).map(|i| ((i * 7) % 11) as f32 - 4.5).collect();
+        let at = |y: usize, x: usize| error[4 * y + x];
+        let places = |height, width| (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)));
+        let mean = |values: Vec<f32>| values.iter().map(|v| v.abs()).sum::<f32>() / values.len() as f32;
+        let across = mean(places(4, 3).map(|(y, x)| at(y, x + 1) - at(y, x)).collect());
+        let down = mean(places(3, 4).map(|(y, x)| at(y + 1, x) - at(y, x)).collect());
+        let block = |y: usize, x: usize, side: usize| {
+            let sum: f32 = places(side, side).map(|(v, u)| at(side * y + v, side * x + u)).sum();
+            sum / (side * side) as f32
+        };
+        let half = mean(places(2, 2).map(|(y, x)| block(y, x, 2)).collect());
+        let quarter = mean(vec![block(0, 0, 4)]);
+        let expected = mean(error.clone()) + 0.5 * (across + down) + 0.25 * (half + quarter);
+        let error = Tensor::<4>::from_data(TensorData::new(error, [1, 1, 4, 4]), &Device::flex());
+        let loss = reconstruction_loss(error).into_scalar::<f32>();
+        assert!((loss - expected).abs() < 1e-5, "{loss}, not {expected}");
+    }
+
+    /// `(1 − τ) z + τ n`, τ even in [0, 0.1], `n` normal with each channel's mean and deviation.
+    #[test]
+    fn noisy_latents_are_a_mix_with_noise_of_their_own_mean_and_spread() {
+        const PLANE: usize = 16;
+        let values: Vec<f32> = Rng::new(4, 4).normals(3 * 2 * PLANE).chunks(PLANE).enumerate().fold(
+            Vec::new(),
+            |mut all, (i, v)| {
+                let [mean, deviation] = [[5.0, 0.5], [-1.0, 3.0]][i % 2];
+                all.extend(v.iter().map(|v| mean + deviation * v));
+                all
+            },
+        );
+        let latents = Tensor::<4>::from_data(TensorData::new(values.clone(), [3, 2, 4, 4]), &Device::flex());
+        let found: Vec<f32> = noisy(latents, &mut Rng::new(1, 2)).try_into_vec_as().unwrap();
+        let mut rng = Rng::new(1, 2);
+        let shares: Vec<f32> = (0..3).map(|_| 0.1 * rng.uniform()).collect();
+        let noise = rng.normals(values.len());
+        let channel = |c: usize| (0..values.len()).filter(move |i| i / PLANE % 2 == c);
+        for c in 0..2 {
+            let mean = channel(c).map(|i| values[i]).sum::<f32>() / (3 * PLANE) as f32;
+            let square = channel(c).map(|i| (values[i] - mean).powi(2)).sum::<f32>() / (3 * PLANE) as f32;
+            for i in channel(c) {
+                let share = shares[i / PLANE / 2];
+                let expected = (1.0 - share) * values[i] + share * (mean + square.sqrt() * noise[i]);
+                assert!((found[i] - expected).abs() < 1e-4, "{i}: {}, not {expected}", found[i]);
+            }
+        }
+    }
+
+    /// More pictures than are encoded at once, of which the last is not looked at.
+    #[test]
+    fn statistics_are_those_of_each_latent_channel() {
+        let json = serde_json::json!({
+            "latent_channels": 2, "scaling_factor": 1.0,
+            "encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock",
+            "encoder_block_out_channels": [4, 4], "decoder_block_out_channels": [4, 4],
+            "encoder_layers_per_block": [0, 1], "decoder_layers_per_block": [0, 1],
+        });
+        let config: AutoencoderDcConfig = serde_json::from_value(json).unwrap();
+        let device = Device::flex();
+        let model = config.init(&device).unwrap();
+        let mut rng = Rng::new(6, 6);
+        let pictures: Vec<OwnedPicture> = (0..19)
+            .map(|_| OwnedPicture {
+                rgb: (0..3 * 64).map(|_| rng.below(256) as u8).collect(),
+                people: vec![0; 64],
+                faces: vec![0; 64],
+                meta: Meta::default(),
+            })
+            .collect();
+        let pictures = Pictures::of(8, &pictures);
+        let (mean, std) = latent_statistics(&model, &pictures, 18, DType::F32, &device).unwrap();
+        let all: Vec<usize> = (0..18).collect();
+        let latents = model.encode(pictures.tensor(&all, &device));
+        let [_, channels, height, width] = latents.dims();
+        assert_eq!((channels, mean.len(), std.len()), (2, 2, 2));
+        let values: Vec<f32> = latents.try_into_vec_as().unwrap();
+        for c in 0..channels {
+            let plane = height * width;
+            let of: Vec<f64> = (0..values.len())
+                .filter(|i| i / plane % channels == c)
+                .map(|i| f64::from(values[i]))
+                .collect();
+            let expected = of.iter().sum::<f64>() / of.len() as f64;
+            let square = of.iter().map(|v| (v - expected).powi(2)).sum::<f64>() / of.len() as f64;
+            assert!((mean[c] - expected).abs() < 1e-5, "{} {expected}", mean[c]);
+            assert!(square > 1e-3 && (std[c] - square.sqrt()).abs() < 1e-5, "{} {}", std[c], square.sqrt());
+        }
+    }
 }
