@@ -24,6 +24,7 @@ seed safetensors tests/parity/yunet/plain/model.safetensors tests/parity/samplin
 seed manifest models/mini/manifest.json
 seed config models/mini/scheduler/scheduler_config.json
 seed onnx tests/parity/yunet/*/exported.onnx
+seed gguf tests/parity/gguf/*.gguf
 seed image docs/*.jpg docs/*.png
 seed layouts fuzz/seeds/*
 pickle=$(mktemp)

@@ -28,7 +28,7 @@ pub(crate) use paths::without_mark;
 pub use paths::{MAX_TEXT, open_file, read_file, read_text};
 pub use quantize::{Quantization, encode};
 
-pub use crate::kernels::Blocks;
+pub use crate::kernels::{BLOCK, Blocks};
 pub use safetensors::{SafetensorsFile, SafetensorsHeader};
 pub use shards::{MAX_SHARD, write_shards};
 pub use stream::{Views, write_tensors};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tensors::{Tensors, check_finite};
 use crate::error::{Error, Result};
-use crate::kernels::BLOCK;
+use crate::kernels::{BLOCK, Blocks};
 
 /// How tensors are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -163,6 +163,35 @@ pub(super) fn store(
     ])
 }
 
+/// The stored form of a tensor that lies in blocks already, with the same numbers; `None` where the scheme has other blocks.
+///
+/// Blocks of 4 bits fit into those of 8.
+pub(super) fn store_blocks(
+    name: &str,
+    shape: &[usize],
+    blocks: &Blocks,
+    quantization: Quantization,
+) -> Option<Vec<Stored>> {
+    let bytes = match (blocks.bits, quantization) {
+        (8, Quantization::Q8) | (4, Quantization::Q4) => blocks.integers.clone(),
+        (4, Quantization::Q8) => unpack(&blocks.integers, shape).iter().map(|q| *q as i8 as u8).collect(),
+        _ => return None,
+    };
+    let (dtype, stored_shape) = match quantization {
+        Quantization::Q4 => (Dtype::U8, packed_shape(shape)),
+        _ => (Dtype::I8, shape.to_vec()),
+    };
+    let of_shape = |shape: &[usize]| shape.iter().product::<usize>();
+    let fit = [of_shape(&stored_shape), of_shape(&scale_shape(shape))] == [bytes.len(), blocks.scales.len()];
+    let half = blocks.scales.iter().all(|scale| f16::from_f32(*scale).to_f32() == *scale);
+    (fit && shape.len() > 1).then(|| {
+        vec![
+            Stored { name: name.to_owned(), dtype, shape: stored_shape, bytes },
+            float(&scale_name(name), &scale_shape(shape), &blocks.scales, half),
+        ]
+    })
+}
+
 /// A tensor in 4 bits; `None` if it is too sensitive for them.
 fn store_q4(name: &str, shape: &[usize], values: &[f32]) -> Option<Vec<Stored>> {
     let (_, columns) = rows(shape);
@@ -260,17 +289,27 @@ pub fn encode(
     quantization: Quantization,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
-    encode_each(tensors, |_| quantization, metadata)
+    encode_each(tensors, Kept::new(), |_| quantization, metadata)
 }
 
-/// [`encode`] with a choice for each tensor by its name.
+/// Tensors that [`store_blocks`] has made ready, by name, with the shapes of their numbers.
+pub(super) type Kept = BTreeMap<String, (Vec<usize>, Vec<Stored>)>;
+
+/// [`encode`] with a choice for each tensor by its name, of those that are ready as well.
 pub(super) fn encode_each(
     tensors: &Tensors,
+    kept: Kept,
     quantization: impl Fn(&str) -> Quantization,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let mut stored = Vec::new();
     let mut shapes = BTreeMap::new();
+    for (name, (shape, parts)) in kept {
+        if parts.iter().any(|part| part.dtype == Dtype::U8) {
+            shapes.insert(name, shape);
+        }
+        stored.extend(parts);
+    }
     for (name, (shape, values)) in &tensors.0 {
         if shape.iter().product::<usize>() != values.len() {
             let message = format!("tensor '{name}' has {} values for shape {shape:?}", values.len());
@@ -278,7 +317,7 @@ pub(super) fn encode_each(
         }
         let parts = store(name, shape, values, quantization(name))?;
         if parts.iter().any(|part| part.dtype == Dtype::U8) {
-            shapes.insert(name, shape);
+            shapes.insert(name.clone(), shape.clone());
         }
         stored.extend(parts);
     }

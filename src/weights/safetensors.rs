@@ -98,13 +98,25 @@ impl SafetensorsHeader {
     }
 
     /// Decodes a tensor; `part` gives the bytes of a range of the file.
+    ///
+    /// Fails with `quantization-scheme` where another program keeps scales of it beside it.
     pub fn decode<'a>(
+        &self,
+        name: &str,
+        part: impl FnMut(Range<u64>) -> Result<Cow<'a, [u8]>>,
+    ) -> Result<Vec<f32>> {
+        let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
+        self.refuse_scaled(name, entry)?;
+        self.decode_unscaled(name, part)
+    }
+
+    /// As [`decode`](Self::decode), for who knows another program's scales and applies them.
+    pub fn decode_unscaled<'a>(
         &self,
         name: &str,
         mut part: impl FnMut(Range<u64>) -> Result<Cow<'a, [u8]>>,
     ) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| missing(name))?;
-        self.refuse_scaled(name, entry)?;
         let mut bytes = |entry: &Entry| part(entry.range.start as u64..entry.range.end as u64);
         let stored = bytes(entry)?;
         let values = if entry.packed {

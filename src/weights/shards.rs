@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::quantize::{self, Quantization};
+use super::quantize::{self, Kept, Quantization};
 use super::tensors::{TensorSource, Tensors, check_finite};
 use crate::error::Result;
 
@@ -13,6 +13,8 @@ pub const MAX_SHARD: usize = 64 << 20;
 /// `model.safetensors`, or `model-00001-of-0000N.safetensors` and so on.
 ///
 /// Fails with `not-finite` on a tensor that holds a NaN or an infinity, however it is to be stored.
+///
+/// Tensors that lie in blocks which the scheme has too keep them, whatever their size.
 ///
 /// One shard's tensors are read, encoded and given to `write` at a time: no more than that is in memory.
 pub fn write_shards(
@@ -37,19 +39,29 @@ pub fn write_shards(
         }
     }
     let small = if quantization == Quantization::Q4 { smallest(source) } else { BTreeSet::new() };
+    let in_blocks = matches!(quantization, Quantization::Q8 | Quantization::Q4);
     let of = |name: &str| if small.contains(name) { Quantization::Q8 } else { quantization };
     let count = parts.len();
     for (i, part) in parts.into_iter().enumerate() {
-        let mut tensors = Tensors::default();
+        let (mut tensors, mut kept) = (Tensors::default(), Kept::new());
         for name in part {
             let shape = source.shape(&name).unwrap_or_default();
+            let blocks = if in_blocks { source.blocks(&name)? } else { None };
+            let ready = blocks.and_then(|blocks| {
+                let mut kinds = [quantization, of(&name)].into_iter();
+                kinds.find_map(|kind| quantize::store_blocks(&name, &shape, &blocks, kind))
+            });
+            if let Some(ready) = ready {
+                kept.insert(name, (shape, ready));
+                continue;
+            }
             let values = source.read(&name)?;
             check_finite(&name, &values)?;
             tensors.0.insert(name, (shape, values));
         }
         let name =
             if count == 1 { "model.safetensors".to_owned() } else { shard_name("model", i + 1, count) };
-        write(&name, &quantize::encode_each(&tensors, of, metadata)?)?;
+        write(&name, &quantize::encode_each(&tensors, kept, of, metadata)?)?;
     }
     Ok(())
 }

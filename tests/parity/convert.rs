@@ -11,7 +11,7 @@ use facestudio::encoders::face::{FaceEncoder, FaceEncoderConfig};
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::vision::VisionEncoder;
 use facestudio::request::Defaults;
-use facestudio::sampling::Sampler;
+use facestudio::sampling::{Sampler, TimestepSpacing};
 use facestudio::vae::Vae;
 use facestudio::weights::{
     Component, Folder, Manifest, ModelCard, Quantization, SafetensorsFile, TensorSource, Tensors, sha256,
@@ -282,7 +282,7 @@ fn a_distilled_model_says_how_it_is_sampled() {
     let folder = tempfile::tempdir().unwrap();
     let sampling = Sampling {
         sampler: Some(Sampler::Ddim),
-        timestep_spacing: Some("trailing"),
+        timestep_spacing: Some(TimestepSpacing::Trailing),
         steps: Some(4),
         guidance_scale: Some(1.0),
     };

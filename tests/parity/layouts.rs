@@ -225,7 +225,7 @@ fn a_file_is_told_by_its_content() {
     for (start, code, part) in [
         (&b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02"[..], "pickle", "before version 1.6"),
         (b"\x80\x04\x95\x10\0\0\0\0\0\0\0", "pickle", "pickle"),
-        (b"GGUF\x03\0\0\0\0\0\0\0", "checkpoint-layout", "GGUF"),
+        (b"GGUF\x03\0\0\0\0\0\0\0", "gguf", "ends in its header"),
         (b"version https://git-lfs.github.com/spec/v1\n", "checkpoint-layout", "Git LFS"),
         (b"<!DOCTYPE html><html></html>", "checkpoint-layout", "web page"),
         (b"", "safetensors", "no header"),

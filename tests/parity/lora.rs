@@ -44,7 +44,7 @@ fn merged(lora: &Path, scale: f32) -> Result<Tensors, Error> {
 
 /// Fails unless the weights that the reference changed are its, and all others the base's.
 #[track_caller]
-fn assert_merged(lora: &str, scale: f32, expected: &str, network: &str) {
+pub fn assert_merged(lora: &str, scale: f32, expected: &str, network: &str) {
     let ours = merged(&path(lora), scale).unwrap_or_else(|e| panic!("{lora}: {e}"));
     let mut expected = read(&path(expected));
     expected.0.retain(|name, _| name.starts_with(network));

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use facestudio::sampling::TimestepSpacing;
 use facestudio::weights::{ModelCard, Quantization, check_output, check_output_folder, write_file};
 use facestudio::{Error, Result};
 use facestudio_convert::ip_adapter::{Adapter, FaceIdPlus, Role};
+use facestudio_convert::kind::{Kind, flag_of, recognize};
 use facestudio_convert::scheduler::Sampling;
 use facestudio_convert::{ComponentReport, Plan, Slot, convert};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +18,10 @@ use crate::output;
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Files, or folders of diffusers, that are told by their tensors, and each taken for what it is: a checkpoint, an autoencoder,
+    /// a LoRA and so on. `facestudio inspect FILE` says what one is.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// The new model folder; must not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -165,7 +171,51 @@ impl From<Dtype> for Quantization {
     }
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+impl Args {
+    /// Puts the files that came without a flag where they belong, and says of each what it is.
+    fn sort_files(&mut self) -> Result<()> {
+        for path in std::mem::take(&mut self.files) {
+            let recognized = recognize(&path)?;
+            output::print(&(output::line(&format!("{}: {recognized}", path.display())) + "\n"))?;
+            let flag = flag_of(&path, &recognized)?;
+            let given = match recognized.kind {
+                Kind::Checkpoint => self.base.replace(path),
+                Kind::Unet => self.unet.replace(path),
+                Kind::Vae => self.vae.replace(path),
+                Kind::TinyVae => self.tiny_vae.replace(path),
+                Kind::TextEncoder => self.text_encoder.replace(path),
+                Kind::FaceNetwork => self.face_encoder.replace(path),
+                Kind::Detector => self.detector.replace(path),
+                Kind::Segmenter => self.segmenter.replace(path),
+                Kind::Prior => self.prior.replace(path),
+                Kind::VisionEncoder => {
+                    self.vision_encoder.push(path);
+                    None
+                }
+                kind => {
+                    let text = path.display().to_string();
+                    match (kind, recognized.role) {
+                        (Kind::Lora, _) => self.lora.push(text),
+                        (_, Some(Role::Style)) => self.style_adapter.push(text),
+                        _ => self.identity_adapter.push(text),
+                    }
+                    None
+                }
+            };
+            if let Some(other) = given {
+                return Err(Error::input(
+                    "convert-twice",
+                    format!("{flag} is given twice: {} is the first", other.display()),
+                    "give it once",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn run(mut args: Args) -> anyhow::Result<()> {
+    args.sort_files()?;
     let one = |slot, path: &Option<PathBuf>| path.clone().map(|path| (slot, path));
     let of_arc2face = |slot, part| args.arc2face.as_ref().map(|folder| (slot, folder.join(part)));
     let parts = [
@@ -212,9 +262,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         sampling: Sampling {
             sampler: args.sampler.map(|name| name.0),
             timestep_spacing: args.timestep_spacing.map(|spacing| match spacing {
-                Spacing::Linspace => "linspace",
-                Spacing::Leading => "leading",
-                Spacing::Trailing => "trailing",
+                Spacing::Linspace => TimestepSpacing::Linspace,
+                Spacing::Leading => TimestepSpacing::Leading,
+                Spacing::Trailing => TimestepSpacing::Trailing,
             }),
             steps: args.steps,
             guidance_scale: args.guidance_scale,

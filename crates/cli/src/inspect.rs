@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use facestudio::weights::{
-    CheckedFolder, Component, FileEntry, Files, Folder, Manifest, SafetensorsFile, SafetensorsHeader,
-    read_file,
+    CheckedFolder, Component, FileEntry, Files, Folder, Manifest, SafetensorsHeader, TensorSource, open_file,
+    read_file, sha256_file,
 };
 use facestudio::{Error, Result};
+use facestudio_convert::checkpoint::Checkpoint;
+use facestudio_convert::kind::{self, Recognized};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,7 +19,7 @@ use crate::output::{line, print, print_json};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model folder, a component's folder, a safetensors file or a generated picture.
+    /// A model folder, a component's folder, a file of weights (safetensors, PyTorch, GGUF, ONNX) or a generated picture.
     path: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -30,6 +33,9 @@ struct Report {
     /// Name, family, version, licence and provenance, where there is a manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Value>,
+    /// What a single file is, by its tensors, what it fits, and what can be done with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recognized: Option<Recognized>,
     components: Vec<ComponentReport>,
     parameters: usize,
     bytes: u64,
@@ -77,8 +83,10 @@ enum State {
     Unlisted,
 }
 
-/// Most bytes of a file that is inspected by itself.
-const MAX_FILE: u64 = 64 << 30;
+/// Most bytes of a picture.
+const MAX_FILE: u64 = 1 << 30;
+/// What PNG files begin with.
+const PNG: &[u8] = b"\x89PNG";
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let report = inspect(&args.path)?;
@@ -139,6 +147,7 @@ fn inspect(path: &Path) -> Result<Report> {
         parameters: components.iter().map(|c| c.parameters).sum(),
         bytes: components.iter().map(|c| c.bytes).sum(),
         damaged: damaged.map(|file| file.path.clone()).collect(),
+        recognized: None,
         components,
     })
 }
@@ -206,39 +215,52 @@ fn count(report: &mut ComponentReport, header: &SafetensorsHeader) {
 }
 
 fn file(path: &Path) -> Result<Report> {
-    let bytes = read_file(path, MAX_FILE)?;
     let name = path.display().to_string();
-    let sha256 = facestudio::weights::sha256(&bytes);
-    let size = bytes.len() as u64;
+    let (mut start, mut file) = (Vec::new(), open_file(path)?);
+    file.by_ref().take(PNG.len() as u64).read_to_end(&mut start).map_err(|e| Error::io(&name, &e))?;
+    let bytes = file.metadata().map_err(|e| Error::io(&name, &e))?.len();
     let mut report = ComponentReport {
         name: name.clone(),
         class: None,
         parameters: 0,
         dtypes: BTreeMap::new(),
-        bytes: size,
-        files: vec![FileReport { path: name.clone(), bytes: size, sha256, state: State::Unlisted }],
+        bytes,
+        files: vec![FileReport {
+            path: name.clone(),
+            bytes,
+            sha256: sha256_file(path)?,
+            state: State::Unlisted,
+        }],
         config: BTreeMap::new(),
         metadata: BTreeMap::new(),
         tensors: BTreeMap::new(),
     };
-    let is_png = bytes.starts_with(b"\x89PNG");
-    if is_png {
-        let texts = facestudio::image::codec::read_png_texts(&bytes).map_err(|e| e.context(&name))?;
-        report.metadata = texts.into_iter().collect();
+    let (kind, recognized) = if start == PNG {
+        let texts = facestudio::image::codec::read_png_texts(&read_file(path, MAX_FILE)?);
+        report.metadata = texts.map_err(|e| e.context(&name))?.into_iter().collect();
+        ("picture", None)
     } else {
-        let file = SafetensorsFile::new(bytes).map_err(|e| e.context(&name))?;
-        let header = file.header();
-        report.metadata = header.metadata().clone();
-        let shape = |name: &String| header.shape(name).unwrap_or_default();
-        report.tensors = header.names().into_iter().map(|name| (name.clone(), shape(&name))).collect();
-        count(&mut report, header);
-    }
+        let checkpoint = Checkpoint::open(path)?;
+        let shape = |name: &String| checkpoint.shape(name).unwrap_or_default();
+        report.tensors = checkpoint.names().into_iter().map(|name| (name.clone(), shape(&name))).collect();
+        match checkpoint.header() {
+            Some(header) => {
+                report.metadata = header.metadata().clone();
+                count(&mut report, header);
+            }
+            None => {
+                report.parameters = report.tensors.values().map(|shape| shape.iter().product::<usize>()).sum()
+            }
+        }
+        (checkpoint.format(), Some(kind::of(&checkpoint)))
+    };
     Ok(Report {
         path: name,
-        kind: if is_png { "picture" } else { "safetensors" },
+        kind,
         manifest: None,
+        recognized,
         parameters: report.parameters,
-        bytes: size,
+        bytes,
         components: vec![report],
         damaged: Vec::new(),
     })
@@ -246,6 +268,9 @@ fn file(path: &Path) -> Result<Report> {
 
 fn table(report: &Report) -> String {
     let mut out = format!("{} {}\n", report.kind, line(&report.path));
+    if let Some(recognized) = &report.recognized {
+        let _ = writeln!(out, "  {}", line(&recognized.to_string()));
+    }
     for key in ["name", "family", "version", "license", "people"] {
         if let Some(value) = report.manifest.as_ref().and_then(|m| m[key].as_str()) {
             let _ = writeln!(out, "  {key:<8} {}", line(value));

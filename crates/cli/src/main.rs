@@ -8,6 +8,7 @@ mod denoise;
 mod eval;
 mod faces;
 mod generate;
+mod hub;
 mod inspect;
 mod interrupt;
 mod jobs;
@@ -56,7 +57,7 @@ enum Command {
     Generate(generate::Args),
     /// Measure how well a model keeps identities.
     Eval(eval::Args),
-    /// Say what a model, a component, a safetensors file or a generated picture holds.
+    /// Say what a model, a component, a file of weights or a generated picture holds.
     Inspect(inspect::Args),
     /// Named recipes: what to fetch for a whole model, and its conversion.
     Presets(presets::Args),

@@ -7,24 +7,33 @@ use facestudio::internal::{file_missing, files_in, folders_in};
 use facestudio::weights::{CheckedFolder, Files};
 use facestudio::{Error, Result};
 
+use crate::hub::{self, Hub};
 use crate::place::check_model;
 
 /// Where the model is.
 #[derive(clap::Args)]
 pub struct Model {
-    /// Model folder; without it mini, which the program carries.
+    /// Model folder, or hf:OWNER/NAME[@REVISION]: one that is published on Hugging Face's hub, which is fetched into the cache that
+    /// Hugging Face's own programs use. Without it mini, which the program carries.
     #[arg(long)]
     model: Option<PathBuf>,
 }
 
 impl Model {
-    /// Its files. Fails where the folder cannot be read.
+    /// Its files. Fails where the folder cannot be read, or fetched.
     pub fn files(&self) -> Result<Box<dyn Files>> {
         Ok(match &self.model {
             None => Box::new(Carried),
             Some(folder) => {
-                check_model(folder)?;
-                Box::new(CheckedFolder::new(folder.clone()))
+                let folder = match folder.to_string_lossy().strip_prefix("hf:") {
+                    Some(address) => {
+                        let (repository, revision) = hub::parse(address)?;
+                        Hub::from_env()?.model(repository, revision)?
+                    }
+                    None => folder.clone(),
+                };
+                check_model(&folder)?;
+                Box::new(CheckedFolder::new(folder))
             }
         })
     }

@@ -1,5 +1,5 @@
-//! A stranger's checkpoint as named tensors: safetensors and PyTorch files, alone or in pieces with an index, read tensor by
-//! tensor from the disk.
+//! A stranger's checkpoint as named tensors: safetensors, PyTorch's, ggml's and ONNX files, alone or in pieces with an index, read
+//! tensor by tensor from the disk.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -10,11 +10,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::folder::weight_files;
+use super::gguf::Gguf;
 use super::onnx::Graph;
 use super::pickle::{self, View};
+use super::scaled::{self, Scaled};
 use facestudio::error::{Error, Result};
 use facestudio::internal::{check_listed, decode};
-use facestudio::weights::{SafetensorsHeader, TensorSource, open_file};
+use facestudio::weights::{Blocks, SafetensorsHeader, TensorSource, open_file};
 
 /// Longest pickle that is read; those of large checkpoints have a few megabytes.
 const MOST_PICKLE: u64 = 64 << 20;
@@ -35,7 +37,8 @@ struct Piece {
 }
 
 enum Content {
-    Safetensors(SafetensorsHeader),
+    Safetensors(SafetensorsHeader, Scaled),
+    Gguf(Gguf),
     Torch {
         views: BTreeMap<String, View>,
         /// Where each storage's bytes lie in the file.
@@ -89,6 +92,16 @@ impl Checkpoint {
         Ok(Self(pieces))
     }
 
+    /// What kind of file it is, for people: `safetensors`, `pytorch`, `gguf` or `onnx`.
+    pub fn format(&self) -> &'static str {
+        self.0.first().map_or("safetensors", |piece| match &piece.content {
+            Content::Safetensors(..) => "safetensors",
+            Content::Torch { .. } => "pytorch",
+            Content::Gguf(_) => "gguf",
+            Content::Onnx(_) => "onnx",
+        })
+    }
+
     /// The operators of an ONNX file; `None` for files of tensors alone.
     pub fn graph(&self) -> Option<&Graph> {
         self.0.iter().find_map(|piece| match &piece.content {
@@ -97,10 +110,19 @@ impl Checkpoint {
         })
     }
 
-    /// What the header of a safetensors file says under a key.
+    /// The header of a single safetensors file.
+    pub fn header(&self) -> Option<&SafetensorsHeader> {
+        match &*self.0 {
+            [Piece { content: Content::Safetensors(header, _), .. }] => Some(header),
+            _ => None,
+        }
+    }
+
+    /// What the header of a safetensors or GGUF file says under a key.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.0.iter().find_map(|piece| match &piece.content {
-            Content::Safetensors(header) => header.metadata().get(key).map(String::as_str),
+            Content::Safetensors(header, _) => header.metadata().get(key).map(String::as_str),
+            Content::Gguf(gguf) => gguf.metadata(key),
             _ => None,
         })
     }
@@ -131,6 +153,11 @@ impl TensorSource for Checkpoint {
         })?;
         piece.read(name).map_err(|e| e.context(piece.path.display()))
     }
+
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let blocks = |piece: &Piece| piece.blocks(name).map_err(|e| e.context(piece.path.display()));
+        self.piece(name).map_or(Ok(None), blocks)
+    }
 }
 
 impl Piece {
@@ -143,8 +170,16 @@ impl Piece {
             let mut start = Vec::new();
             file.by_ref().take(16).read_to_end(&mut start).map_err(|e| failed(&e))?;
             let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+            let safetensors = |file: &mut File| -> Result<Content> {
+                let header = SafetensorsHeader::read(size, |range| part(file, range))?;
+                let scaled = Scaled::of(&header)?;
+                Ok(Content::Safetensors(header, scaled))
+            };
             let content = if SafetensorsHeader::begins(&start, size) {
-                Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
+                safetensors(&mut file)?
+            } else if Gguf::begins(&start) {
+                file.rewind().map_err(|e| failed(&e))?;
+                Content::Gguf(Gguf::read(&mut BufReader::new(&mut file), size)?)
             } else if named || Graph::begins(&start) {
                 // Its lengths lie between the tensors: it is read once whole, then tensor by tensor.
                 Content::Onnx(Graph::read(&part(&mut file, 0..size)?)?)
@@ -152,7 +187,7 @@ impl Piece {
                 torch(&mut file, size)?
             } else {
                 refuse_others(&start)?;
-                Content::Safetensors(SafetensorsHeader::read(size, |range| part(&mut file, range))?)
+                safetensors(&mut file)?
             };
             Ok((file, content))
         };
@@ -174,7 +209,10 @@ impl Piece {
 
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = match &self.content {
-            Content::Safetensors(header) => header.names(),
+            Content::Safetensors(header, scaled) => {
+                header.names().into_iter().filter(|name| !scaled.hides(name)).collect()
+            }
+            Content::Gguf(gguf) => gguf.names(),
             Content::Torch { views, .. } => views.keys().cloned().collect(),
             Content::Onnx(graph) => graph.initializers.keys().cloned().collect(),
         };
@@ -190,7 +228,9 @@ impl Piece {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let name = &self.own_name(name)?;
         match &self.content {
-            Content::Safetensors(header) => header.shape(name),
+            Content::Safetensors(_, scaled) if scaled.hides(name) => None,
+            Content::Safetensors(header, _) => header.shape(name),
+            Content::Gguf(gguf) => gguf.shape(name),
             Content::Torch { views, .. } => views.get(name).map(|view| view.shape.clone()),
             Content::Onnx(graph) => graph.initializers.get(name).map(|tensor| tensor.shape.clone()),
         }
@@ -201,9 +241,16 @@ impl Piece {
         let name = &self.own_name(name).unwrap_or_else(|| name.to_owned());
         let mut file = self.file.borrow_mut();
         match &self.content {
-            Content::Safetensors(header) => {
-                header.decode(name, |range| part(&mut file, range).map(Cow::Owned))
+            Content::Safetensors(header, scaled) => {
+                let mut read = |range: Range<u64>| part(&mut file, range).map(Cow::Owned);
+                let Some(scale) = scaled.scale_of(name) else { return header.decode(name, read) };
+                let (mut values, scales) =
+                    (header.decode_unscaled(name, &mut read)?, header.decode(scale, read)?);
+                let shape = |name: &str| header.shape(name).unwrap_or_default();
+                scaled::multiply(scale, &shape(name), &mut values, &shape(scale), &scales);
+                Ok(values)
             }
+            Content::Gguf(gguf) => gguf.decode(name, |range| part(&mut file, range)),
             Content::Torch { views, storages } => {
                 let view = &views[name];
                 let storage = storages.get(&view.storage).ok_or_else(|| damaged(name, "has no storage"))?;
@@ -212,12 +259,16 @@ impl Piece {
             Content::Onnx(graph) => graph.initializers[name].read(name, |range| part(&mut file, range)),
         }
     }
+
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let (Content::Gguf(gguf), Some(name)) = (&self.content, self.own_name(name)) else { return Ok(None) };
+        gguf.blocks(&name, |range| part(&mut self.file.borrow_mut(), range))
+    }
 }
 
 /// Fails where the first bytes are of a format that is known, and not read.
 fn refuse_others(start: &[u8]) -> Result<()> {
-    const OTHERS: [(&[u8], &str, &str); 5] = [
-        (b"GGUF", "a GGUF file", "use the model as safetensors"),
+    const OTHERS: [(&[u8], &str, &str); 4] = [
         (b"\x89HDF", "an HDF5 file of Keras", "use the model as safetensors, or PyTorch's file"),
         (b"version https://", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
         (b"<!DOCTYPE", "a web page", "fetch the file itself: its link says 'download' or 'resolve'"),

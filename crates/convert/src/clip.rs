@@ -11,6 +11,8 @@ use facestudio::weights::TensorSource;
 const HEAD_CHANNELS: usize = 64;
 /// open_clip's large vision towers have 16 heads, of 80, 88 and 104 channels (`ViT-H-14`, `ViT-g-14`, `ViT-bigG-14`).
 const WIDTHS_OF_16_HEADS: [usize; 3] = [1280, 1408, 1664];
+/// Layers of the text encoder of Stable Diffusion 2 that are read: all of `ViT-H-14`'s but the last.
+const LAYERS_OF_2: usize = 23;
 /// The parts of a tower in transformers' names: of a text tower, of a vision transformer, of both.
 const PARTS: [&str; 5] = ["embeddings.", "encoder.", "final_layer_norm.", "pre_layrnorm.", "post_layernorm."];
 /// What OpenAI's archives hold beside weights: sizes, and the causal mask.
@@ -88,7 +90,7 @@ pub fn transformers<'a>(
     tower: Tower,
     act: &str,
 ) -> Result<(Value, Layout<'a>)> {
-    let layout = tower_below(source, "", tower)?;
+    let layout = tower_below(source, "", tower, usize::MAX)?;
     let projects = layout.shape(&format!("{}weight", tower.names()[1])).is_some();
     if tower == Tower::Vision && !projects {
         return Err(Error::weights(
@@ -124,14 +126,26 @@ pub fn transformers<'a>(
     Ok((own, layout))
 }
 
-/// A text encoder of transformers' layout without its config, as in Stable Diffusion 1's single files.
-pub fn text_without_config<'a>(source: &'a dyn TensorSource, prefix: &str) -> Result<(Value, Layout<'a>)> {
-    let layout = tower_below(source, prefix, Tower::Text)?;
-    Ok((text_sizes(&layout, "quick_gelu")?, layout))
+/// A text encoder of transformers' layout without its config, as in Stable Diffusion 1's single files; `of_2` where it is Stable
+/// Diffusion 2's, which stable-diffusion.cpp brings into this layout with all of open_clip's layers.
+pub fn text_without_config<'a>(
+    source: &'a dyn TensorSource,
+    prefix: &str,
+    of_2: bool,
+) -> Result<(Value, Layout<'a>)> {
+    let (layers, act) = if of_2 { (LAYERS_OF_2, "gelu") } else { (usize::MAX, "quick_gelu") };
+    let layout = tower_below(source, prefix, Tower::Text, layers)?;
+    Ok((text_sizes(&layout, act)?, layout))
 }
 
-/// A tower's tensors below `prefix` under the names of transformers 4, which are ours.
-fn tower_below<'a>(source: &'a dyn TensorSource, prefix: &str, tower: Tower) -> Result<Layout<'a>> {
+/// The tensors of a tower's first `layers` layers below `prefix`, and those around them, under the names of transformers 4, which are
+/// ours.
+fn tower_below<'a>(
+    source: &'a dyn TensorSource,
+    prefix: &str,
+    tower: Tower,
+    layers: usize,
+) -> Result<Layout<'a>> {
     let [model, projection] = tower.names();
     let inner = tower.inner(source, prefix).ok_or_else(|| {
         let first = source.names().into_iter().find(|name| name.starts_with(prefix));
@@ -141,8 +155,18 @@ fn tower_below<'a>(source: &'a dyn TensorSource, prefix: &str, tower: Tower) -> 
     for name in source.names() {
         let Some(own) = name.strip_prefix(prefix) else { continue };
         let rest = own.strip_prefix(inner).filter(|rest| PARTS.iter().any(|part| rest.starts_with(part)));
+        let layer =
+            rest.and_then(|rest| rest.strip_prefix("encoder.layers.")?.split_once('.')?.0.parse().ok());
+        if layer.is_some_and(|layer: usize| layer >= layers) {
+            continue;
+        }
         // Old versions stored the positions 0, 1, 2 and so on.
         match rest {
+            // stable-diffusion.cpp leaves them in one, as open_clip has them.
+            Some(rest) if let Some((layer, kind)) = rest.split_once("self_attn.in_proj.") => {
+                let parts = ["q", "k", "v"].map(|part| format!("{model}{layer}self_attn.{part}_proj.{kind}"));
+                layout.split(&name, &parts)?;
+            }
             Some(rest) if !rest.ends_with("position_ids") => layout.keep(&name, format!("{model}{rest}"))?,
             None if own.starts_with(projection) => layout.keep(&name, own)?,
             _ => {}

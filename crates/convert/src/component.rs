@@ -197,7 +197,7 @@ fn without_config<'a>(slot: Slot, checkpoint: &'a Checkpoint, act: &str) -> Resu
                 let layers = Layers::penultimate(checkpoint, ldm::TEXT_V2);
                 clip::openai_text(checkpoint, ldm::TEXT_V2, "gelu", layers)
             } else {
-                clip::text_without_config(checkpoint, ldm::TEXT_V1)
+                clip::text_without_config(checkpoint, ldm::TEXT_V1, ldm::is_v2(checkpoint))
             }
         }
         Slot::TextEncoder if clip::is_transformers(checkpoint, Tower::Text) => {

@@ -224,10 +224,8 @@ fn schedule(unet: &Path) -> Result<Option<Value>> {
 /// What a Stable Diffusion 2 predicts, told by its weights; `None` for others, and where they do not tell.
 fn by_weights(checkpoint: &Checkpoint) -> Result<Option<&'static str>> {
     let Some(prefix) = ldm::unet_prefix(checkpoint) else { return Ok(None) };
-    let linear =
-        checkpoint.shape(&format!("{prefix}middle_block.1.proj_in.weight")).is_some_and(|s| s.len() == 2);
     let bias = format!("{prefix}{TELLING}");
-    if !linear || checkpoint.shape(&bias).is_none() {
+    if !ldm::is_v2(checkpoint) || checkpoint.shape(&bias).is_none() {
         return Ok(None);
     }
     let values = checkpoint.read(&bias)?;

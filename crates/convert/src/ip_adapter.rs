@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::layout::{Layout, count, side};
@@ -27,7 +28,8 @@ pub struct Adapter {
 }
 
 /// Whose picture an adapter reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The style image.
     Style,
@@ -36,7 +38,8 @@ pub enum Role {
 }
 
 /// Versions of FaceID-Plus, which have the same tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FaceIdPlus {
     /// What the resampler finds are the tokens.
     V1,
@@ -74,30 +77,43 @@ pub fn ip_adapter<'a>(
     Ok((config, layout))
 }
 
-/// The kind of the projection, told by its tensors, and its sizes.
-fn projection(layout: &Layout, version: Option<FaceIdPlus>) -> Result<Value> {
+/// The kind of the projection, as our configs call it, told by its tensors; `None` where it is none that is known.
+pub fn kind(layout: &Layout) -> Option<&'static str> {
     let has = |name: &str| layout.shape(&format!("image_proj.{name}")).is_some();
+    Some(match () {
+        () if has("proj.weight") => "image",
+        () if has("proj.3.weight") => "full_face",
+        () if has("latents") => "plus",
+        () if !(has("proj.2.weight") && has("norm.weight")) => return None,
+        () if has("perceiver_resampler.proj_in.weight") => "face_id_plus",
+        () => "face_id",
+    })
+}
+
+/// The kind of the projection and its sizes.
+fn projection(layout: &Layout, version: Option<FaceIdPlus>) -> Result<Value> {
     let of = |name: &str, axis| side(layout, &format!("image_proj.{name}"), axis);
-    if has("proj.weight") {
+    let kind = kind(layout);
+    if kind == Some("image") {
         let dim = of("norm.weight", 0)?;
         return Ok(json!({
             "projection": "image", "image_embed_dim": of("proj.weight", 1)?,
             "num_tokens": of("proj.weight", 0)? / dim.max(1), "cross_attention_dim": dim,
         }));
     }
-    if has("proj.3.weight") {
+    if kind == Some("full_face") {
         return Ok(json!({
             "projection": "full_face", "hidden_size": of("proj.0.weight", 1)?,
             "cross_attention_dim": of("proj.3.weight", 0)?,
         }));
     }
-    if has("latents") {
+    if kind == Some("plus") {
         let mut config = perceiver(layout, "")?;
         config["projection"] = json!("plus");
         config["num_tokens"] = json!(of("latents", 1)?);
         return Ok(config);
     }
-    if !(has("proj.2.weight") && has("norm.weight")) {
+    if kind.is_none() {
         return Err(Error::weights(
             "checkpoint-layout",
             "no projection of the IP-Adapter family under 'image_proj'",
@@ -106,7 +122,7 @@ fn projection(layout: &Layout, version: Option<FaceIdPlus>) -> Result<Value> {
     }
     let width = of("norm.weight", 0)?;
     let mut config = json!({ "projection": "face_id", "cross_attention_dim": width });
-    if has("perceiver_resampler.proj_in.weight") {
+    if kind == Some("face_id_plus") {
         let version = version.ok_or_else(|| {
             Error::input(
                 "convert-config",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use facestudio::error::{Error, Result};
-use facestudio::weights::TensorSource;
+use facestudio::weights::{BLOCK, Blocks, TensorSource};
 
 /// How a tensor differs from the one it is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +187,35 @@ impl TensorSource for Layout<'_> {
             }
         }
         Ok(values)
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let Some(origin) = self.tensors.get(name).filter(|origin| origin.affine.is_none()) else {
+            return Ok(None);
+        };
+        // Blocks are of whole rows of the first dimension.
+        let rows = self.source.shape(&origin.name).and_then(|shape| shape.first().copied());
+        let width = origin.shape.iter().skip(1).product::<usize>();
+        match &origin.change {
+            Change::Shape if rows == origin.shape.first().copied() => self.source.blocks(&origin.name),
+            Change::Rows(range) => {
+                let blocks = self.source.blocks(&origin.name)?;
+                Ok(blocks.map(|blocks| rows_of(&blocks, range, width)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Some rows, of `width` numbers, of a tensor in blocks.
+fn rows_of(blocks: &Blocks, rows: &Range<usize>, width: usize) -> Blocks {
+    let scales = width.div_ceil(BLOCK);
+    let bytes = if blocks.bits == 4 { scales * BLOCK / 2 } else { width };
+    let of = |size: usize| rows.start * size..rows.end * size;
+    Blocks {
+        bits: blocks.bits,
+        integers: blocks.integers[of(bytes)].to_vec(),
+        scales: blocks.scales[of(scales)].to_vec(),
     }
 }
 

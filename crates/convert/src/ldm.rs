@@ -24,6 +24,8 @@ pub const TEXT_V2: &str = "cond_stage_model.model.";
 /// Stable Diffusion XL's text encoders.
 const SDXL: &str = "conditioner.embedders.";
 
+/// A convolution, or a matrix: that tells versions apart.
+const PROJECTION: &str = "middle_block.1.proj_in.weight";
 /// `num_heads` of `v1-inference.yaml`.
 const V1_HEADS: usize = 8;
 /// `num_head_channels` of `v2-inference.yaml`.
@@ -39,6 +41,12 @@ pub fn is_ldm(source: &dyn TensorSource) -> bool {
 /// What stands before the UNet's tensors; `None` where there is none.
 pub fn unet_prefix(source: &dyn TensorSource) -> Option<&'static str> {
     UNET.into_iter().find(|prefix| source.shape(&format!("{prefix}input_blocks.0.0.weight")).is_some())
+}
+
+/// Whether a UNet projects linearly before and after its transformers, as Stable Diffusion 2's does.
+pub fn is_v2(source: &dyn TensorSource) -> bool {
+    let prefix = unet_prefix(source).unwrap_or_default();
+    source.shape(&format!("{prefix}{PROJECTION}")).is_some_and(|shape| shape.len() == 2)
 }
 
 /// Fails with `checkpoint-layout`, naming it, on a model of this layout that is no Stable Diffusion 1 or 2.
@@ -120,7 +128,7 @@ pub fn unet(source: &dyn TensorSource) -> Result<(Value, Layout<'_>)> {
         }
     }
     let attn = "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
-    let linear = shape(source, &format!("{prefix}middle_block.1.proj_in.weight"))?.len() == 2;
+    let linear = shape(source, &format!("{prefix}{PROJECTION}"))?.len() == 2;
     let heads: Value = if linear {
         channels.iter().map(|c| (c / V2_HEAD_CHANNELS).max(1)).collect()
     } else {

@@ -1,7 +1,7 @@
 //! Other programs' checkpoints as a model folder.
 //!
 //! ```text
-//! a file or folder ─ checkpoint (pickle, onnx) ─ layout (ldm, flux2, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─
+//! a file or folder ─ checkpoint (pickle, gguf, onnx) ─ layout (ldm, flux2, clip, face, detector, segmenter, tiny, ip_adapter) ─ lora ─
 //! weights::write_shards ─ DIR/<component>/
 //! ```
 //!
@@ -20,8 +20,10 @@ pub mod detector;
 pub mod face;
 mod flux2;
 mod folder;
+pub mod gguf;
 pub mod graph;
 pub mod ip_adapter;
+pub mod kind;
 pub mod layout;
 pub mod ldm;
 pub mod lora;
@@ -29,6 +31,7 @@ pub mod onnx;
 mod open_clip;
 pub mod pickle;
 pub mod presets;
+mod scaled;
 pub mod scheduler;
 pub mod segmenter;
 mod supported;
@@ -40,13 +43,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use facestudio::error::{Error, Result};
 use facestudio::internal::{check_listed, without_mark};
 use facestudio::weights::{
-    MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, read_file,
+    Blocks, MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, read_file,
     write_folder_until, write_shards,
 };
 
@@ -62,7 +65,8 @@ use scheduler::Sampling;
 const MOST_CONFIG: u64 = 16 << 20;
 
 /// What a checkpoint becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Slot {
     /// `unet/`.
     Unet,
@@ -85,6 +89,7 @@ pub enum Slot {
     /// `prior/`.
     Prior,
     /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
+    #[serde(skip)]
     IpAdapter(usize),
 }
 
@@ -359,6 +364,17 @@ impl TensorSource for Watched<'_> {
         }
         (self.watch)(self.component, name);
         self.source.read(name)
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        let blocks = self.source.blocks(name)?;
+        if blocks.is_some() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
+            (self.watch)(self.component, name);
+        }
+        Ok(blocks)
     }
 }
 

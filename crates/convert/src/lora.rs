@@ -1,5 +1,5 @@
-//! Low-rank updates (Hu et al. 2021) merged into the weights they were trained for: `W + scale · factor · up · down`, where the
-//! factor is `alpha / rank` or what the file's settings make of them.
+//! Low-rank updates (Hu et al. 2021) and their kin merged into the weights they were trained for: `W + scale · factor · up · down`, where
+//! the factor is `alpha / rank` or what the file's settings make of them. `update.rs` has the arithmetic of every kind.
 //!
 //! kohya's header says `ss_network_alpha` too. It is not read, as by kohya's own programs: the tensors `alpha` say it, and a file
 //! without them has the factor 1.
@@ -7,6 +7,7 @@
 mod config;
 mod modules;
 mod names;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,10 @@ pub use names::Network;
 use super::checkpoint::Checkpoint;
 use super::small_file;
 use facestudio::error::{Error, Result};
-use facestudio::weights::TensorSource;
+use facestudio::weights::{Blocks, TensorSource};
 use modules::Modules;
-use names::{Layer, layers, mismatch};
+use names::{Layer, LoraTensor, layers, mismatch};
+use update::{Delta, Magnitude, Update};
 
 /// What diffusers and peft call their files, in the order in which they are looked for.
 const FILES: [&str; 4] = [
@@ -54,6 +56,36 @@ pub fn open(path: &Path) -> Result<(Checkpoint, Config)> {
         .map_err(|_| Error::weights("lora-config", "it is no text", "use the file as peft saved it"))
         .and_then(|settings| Config::parse(&settings));
     Ok((checkpoint, config.map_err(|e| e.context(beside.display()))?))
+}
+
+/// What the names of a file's tensors say of it.
+pub struct Described {
+    /// What its updates are, in words.
+    pub kind: &'static str,
+    /// Whose layers they are of.
+    pub networks: Vec<Network>,
+    /// Why it cannot be merged, if it cannot.
+    pub refused: Option<String>,
+}
+
+/// What a file with tensors of these names updates, and how; `None` where it is no file of updates.
+pub fn describe(names: &[String]) -> Option<Described> {
+    let kinds = names::kinds(names);
+    // DoRA is a LoRA, or one of its kin, with a tensor more.
+    let dora = kinds.iter().find(|(_, kind)| *kind == names::DORA);
+    let &(_, kind) = dora.or_else(|| kinds.iter().max_by_key(|(count, _)| *count))?;
+    // Beside them may lie what is not understood, but not a whole network.
+    if 2 * kinds.iter().map(|(count, _)| count).sum::<usize>() < names.len() {
+        return None;
+    }
+    let (networks, refused) = match layers(names) {
+        Ok(layers) => {
+            let of = |network: &Network| layers.iter().any(|layer| layer.network == *network);
+            (Network::ALL.into_iter().filter(of).collect(), None)
+        }
+        Err(error) => (Vec::new(), Some(error.message)),
+    };
+    Some(Described { kind, networks, refused })
 }
 
 /// A file's updates, and how much of them is taken.
@@ -91,12 +123,6 @@ impl<'a> Lora<'a> {
     }
 }
 
-/// One addition to a tensor.
-enum Update<'a> {
-    Product { source: &'a dyn TensorSource, down: String, up: String, rank: usize, factor: f32 },
-    Sum { source: &'a dyn TensorSource, bias: String, factor: f32 },
-}
-
 /// A network's weights with updates merged in as they are read.
 pub struct Merged<'a> {
     inner: &'a dyn TensorSource,
@@ -122,11 +148,11 @@ impl<'a> Merged<'a> {
         let (mut lost, mut met) = (Vec::new(), BTreeMap::new());
         for layer in lora.layers.iter().filter(|layer| layer.network == network) {
             let Some(module) = modules.find(&layer.module) else {
-                lost.push(&layer.down);
+                lost.push(layer.first());
                 continue;
             };
-            if let Some(other) = met.insert(module, &layer.down) {
-                return Err(mismatch(format!("'{other}' and '{}' both update '{module}'", layer.down)));
+            if let Some(other) = met.insert(module, layer.first()) {
+                return Err(mismatch(format!("'{other}' and '{}' both update '{module}'", layer.first())));
             }
             self.add(lora, layer, module)?;
         }
@@ -141,20 +167,53 @@ impl<'a> Merged<'a> {
 
     /// Adds a layer's update for the module that `inner` calls `module`.
     fn add(&mut self, lora: &Lora<'a>, layer: &Layer, module: &str) -> Result<()> {
-        let (source, weight) = (lora.source, format!("{module}.weight"));
-        let rank = rank(self.inner, &weight, source, layer)?;
-        let factor = factor(lora, layer, module, rank)?;
-        if let Some(bias) = &layer.bias {
+        let (source, scale, weight) = (lora.source, lora.scale, format!("{module}.weight"));
+        let shape = self.inner.shape(&weight).unwrap_or_default();
+        let delta = match (Delta::of(layer), layer.name(LoraTensor::Down), layer.name(LoraTensor::Up)) {
+            (None, Some(down), Some(up)) => {
+                let rank = rank(&shape, &weight, source, [down, up])?;
+                Some(Delta::Product { down: down.to_owned(), up: up.to_owned(), rank })
+            }
+            (delta, ..) => delta,
+        };
+        let factor = match &delta {
+            // A difference is what it is.
+            None | Some(Delta::Sum(_)) => 1.0,
+            Some(delta) => factor(lora, layer, module, delta.rank(source))?,
+        };
+        // A bias that was trained with the rest is scaled as that is.
+        let biases = [
+            (LoraTensor::Bias, factor),
+            (LoraTensor::BiasDifference, 1.0),
+            (LoraTensor::NormBiasDifference, 1.0),
+        ];
+        for (tensor, factor) in biases {
+            let Some(bias) = layer.name(tensor) else { continue };
             let name = format!("{module}.bias");
             let (ours, theirs) = (self.inner.shape(&name), source.shape(bias));
             if ours != theirs {
                 return Err(mismatch(format!("'{bias}' {theirs:?} does not fit the bias {ours:?}")));
             }
-            let sum = Update::Sum { source, bias: bias.clone(), factor };
-            self.updates.entry(name).or_default().push(sum);
+            let delta = Delta::Sum(bias.to_owned());
+            self.updates.entry(name).or_default().push(Update {
+                source,
+                delta,
+                factor,
+                scale,
+                magnitude: None,
+            });
         }
-        let (down, up) = (layer.down.clone(), layer.up.clone());
-        self.updates.entry(weight).or_default().push(Update::Product { source, down, up, rank, factor });
+        if let Some(delta) = delta {
+            delta.check(source, &shape, layer)?;
+            let magnitude = Magnitude::of(layer, source, &shape)?;
+            if magnitude.is_none() && lora.config.is_dora(layer.network) {
+                return Err(mismatch(format!(
+                    "'{}' has no magnitude, and its settings say DoRA",
+                    layer.first()
+                )));
+            }
+            self.updates.entry(weight).or_default().push(Update { source, delta, factor, scale, magnitude });
+        }
         self.layers += 1;
         Ok(())
     }
@@ -165,37 +224,39 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// What a layer's `up · down` is multiplied with.
-fn factor(lora: &Lora, layer: &Layer, module: &str, rank: usize) -> Result<f32> {
+/// What a layer's update is multiplied with, as a whole.
+fn factor(lora: &Lora, layer: &Layer, module: &str, rank: Option<usize>) -> Result<f32> {
     let invalid =
         |message: String| Error::weights("lora-config", message, "use the file as its trainer saved it");
     let said = lora.config.factor(layer.network, module, rank)?;
     let mut by_tensor = None;
-    if let Some(name) = &layer.alpha {
+    let alpha = layer.name(LoraTensor::Alpha);
+    if let Some(name) = alpha {
         let single = lora.source.shape(name).is_some_and(|shape| shape.iter().all(|side| *side == 1));
         let alpha = if single { lora.source.read(name)?.first().copied() } else { None };
         let alpha = alpha.filter(|alpha| alpha.is_finite());
         let alpha = alpha.ok_or_else(|| invalid(format!("'{name}' is no number")))?;
-        by_tensor = Some(f64::from(alpha) / rank as f64);
+        // LyCORIS writes it also where there is no rank to divide it by, and takes such an update as it is.
+        by_tensor = Some(rank.map_or(1.0, |rank| f64::from(alpha) / rank as f64));
     }
-    if let (Some(said), Some(tensor), Some(name)) = (said, by_tensor, &layer.alpha)
+    if let (Some(said), Some(tensor), Some(name)) = (said, by_tensor, alpha)
         && (said - tensor).abs() > ROUNDING * tensor.abs()
     {
         return Err(invalid(format!("'{name}' gives its update the factor {tensor}, the header {said}")));
     }
-    Ok(lora.scale * by_tensor.or(said).unwrap_or(1.0) as f32)
+    Ok(by_tensor.or(said).unwrap_or(1.0) as f32)
 }
 
 /// The rank of an update: `down` is `[rank, in, …]` as the weight, `up` is `[out, rank]`. Sides of 1 may follow each.
-fn rank(inner: &dyn TensorSource, name: &str, source: &dyn TensorSource, layer: &Layer) -> Result<usize> {
+fn rank(weight: &[usize], name: &str, source: &dyn TensorSource, [down, up]: [&str; 2]) -> Result<usize> {
     fn sides(shape: &[usize]) -> &[usize] {
         let ones = shape.iter().rev().take_while(|side| **side == 1).count();
         &shape[..shape.len() - ones]
     }
-    let shape = |source: &dyn TensorSource, name: &str| source.shape(name).unwrap_or_default();
-    let (weight, down, up) = (shape(inner, name), shape(source, &layer.down), shape(source, &layer.up));
+    let shape = |name: &str| source.shape(name).unwrap_or_default();
+    let (of_down, of_up) = (shape(down), shape(up));
     if let (&[out, ref inputs @ ..], &[rank, ref ours @ ..], &[rows, columns, ref rest @ ..]) =
-        (&*weight, &*down, &*up)
+        (weight, &*of_down, &*of_up)
         && (rank, out, sides(inputs)) == (columns, rows, sides(ours))
         && sides(rest).is_empty()
         && rank > 0
@@ -203,8 +264,7 @@ fn rank(inner: &dyn TensorSource, name: &str, source: &dyn TensorSource, layer: 
         return Ok(rank);
     }
     Err(mismatch(format!(
-        "the update '{}' {down:?}, '{}' {up:?} of '{name}' does not fit its weight {weight:?}",
-        layer.down, layer.up
+        "the update '{down}' {of_down:?}, '{up}' {of_up:?} of '{name}' does not fit its weight {weight:?}",
     )))
 }
 
@@ -217,26 +277,15 @@ impl TensorSource for Merged<'_> {
         self.inner.shape(name)
     }
 
+    fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
+        if self.updates.contains_key(name) { Ok(None) } else { self.inner.blocks(name) }
+    }
+
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let mut weight = self.inner.read(name)?;
-        for update in self.updates.get(name).into_iter().flatten() {
-            match update {
-                Update::Sum { source, bias, factor } => {
-                    let bias = source.read(bias)?;
-                    weight.iter_mut().zip(bias).for_each(|(weight, bias)| *weight += factor * bias);
-                }
-                Update::Product { source, down, up, rank, factor } => {
-                    let (down, up) = (source.read(down)?, source.read(up)?);
-                    let width = (down.len() / rank).max(1);
-                    for (row, up) in weight.chunks_mut(width).zip(up.chunks(*rank)) {
-                        for (down, up) in down.chunks(width).zip(up) {
-                            let factor = factor * up;
-                            row.iter_mut().zip(down).for_each(|(weight, down)| *weight += factor * down);
-                        }
-                    }
-                }
-            }
-        }
+        let shape = self.shape(name).unwrap_or_default();
+        let mut updates = self.updates.get(name).into_iter().flatten();
+        updates.try_for_each(|update| update.apply(&mut weight, &shape))?;
         Ok(weight)
     }
 }

@@ -1,5 +1,6 @@
 //! How a converted model samples: `scheduler/scheduler_config.json`, and `defaults.json` for what that has no place for.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::declared::Declared;
@@ -7,19 +8,24 @@ use super::{Plan, pretty, small_file};
 use facestudio::error::{Error, Result};
 use facestudio::internal::without_mark;
 use facestudio::request::Defaults;
-use facestudio::sampling::{Sampler, SchedulerConfig};
+use facestudio::sampling::{Sampler, SchedulerConfig, TimestepSpacing};
 use facestudio::weights::NewFolder;
 
 /// What distilled models need that their files do not say.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sampling {
     /// The sampler that it was distilled for, in place of the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler: Option<Sampler>,
     /// Which training steps are visited, in place of what the base says: diffusers' `timestep_spacing`.
-    pub timestep_spacing: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_spacing: Option<TimestepSpacing>,
     /// Steps of a request that does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
     /// Guidance scale of a request that does not say; 1 is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<f32>,
 }
 
@@ -108,7 +114,11 @@ fn declare(config: &mut Value, declared: &Declared) {
 }
 
 /// As diffusers' `from_config`: the class changes, and whatever the config states stays.
-pub(super) fn change(config: &mut Value, sampler: Option<Sampler>, timestep_spacing: Option<&str>) {
+pub(super) fn change(
+    config: &mut Value,
+    sampler: Option<Sampler>,
+    timestep_spacing: Option<TimestepSpacing>,
+) {
     if let Some(sampler) = sampler {
         config["_class_name"] = json!(sampler.scheduler_class());
         if SchedulerConfig::clips_unless_told(sampler) && config.get("clip_sample").is_none() {

@@ -21,16 +21,19 @@ const MOST_PATTERNS: usize = 2048;
 const MOST_PATTERN: usize = 128 << 10;
 
 /// Settings that change no merged weight, or of which the tensors tell themselves.
-const HARMLESS: [&str; 27] = [
+const HARMLESS: [&str; 33] = [
     "auto_mapping",
     "base_model_name_or_path",
     "bias",
     "corda_config",
+    "decompose_both",
+    "decompose_factor",
     "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
     "fan_in_fan_out",
     "inference_mode",
+    "init_weights",
     "layers_pattern",
     "layers_to_transform",
     "loftq_config",
@@ -39,18 +42,23 @@ const HARMLESS: [&str; 27] = [
     "lora_ga_config",
     "megatron_config",
     "megatron_core",
+    "module_dropout",
     "modules_to_save",
     "peft_type",
     "peft_version",
     "qalora_group_size",
+    "rank_dropout",
+    "rank_dropout_scale",
     "revision",
     "runtime_config",
     "target_modules",
     "task_type",
     "trainable_token_indices",
-    "use_dora",
+    "use_effective_conv2d",
 ];
 
+/// peft's names of what is merged, in lower case.
+const KINDS: [&str; 3] = ["lora", "loha", "lokr"];
 /// Starts of training that leave the base's weights as they were. PiSSA, OLoRA and the like take something from them, so
 /// that what is saved belongs to another base than the one at hand.
 const STARTS: [&str; 5] = ["true", "false", "gaussian", "orthogonal", "eva"];
@@ -59,9 +67,11 @@ const STARTS: [&str; 5] = ["true", "false", "gaussian", "orthogonal", "eva"];
 #[derive(Debug, Default)]
 pub struct Config(BTreeMap<Option<Network>, Strength>);
 
-/// peft's `LoraConfig`, as far as it tells factors.
+/// peft's `LoraConfig`, `LoHaConfig` or `LoKrConfig`, as far as it tells factors.
 #[derive(Debug)]
 struct Strength {
+    /// Whether each update has a magnitude.
+    dora: bool,
     rank: f64,
     alpha: f64,
     /// `alpha / √rank` in place of `alpha / rank` (Kalajdzievski 2023).
@@ -97,14 +107,23 @@ impl Config {
         Ok(Self(parts.into_iter().map(parse).collect::<Result<_>>()?))
     }
 
-    /// The factor of a module's update of rank `rank`; `None` where nothing is said.
+    fn strength(&self, network: Network) -> Option<&Strength> {
+        let of_all = || self.0.get(&None).filter(|_| self.0.len() == 1);
+        self.0.get(&Some(network)).or_else(of_all)
+    }
+
+    /// Whether a network's updates are said to have magnitudes, as DoRA's have.
+    pub fn is_dora(&self, network: Network) -> bool {
+        self.strength(network).is_some_and(|strength| strength.dora)
+    }
+
+    /// The factor of a module's update of rank `rank`, where it has one; `None` where nothing is said.
     ///
     /// Fails with `lora-config` if its rank is said to be another.
-    pub fn factor(&self, network: Network, module: &str, rank: usize) -> Result<Option<f64>> {
-        let of_all = || self.0.get(&None).filter(|_| self.0.len() == 1);
-        let Some(strength) = self.0.get(&Some(network)).or_else(of_all) else { return Ok(None) };
+    pub fn factor(&self, network: Network, module: &str, rank: Option<usize>) -> Result<Option<f64>> {
+        let Some(strength) = self.strength(network) else { return Ok(None) };
         let said = pick(&strength.ranks, module).unwrap_or(strength.rank);
-        if said != rank as f64 {
+        if let Some(rank) = rank.filter(|rank| said != *rank as f64) {
             return Err(invalid(format!(
                 "they say that the update of '{module}' has rank {said}; it has {rank}"
             )));
@@ -128,12 +147,10 @@ impl Strength {
         for (name, setting) in settings {
             let value = setting.text();
             let known = match name.as_str() {
-                "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern" => true,
-                "peft_type" if value != "lora" => {
+                "r" | "lora_alpha" | "alpha" | "use_rslora" | "use_dora" | "rank_pattern"
+                | "alpha_pattern" => true,
+                "peft_type" if !KINDS.contains(&value.as_str()) => {
                     return Err(other_kind(format!("its settings are of {value}")));
-                }
-                "use_dora" if value == "true" => {
-                    return Err(other_kind("its settings are of DoRA".to_owned()));
                 }
                 "init_lora_weights" => setting.is_empty() || STARTS.contains(&value.as_str()),
                 _ => HARMLESS.contains(&name.as_str()) || setting.is_empty(),
@@ -148,13 +165,19 @@ impl Strength {
         if let Some(rank) = ranks.iter().map(|(_, rank)| rank).chain([&rank]).find(|rank| !whole(rank)) {
             return Err(invalid(format!("{rank} is no rank")));
         }
-        let rank_stabilized = match settings.get("use_rslora") {
-            Some(Setting::Other(Value::Bool(is))) => *is,
-            None | Some(Setting::Other(Value::Null)) => false,
-            Some(other) => return Err(invalid(format!("use_rslora is {}", other.text()))),
-        };
-        let (alpha, alphas) = (number(settings, "lora_alpha")?, patterns(settings, "alpha_pattern")?);
-        Ok(Self { rank, alpha, rank_stabilized, ranks, alphas })
+        let (rank_stabilized, dora) = (flag(settings, "use_rslora")?, flag(settings, "use_dora")?);
+        // Of LoHa and LoKr it is called without the prefix.
+        let alpha = if settings.contains_key("alpha") { "alpha" } else { "lora_alpha" };
+        let (alpha, alphas) = (number(settings, alpha)?, patterns(settings, "alpha_pattern")?);
+        Ok(Self { dora, rank, alpha, rank_stabilized, ranks, alphas })
+    }
+}
+
+fn flag(settings: &BTreeMap<String, Setting>, name: &str) -> Result<bool> {
+    match settings.get(name) {
+        Some(Setting::Other(Value::Bool(is))) => Ok(*is),
+        None | Some(Setting::Other(Value::Null)) => Ok(false),
+        Some(other) => Err(invalid(format!("{name} is {}", other.text()))),
     }
 }
 
@@ -259,7 +282,7 @@ mod tests {
     const FC1: &str = "text_model.encoder.layers.1.mlp.fc1";
 
     fn factor(json: &str, network: Network, module: &str, rank: usize) -> Option<f64> {
-        Config::parse(json).unwrap().factor(network, module, rank).unwrap()
+        Config::parse(json).unwrap().factor(network, module, Some(rank)).unwrap()
     }
 
     #[test]
@@ -276,6 +299,17 @@ mod tests {
         for nothing in ["{}", "null", ""] {
             assert_eq!(factor(nothing, Network::Unet, TO_Q, 3), None);
         }
+    }
+
+    #[test]
+    fn other_kinds_say_it_in_other_words() {
+        let json =
+            r#"{"peft_type": "LOKR", "r": 4, "alpha": 6, "decompose_factor": -1, "init_weights": "lycoris"}"#;
+        let config = Config::parse(json).unwrap();
+        assert_eq!(config.factor(Network::Unet, TO_Q, None).unwrap(), Some(1.5));
+        assert!(!config.is_dora(Network::Unet));
+        let dora = Config::parse(r#"{"unet.use_dora": true, "unet.r": 2}"#).unwrap();
+        assert!(dora.is_dora(Network::Unet) && !dora.is_dora(Network::Text));
     }
 
     #[test]
@@ -313,15 +347,15 @@ mod tests {
             (r#"{"alpha_pattern": {"(": 1}}"#, "lora-config"),
             (r#"{"alpha_pattern": {"(to_q{1000}){1000}": 1}}"#, "lora-config"),
             (r#"{"alpha_pattern": {"to_q": "1"}}"#, "lora-config"),
-            (r#"{"unet.use_dora": true}"#, "lora-kind"),
-            (r#"{"peft_type": "LOHA"}"#, "lora-kind"),
+            (r#"{"use_dora": "true"}"#, "lora-config"),
+            (r#"{"peft_type": "OFT"}"#, "lora-kind"),
             (r#"{"init_lora_weights": "pissa_niter_4"}"#, "lora-kind"),
             (r#"{"alora_invocation_tokens": [1]}"#, "lora-kind"),
             (r#"{"of_a_later_version": 3}"#, "lora-kind"),
         ] {
             assert_eq!(Config::parse(json).unwrap_err().code, code, "{json}");
         }
-        let error = Config::parse(r#"{"r": 4}"#).unwrap().factor(Network::Unet, TO_Q, 8).unwrap_err();
+        let error = Config::parse(r#"{"r": 4}"#).unwrap().factor(Network::Unet, TO_Q, Some(8)).unwrap_err();
         assert!(error.code == "lora-config" && error.message.contains(TO_Q), "{error}");
     }
 }

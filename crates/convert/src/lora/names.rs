@@ -46,17 +46,44 @@ impl Network {
     }
 }
 
-/// What a tensor is of its layer's update `W + factor · up · down`, `b + factor · bias`.
+/// What a tensor is of its layer's update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum LoraTensor {
+pub enum LoraTensor {
     /// `[rank, in, …]`.
     Down,
     /// `[out, rank, …]`.
     Up,
-    /// `[out]`.
+    /// `[rank, rank, …]`, between the two.
+    Mid,
+    /// `[out]`, added to the bias with the factor of the rest.
     Bias,
     /// One number: `factor = alpha / rank`.
     Alpha,
+    /// peft's norms of the merged weight's rows, `[out]`.
+    Magnitude,
+    /// LyCORIS' norms of the merged weight's rows, `[out, 1, …]`, or columns, `[1, in, …]`.
+    DoraScale,
+    /// LoHa: `[out, rank]`, `[rank, in · kernel]`, and so again; with a core each, `[rank, out]`, `[rank, in]`.
+    Hada1A,
+    Hada1B,
+    Hada2A,
+    Hada2B,
+    HadaCore1,
+    HadaCore2,
+    /// LoKr: both factors of the Kronecker product, whole or as a product, the second one also with a core.
+    Kron1,
+    Kron1A,
+    Kron1B,
+    Kron2,
+    Kron2A,
+    Kron2B,
+    KronCore2,
+    /// As the weight, and as the bias.
+    Difference,
+    BiasDifference,
+    /// As a norm's weight and bias.
+    NormDifference,
+    NormBiasDifference,
 }
 
 /// The tensors of one layer's update.
@@ -66,15 +93,59 @@ pub struct Layer {
     pub network: Network,
     /// Its module, in the file's spelling.
     pub module: String,
-    /// The name of the matrix that makes the rank of the input.
-    pub down: String,
-    /// The name of the matrix that makes the output of it.
-    pub up: String,
-    /// The name of what is added to the layer's bias.
-    pub bias: Option<String>,
-    /// The name of the number that is divided by the rank.
-    pub alpha: Option<String>,
+    /// The names of what it is made of.
+    pub tensors: BTreeMap<LoraTensor, String>,
 }
+
+impl Layer {
+    /// The name of a tensor that it may have.
+    pub fn name(&self, tensor: LoraTensor) -> Option<&str> {
+        self.tensors.get(&tensor).map(String::as_str)
+    }
+
+    /// The name of its first tensor, for messages.
+    pub fn first(&self) -> &str {
+        self.tensors.values().next().map_or("", String::as_str)
+    }
+
+    /// Whether it is whole: of one kind, with everything that the kind needs, and nothing of another.
+    fn is_whole(&self) -> bool {
+        use LoraTensor as T;
+        let has = |tensor: &T| self.tensors.contains_key(tensor);
+        KINDS.iter().any(|(needed, also)| {
+            let known = |tensor: &T| needed.contains(tensor) || also.contains(tensor);
+            let pairs = [[T::HadaCore1, T::HadaCore2], [T::Magnitude, T::DoraScale]];
+            needed.iter().all(has)
+                && self.tensors.keys().all(known)
+                && has(&pairs[0][0]) == has(&pairs[0][1])
+                && !(has(&pairs[1][0]) && has(&pairs[1][1]))
+        })
+    }
+}
+
+/// The kinds of updates: what each needs, and what it may have besides.
+const KINDS: [(&[LoraTensor], &[LoraTensor]); 10] = {
+    use LoraTensor as T;
+    const WITH: &[T] = &[T::Alpha, T::DoraScale, T::BiasDifference];
+    [
+        (&[T::Down, T::Up], &[T::Mid, T::Bias, T::Alpha, T::Magnitude, T::DoraScale, T::BiasDifference]),
+        (
+            &[T::Hada1A, T::Hada1B, T::Hada2A, T::Hada2B],
+            &[T::HadaCore1, T::HadaCore2, T::Alpha, T::DoraScale, T::BiasDifference],
+        ),
+        (&[T::Kron1, T::Kron2], WITH),
+        (&[T::Kron1A, T::Kron1B, T::Kron2], WITH),
+        (&[T::Kron1, T::Kron2A, T::Kron2B], &[T::KronCore2, T::Alpha, T::DoraScale, T::BiasDifference]),
+        (
+            &[T::Kron1A, T::Kron1B, T::Kron2A, T::Kron2B],
+            &[T::KronCore2, T::Alpha, T::DoraScale, T::BiasDifference],
+        ),
+        (&[T::Difference], &[T::BiasDifference, T::Alpha]),
+        (&[T::BiasDifference], &[T::Alpha]),
+        (&[T::NormDifference], &[T::NormBiasDifference, T::Alpha]),
+        (&[T::NormBiasDifference], &[T::Alpha]),
+    ]
+};
 
 /// What stands before a module's name, and whose module it then is; several may follow each other.
 const PREFIXES: [(&str, Option<Network>); 12] = [
@@ -99,10 +170,11 @@ const PREFIXES: [(&str, Option<Network>); 12] = [
 ];
 
 /// What stands between a module and `.weight` or `.bias`.
-const FACTORS: [(&str, LoraTensor); 10] = [
+const FACTORS: [(&str, LoraTensor); 11] = [
     // kohya.
     (".lora_down", LoraTensor::Down),
     (".lora_up", LoraTensor::Up),
+    (".lora_mid", LoraTensor::Mid),
     // peft.
     (".lora_A", LoraTensor::Down),
     (".lora_B", LoraTensor::Up),
@@ -115,23 +187,40 @@ const FACTORS: [(&str, LoraTensor); 10] = [
     ("_lora.up", LoraTensor::Up),
 ];
 
-/// Parts of names that tell kinds of updates other than `up · down`; one that ends in `_` is the beginning of several.
-const KINDS: [(&str, &str); 16] = [
-    ("dora_scale", "DoRA"),
-    ("lora_magnitude_vector", "DoRA"),
-    ("hada_", "LoHa"),
-    ("lokr_", "LoKr"),
+/// How names end that are tensors themselves: LyCORIS', peft's and ComfyUI's.
+const ENDINGS: [(&str, LoraTensor); 22] = [
+    (".lora_A", LoraTensor::Down),
+    (".lora_B", LoraTensor::Up),
+    (".lora_magnitude_vector", LoraTensor::Magnitude),
+    (".lora_magnitude_vector.weight", LoraTensor::Magnitude),
+    (".dora_scale", LoraTensor::DoraScale),
+    (".hada_w1_a", LoraTensor::Hada1A),
+    (".hada_w1_b", LoraTensor::Hada1B),
+    (".hada_w2_a", LoraTensor::Hada2A),
+    (".hada_w2_b", LoraTensor::Hada2B),
+    (".hada_t1", LoraTensor::HadaCore1),
+    (".hada_t2", LoraTensor::HadaCore2),
+    (".lokr_w1", LoraTensor::Kron1),
+    (".lokr_w1_a", LoraTensor::Kron1A),
+    (".lokr_w1_b", LoraTensor::Kron1B),
+    (".lokr_w2", LoraTensor::Kron2),
+    (".lokr_w2_a", LoraTensor::Kron2A),
+    (".lokr_w2_b", LoraTensor::Kron2B),
+    (".lokr_t2", LoraTensor::KronCore2),
+    (".diff", LoraTensor::Difference),
+    (".diff_b", LoraTensor::BiasDifference),
+    (".w_norm", LoraTensor::NormDifference),
+    (".b_norm", LoraTensor::NormBiasDifference),
+];
+
+/// Parts of names that tell kinds of updates which are not merged; one that ends in `_` is the beginning of several.
+const OTHERS: [(&str, &str); 7] = [
     ("oft_", "OFT"),
     ("boft_", "BOFT"),
     ("ia3_", "IA³"),
     ("on_input", "IA³"),
     ("vera_", "VeRA"),
-    ("lora_mid", "a LoRA in three factors"),
     ("lora_embedding_", "a LoRA of an embedding"),
-    ("diff", "a difference of whole weights"),
-    ("diff_b", "a difference of whole weights"),
-    ("w_norm", "a difference of norms"),
-    ("b_norm", "a difference of norms"),
     ("scalar", "a LoRA with a trained scale"),
 ];
 
@@ -153,15 +242,40 @@ pub fn layers(names: &[String]) -> Result<Vec<Layer>> {
     found
         .into_iter()
         .map(|((network, module), tensors)| {
-            let name = |tensor: LoraTensor| tensors.get(&tensor).map(|name| (*name).clone());
-            let (Some(down), Some(up)) = (name(LoraTensor::Down), name(LoraTensor::Up)) else {
-                let alone = tensors.values().next().map_or("", |name| name.as_str());
-                return Err(mismatch(format!("'{alone}' lacks the rest of its update")));
-            };
-            let (bias, alpha) = (name(LoraTensor::Bias), name(LoraTensor::Alpha));
-            Ok(Layer { network, module: module.to_owned(), down, up, bias, alpha })
+            let tensors = tensors.into_iter().map(|(tensor, name)| (tensor, name.clone())).collect();
+            let layer = Layer { network, module: module.to_owned(), tensors };
+            match layer.is_whole() {
+                true => Ok(layer),
+                false => Err(mismatch(format!("'{}' lacks the rest of its update", layer.first()))),
+            }
         })
         .collect()
+}
+
+/// In words, an update with magnitudes.
+pub const DORA: &str = "a DoRA";
+
+/// How many tensors are of which kind of update, in words.
+pub fn kinds(names: &[String]) -> Vec<(usize, &'static str)> {
+    use LoraTensor as T;
+    let kind = |tensor: T| match tensor {
+        T::Down | T::Up | T::Mid | T::Bias => Some("a LoRA"),
+        T::Magnitude | T::DoraScale => Some(DORA),
+        T::Hada1A | T::Hada1B | T::Hada2A | T::Hada2B | T::HadaCore1 | T::HadaCore2 => Some("a LoHa"),
+        T::Kron1 | T::Kron1A | T::Kron1B | T::Kron2 | T::Kron2A | T::Kron2B | T::KronCore2 => Some("a LoKr"),
+        T::Difference | T::BiasDifference | T::NormDifference | T::NormBiasDifference => {
+            Some("a difference of whole weights")
+        }
+        // Of any kind.
+        T::Alpha => None,
+    };
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for (_, tensor) in names.iter().filter_map(|name| split(name)) {
+        if let Some(kind) = kind(tensor) {
+            *counts.entry(kind).or_default() += 1;
+        }
+    }
+    counts.into_iter().map(|(kind, count)| (count, kind)).collect()
 }
 
 /// The module that a tensor belongs to, prefixes and all, and which part of its update it is.
@@ -181,6 +295,10 @@ fn split(name: &str) -> Option<(&str, LoraTensor)> {
     }
     if let Some((length, LoraTensor::Up)) = name.strip_suffix(".bias").and_then(styled) {
         return Some((&name[..length], LoraTensor::Bias));
+    }
+    let ending = ENDINGS.iter().find_map(|(ending, tensor)| Some((name.strip_suffix(ending)?, *tensor)));
+    if ending.is_some() {
+        return ending;
     }
     let inner = name.strip_suffix(".alpha")?;
     let styles = [".lora_linear_layer", ".lora", "_lora"];
@@ -208,18 +326,18 @@ fn not_understood(name: &str) -> Error {
     let is = |part: &str, kind: &str| part == kind || kind.ends_with('_') && part.starts_with(kind);
     // An adapter's name and `weight` may follow.
     let mut parts = name.rsplit('.').take(3);
-    match parts.find_map(|part| KINDS.iter().find(|(kind, _)| is(part, kind))) {
+    match parts.find_map(|part| OTHERS.iter().find(|(kind, _)| is(part, kind))) {
         Some((_, kind)) => other_kind(format!("'{name}' is part of {kind}")),
         None => mismatch(format!("'{name}' is no part of a LoRA")),
     }
 }
 
-/// An update that is not `up · down`.
+/// An update of a kind that is not merged.
 pub fn other_kind(message: String) -> Error {
     Error::weights(
         "lora-kind",
         format!("{message}, which this version does not merge"),
-        "use a plain LoRA, or one that its trainer's tools have turned into one",
+        "use a LoRA, LoHa, LoKr, DoRA or difference of weights, or one that its trainer's tools have turned into one",
     )
 }
 
@@ -284,8 +402,55 @@ mod tests {
         ];
         for (down, up, network, module) in cases {
             let found = layer(&[&down, &up]).unwrap();
-            let expected = Layer { network, module: module.to_owned(), down, up, bias: None, alpha: None };
-            assert_eq!(found, [expected]);
+            let tensors = [(LoraTensor::Down, down), (LoraTensor::Up, up)].into();
+            assert_eq!(found, [Layer { network, module: module.to_owned(), tensors }]);
+        }
+    }
+
+    #[test]
+    fn updates_are_whole_and_of_one_kind() {
+        let of = |endings: &[&str]| {
+            layer(
+                &endings
+                    .iter()
+                    .map(|end| format!("lora_unet_a.{end}"))
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        for whole in [
+            &["lora_A", "lora_B", "lora_magnitude_vector.weight"][..],
+            &["lora_down.weight", "lora_up.weight", "lora_mid.weight", "dora_scale", "alpha", "diff_b"],
+            &[
+                "hada_w1_a",
+                "hada_w1_b",
+                "hada_w2_a",
+                "hada_w2_b",
+                "hada_t1",
+                "hada_t2",
+                "alpha",
+                "dora_scale",
+            ],
+            &["lokr_w1", "lokr_w2"],
+            &["lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"],
+            &["diff", "diff_b"],
+            &["diff_b"],
+            &["w_norm", "b_norm"],
+        ] {
+            assert_eq!(of(whole).unwrap()[0].tensors.len(), whole.len(), "{whole:?}");
+        }
+        for other in [
+            &["lora_A", "lora_B", "lora_magnitude_vector", "dora_scale"][..],
+            &["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1"],
+            &["lokr_w1", "lokr_w2", "lokr_t2"],
+            &["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2"],
+            &["lora_A", "lora_B", "diff"],
+            &["w_norm", "diff"],
+            &["lora_A", "alpha"],
+        ] {
+            assert_eq!(of(other).unwrap_err().code, "lora-mismatch", "{other:?}");
         }
     }
 
@@ -293,13 +458,14 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let good = ["unet.a.lora_A.weight", "unet.a.lora_B.weight"];
         for (bad, code) in [
-            ("unet.a.lora_magnitude_vector", "lora-kind"),
-            ("unet.a.lora_magnitude_vector.weight", "lora-kind"),
-            ("lora_unet_a.dora_scale", "lora-kind"),
-            ("lora_te_a.hada_w1_a", "lora-kind"),
-            ("lora_unet_a.lokr_w2", "lora-kind"),
-            ("lora_unet_a.lora_mid.weight", "lora-kind"),
-            ("lora_unet_a.diff_b", "lora-kind"),
+            ("unet.b.lora_magnitude_vector", "lora-mismatch"),
+            ("lora_te_a.hada_w1_a", "lora-mismatch"),
+            ("lora_unet_b.lokr_w2", "lora-mismatch"),
+            ("lora_unet_b.lora_mid.weight", "lora-mismatch"),
+            ("lora_unet_b.oft_blocks", "lora-kind"),
+            ("unet.b.boft_R", "lora-kind"),
+            ("unet.b.vera_lambda_b", "lora-kind"),
+            ("unet.b.scalar", "lora-kind"),
             ("unet.a.weight", "lora-mismatch"),
             ("unet.b.lora_A.weight", "lora-mismatch"),
             ("unet.b.lora_B.bias", "lora-mismatch"),
