@@ -363,6 +363,17 @@ mod tests {
     }
 
     #[test]
+    fn kleins_recipe_takes_the_whole_folder_and_a_detector() {
+        let preset = Preset::named("klein-4b").unwrap();
+        let plan = preset.plan(&folders(&preset), Quantization::Q4);
+        assert_eq!(plan.base.as_deref(), Some(Path::new("files/black-forest-labs/FLUX.2-klein-4B")));
+        assert_eq!(plan.parts.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [Slot::Detector]);
+        assert_eq!((plan.card.family.as_str(), preset.license().as_str()), ("klein", "Apache-2.0 AND MIT"));
+        let mut files = preset.parts.iter().flat_map(|part| &part.files);
+        assert!(files.all(|file| file.bytes.is_some() && file.sha256.is_some()));
+    }
+
+    #[test]
     fn what_is_no_recipe_is_refused_by_what_is_wrong() {
         let good: Value = serde_json::from_str(RECIPES[0].1).unwrap();
         let with = |pointer: &str, value: Value| {
