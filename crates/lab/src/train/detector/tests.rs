@@ -110,7 +110,7 @@ fn the_loss_is_the_sum_of_its_parts() {
 
     let sigmoid = |v: f32| 1.0 / (1.0 + f64::from(-v).exp());
     let all = |plane: fn(&Targets) -> &Vec<f32>| -> Vec<f64> {
-        targets.iter().flat_map(|t| plane(t)).map(|v| f64::from(*v)).collect()
+        targets.iter().flat_map(plane).map(|v| f64::from(*v)).collect()
     };
     let focal = heat.iter().zip(all(|t| &t.heatmap)).map(|(v, y)| {
         let p = sigmoid(*v);
