@@ -493,3 +493,24 @@ impl PerceiverAttention {
         self.to_out.forward(merge_heads(attention(query, part(0), part(inner), None)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_config_leaves_out_acts_in_full() {
+        let json = json!({
+            "role": "identity", "projection": "face_id_plus", "id_embed_dim": 3, "intermediate_size": 4, "num_tokens": 2,
+            "hidden_size": 5, "width": 64, "depth": 1, "heads": 1, "feed_forward_size": 6, "cross_attention_dim": 64,
+            "shortcut": true,
+        });
+        let config: IpAdapterConfig = serde_json::from_value(json).unwrap();
+        assert_eq!((config.scale, config.interval, config.block_scales.len()), (1.0, [0.0, 1.0], 0));
+        let ProjectionConfig::FaceIdPlus { shortcut_scale, .. } = config.projection else {
+            panic!("{config:?}")
+        };
+        assert_eq!(shortcut_scale, 1.0);
+    }
+}

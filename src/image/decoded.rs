@@ -88,4 +88,12 @@ mod tests {
         assert!(Arc::ptr_eq(&kept, &images.decode(b"no picture").unwrap()));
         assert_eq!(images.decode(b"another").unwrap_err().code, "image-format");
     }
+
+    #[test]
+    fn a_picture_of_all_the_room_there_is_is_kept() {
+        let mut images = DecodedImages::new(3 * 4 * 4);
+        let (_, file) = picture(4);
+        let first = images.decode(&file).unwrap();
+        assert!(Arc::ptr_eq(&first, &images.decode(&file).unwrap()));
+    }
 }

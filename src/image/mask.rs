@@ -479,4 +479,11 @@ mod tests {
         // 28 pixels and 1.4 sides; 15 and 1.0.
         assert_eq!((at(&large, 44, 31), at(&small, 44, 31)), (0.0, 1.0));
     }
+
+    #[test]
+    fn a_mask_is_drawn_in_the_nearest_grey() {
+        let mask = Mask::new(3, 2, vec![0.0, 0.25, 0.5, 0.75, 1.0, 0.1]).unwrap();
+        let drawn = mask.to_gray();
+        assert_eq!((drawn.dimensions(), drawn.into_raw()), ((3, 2), vec![0, 64, 128, 191, 255, 26]));
+    }
 }

@@ -213,6 +213,14 @@ mod tests {
         assert_eq!(cut_to_cover(&picture, 4, 1).unwrap().dimensions(), (40, 10));
         assert_eq!(cut_to_cover(&picture, 1, 2000).unwrap().dimensions(), (1, 10));
         assert_eq!(cut_to_cover(&picture, 0, 1).unwrap_err().code, "image-empty");
+        let tall = RgbImage::from_fn(10, 40, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
+        let cut = cut_to_cover(&tall, 64, 32).unwrap();
+        assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((10, 5), [0, 17, 0]));
+        assert_eq!(cut_to_cover(&RgbImage::new(1, 1), 2, 2).unwrap().dimensions(), (1, 1));
+        assert_eq!(cut_to_cover(&picture, 1, 0).unwrap_err().code, "image-empty");
+        for (width, height) in [(0, 5), (5, 0)] {
+            assert_eq!(cut_to_cover(&RgbImage::new(width, height), 1, 1).unwrap_err().code, "image-empty");
+        }
     }
 
     #[test]

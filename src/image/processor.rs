@@ -287,6 +287,11 @@ mod tests {
         assert_eq!(read(json!({})).unwrap(), Preprocessing::clip(24));
         let old = json!({ "feature_extractor_type": "CLIPFeatureExtractor", "size": 24, "crop_size": 24, "resample": 3 });
         assert_eq!(read(old).unwrap(), Preprocessing::clip(24));
+        // As the published files say it, one by one.
+        let explicit = json!({
+            "do_resize": true, "do_center_crop": true, "do_rescale": true, "do_normalize": true, "do_convert_rgb": true, "do_pad": false,
+        });
+        assert_eq!(read(explicit).unwrap(), Preprocessing::clip(24));
         let said =
             json!({ "image_mean": [0.5, 0.4, 0.3], "image_std": 0.25, "rescale_factor": 0.5, "resample": 2 });
         let (filter, divisor) = (FilterType::Triangle, 2.0);

@@ -155,3 +155,27 @@ fn step(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// diffusers' `lower_order_final`, where the last level is above zero and so no reason of its own.
+    #[test]
+    fn fewer_than_fifteen_steps_end_with_the_first_order() {
+        let orders = |json: &str, steps: usize| -> [usize; 2] {
+            let config = SchedulerConfig::from_json(json.as_bytes()).unwrap();
+            let alphas_cumprod = config.alphas_cumprod().unwrap();
+            let all = Dpmpp2m.steps(&config, &alphas_cumprod, TimestepSpacing::Linspace, steps).unwrap();
+            [steps - 2, steps - 1].map(|i| all[i].order)
+        };
+        let usual = r#"{"final_sigmas_type": "sigma_min"}"#;
+        assert_eq!([14, 15].map(|steps| orders(usual, steps)), [[2, 1], [2, 2]]);
+        let never = r#"{"final_sigmas_type": "sigma_min", "lower_order_final": false}"#;
+        assert_eq!(orders(never, 14), [2, 2]);
+        let always = r#"{"final_sigmas_type": "sigma_min", "euler_at_final": true}"#;
+        assert_eq!(orders(always, 20), [2, 1]);
+        // An infinite step takes the first order alone.
+        assert_eq!(orders("{}", 20), [2, 1]);
+    }
+}

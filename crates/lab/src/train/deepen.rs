@@ -316,6 +316,7 @@ mod tests {
 
     #[test]
     fn a_level_that_does_not_fit_is_refused() {
+        assert!([1, 16].iter().all(|channels| config(&base(), *channels).is_ok()));
         for (base, channels) in [
             (base(), 17),
             (base(), 0),

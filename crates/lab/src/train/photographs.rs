@@ -311,4 +311,38 @@ mod tests {
         list(&[("7", entry(7))]);
         assert_eq!(photographs(folder.path(), 64, &mut |_| ()).unwrap_err().code, "no-pictures");
     }
+
+    /// A wide and a tall photograph, whose colour tells the place: the middle square is cut out, and what is known of it moves along.
+    #[test]
+    fn an_oblong_photograph_is_cut_to_its_middle_with_its_landmarks() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |x: u32, y: u32| image::Rgb([2 * x as u8, 2 * y as u8, 0]);
+        image::RgbImage::from_fn(90, 60, place).save(folder.path().join("wide.png")).unwrap();
+        image::RgbImage::from_fn(60, 90, place).save(folder.path().join("tall.png")).unwrap();
+        let row = |name: &str| {
+            let people = serde_json::json!([{
+                "face_box": [35.0, 35.0, 55.0, 65.0],
+                "landmarks": [[35.0, 45.0], [37.0, 45.0], [36.0, 47.0], [35.0, 49.0], [37.0, 49.0]],
+            }]);
+            serde_json::json!({ "file_name": name, "people": people }).to_string()
+        };
+        let list = format!("{}\n{}\n", row("wide.png"), row("tall.png"));
+        std::fs::write(folder.path().join("metadata.jsonl"), list).unwrap();
+        let pictures = photographs(folder.path(), 30, &mut |_| ()).unwrap();
+        for (i, [left, top]) in [[15.0f32, 0.0], [0.0, 15.0]].into_iter().enumerate() {
+            let picture = pictures.get(i);
+            let person = &picture.meta.people[0];
+            let [x0, x1] = [35.0, 55.0].map(|x: f32| (x - left) / 2.0);
+            let [y0, y1] = [35.0, 65.0].map(|y: f32| (y - top) / 2.0);
+            assert_eq!(person.face_box, [x0, y0, x1, y1]);
+            assert_eq!(person.landmarks[2], [(36.0 - left) / 2.0, (47.0 - top) / 2.0]);
+            // The middle of a pixel is that of two of the photograph's.
+            for (x, y) in [(0, 0), (14, 15), (29, 29)] {
+                let pixel = &picture.rgb[3 * (30 * y + x)..][..2];
+                let expected = [2.0 * (left + 2.0 * x as f32) + 1.0, 2.0 * (top + 2.0 * y as f32) + 1.0];
+                let near = pixel.iter().zip(expected).all(|(found, v)| (f32::from(*found) - v).abs() <= 2.0);
+                assert!(near, "{x},{y}: {pixel:?}, not {expected:?}");
+            }
+        }
+    }
 }
