@@ -37,7 +37,7 @@ use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
 use crate::nn::read_finite;
-use crate::request::{Defaults, GenerateRequest, ModelId, Person, Recipe};
+use crate::request::{Defaults, GenerateRequest, ModelId, Person, Recipe, Roles};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
@@ -273,6 +273,13 @@ impl FaceStudio {
                 "roles-unsupported",
                 "roles are given, and this model sees no pictures that could be told of",
                 "leave the roles out",
+            ));
+        }
+        if !request.prompt_in_metadata && request.roles.as_ref().is_some_and(|own| *own != Roles::default()) {
+            return Err(Error::input(
+                "roles-in-metadata",
+                "the picture's metadata are to be without words, and sentences of its own roles would stand there",
+                "leave the roles out, or let the metadata have words",
             ));
         }
         let mut watcher = Watcher { watch, bring, picture: 0 };

@@ -34,7 +34,7 @@ const NUMBER = 4;
  * Beginnings of the networks that are held as they are stored, in 16, 8 or 4 bits a number (what src/pipeline/ loads with
  * `load_compact`).
  */
-const COMPACT = ["unet", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
+const COMPACT = ["unet", "transformer", "text_encoder", "vision_encoder", "prior", "ip_adapter"];
 
 /** Stored bytes of a number, for manifests that do not count them. */
 const STORED = new Map([

@@ -290,6 +290,11 @@ fn what_has_no_meaning_for_references_is_refused() {
     refused(GenerateRequest { prompt: String::new(), ..ann() }, "nothing-to-draw", "style image");
     refused(GenerateRequest { sampler: Sampler::Euler, ..ann() }, "config-unsupported", "sampler");
     refused(GenerateRequest { width: Some(36), ..ann() }, "size-multiple", "multiples of 8");
+    // Sentences of one's own are words too; those that every picture has are no secret.
+    let own = Roles { person: "As {images}.".to_owned(), ..Roles::default() };
+    let wordless = |roles| GenerateRequest { roles: Some(roles), prompt_in_metadata: false, ..ann() };
+    refused(wordless(own), "roles-in-metadata", "without words");
+    klein.picture(&wordless(Roles::default()));
     let line = Some(RgbImage::new(90, 10));
     refused(GenerateRequest { style: line, ..ann() }, "reference-aspect", "90×10");
     let nobody = Photo::from(RgbImage::from_pixel(64, 64, Rgb([10, 12, 20])));
