@@ -110,6 +110,8 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
   const { context, page } = await openPage(browser);
   /** Opens the page while the server fails so, and says how long that took. @param {typeof server.fault} fault */
   const visit = async (fault) => {
+    // A page lives until the next one is there, and may still ask for parts that it needs later: that is not this visit's.
+    await page.goto("about:blank");
     server.fault = fault;
     server.log.length = 0;
     const began = Date.now();
