@@ -47,14 +47,6 @@ impl DenoiserConfig {
         })
     }
 
-    /// The folder that a model keeps it in.
-    pub fn folder(&self) -> &'static str {
-        match self {
-            Self::UNet(_) => "unet",
-            Self::PixArt(_) => "transformer",
-        }
-    }
-
     /// With random weights.
     pub fn init(&self, device: &Device) -> Result<Denoiser> {
         Ok(match self {

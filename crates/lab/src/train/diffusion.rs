@@ -86,8 +86,8 @@ pub struct DiffusionTrainee {
     pub guidance: Fusion,
 }
 
-/// The sizes of `mini`: few tokens of many channels. In an equal time on two cores this architecture learnt some four times as fast as
-/// a UNet (docs/train.md has the table).
+/// The sizes of `mini`: few tokens of many channels. In an equal time this architecture learnt more than twice as much as a UNet
+/// (docs/train.md has the table).
 fn transformer_config(sample_size: usize, latent_channels: usize) -> serde_json::Value {
     serde_json::json!({
         "_class_name": "PixArtTransformer2DModel",
