@@ -108,7 +108,7 @@ export async function openPage(browser, options = {}) {
   const requests = [];
   page.on("console", (message) => {
     if (message.type() === "error") {
-      errors.push(message.text());
+      errors.push(`${message.text()} ${message.location().url}`.trim());
     }
   });
   page.on("pageerror", (error) => errors.push(error.message));

@@ -112,6 +112,9 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
   const visit = async (fault) => {
     // A page lives until the next one is there, and may still ask for parts that it needs later: that is not this visit's.
     await page.goto("about:blank");
+    for (let asked = -1; asked !== server.log.length; await page.waitForTimeout(1000)) {
+      asked = server.log.length;
+    }
     server.fault = fault;
     server.log.length = 0;
     const began = Date.now();
@@ -146,6 +149,8 @@ test("a server that stalls or fails is as good as none: the kept page opens, of 
     }
     // A page goes on with what is kept, though the browser has ended the service worker meanwhile.
     await visit((path) => (path === "/" ? { status: 503 } : undefined));
+    // What a stopped service worker was answering would go to the server.
+    await page.locator("#engine[data-backend]").waitFor();
     const devtools = await context.newCDPSession(page);
     await devtools.send("ServiceWorker.enable");
     await devtools.send("ServiceWorker.stopAllWorkers");
