@@ -60,7 +60,12 @@ impl Linear {
         let dtype = x.dtype();
         let weight = kernels::dense(self.weight.val()).cast(dtype);
         let bias = self.bias.as_ref().map(|b| b.val().cast(dtype));
-        module::linear(x, weight.transpose(), bias)
+        // As one product, and so is the weight's gradient: it would be one for each of the batch, and their sum.
+        let mut dims = x.dims();
+        let (rows, width) = (dims[..D - 1].iter().product::<usize>(), dims[D - 1]);
+        let out = module::linear(x.reshape([rows, width]), weight.transpose(), bias);
+        dims[D - 1] = out.dims()[1];
+        out.reshape(dims)
     }
 
     /// As `forward`, and `added`: `[.., out]`.

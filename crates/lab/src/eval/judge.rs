@@ -18,8 +18,6 @@ use facestudio_synth::{
     Style, Subject, render,
 };
 
-/// Side of the renders in pixels: `mini`'s own; CLIP scales them to its input anyhow.
-pub const SIZE: u32 = 128;
 /// Ridges to choose from, relative to the mean eigenvalue of the embeddings' second moments.
 const RIDGES: [f64; 6] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
 /// One render in so many chooses the ridge.
@@ -262,12 +260,27 @@ fn one_person(identities: IdentitySplit, styles: Vec<Style>) -> SceneOptions {
 /// A picture's embedding.
 pub type Describe<'a> = dyn Fn(&RgbImage) -> Result<Vec<f32>> + 'a;
 
-/// A scene's render after the model's autoencoder, at [`SIZE`].
-pub type Decode<'a> = dyn Fn(&Scene) -> Result<RgbImage> + 'a;
+/// A picture after the model's autoencoder.
+pub type Decode<'a> = dyn Fn(&RgbImage) -> Result<RgbImage> + 'a;
 
-fn embed_all(describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
-    let pictures: Vec<RgbImage> = scenes.par_iter().map(|scene| render(scene, SIZE).image).collect();
-    pictures.iter().map(describe).collect()
+/// The model's own pictures: their side in pixels, and what its autoencoder makes of one.
+#[derive(Clone, Copy)]
+pub struct Pictures<'a> {
+    /// Side of the renders.
+    pub side: u32,
+    /// What comes back from the latents.
+    pub decode: &'a Decode<'a>,
+}
+
+impl Pictures<'_> {
+    fn render(&self, scenes: &[Scene]) -> Vec<RgbImage> {
+        let side = self.side;
+        scenes.par_iter().map(|scene| render(scene, side).image).collect()
+    }
+
+    fn embed(&self, describe: &Describe, scenes: &[Scene]) -> Result<Vec<Vec<f32>>> {
+        self.render(scenes).iter().map(describe).collect()
+    }
 }
 
 /// Embeddings of renders that judges are tested on.
@@ -278,20 +291,25 @@ struct Tested {
 }
 
 impl Tested {
-    fn new(describe: &Describe, decode: Option<&Decode>, scenes: &[Scene]) -> Result<Self> {
-        let renders = embed_all(describe, scenes)?;
-        let decoded = decode.map_or(Ok(Vec::new()), |decode| {
-            scenes.iter().map(|scene| describe(&decode(scene)?)).collect::<Result<_>>()
-        })?;
-        Ok(Self { renders, decoded })
+    fn new(describe: &Describe, pictures: Pictures, decoded: bool, scenes: &[Scene]) -> Result<Self> {
+        let renders = pictures.render(scenes);
+        let decoded = if decoded { renders.as_slice() } else { &[] };
+        Ok(Self {
+            decoded: decoded
+                .iter()
+                .map(|picture| describe(&(pictures.decode)(picture)?))
+                .collect::<Result<_>>()?,
+            renders: renders.iter().map(describe).collect::<Result<_>>()?,
+        })
     }
 }
 
 /// The question of each attribute, in the order of [`Attribute::ALL`].
-pub fn attributes(clip: &Clip, describe: &Describe, decode: &Decode) -> Result<Vec<Question>> {
+pub fn attributes(clip: &Clip, describe: &Describe, pictures: Pictures) -> Result<Vec<Question>> {
     let (learnt, learnt_values) = attribute_scenes(IdentitySplit::EvalEncoder, LEARNT);
     let (tested, tested_values) = attribute_scenes(IdentitySplit::HeldOut, TESTED);
-    let (learnt, tested) = (embed_all(describe, &learnt)?, Tested::new(describe, Some(decode), &tested)?);
+    let (learnt, tested) =
+        (pictures.embed(describe, &learnt)?, Tested::new(describe, pictures, true, &tested)?);
     let question = |(k, attribute): (usize, &Attribute)| {
         let of = |values: &[[usize; 4]]| -> Vec<usize> { values.iter().map(|values| values[k]).collect() };
         Question::new(
@@ -307,16 +325,16 @@ pub fn attributes(clip: &Clip, describe: &Describe, decode: &Decode) -> Result<V
 }
 
 /// Which of the eight styles a picture of one person is drawn in.
-pub fn styles(clip: &Clip, decode: &Decode) -> Result<Question> {
+pub fn styles(clip: &Clip, pictures: Pictures) -> Result<Question> {
     let scene = |split, seed: u64, i: usize| {
         Scene::random(SEED ^ seed, i as u64, &one_person(split, vec![Style::ALL[i % Style::ALL.len()]]))
     };
     let words = Style::ALL.iter().map(|style| style_words(*style).to_owned()).collect();
-    of_series(clip, Some(decode), words, |words| format!("{words} of a person"), scene)
+    of_series(clip, pictures, true, words, |words| format!("{words} of a person"), scene)
 }
 
 /// Which of the renderer's things a picture shows.
-pub fn subjects(clip: &Clip) -> Result<Question> {
+pub fn subjects(clip: &Clip, pictures: Pictures) -> Result<Question> {
     let options = SceneOptions { people: [1.0, 0.0, 0.0, 0.0], ..SceneOptions::default() };
     let scene = |_, seed: u64, i: usize| {
         let mut scene = Scene::random(SEED ^ seed, i as u64, &options);
@@ -324,7 +342,7 @@ pub fn subjects(clip: &Clip) -> Result<Question> {
         scene
     };
     let words = Subject::ALL.iter().map(|subject| subject_words(*subject).to_owned()).collect();
-    of_series(clip, None, words, |words| format!("a picture of {words}"), scene)
+    of_series(clip, pictures, false, words, |words| format!("a picture of {words}"), scene)
 }
 
 /// A thing as prompts name it.
@@ -344,7 +362,8 @@ pub fn subject_words(subject: Subject) -> &'static str {
 /// A question whose renders take the answers in turn; `scene` is given the pool of people, a seed and the number.
 fn of_series(
     clip: &Clip,
-    decode: Option<&Decode>,
+    pictures: Pictures,
+    decoded: bool,
     words: Vec<String>,
     prompt: impl Fn(&str) -> String,
     scene: impl Fn(IdentitySplit, u64, usize) -> Scene,
@@ -353,8 +372,8 @@ fn of_series(
     let scenes =
         |split, seed, count: usize| -> Vec<Scene> { (0..count).map(|i| scene(split, seed, i)).collect() };
     let describe = |picture: &RgbImage| clip.picture(picture);
-    let learnt = embed_all(&describe, &scenes(IdentitySplit::EvalEncoder, 1, LEARNT))?;
-    let tested = Tested::new(&describe, decode, &scenes(IdentitySplit::HeldOut, 2, TESTED))?;
+    let learnt = pictures.embed(&describe, &scenes(IdentitySplit::EvalEncoder, 1, LEARNT))?;
+    let tested = Tested::new(&describe, pictures, decoded, &scenes(IdentitySplit::HeldOut, 2, TESTED))?;
     let (learnt_labels, tested_labels) = (labels(LEARNT), labels(TESTED));
     Question::new(clip, words, prompt, (&learnt, &learnt_labels), &tested, &tested_labels)
 }

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ::image::RgbImage;
-use ::image::imageops::{FilterType, resize};
 use burn::tensor::Device;
 use pollster::block_on;
 use rayon::prelude::*;
@@ -25,7 +24,7 @@ use facestudio::image::preprocess::{read_pictures, signed_tensor};
 use facestudio::pipeline::{FaceStudio, Precision};
 use facestudio::vae::Vae;
 use facestudio::weights::{Component, Files};
-use facestudio_synth::{Rendered, Scene, render};
+use facestudio_synth::Rendered;
 
 /// What was computed already.
 type Cache<K, V> = RefCell<BTreeMap<K, Rc<V>>>;
@@ -271,18 +270,21 @@ impl Lab {
 
     /// Which style a picture is drawn in.
     pub fn styles(&self) -> Result<&Question> {
-        once(&self.styles, || judge::styles(&self.clip, &self.decode()))
+        once(&self.styles, || judge::styles(&self.clip, self.judged(&|picture| self.through_vae(picture))))
     }
 
     /// The question of each attribute.
     pub fn attributes(&self) -> Result<&Vec<Question>> {
         let describe = |picture: &RgbImage| self.describe(picture);
-        once(&self.attributes, || judge::attributes(&self.clip, &describe, &self.decode()))
+        let decode = |picture: &RgbImage| self.through_vae(picture);
+        once(&self.attributes, || judge::attributes(&self.clip, &describe, self.judged(&decode)))
     }
 
     /// Which thing a picture shows.
     pub fn subjects(&self) -> Result<&Question> {
-        once(&self.subjects, || judge::subjects(&self.clip))
+        once(&self.subjects, || {
+            judge::subjects(&self.clip, self.judged(&|picture| self.through_vae(picture)))
+        })
     }
 
     /// A picture of the model's own size after its autoencoder: the best that any denoiser could give.
@@ -292,12 +294,9 @@ impl Lab {
         pictures.pop().ok_or_else(|| Error::internal("picture-missing", "the decoder gave no picture"))
     }
 
-    /// Renders at the model's own size, after its autoencoder, at the judge's.
-    fn decode(&self) -> impl Fn(&Scene) -> Result<RgbImage> {
-        |scene| {
-            let decoded = self.through_vae(&render(scene, self.size).image)?;
-            Ok(resize(&decoded, judge::SIZE, judge::SIZE, FilterType::CatmullRom))
-        }
+    /// What judges learn from.
+    fn judged<'a>(&self, decode: &'a judge::Decode<'a>) -> judge::Pictures<'a> {
+        judge::Pictures { side: self.size, decode }
     }
 
     /// A render at the size of the model's own pictures.

@@ -32,6 +32,8 @@ use facestudio::weights::{CheckedFolder, Component, apply};
 const SOLVER_STEPS: usize = 50;
 /// Scale of the pseudo-Huber loss, `√(x² + c²) − c` (diffusers' `examples/consistency_distillation`).
 const HUBER: f64 = 1e-3;
+/// A share of the picture that is none: the last one of diffusers' schedulers with `rescale_betas_zero_snr` that divide by it.
+const NO_SIGNAL: f64 = 1.0 / (1 << 24) as f64;
 /// Steps of a sample sheet.
 const SHEET_STEPS: usize = 4;
 
@@ -87,12 +89,12 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         VaeConfig::from_component(&Component::new(&CheckedFolder::new(setup.out.clone()), "vae"))?;
     let scheduler = SchedulerConfig::from_component(&scheduler_files)?;
     let prediction = scheduler.prediction_type.unwrap_or_default();
-    let alphas_cumprod = scheduler.alphas_cumprod()?;
     let mut scheduler_json: serde_json::Value = scheduler_files.json("scheduler_config.json")?;
     scheduler_json["_class_name"] = Sampler::Lcm.scheduler_class().into();
     scheduler_json["original_inference_steps"] = SOLVER_STEPS.into();
     scheduler_json["timestep_scaling"] = TIMESTEP_SCALING.into();
     let distilled = SchedulerConfig::from_json(scheduler_json.to_string().as_bytes())?;
+    let alphas_cumprod = distilled.alphas_cumprod()?;
     let stride = alphas_cumprod.len() / SOLVER_STEPS;
     if stride == 0 {
         return Err(Error::weights(
@@ -101,11 +103,20 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
             format!("use a base of {SOLVER_STEPS} training steps at least"),
         ));
     }
-    if distilled.alphas_cumprod()? != alphas_cumprod {
+    // A last step of noise alone has a share of 0 or of 2⁻²⁴ of the picture, by the sampler.
+    let differs = |(a, b): (&f64, &f64)| (a - b).abs() > NO_SIGNAL;
+    if scheduler.alphas_cumprod()?.iter().zip(&alphas_cumprod).any(differs) {
         return Err(Error::weights(
             "config-unsupported",
             "the noise of the base's training steps is not what LCMScheduler makes of its scheduler_config.json",
-            "write num_train_timesteps and the β into it, or use a base without rescale_betas_zero_snr",
+            "write num_train_timesteps and the β into it",
+        ));
+    }
+    if prediction == Prediction::Epsilon && alphas_cumprod.last().is_some_and(|share| *share <= NO_SIGNAL) {
+        return Err(Error::weights(
+            "config-unsupported",
+            "prediction_type is epsilon, and the last training step has nothing of the picture",
+            "use a base that predicts v_prediction, or one without rescale_betas_zero_snr",
         ));
     }
     let schedule = distilled.schedule(Sampler::Lcm, SHEET_STEPS, None)?;

@@ -185,6 +185,7 @@ mod tests {
     use facestudio::encoders::detector::Detector;
     use facestudio::encoders::face::FaceEncoder;
     use facestudio::sampling::Sampler;
+    use facestudio::sampling::SchedulerConfig;
     use facestudio::vae::Vae;
     use facestudio::weights::{Component, Folder, SafetensorsFile};
 
@@ -342,15 +343,18 @@ mod tests {
         let mini = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("models/mini");
         let setup = setup(folder.path(), consistency::DEFAULTS);
         let (out, run_folder) = (setup.out.clone(), setup.run.folder.clone());
-        for part in
-            ["vae", "face_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3", "guidance"]
-        {
-            std::fs::create_dir_all(out.join(part)).unwrap();
-            for entry in std::fs::read_dir(mini.join(part)).unwrap() {
-                let from = entry.unwrap().path();
-                std::fs::copy(&from, out.join(part).join(from.file_name().unwrap())).unwrap();
+        let copy = |out: &Path, parts: &[&str]| {
+            for part in parts {
+                std::fs::create_dir_all(out.join(part)).unwrap();
+                for entry in std::fs::read_dir(mini.join(part)).unwrap() {
+                    let from = entry.unwrap().path();
+                    std::fs::copy(&from, out.join(part).join(from.file_name().unwrap())).unwrap();
+                }
             }
-        }
+        };
+        let shared =
+            ["vae", "face_encoder", "vision_encoder", "vision_encoder_2", "vision_encoder_3", "guidance"];
+        copy(&out, &shared);
         let distilled = consistency::Options {
             setup,
             source: Source::Rendered(rendered(6)),
@@ -383,8 +387,26 @@ mod tests {
         let defaults = facestudio::pipeline::defaults(&Folder(out.clone())).unwrap();
         assert_eq!((defaults.sampler, defaults.steps, defaults.guidance_scale), (Sampler::Lcm, 4, 1.0));
 
-        let again = consistency::Options { base: out, ..distilled };
+        let again = consistency::Options { base: out.clone(), ..distilled.clone() };
         assert_eq!(consistency::train(&again, &mut |_| ()).unwrap_err().code, "base-distilled");
+
+        // A base whose last step has nothing of the picture.
+        let zero = folder.path().join("zero");
+        copy(&zero, &shared);
+        copy(&zero, &["unet", "scheduler"]);
+        let config = zero.join("scheduler/scheduler_config.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        json["rescale_betas_zero_snr"] = true.into();
+        std::fs::write(&config, json.to_string()).unwrap();
+        std::fs::remove_dir_all(&run_folder).unwrap();
+        let zero_snr = consistency::Options { base: zero, ..distilled };
+        consistency::train(&zero_snr, &mut |_| ()).unwrap();
+        let files = Folder(out);
+        let scheduler = SchedulerConfig::from_component(&Component::new(&files, "scheduler")).unwrap();
+        assert_eq!(scheduler.alphas_cumprod().unwrap().last(), Some(&0.0));
+        json["prediction_type"] = "epsilon".into();
+        std::fs::write(&config, json.to_string()).unwrap();
+        assert_eq!(consistency::train(&zero_snr, &mut |_| ()).unwrap_err().code, "config-unsupported");
     }
 
     #[test]
