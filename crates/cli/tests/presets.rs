@@ -1,5 +1,6 @@
 //! `facestudio presets` on small files in the places of the published ones.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -29,33 +30,16 @@ fn recipe(folder: &Path, change: impl FnOnce(&mut Preset)) -> (String, Preset) {
 
 /// Puts the fixtures where the recipe's files are looked for.
 fn put(preset: &Preset, files: &Path) {
+    // A fixture for each published file of `sd15-plus-face`.
+    let stand_ins = std::fs::read(root().join("tests/stand-ins.json")).unwrap();
+    let stand_ins: BTreeMap<String, String> = serde_json::from_slice(&stand_ins).unwrap();
     for (part, file) in preset.files() {
-        let (_, stand_in) = STAND_INS.iter().find(|(path, _)| *path == file.path).unwrap();
+        let stand_in = &stand_ins[&file.path];
         let to = part.at(files, file);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(root().join("tests/parity").join(stand_in), to).unwrap();
     }
 }
-
-/// A fixture for each published file of `sd15-plus-face`.
-const STAND_INS: &[(&str, &str)] = &[
-    ("unet/config.json", "ip_adapter/sd/unet/config.json"),
-    ("unet/diffusion_pytorch_model.fp16.safetensors", "ip_adapter/sd/unet/model.safetensors"),
-    ("vae/config.json", "vae/kl/config.json"),
-    ("vae/diffusion_pytorch_model.fp16.safetensors", "vae/kl/model.safetensors"),
-    ("text_encoder/config.json", "text/projection/config.json"),
-    ("text_encoder/model.fp16.safetensors", "text/projection/model.safetensors"),
-    ("tokenizer/vocab.json", "tokenizer/plain/vocab.json"),
-    ("tokenizer/merges.txt", "tokenizer/plain/merges.txt"),
-    ("scheduler/scheduler_config.json", "ip_adapter/sd/scheduler/scheduler_config.json"),
-    ("face_detection_yunet_2023mar.onnx", "yunet/plain/exported.onnx"),
-    ("models/image_encoder/config.json", "vision/vit/config.json"),
-    ("models/image_encoder/model.safetensors", "vision/vit/model.safetensors"),
-    ("models/ip-adapter_sd15.safetensors", "ip_adapter/sd/ip_adapter_2/model.safetensors"),
-    ("models/ip-adapter-plus-face_sd15.safetensors", "ip_adapter/sd/ip_adapter/model.safetensors"),
-    ("config.json", "vae/tiny/config.json"),
-    ("diffusion_pytorch_model.safetensors", "vae/tiny/model.safetensors"),
-];
 
 fn root() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).to_owned()

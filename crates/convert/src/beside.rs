@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use super::open_clip::OpenClip;
 use super::supported::SCHEDULER;
-use super::{Plan, Slot, flux2, small_file};
+use super::{Output, Plan, Slot, flux2, small_file};
 use facestudio::encoders::tokenizer::{FILES, Qwen2Tokenizer, Tokenizer};
 use facestudio::encoders::vision::{PREPROCESSOR, VisionConfig, preprocessing, preprocessor_config};
 use facestudio::error::{Error, Result};
 use facestudio::internal::without_mark;
-use facestudio::weights::{CheckedFolder, Component, NewFolder};
+use facestudio::weights::{CheckedFolder, Component};
 
 /// How a chat is written.
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
@@ -55,7 +55,7 @@ fn load_chat(folder: &Path) -> Result<()> {
 }
 
 /// Writes the tokenizer.
-pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
+pub fn tokenizer(plan: &Plan, out: &dyn Output) -> Result<()> {
     let Some(folder) = tokenizer_folder(plan) else { return Ok(()) };
     if flux2::is_planned(plan) {
         load_chat(&folder)?;
@@ -76,7 +76,7 @@ pub fn tokenizer(plan: &Plan, out: &NewFolder) -> Result<()> {
     copy_tokenizer(&folder, &FILES, out)
 }
 
-fn copy_tokenizer(folder: &Path, names: &[&str], out: &NewFolder) -> Result<()> {
+fn copy_tokenizer(folder: &Path, names: &[&str], out: &dyn Output) -> Result<()> {
     for name in names {
         let path = folder.join(name);
         if path.exists() {
@@ -87,20 +87,20 @@ fn copy_tokenizer(folder: &Path, names: &[&str], out: &NewFolder) -> Result<()> 
 }
 
 /// Writes what diffusers says of the base as a whole, where it is a FLUX.2 klein.
-pub fn index(plan: &Plan, out: &NewFolder) -> Result<()> {
+pub fn index(plan: &Plan, out: &dyn Output) -> Result<()> {
     let base = plan.base.as_ref().filter(|base| base.is_dir() && flux2::is_planned(plan));
     let Some(file) = base.map(|base| base.join(MODEL_INDEX)) else { return Ok(()) };
     out.write(MODEL_INDEX, &small_file(&file)?)
 }
 
 /// Whether the text encoder that was written is open_clip's, as in the single files of Stable Diffusion 2.
-fn is_open_clips(out: &NewFolder) -> Result<bool> {
+fn is_open_clips(out: &dyn Output) -> Result<bool> {
     let config: Value = Component::new(&out.files(), "text_encoder").json("config.json")?;
     Ok(config["hidden_act"] == "gelu")
 }
 
 /// Adds what the base's `defaults.json` says of its steps and guidance to that of the new folder, which wins.
-pub fn defaults(plan: &Plan, out: &NewFolder) -> Result<()> {
+pub fn defaults(plan: &Plan, out: &dyn Output) -> Result<()> {
     const NAME: &str = "defaults.json";
     let base = plan.base.as_ref().map(|base| base.join(NAME)).filter(|file| file.exists());
     let Some(file) = base else { return Ok(()) };
@@ -121,7 +121,7 @@ pub fn defaults(plan: &Plan, out: &NewFolder) -> Result<()> {
 }
 
 /// Writes what lies beside the weights at `path` into the component's new `folder`.
-pub fn carry(slot: Slot, path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
+pub fn carry(slot: Slot, path: &Path, folder: &str, out: &dyn Output) -> Result<()> {
     match slot {
         Slot::VisionEncoder => vision(path, folder, out).map_err(|e| e.context(path.display())),
         Slot::Prior => prior(path, folder, out),
@@ -131,7 +131,7 @@ pub fn carry(slot: Slot, path: &Path, folder: &str, out: &NewFolder) -> Result<(
 
 /// A vision encoder's `preprocessor_config.json`: its folder's, or that of the pipeline that the folder is in, or what
 /// open_clip says.
-fn vision(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
+fn vision(path: &Path, folder: &str, out: &dyn Output) -> Result<()> {
     let (root, own) = split(path);
     let files = CheckedFolder::new(root);
     let mut config = preprocessor_config(&Component::new(&files, &own))?;
@@ -153,7 +153,7 @@ pub fn prior_schedule(path: &Path) -> Option<PathBuf> {
     [path.join(SCHEDULER), root.join("scheduler").join(SCHEDULER)].into_iter().find(|file| file.exists())
 }
 
-fn prior(path: &Path, folder: &str, out: &NewFolder) -> Result<()> {
+fn prior(path: &Path, folder: &str, out: &dyn Output) -> Result<()> {
     let Some(file) = prior_schedule(path) else { return Ok(()) };
     out.write(&format!("{folder}/{SCHEDULER}"), &small_file(&file)?)
 }

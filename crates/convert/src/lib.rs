@@ -49,8 +49,8 @@ use serde_json::{Value, json};
 use facestudio::error::{Error, Result};
 use facestudio::internal::{check_listed, without_mark};
 use facestudio::weights::{
-    Blocks, MAX_SHARD, Manifest, ModelCard, Quantization, SafetensorsHeader, TensorSource, read_file,
-    write_folder_until, write_shards,
+    Blocks, Folder, MAX_SHARD, Manifest, ModelCard, NewFolder, Quantization, SafetensorsHeader, TensorSource,
+    read_file, write_folder_until, write_shards,
 };
 
 use checkpoint::Checkpoint;
@@ -192,6 +192,44 @@ pub struct ComponentReport {
     pub errors: BTreeMap<String, f64>,
 }
 
+/// Where the files of a model folder go as they are made.
+pub trait Output {
+    /// Writes a file at its path in the model folder, with `/` between parts.
+    fn write(&self, path: &str, bytes: &[u8]) -> Result<()>;
+    /// What was written so far.
+    fn files(&self) -> Folder;
+}
+
+impl Output for NewFolder<'_> {
+    fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        self.write(path, bytes)
+    }
+
+    fn files(&self) -> Folder {
+        self.files()
+    }
+}
+
+/// Who hears of every tensor as it is written, by its component and its name, and says when to stop.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Ends the work between two tensors, with `cancelled`.
+    pub stop: &'a AtomicBool,
+    /// Hears of them.
+    pub tell: &'a dyn Fn(&str, &str),
+}
+
+/// What is made of a plan at a time: one component.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its folder in the model folder.
+    pub component: String,
+    /// The files and folders that its weights are made of: without those of other steps it can be made all the same.
+    pub reads: Vec<PathBuf>,
+    slot: Slot,
+    path: PathBuf,
+}
+
 /// Converts; `watch` hears of every tensor as it is written: its component and its name.
 ///
 /// The folder appears whole or not at all. Raising `stop` ends the work between two tensors, with `cancelled`.
@@ -201,75 +239,136 @@ pub fn convert(
     stop: &AtomicBool,
     watch: &dyn Fn(&str, &str),
 ) -> Result<Vec<ComponentReport>> {
-    let opened = plan.loras.iter().map(|(path, _)| lora::open(path)).collect::<Result<Vec<_>>>()?;
-    let loras = plan.loras.iter().zip(&opened);
-    let loras = loras
-        .map(|((path, scale), (source, config))| Lora::new(path, source, config, *scale))
-        .collect::<Result<Vec<_>>>()?;
-    let adapters =
-        plan.adapters.iter().map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
-    supported::check(plan)?;
+    plan.check()?;
+    let watch = Watch { stop, tell: watch };
     let mut reports = Vec::new();
     write_folder_until(out, stop, |out| {
-        let (mut converted, mut declared) = (Vec::new(), None);
-        let plain = lora::Config::default();
-        let components = components(plan)?;
-        let networks: Vec<_> = components.iter().filter_map(|(_, slot, _)| slot.lora()).collect();
-        loras.iter().try_for_each(|lora| lora.refuse_idle(&networks))?;
-        for (folder, slot, path) in components {
-            let checkpoint = open(slot, &path)?;
-            if slot == Slot::Unet {
-                let folder = described_in(slot, &path, &checkpoint);
-                let says = Declared::read(&checkpoint, &path, folder, plan.prediction_type);
-                declared = Some(says.map_err(|e| e.context(path.display()))?);
-            }
-            let (config, layout) = read(slot, &path, &checkpoint, plan)?;
-            let of_adapters =
-                if slot == Slot::Unet { adapter_loras(plan, &adapters, &layout)? } else { Vec::new() };
-            // FaceID is trained with its LoRA whole (`lora_scale`, 1 upstream).
-            let of_adapters = of_adapters
-                .iter()
-                .map(|(path, source)| Lora::new(path, source, &plain, 1.0))
-                .collect::<Result<Vec<_>>>()?;
-            let updates: Vec<&Lora> = loras.iter().chain(&of_adapters).collect();
-            converted.push(slot);
-            let merged = slot.lora().map(|network| Merged::new(&layout, network, &updates)).transpose()?;
-            let found = merged.as_ref().map_or(0, Merged::count);
-            let source: &dyn TensorSource = merged.as_ref().map_or(&layout, |merged| merged);
-            let watched = Watched { source, stop, watch, component: &folder };
+        for step in plan.steps()? {
             let mut report = ComponentReport {
-                component: folder.clone(),
-                source: path.display().to_string(),
+                component: step.component.clone(),
+                source: step.path.display().to_string(),
                 parameters: 0,
                 bytes: 0,
-                lora_updates: found,
+                lora_updates: 0,
                 errors: BTreeMap::new(),
             };
-            write_shards(&watched, plan.quantization, &BTreeMap::new(), MAX_SHARD, |name, bytes| {
-                measure(source, bytes, &mut report)?;
-                out.write(&format!("{folder}/{name}"), bytes)
-            })
-            .map_err(|e| e.context(path.display()))?;
-            out.write(&format!("{folder}/config.json"), &pretty(&config)?)?;
-            beside::carry(slot, &path, &folder, out)?;
+            report.lora_updates =
+                plan.make(&step, out, watch, &mut |source, shard| measure(source, shard, &mut report))?;
             reports.push(report);
         }
-        if !converted.contains(&Slot::Unet) {
-            refuse_loras(plan, &adapters)?;
+        plan.finish(out)
+    })?;
+    Ok(reports)
+}
+
+impl Plan {
+    /// What is made at a time, in order. Which that is needs the small files of the sources alone, and the folders that the large
+    /// ones will lie in.
+    ///
+    /// Fails with `convert-twice` or `convert-nothing`.
+    pub fn steps(&self) -> Result<Vec<Step>> {
+        let step = |(component, slot, path): (String, Slot, PathBuf)| {
+            let loras = self.loras.iter().map(|(path, _)| path).filter(|_| slot.lora().is_some());
+            // FaceID brings a LoRA for the UNet.
+            let adapters = self.adapters.iter().map(|adapter| &adapter.path).filter(|_| slot == Slot::Unet);
+            let reads = [&path].into_iter().chain(loras).chain(adapters).cloned().collect();
+            Step { component, reads, slot, path }
+        };
+        Ok(components(self)?.into_iter().map(step).collect())
+    }
+
+    /// Fails where what it would make cannot be drawn with; all of its sources are there.
+    fn check(&self) -> Result<()> {
+        let opened = self.loras.iter().map(|(path, _)| lora::open(path)).collect::<Result<Vec<_>>>()?;
+        let loras = self.opened(&opened)?;
+        self.check_beside()?;
+        let components = components(self)?;
+        for (_, slot, path) in &components {
+            supported::check(self, *slot, path)?;
         }
-        beside::tokenizer(plan, out)?;
-        beside::index(plan, out)?;
-        if plan.arc2face {
+        let networks: Vec<_> = components.iter().filter_map(|(_, slot, _)| slot.lora()).collect();
+        loras.iter().try_for_each(|lora| lora.refuse_idle(&networks))?;
+        if !components.iter().any(|(_, slot, _)| *slot == Slot::Unet) {
+            refuse_loras(self)?;
+        }
+        Ok(())
+    }
+
+    /// Fails where the small files beside the weights, the schedule's and the tokenizer's, cannot be used.
+    pub fn check_beside(&self) -> Result<()> {
+        supported::schedule(self)?;
+        beside::check_tokenizer(self)
+    }
+
+    /// The LoRAs that are asked for.
+    fn opened<'a>(&'a self, opened: &'a [(Checkpoint, lora::Config)]) -> Result<Vec<Lora<'a>>> {
+        let loras = self.loras.iter().zip(opened);
+        loras.map(|((path, scale), (source, config))| Lora::new(path, source, config, *scale)).collect()
+    }
+
+    /// Makes one component; `written` is given each shard as it was written, and what its tensors come from. Returns how many
+    /// updates of LoRAs were merged.
+    pub fn make(
+        &self,
+        step: &Step,
+        out: &dyn Output,
+        watch: Watch,
+        written: &mut dyn FnMut(&dyn TensorSource, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let Step { component: folder, slot, path, .. } = step;
+        let (slot, path) = (*slot, path.as_path());
+        supported::check(self, slot, path)?;
+        let wanted = if slot.lora().is_some() { self.loras.as_slice() } else { &[] };
+        let opened = wanted.iter().map(|(path, _)| lora::open(path)).collect::<Result<Vec<_>>>()?;
+        let loras = if opened.is_empty() { Vec::new() } else { self.opened(&opened)? };
+        let adapters = self.adapters.iter().filter(|_| slot == Slot::Unet);
+        let adapters = adapters.map(|adapter| Checkpoint::open(&adapter.path)).collect::<Result<Vec<_>>>()?;
+        let checkpoint = open(slot, path)?;
+        if slot == Slot::Unet {
+            let described = described_in(slot, path, &checkpoint);
+            let says = Declared::read(&checkpoint, path, described, self.prediction_type);
+            scheduler::write(self, Some(&says.map_err(|e| e.context(path.display()))?), out)?;
+        }
+        let (config, layout) = read(slot, path, &checkpoint, self)?;
+        let of_adapters = adapter_loras(self, &adapters, &layout)?;
+        // FaceID is trained with its LoRA whole (`lora_scale`, 1 upstream).
+        let plain = lora::Config::default();
+        let of_adapters = of_adapters
+            .iter()
+            .map(|(path, source)| Lora::new(path, source, &plain, 1.0))
+            .collect::<Result<Vec<_>>>()?;
+        let updates: Vec<&Lora> = loras.iter().chain(&of_adapters).collect();
+        let merged = slot.lora().map(|network| Merged::new(&layout, network, &updates)).transpose()?;
+        let source: &dyn TensorSource = merged.as_ref().map_or(&layout, |merged| merged);
+        let watched = Watched { source, watch, component: folder };
+        write_shards(&watched, self.quantization, &BTreeMap::new(), MAX_SHARD, |name, bytes| {
+            out.write(&format!("{folder}/{name}"), bytes)?;
+            written(source, bytes)
+        })
+        .map_err(|e| e.context(path.display()))?;
+        out.write(&format!("{folder}/config.json"), &pretty(&config)?)?;
+        beside::carry(slot, path, folder, out)?;
+        Ok(merged.as_ref().map_or(0, Merged::count))
+    }
+
+    /// Makes what lies beside the components, and the manifest, once all of them are made. It reads the small files of the sources
+    /// alone.
+    pub fn finish(&self, out: &dyn Output) -> Result<()> {
+        let steps = self.steps()?;
+        beside::tokenizer(self, out)?;
+        beside::index(self, out)?;
+        if self.arc2face {
             // The text and the word are the encoder's own defaults.
             out.write("arc2face/config.json", &pretty(&json!({ "model_type": "arc2face" }))?)?;
         }
-        scheduler::write(plan, declared.as_ref(), out)?;
-        beside::defaults(plan, out)?;
-        let mut card = plan.card.clone();
-        card.provenance.insert("conversion".to_owned(), provenance(plan, &reports));
+        if !steps.iter().any(|step| step.slot == Slot::Unet) {
+            scheduler::write(self, None, out)?;
+        }
+        beside::defaults(self, out)?;
+        let mut card = self.card.clone();
+        card.provenance.insert("conversion".to_owned(), provenance(self, &steps));
         out.write(Manifest::NAME, &Manifest::build(&out.files(), card)?.to_json()?)
-    })?;
-    Ok(reports)
+    }
 }
 
 /// The LoRAs that adapters bring for the UNet, and the adapters' files.
@@ -287,16 +386,17 @@ fn adapter_loras<'a>(
 }
 
 /// Fails with `convert-config` if an adapter brings a LoRA: there is no UNet to merge it into.
-fn refuse_loras(plan: &Plan, adapters: &[Checkpoint]) -> Result<()> {
-    let with = |source: &Checkpoint| source.names().iter().any(|name| ip_adapter::is_lora(name));
-    match plan.adapters.iter().zip(adapters).find(|(_, source)| with(source)) {
-        None => Ok(()),
-        Some((adapter, _)) => Err(Error::input(
-            "convert-config",
-            format!("{} brings a LoRA for a unet that is not converted with it", adapter.path.display()),
-            "give --base or --unet as well: the LoRA is merged into it",
-        )),
+fn refuse_loras(plan: &Plan) -> Result<()> {
+    for adapter in &plan.adapters {
+        if Checkpoint::open(&adapter.path)?.names().iter().any(|name| ip_adapter::is_lora(name)) {
+            return Err(Error::input(
+                "convert-config",
+                format!("{} brings a LoRA for a unet that is not converted with it", adapter.path.display()),
+                "give --base or --unet as well: the LoRA is merged into it",
+            ));
+        }
     }
+    Ok(())
 }
 
 /// Every component with its folder and where it comes from.
@@ -344,9 +444,18 @@ fn components(plan: &Plan) -> Result<Vec<(String, Slot, PathBuf)>> {
 /// A source that tells what is read of it.
 struct Watched<'a> {
     source: &'a dyn TensorSource,
-    stop: &'a AtomicBool,
-    watch: &'a dyn Fn(&str, &str),
+    watch: Watch<'a>,
     component: &'a str,
+}
+
+impl Watched<'_> {
+    fn told(&self, name: &str) -> Result<()> {
+        if self.watch.stop.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+        (self.watch.tell)(self.component, name);
+        Ok(())
+    }
 }
 
 impl TensorSource for Watched<'_> {
@@ -359,20 +468,14 @@ impl TensorSource for Watched<'_> {
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::cancelled());
-        }
-        (self.watch)(self.component, name);
+        self.told(name)?;
         self.source.read(name)
     }
 
     fn blocks(&self, name: &str) -> Result<Option<Blocks>> {
         let blocks = self.source.blocks(name)?;
         if blocks.is_some() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Error::cancelled());
-            }
-            (self.watch)(self.component, name);
+            self.told(name)?;
         }
         Ok(blocks)
     }
@@ -396,15 +499,12 @@ fn measure(source: &dyn TensorSource, shard: &[u8], report: &mut ComponentReport
     Ok(())
 }
 
-fn provenance(plan: &Plan, reports: &[ComponentReport]) -> Value {
-    let name = |path: &str| Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+fn provenance(plan: &Plan, steps: &[Step]) -> Value {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let sources: BTreeMap<_, _> =
-        reports.iter().map(|report| (report.component.clone(), name(&report.source))).collect();
-    let loras: Vec<_> = plan
-        .loras
-        .iter()
-        .map(|(path, scale)| json!({ "file": name(&path.to_string_lossy()), "scale": scale }))
-        .collect();
+        steps.iter().map(|step| (step.component.clone(), name(&step.path))).collect();
+    let loras: Vec<_> =
+        plan.loras.iter().map(|(path, scale)| json!({ "file": name(path), "scale": scale })).collect();
     json!({
         "program": concat!("facestudio ", env!("CARGO_PKG_VERSION")), "dtype": plan.quantization.name(),
         "sources": sources, "loras": loras,

@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::declared::Declared;
-use super::{Plan, pretty, small_file};
+use super::{Output, Plan, pretty, small_file};
 use facestudio::error::{Error, Result};
 use facestudio::internal::without_mark;
 use facestudio::request::Defaults;
 use facestudio::sampling::{Sampler, SchedulerConfig, TimestepSpacing};
-use facestudio::weights::NewFolder;
 
 /// What distilled models need that their files do not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +32,7 @@ pub struct Sampling {
 ///
 /// Fails with `steps-range` or `guidance-scale-range`, and with `convert-config` where there is no base whose schedule could
 /// be changed.
-pub fn write(plan: &Plan, declared: Option<&Declared>, out: &NewFolder) -> Result<()> {
+pub fn write(plan: &Plan, declared: Option<&Declared>, out: &dyn Output) -> Result<()> {
     let Sampling { sampler, timestep_spacing, steps, guidance_scale } = plan.sampling;
     if steps.or(guidance_scale.map(|_| 0)).is_some() {
         let usual = Defaults::default();

@@ -1,9 +1,11 @@
 //! Whether what a plan would write can be drawn with, asked before any of it is written.
 
+use std::path::Path;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Plan, Slot, beside, components, flux2, open, read, scheduler, small_file};
+use super::{Plan, Slot, beside, flux2, open, read, scheduler, small_file};
 use facestudio::encoders::detector::DetectorConfig;
 use facestudio::encoders::face::FaceEncoderConfig;
 use facestudio::encoders::qwen3::Qwen3Config;
@@ -21,39 +23,34 @@ use facestudio::unet::UNet2DConditionConfig;
 use facestudio::vae::VaeConfig;
 use facestudio::weights::{CheckedFolder, Component, MemoryFiles};
 
-/// Fails where a component's config, or how pictures are sampled, is not supported.
-pub fn check(plan: &Plan) -> Result<()> {
-    schedule(plan)?;
-    beside::check_tokenizer(plan)?;
-    for (_, slot, path) in components(plan)? {
-        let checkpoint = open(slot, &path)?;
-        let (config, _) = read(slot, &path, &checkpoint, plan)?;
-        match network(slot, &config) {
-            // Sizes are held against the tensors when the network is loaded; a file without a config does not tell them all.
-            Err(error) if error.code != "config-range" => return Err(error.context(path.display())),
-            _ => {}
-        }
-        if slot == Slot::Prior {
-            let file = beside::prior_schedule(&path).ok_or_else(|| {
-                Error::input(
-                    "convert-config",
-                    format!("{} has no {SCHEDULER}: how the prior draws is not known", path.display()),
-                    "put the scheduler's config that the prior was trained with beside its config.json",
-                )
-            })?;
-            let drawn = SchedulerConfig::from_json(&small_file(&file)?);
-            drawn
-                .and_then(|config| config.schedule(Sampler::Ddim, 1, None))
-                .map_err(|e| match e.code {
-                    // Another sampler would be the base's: a prior draws with DDIM alone.
-                    "config-unsupported" => Error {
-                        remedy: "give a prior whose scheduler config is a DDIMScheduler's".into(),
-                        ..e
-                    },
-                    _ => e,
-                })
-                .map_err(|e| e.context(file.display()))?;
-        }
+/// Fails where a component's config, or how a prior draws, is not supported.
+pub fn check(plan: &Plan, slot: Slot, path: &Path) -> Result<()> {
+    let checkpoint = open(slot, path)?;
+    let (config, _) = read(slot, path, &checkpoint, plan)?;
+    match network(slot, &config) {
+        // Sizes are held against the tensors when the network is loaded; a file without a config does not tell them all.
+        Err(error) if error.code != "config-range" => return Err(error.context(path.display())),
+        _ => {}
+    }
+    if slot == Slot::Prior {
+        let file = beside::prior_schedule(path).ok_or_else(|| {
+            Error::input(
+                "convert-config",
+                format!("{} has no {SCHEDULER}: how the prior draws is not known", path.display()),
+                "put the scheduler's config that the prior was trained with beside its config.json",
+            )
+        })?;
+        let drawn = SchedulerConfig::from_json(&small_file(&file)?);
+        drawn
+            .and_then(|config| config.schedule(Sampler::Ddim, 1, None))
+            .map_err(|e| match e.code {
+                // Another sampler would be the base's: a prior draws with DDIM alone.
+                "config-unsupported" => {
+                    Error { remedy: "give a prior whose scheduler config is a DDIMScheduler's".into(), ..e }
+                }
+                _ => e,
+            })
+            .map_err(|e| e.context(file.display()))?;
     }
     Ok(())
 }
@@ -64,7 +61,7 @@ const FLUX2_TOKENS: usize = 64 * 64;
 pub const SCHEDULER: &str = "scheduler_config.json";
 
 /// Fails unless the base's schedule gives as many steps as a request without any has.
-fn schedule(plan: &Plan) -> Result<()> {
+pub fn schedule(plan: &Plan) -> Result<()> {
     let Some(base) = plan.base.as_ref().filter(|base| base.is_dir()) else { return Ok(()) };
     let file = base.join("scheduler").join(SCHEDULER);
     let klein = flux2::is_planned(plan);
