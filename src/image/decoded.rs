@@ -76,8 +76,30 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &images.decode(&file).unwrap()));
         assert!(Arc::ptr_eq(&other, &images.decode(&third).unwrap()));
         // The one that was asked for longest ago gives way.
-        images.decode(&picture(2).1).unwrap();
+        let two = picture(2).1;
+        let small = images.decode(&two).unwrap();
+        assert!(Arc::ptr_eq(&other, &images.decode(&third).unwrap()), "it fits beside the new one");
+        assert!(Arc::ptr_eq(&small, &images.decode(&two).unwrap()));
         assert!(!Arc::ptr_eq(&first, &images.decode(&file).unwrap()));
+    }
+
+    /// A large one takes the places of as many as it needs, the oldest first, and of no more.
+    #[test]
+    fn as_many_give_way_as_are_in_the_way() {
+        let files = [1, 2, 3, 4].map(|side| picture(side).1);
+        let mut images = DecodedImages::new(3 * (1 + 4 + 9));
+        let kept: Vec<_> = files[..3].iter().map(|file| images.decode(file).unwrap()).collect();
+        // 48 bytes are more than the 42 that there are.
+        images.decode(&files[3]).unwrap();
+        for (file, kept) in files.iter().zip(&kept) {
+            assert!(Arc::ptr_eq(kept, &images.decode(file).unwrap()));
+        }
+        // Of 3, 12 and 27 bytes the first two make room for 12.
+        images.keep(b"another", Arc::new(picture(2).0));
+        let held = |images: &DecodedImages| -> Vec<usize> {
+            images.entries.iter().map(|(_, picture)| picture.as_raw().len()).collect()
+        };
+        assert_eq!(held(&images), [27, 12]);
     }
 
     #[test]

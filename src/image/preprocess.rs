@@ -212,6 +212,11 @@ mod tests {
         assert_eq!(cut_to_cover(&picture, 1, 2).unwrap().dimensions(), (5, 10));
         assert_eq!(cut_to_cover(&picture, 4, 1).unwrap().dimensions(), (40, 10));
         assert_eq!(cut_to_cover(&picture, 1, 2000).unwrap().dimensions(), (1, 10));
+        // 10 / 4, 30 / 4 and 20 / 3 pixels are rounded, halves up.
+        assert_eq!(cut_to_cover(&picture, 1, 4).unwrap().dimensions(), (3, 10));
+        assert_eq!(cut_to_cover(&picture, 3, 4).unwrap().dimensions(), (8, 10));
+        assert_eq!(cut_to_cover(&picture, 2, 3).unwrap().dimensions(), (7, 10));
+        assert_eq!(cut_to_cover(&picture, 5, 11).unwrap().dimensions(), (5, 10));
         assert_eq!(cut_to_cover(&picture, 0, 1).unwrap_err().code, "image-empty");
         let tall = RgbImage::from_fn(10, 40, |x, y| ::image::Rgb([x as u8, y as u8, 0]));
         let cut = cut_to_cover(&tall, 64, 32).unwrap();

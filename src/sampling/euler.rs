@@ -45,9 +45,9 @@ impl Solver for Euler {
         spacing: TimestepSpacing,
         steps: usize,
     ) -> Result<Vec<Step>> {
-        let last = match config.final_sigmas_type {
-            Some(FinalSigmas::SigmaMin) => alphas_cumprod.first().map_or(0.0, |first| ratio(*first)),
-            Some(FinalSigmas::Zero) | None => 0.0,
+        let last = match (config.final_sigmas_type, alphas_cumprod.first()) {
+            (Some(FinalSigmas::SigmaMin), Some(first)) => ratio(*first),
+            _ => 0.0,
         };
         let (timesteps, sigmas) = levels(config, alphas_cumprod, spacing, steps, true);
         Ok(between(&timesteps, sigmas, last))
@@ -89,4 +89,21 @@ pub(super) fn between(timesteps: &[f64], sigmas: Vec<f64>, last: f64) -> Vec<Ste
 pub(super) fn step(from: NoiseLevel, to: NoiseLevel, sample: Tensor<4>, original: Tensor<4>) -> Tensor<4> {
     let keep = to.sigma / from.sigma;
     sample * keep + original * (1.0 - keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_step_ends_at_zero_or_at_the_lowest_level_of_training() {
+        let last = |final_sigmas_type| {
+            let config = SchedulerConfig { final_sigmas_type, ..SchedulerConfig::default() };
+            // σ of the first training step is √(0.2 / 0.8).
+            let steps = Euler.steps(&config, &[0.8, 0.5, 0.1], TimestepSpacing::Linspace, 2).unwrap();
+            steps.last().unwrap().to.sigma
+        };
+        assert_eq!([None, Some(FinalSigmas::Zero)].map(last), [0.0, 0.0]);
+        assert!((last(Some(FinalSigmas::SigmaMin)) - 0.5).abs() < 1e-12);
+    }
 }

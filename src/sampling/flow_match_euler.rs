@@ -82,10 +82,10 @@ fn levels(config: &SchedulerConfig, steps: usize) -> Result<Vec<f64>> {
     let shifted = |sigma: f64| shift * sigma / (1.0 + (shift - 1.0) * sigma);
     let even = match config.image_tokens {
         Some(_) => linspace(1.0, 1.0 / steps as f64, steps),
-        // The class's own lowest level is shifted already where the shift is fixed.
+        // The class's own lowest level is shifted already. (By a size it would not be; that is refused below.)
         None => {
             let lowest = 1.0 / config.train_timesteps() as f64;
-            linspace(1.0, if dynamic { lowest } else { shifted(lowest) }, steps)
+            linspace(1.0, shifted(lowest), steps)
         }
     };
     let mut sigmas: Vec<f64> = if dynamic {
@@ -184,6 +184,37 @@ mod tests {
                 assert!(timesteps.windows(2).all(|pair| pair[0] > pair[1]), "{json}: {timesteps:?}");
                 assert_eq!(schedule.sigmas().last(), Some(&0.0));
             }
+        }
+    }
+
+    /// Others would be refused further on, by another name.
+    #[test]
+    fn a_shift_is_a_number_above_zero() {
+        for (shift, said) in [(0.0, "0"), (-2.0, "-2"), (f64::INFINITY, "inf"), (f64::NAN, "NaN")] {
+            let error = levels(&SchedulerConfig { shift: Some(shift), ..config("") }, 4).unwrap_err();
+            assert_eq!(
+                (error.code, error.message.contains(&format!("shift is {said}"))),
+                ("config-range", true),
+                "{error}"
+            );
+        }
+        assert!(levels(&SchedulerConfig { shift: Some(1e-3), ..config("") }, 4).is_ok());
+    }
+
+    /// diffusers' `compute_empirical_mu`, run in Python.
+    #[test]
+    fn mu_is_fitted_to_tokens_and_steps() {
+        for (tokens, steps, expected) in [
+            (4300, 10, 2.27407142532),
+            (4300, 50, 2.0446937905157894),
+            (4300, 200, 1.18452766),
+            (4301, 10, 1.18469693),
+            (4301, 50, 1.18469693),
+            (1024, 4, 2.0306897079499455),
+            (1024, 50, 1.7019562073086316),
+        ] {
+            let found = empirical_mu(tokens, steps);
+            assert!((found - expected).abs() < 1e-12, "{tokens} tokens, {steps} steps: {found}");
         }
     }
 

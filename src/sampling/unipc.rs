@@ -177,6 +177,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_it_does_not_do_is_refused_by_name() {
+        for (json, refused) in [
+            ("{}", None),
+            (r#"{"thresholding": true}"#, Some("thresholding")),
+            (r#"{"use_exponential_sigmas": true}"#, Some("use_exponential_sigmas")),
+            (r#"{"use_beta_sigmas": true}"#, Some("use_beta_sigmas")),
+            (r#"{"use_dynamic_shifting": true}"#, Some("use_dynamic_shifting")),
+            (r#"{"predict_x0": false}"#, Some("predict_x0")),
+            (r#"{"predict_x0": true}"#, None),
+            (r#"{"solver_p": {"_class_name": "DDIMScheduler"}}"#, Some("solver_p")),
+            (r#"{"solver_type": "heun3"}"#, Some("solver_type")),
+            (r#"{"solver_type": "bh1"}"#, Some("solver_type")),
+            (r#"{"solver_type": "bh1", "final_sigmas_type": "zero"}"#, Some("solver_type")),
+            (r#"{"solver_type": "bh1", "final_sigmas_type": "sigma_min"}"#, None),
+            (r#"{"solver_order": 0}"#, Some("solver_order")),
+            (r#"{"solver_order": 1}"#, None),
+            (r#"{"solver_order": 3}"#, None),
+            (r#"{"solver_order": 4}"#, Some("solver_order")),
+            (r#"{"lower_order_final": false}"#, Some("lower_order_final")),
+            (r#"{"lower_order_final": false, "solver_order": 1}"#, None),
+            (r#"{"lower_order_final": false, "final_sigmas_type": "sigma_min"}"#, None),
+            (
+                r#"{"lower_order_final": false, "final_sigmas_type": "sigma_min", "use_karras_sigmas": true}"#,
+                Some("lower_order_final"),
+            ),
+        ] {
+            let config = SchedulerConfig::from_json(json.as_bytes()).unwrap();
+            assert_eq!(UniPc.refuses(&config), refused, "{json}");
+        }
+    }
+
+    #[test]
     fn equations_are_solved() {
         let solved =
             solve(vec![vec![0.0, 2.0, 1.0, 7.0], vec![1.0, 1.0, 1.0, 6.0], vec![2.0, 0.0, 3.0, 11.0]]);

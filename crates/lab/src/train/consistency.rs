@@ -148,27 +148,28 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         let timesteps = Tensor::<1>::from_floats(timesteps.as_slice(), &device);
         Ok::<_, Error>(denoiser.forward(latents.clone().cast(dtype), timesteps, condition)?.cast(DType::F32))
     };
+    let distillation = Distillation {
+        prediction,
+        guidance_scale: taught.guidance_scale,
+        stride,
+        alphas_cumprod: &alphas_cumprod,
+    };
     let objective = |student: &Denoiser, step: &Step| {
         let mut rng = step.rng();
         let TrainingBatch { latents, condition, weight } =
             batches.draw(n, &fusion, adds_style, dtype, &device, &mut rng)?;
-        let later: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
-        let earlier: Vec<usize> = later.iter().map(|t| t.saturating_sub(stride)).collect();
+        let timesteps: Vec<usize> = (0..n).map(|_| (1 + rng.below(SOLVER_STEPS)) * stride - 1).collect();
         let noise = rng.normals(latents.shape().num_elements());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
-        let noised = noised(latents, noise, &later, &alphas_cumprod);
-
-        let unguided = run_denoiser(&teacher, &noised, &later, &null)?;
-        let guided = run_denoiser(&teacher, &noised, &later, &condition)?;
-        let guided = unguided.clone() + (guided - unguided) * taught.guidance_scale;
-        let solved = solve(prediction, &noised, &guided, [&later, &earlier], &alphas_cumprod);
-        let output = run_denoiser(&student.clone().no_grad(), &solved, &earlier, &condition)?;
-        let target = consistent(prediction, &solved, &output, &earlier, &alphas_cumprod);
-
-        let output = run_denoiser(student, &noised, &later, &condition)?;
-        let errors = consistent(prediction, &noised, &output, &later, &alphas_cumprod) - target;
-        let huber = (errors.square() + HUBER * HUBER).sqrt() - HUBER;
-        Ok(weighted(huber, &weight))
+        let noised = noised(latents, noise, &timesteps, &alphas_cumprod);
+        let still = student.clone().no_grad();
+        let ask = |who, latents: &Tensor<4>, timesteps: &[usize]| match who {
+            Asked::Unguided => run_denoiser(&teacher, latents, timesteps, &null),
+            Asked::Guided => run_denoiser(&teacher, latents, timesteps, &condition),
+            Asked::Still => run_denoiser(&still, latents, timesteps, &condition),
+            Asked::Student => run_denoiser(student, latents, timesteps, &condition),
+        };
+        Ok(weighted(distillation.errors(&noised, &timesteps, ask)?, &weight))
     };
     let sheet = Sheet::new(setup, &pictures, &encoded, trained)?;
     let show = |student: &Denoiser, folder: &Path| {
@@ -186,6 +187,53 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         export.remove(pipeline::DEFAULTS);
         Ok(())
     })
+}
+
+/// Who is asked about noised latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The teacher, told nothing.
+    Unguided,
+    /// The teacher, told all.
+    Guided,
+    /// The student, without gradient.
+    Still,
+    /// The student.
+    Student,
+}
+
+/// What is distilled (paper, algorithm 1).
+struct Distillation<'a> {
+    prediction: Prediction,
+    /// The teacher's.
+    guidance_scale: f32,
+    /// Training steps of a step of the solver.
+    stride: usize,
+    alphas_cumprod: &'a [f64],
+}
+
+impl Distillation<'_> {
+    /// How far the student's consistency function at `timesteps` is from its own a step of the solver earlier, where the guided
+    /// teacher says that the sample was: pseudo-Huber, in the shape of `noised`, `[n, channels, height, width]`.
+    fn errors(
+        &self,
+        noised: &Tensor<4>,
+        timesteps: &[usize],
+        ask: impl Fn(Asked, &Tensor<4>, &[usize]) -> Result<Tensor<4>>,
+    ) -> Result<Tensor<4>> {
+        let Self { prediction, guidance_scale, stride, alphas_cumprod } = *self;
+        let earlier: Vec<usize> = timesteps.iter().map(|t| t.saturating_sub(stride)).collect();
+        let unguided = ask(Asked::Unguided, noised, timesteps)?;
+        let guided = ask(Asked::Guided, noised, timesteps)?;
+        let guided = unguided.clone() + (guided - unguided) * guidance_scale;
+        let solved = solve(prediction, noised, &guided, [timesteps, &earlier], alphas_cumprod);
+        let output = ask(Asked::Still, &solved, &earlier)?;
+        let target = consistent(prediction, &solved, &output, &earlier, alphas_cumprod);
+
+        let output = ask(Asked::Student, noised, timesteps)?;
+        let errors = consistent(prediction, noised, &output, timesteps, alphas_cumprod) - target;
+        Ok((errors.square() + HUBER * HUBER).sqrt() - HUBER)
+    }
 }
 
 /// One step of DDIM (Song et al. 2021, equation 12, without noise) of each sample, `[n, channels, height, width]`, from its own
@@ -246,6 +294,48 @@ fn split(
 mod tests {
     use super::*;
     use burn::tensor::Device;
+
+    /// Networks that say a number times what they see, at levels of 0.6 and 0.8, then 0.8 and 0.6; predicting noise.
+    #[test]
+    fn the_student_is_to_say_what_it_says_where_the_guided_teacher_leads() {
+        let device = Device::flex();
+        let tensor = |value: f32| Tensor::<4>::full([1, 1, 1, 1], value, &device);
+        let (alphas_cumprod, stride) = ([0.64, 0.5, 0.36], 2);
+        let asked = std::cell::RefCell::new(Vec::new());
+        let ask = |who, latents: &Tensor<4>, timesteps: &[usize]| {
+            asked.borrow_mut().push((who, timesteps.to_vec()));
+            let factor = match who {
+                Asked::Unguided => 0.1,
+                Asked::Guided => 0.3,
+                Asked::Still => 0.5,
+                Asked::Student => -0.7,
+            };
+            Ok(latents.clone() * factor)
+        };
+        let distillation = Distillation {
+            prediction: Prediction::Epsilon,
+            guidance_scale: 2.5,
+            stride,
+            alphas_cumprod: &alphas_cumprod,
+        };
+        let found = distillation.errors(&tensor(1.5), &[2], ask).unwrap().into_scalar::<f32>();
+
+        // 0.1 + 2.5 (0.3 − 0.1) of the sample is the guided noise.
+        let noise = 0.6 * 1.5;
+        let original = (1.5 - 0.8 * noise) / 0.6;
+        let solved = 0.8 * original + 0.6 * noise;
+        // c_skip and c_out of Luo et al. 2023, appendix: σ = 0.5, timesteps times 10.
+        let consistency = |timestep: f64, sample: f64, original: f64| {
+            let scaled = 10.0 * timestep;
+            0.25 / (scaled * scaled + 0.25) * sample + scaled / (scaled * scaled + 0.25).sqrt() * original
+        };
+        let target = consistency(0.0, solved, (solved - 0.6 * 0.5 * solved) / 0.8);
+        let error = consistency(2.0, 1.5, (1.5 + 0.8 * 0.7 * 1.5) / 0.6) - target;
+        let expected = (error * error + 1e-6).sqrt() - 1e-3;
+        assert!((f64::from(found) - expected).abs() < 1e-5, "{found}, not {expected}");
+        let told = [Asked::Unguided, Asked::Guided, Asked::Still, Asked::Student].into_iter();
+        assert_eq!(*asked.borrow(), told.zip([vec![2], vec![2], vec![0], vec![2]]).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_flow_says_picture_and_noise_as_the_others_do() {

@@ -322,10 +322,36 @@ mod tests {
             (base(), 0),
             (base(), 5),
             (AutoencoderDcConfig { encoder_out_shortcut: false, ..base() }, 8),
+            (AutoencoderDcConfig { decoder_in_shortcut: false, ..base() }, 8),
             (AutoencoderDcConfig { upsample_block_type: "interpolate".to_owned(), ..base() }, 8),
+            (AutoencoderDcConfig { downsample_block_type: "Conv".to_owned(), ..base() }, 8),
+            (AutoencoderDcConfig { encoder_layers_per_block: vec![0, 1, 0], ..base() }, 8),
+            (AutoencoderDcConfig { decoder_layers_per_block: vec![0, 1, 0], ..base() }, 8),
         ] {
             assert_eq!(config(&base, channels).unwrap_err().code, "base-mismatch");
         }
+    }
+
+    #[test]
+    fn the_new_level_is_the_last_of_every_list() {
+        let deeper = config(&base(), 8).unwrap();
+        assert_eq!(deeper.latent_channels, 8);
+        assert_eq!((deeper.encoder_out_shortcut, deeper.decoder_in_shortcut), (false, true));
+        // Four positions of the base's 16 channels side by side.
+        assert_eq!(deeper.encoder_block_out_channels, [8, 8, 16, 64]);
+        assert_eq!(deeper.decoder_block_out_channels, [8, 8, 16, 8]);
+        assert_eq!(deeper.encoder_layers_per_block, [0, 1, 1, 0]);
+        assert_eq!(deeper.decoder_layers_per_block, [0, 1, 2, 0]);
+        let PerLevel::Each(norms) = deeper.decoder_norm_types else { panic!("one norm for all levels") };
+        assert_eq!(norms.len(), 4);
+        assert!((deeper.latents_mean, deeper.latents_std) == (None, None));
+    }
+
+    /// A level goes one block on where a tap leads out of a place's own.
+    #[test]
+    fn a_tap_leads_to_a_block_and_a_place_in_it() {
+        let all: Vec<_> = [0, 1].into_iter().flat_map(|sub| [0, 1, 2].map(|tap| moved(sub, tap))).collect();
+        assert_eq!(all, [(0, 1), (1, 0), (1, 1), (1, 0), (1, 1), (2, 0)]);
     }
 
     /// Of all components: positions of one picture, seen along them, have nothing in common, and the first vary most.

@@ -201,18 +201,10 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
             batches.draw(n, &model.guidance, model.denoiser.adds_style(), dtype, &device, &mut rng)?;
         let timesteps = timesteps(&ratios, n, &mut rng);
         let noise = rng.normals(latents.shape().num_elements());
-        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
-        let target = target(
-            scheduler.prediction_type.unwrap_or_default(),
-            &latents,
-            &noise,
-            &timesteps,
-            &alphas_cumprod,
-        );
-        let noised = noised(latents, noise, &timesteps, &alphas_cumprod);
-        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-        let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
-        let loss = |predicted: Tensor<4>| weighted((predicted.cast(DType::F32) - target).square(), &weight);
+        let prediction = scheduler.prediction_type.unwrap_or_default();
+        let Question { noised, steps, target } =
+            Question::new(prediction, latents, noise, &timesteps, &alphas_cumprod);
+        let loss = |predicted: Tensor<4>| weighted(squared_errors(predicted, target), &weight);
         if options.gradient_checkpointing
             && let Denoiser::UNet(unet) = &model.denoiser
         {
@@ -302,6 +294,42 @@ fn timesteps(ratios: &[f32], n: usize, rng: &mut Rng) -> Vec<usize> {
 /// The first timestep with at least this logarithm of the noise-to-signal ratio; `ratios` rises.
 fn timestep(ratios: &[f32], ratio: f32) -> usize {
     ratios.partition_point(|r| *r < ratio).min(ratios.len() - 1)
+}
+
+/// What a denoiser is asked about latents, and what it is to say.
+pub(super) struct Question {
+    /// The latents at their timesteps' levels of noise, `[n, channels, height, width]`.
+    pub noised: Tensor<4>,
+    /// `[n]`.
+    pub steps: Tensor<1>,
+    /// The answer, in the shape of `noised`.
+    pub target: Tensor<4>,
+}
+
+impl Question {
+    /// About `latents`, `[n, channels, height, width]`, with as many numbers of `noise`, at a timestep each.
+    pub fn new(
+        prediction: Prediction,
+        latents: Tensor<4>,
+        noise: Vec<f32>,
+        timesteps: &[usize],
+        alphas_cumprod: &[f64],
+    ) -> Self {
+        let device = latents.device();
+        let noise = Tensor::<4>::from_data(TensorData::new(noise, latents.dims()), &device);
+        let target = target(prediction, &latents, &noise, timesteps, alphas_cumprod);
+        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        Self {
+            noised: noised(latents, noise, timesteps, alphas_cumprod),
+            steps: Tensor::from_floats(steps.as_slice(), &device),
+            target,
+        }
+    }
+}
+
+/// Squared errors of what a denoiser said, in any precision.
+pub(super) fn squared_errors(predicted: Tensor<4>, target: Tensor<4>) -> Tensor<4> {
+    (predicted.cast(DType::F32) - target).square()
 }
 
 /// `z_t = √ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, eq. 4), one timestep a row.
@@ -482,6 +510,39 @@ mod tests {
                 / drawn.len() as f32;
             assert!((below - share).abs() < 0.012, "{below} below {quantile}, not {share}");
         }
+    }
+
+    /// Of two samples at levels of 0.8 and 0.6, and 0.6 and 0.8; the second one's only position counts three times.
+    #[test]
+    fn the_loss_is_the_weighted_mean_square_of_what_is_wrong() {
+        let device = Device::flex();
+        let column = |values: [f32; 2]| Tensor::<1>::from_floats(values, &device).reshape([2, 1, 1, 1]);
+        let question = |prediction| {
+            Question::new(prediction, column([2.0, -1.0]), vec![0.5, 1.5], &[1, 0], &[0.36, 0.64])
+        };
+        let found = |tensor: Tensor<4>| -> Vec<f32> { tensor.try_into_vec_as().unwrap() };
+        let near = |found: Vec<f32>, expected: [f32; 2]| {
+            assert!(
+                found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6),
+                "{found:?}, not {expected:?}"
+            );
+        };
+        for (prediction, target) in [
+            (Prediction::Epsilon, [0.5, 1.5]),
+            // α ε − σ x.
+            (Prediction::VPrediction, [0.8 * 0.5 - 0.6 * 2.0, 0.6 * 1.5 + 0.8]),
+            (Prediction::Sample, [2.0, -1.0]),
+            (Prediction::Flow, [-1.5, 2.5]),
+        ] {
+            let asked = question(prediction);
+            near(found(asked.noised), [0.8 * 2.0 + 0.6 * 0.5, -0.6 + 0.8 * 1.5]);
+            assert_eq!(asked.steps.try_into_vec_as::<f32>().unwrap(), [1.0, 0.0]);
+            near(found(asked.target), target);
+        }
+        let errors = squared_errors(column([0.6, 0.9]), question(Prediction::Epsilon).target);
+        near(found(errors.clone()), [0.01, 0.36]);
+        let loss = weighted(errors, &column([1.0, 3.0])).into_scalar::<f32>();
+        assert!((loss - (0.01 + 3.0 * 0.36) / 4.0).abs() < 1e-6, "{loss}");
     }
 
     #[test]

@@ -95,8 +95,7 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
         let embeds = embeds.map(|(values, indices)| Encoded::rows(values, dim, indices, device));
         let errors =
             base.errors(&model.denoiser, &model.guidance, Tensor::cat(embeds.to_vec(), 0), latents, rng)?;
-        let of_class = errors.clone().narrow(0, BATCH, BATCH).mean();
-        Ok(errors.narrow(0, 0, BATCH).mean() + of_class * PRIOR_WEIGHT)
+        Ok(preserving(errors))
     };
     // PyTorch's defaults, clipped as in diffusers' example.
     let optimizer = AdamWConfig { beta_2: 0.999, max_grad_norm: 1.0, ..AdamWConfig::default() };
@@ -112,6 +111,13 @@ pub fn learn(subject: &Subject, class: &[ClassPicture], watch: &mut Watch) -> Re
     Ok(Learnt { folders, seconds, losses })
 }
 
+/// The person's loss and, by λ, the class's (paper, equation 2), of squared errors of which the first half is the person's.
+fn preserving(errors: Tensor<4>) -> Tensor<1> {
+    let half = errors.dims()[0] / 2;
+    let of_class = errors.clone().narrow(0, half, half).mean();
+    errors.narrow(0, 0, half).mean() + of_class * PRIOR_WEIGHT
+}
+
 /// What the prior draws for a prompt from each of these noises, a row each.
 fn draws(text: &TextBranch, prompt: &str, noises: Vec<Vec<f32>>, dtype: DType) -> Result<Vec<f32>> {
     let dim = text.prior.transformer.embedding_dim();
@@ -123,4 +129,17 @@ fn draws(text: &TextBranch, prompt: &str, noises: Vec<Vec<f32>>, dtype: DType) -
         rows.extend(read_back(text.prior.draw(&said, noise, PRIOR_STEPS)?, "embeddings")?);
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_class_counts_as_much_as_the_person() {
+        let errors = Tensor::<1>::from_floats([1.0, 3.0, 0.5, 0.0, 4.0, 6.0, 0.0, 2.0], &Device::flex());
+        // Means of 1.125 and 3.
+        assert_eq!(preserving(errors.reshape([4, 1, 1, 2])).into_scalar::<f32>(), 1.125 + 3.0);
+    }
 }

@@ -140,9 +140,8 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
             .collect::<Result<_>>()?;
         let crops = batch(&crops, size, &device);
         let embeds = model.encoder.forward(crops.cast(dtype))?.cast(DType::F32);
-        let margin = MARGIN * (step.progress / MARGIN_WARM_UP).min(1.0);
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [run.batch]), &device);
-        Ok(arcface(embeds, model.centres.val(), labels, margin))
+        Ok(arcface(embeds, model.centres.val(), labels, margin(step.progress)))
     };
     let show = |model: &Trainee, folder: &Path| show(&model.encoder, &test_views, size, dtype, folder);
     let finished = run::train(run, model, objective, show, log)?;
@@ -156,6 +155,11 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
         export.json(&format!("{folder}/config.json"), &config)?;
         export.weights(&format!("{folder}/model.safetensors"), &finished.averaged.encoder)
     })
+}
+
+/// The margin at a part of the run, from 0 to 1.
+fn margin(progress: f64) -> f64 {
+    MARGIN * (progress / MARGIN_WARM_UP).min(1.0)
 }
 
 /// Mean cross-entropy of `scale · cos(θ + margin·[own class])` (Deng et al. 2019, equation 3).
@@ -318,6 +322,12 @@ mod tests {
         let embeds = Tensor::<2>::from_data([[3.0, 1.0]], &device);
         let centres = Tensor::<2>::from_data([[2.0, 0.0], [0.0, 0.5], [-1.0, -1.0]], &device);
         arcface(embeds, centres, Tensor::from_data([label], &device), margin).into_scalar()
+    }
+
+    #[test]
+    fn the_margin_rises_over_the_first_three_tenths_of_a_run() {
+        let margins = [0.0, 0.15, 0.3, 0.9].map(margin);
+        assert!(margins.iter().zip([0.0, 0.25, 0.5, 0.5]).all(|(a, b)| (a - b).abs() < 1e-12), "{margins:?}");
     }
 
     #[test]

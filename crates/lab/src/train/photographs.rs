@@ -312,6 +312,44 @@ mod tests {
         assert_eq!(photographs(folder.path(), 64, &mut |_| ()).unwrap_err().code, "no-pictures");
     }
 
+    /// A face is the oval in its box, pixel by pixel; one of no height still has the row that it lies in.
+    #[test]
+    fn a_face_is_the_oval_in_its_box() {
+        let folder = tempfile::tempdir().unwrap();
+        image::RgbImage::new(12, 12).save(folder.path().join("a.png")).unwrap();
+        let marks = [[1.0, 1.0]; 5];
+        let people = serde_json::json!([
+            { "face_box": [1.0, 0.0, 5.0, 8.0], "landmarks": marks },
+            { "face_box": [2.0, 10.0, 10.0, 10.5], "landmarks": marks },
+        ]);
+        let row = serde_json::json!({ "file_name": "a.png", "people": people }).to_string();
+        std::fs::write(folder.path().join("metadata.jsonl"), row).unwrap();
+        let pictures = photographs(folder.path(), 12, &mut |_| ()).unwrap();
+        let drawn: Vec<String> = pictures
+            .get(0)
+            .faces
+            .chunks(12)
+            .map(|row| row.iter().map(|who| [".", "1", "2"][*who as usize]).collect())
+            .collect();
+        assert_eq!(
+            drawn,
+            [
+                "..11........",
+                ".1111.......",
+                ".1111.......",
+                ".1111.......",
+                ".1111.......",
+                ".1111.......",
+                ".1111.......",
+                "..11........",
+                "............",
+                "............",
+                "...222222...",
+                "............",
+            ]
+        );
+    }
+
     /// A wide and a tall photograph, whose colour tells the place: the middle square is cut out, and what is known of it moves along.
     #[test]
     fn an_oblong_photograph_is_cut_to_its_middle_with_its_landmarks() {

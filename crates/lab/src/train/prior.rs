@@ -136,20 +136,9 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
                 timesteps: &[usize],
                 noise: Vec<f32>| {
         let device = model.devices().into_iter().next().unwrap_or_default();
-        let width = encoded.image_embed_dim();
-        let clean = Encoded::rows(&encoded.whole_embeds, width, indices, &device);
-        let clean = model.pre_process_latents(clean);
-        let noise = Tensor::<2>::from_data(TensorData::new(noise, [indices.len(), width]), &device);
-        let column = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
-            Tensor::<2>::from_data(TensorData::new(values, [timesteps.len(), 1]), &device)
-        };
-        let noised = clean.clone() * column(f64::sqrt) + noise * column(|a| (1.0 - a).sqrt());
-        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-        let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
-        let Prompts { text_embeds, states, mask } = prompts.on(&device);
-        let predicted = model.forward(noised.cast(dtype), steps, text_embeds, Some(states), Some(mask))?;
-        Ok::<_, Error>((predicted.cast(DType::F32) - clean).square().mean())
+        let embeds = Encoded::rows(&encoded.whole_embeds, encoded.image_embed_dim(), indices, &device);
+        let noise = Tensor::from_data(TensorData::new(noise, embeds.dims()), &device);
+        loss(model, embeds, noise, timesteps, &alphas_cumprod, prompts, dtype)
     };
     let objective = |model: &PriorTransformer, step: &Step| {
         let mut rng = step.rng();
@@ -177,7 +166,35 @@ pub fn train(options: &Options, log: &mut dyn FnMut(Event)) -> Result<()> {
     })
 }
 
+/// `‖f(√ᾱ_t e + √(1 − ᾱ_t) ε, t, text) − e‖²` (Ramesh et al. 2022, section 2.2), the mean over all values, where `e` is `embeds`
+/// normalised.
+///
+/// `embeds` and `noise`: `[n, embedding_dim]`, with a timestep and a prompt for each row; the transformer computes in `dtype`.
+fn loss(
+    model: &PriorTransformer,
+    embeds: Tensor<2>,
+    noise: Tensor<2>,
+    timesteps: &[usize],
+    alphas_cumprod: &[f64],
+    prompts: Prompts,
+    dtype: DType,
+) -> Result<Tensor<1>> {
+    let device = embeds.device();
+    let clean = model.pre_process_latents(embeds);
+    let column = |f: fn(f64) -> f64| {
+        let values: Vec<f32> = timesteps.iter().map(|t| f(alphas_cumprod[*t]) as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [timesteps.len(), 1]), &device)
+    };
+    let noised = clean.clone() * column(f64::sqrt) + noise * column(|a| (1.0 - a).sqrt());
+    let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+    let steps = Tensor::<1>::from_floats(steps.as_slice(), &device);
+    let Prompts { text_embeds, states, mask } = prompts.on(&device);
+    let predicted = model.forward(noised.cast(dtype), steps, text_embeds, Some(states), Some(mask))?;
+    Ok((predicted.cast(DType::F32) - clean).square().mean())
+}
+
 /// What the text encoder says about a batch of prompts.
+#[derive(Clone)]
 struct Prompts {
     text_embeds: Tensor<2>,
     states: Tensor<3>,
@@ -229,6 +246,46 @@ fn statistics(encoded: &Encoded, count: usize) -> (Vec<f32>, Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two embeddings, each at its own level of noise, computed by hand but for the transformer's answer.
+    #[test]
+    fn the_loss_is_the_mean_square_of_what_is_wrong_in_the_clean_embedding() {
+        const ALPHAS: [f64; 3] = [0.96, 0.64, 0.04];
+        let device = Device::flex();
+        let config: PriorConfig = serde_json::from_value(serde_json::json!({
+            "num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "embedding_dim": 3,
+            "embedding_proj_dim": 5, "encoder_hid_dim": 4, "num_embeddings": 2,
+        }))
+        .unwrap();
+        let mut model = config.init(&device).unwrap();
+        let (mean, std) = ([0.5f32, -1.0, 2.0], [2.0f32, 0.5, 4.0]);
+        let buffer = |values: [f32; 3]| Param::from_tensor(Tensor::from_data([values], &device));
+        (model.clip_mean, model.clip_std) = (buffer(mean), buffer(std));
+        let embeds = [[1.5f32, -2.0, 0.0], [-0.5, 0.25, 6.0]];
+        let noise = [[0.3f32, -0.7, 1.1], [-1.2, 0.4, 0.9]];
+        let timesteps = [2, 1];
+        let random = |stream: u64, count| super::super::rng::Rng::new(9, stream).normals(count);
+        let prompts = Prompts {
+            text_embeds: Tensor::from_data(TensorData::new(random(0, 10), [2, 5]), &device),
+            states: Tensor::from_data(TensorData::new(random(1, 16), [2, 2, 4]), &device),
+            mask: Tensor::from_data([[1.0, 1.0], [1.0, 0.0]], &device),
+        };
+        let levels = [[0.2f32, 0.96f32.sqrt()], [0.8, 0.6]];
+        let clean = |row: usize, i: usize| (embeds[row][i] - mean[i]) / std[i];
+        let noised = [0, 1]
+            .map(|row| [0, 1, 2].map(|i| levels[row][0] * clean(row, i) + levels[row][1] * noise[row][i]));
+        let Prompts { text_embeds, states, mask } = prompts.clone();
+        let steps = Tensor::from_floats([2.0, 1.0], &device);
+        let noised = Tensor::from_data(noised, &device);
+        let said = model.forward(noised, steps, text_embeds, Some(states), Some(mask)).unwrap();
+        let said: Vec<f32> = said.try_into_vec_as().unwrap();
+        let wrong = (0..6).map(|i| (said[i] - clean(i / 3, i % 3)).powi(2));
+        let expected = wrong.sum::<f32>() / 6.0;
+        let [embeds, noise] = [embeds, noise].map(|rows| Tensor::from_data(rows, &device));
+        let found = loss(&model, embeds, noise, &timesteps, &ALPHAS, prompts, DType::F32).unwrap();
+        let found = found.into_scalar::<f32>();
+        assert!((found - expected).abs() < 1e-5 * expected.max(1.0), "{found}, not {expected}");
+    }
 
     #[test]
     fn statistics_are_those_of_each_feature_over_what_is_trained_on() {

@@ -160,6 +160,17 @@ mod tests {
         assert!(off < 1e-5, "{off}");
     }
 
+    /// Of rows (1, 0) and (0, 3), XᵀX is diag(1, 9): a thousandth of the mean, 5, is added to each.
+    #[test]
+    fn the_ridge_is_a_thousandth_of_the_mean_square() {
+        // Every second row is held out.
+        let x = [1.0, 0.0, 7.0, 7.0, 0.0, 3.0, 7.0, 7.0];
+        let y = [2.0, 5.0, 7.0, 7.0, -1.0, 4.0, 7.0, 7.0];
+        let (map, _) = least_squares(&x, &y, 2).unwrap();
+        let expected = [2.0 / 1.005, 5.0 / 1.005, -3.0 / 9.005, 12.0 / 9.005];
+        assert!(map.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{map:?}, not {expected:?}");
+    }
+
     #[test]
     fn least_squares_finds_the_map_that_made_the_rows() {
         let (width, rows) = (5, 400);

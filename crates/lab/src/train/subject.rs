@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 
 use ::image::RgbImage;
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::Backend;
 use super::denoiser::{Denoiser, DenoiserConfig};
-use super::diffusion::{noised, picture_side, target};
+use super::diffusion::{Question, picture_side, squared_errors};
 use super::encoded::{Encoded, at_once};
 use super::optim::{AdamW, AdamWConfig};
 use super::rng::Rng;
@@ -165,14 +165,10 @@ impl Base {
         let tokens = fusion.forward(image_embeds, nobody).cast(self.dtype);
         let condition = Condition::single(tokens).adding(added);
         let timesteps: Vec<usize> = (0..n).map(|_| rng.below(self.alphas_cumprod.len())).collect();
-        let noise = TensorData::new(rng.normals(latents.shape().num_elements()), latents.dims());
-        let noise = Tensor::<4>::from_data(noise, &self.device);
-        let target = target(self.prediction, &latents, &noise, &timesteps, &self.alphas_cumprod);
-        let noised = noised(latents, noise, &timesteps, &self.alphas_cumprod);
-        let steps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-        let steps = Tensor::<1>::from_floats(steps.as_slice(), &self.device);
-        let predicted = denoiser.forward(noised.cast(self.dtype), steps, &condition)?;
-        Ok((predicted.cast(DType::F32) - target).square())
+        let noise = rng.normals(latents.shape().num_elements());
+        let Question { noised, steps, target } =
+            Question::new(self.prediction, latents, noise, &timesteps, &self.alphas_cumprod);
+        Ok(squared_errors(denoiser.forward(noised.cast(self.dtype), steps, &condition)?, target))
     }
 }
 
