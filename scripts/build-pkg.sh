@@ -39,6 +39,25 @@ bind() {
   cp "$module" "pkg/$1/facestudio_bg.wasm"
 }
 
+# The converter, which a page fetches where it makes a model itself.
+converter() {
+  rm -rf pkg/wasm-convert
+  if [ ! -d "$(rustc --print sysroot)/lib/rustlib/wasm32-wasip1/lib" ]; then
+    say "the converter is left out: 'rustup target add wasm32-wasip1' is missing"
+    return
+  fi
+  say "compiling the converter (some three minutes of processor time the first time)"
+  CARGO_TARGET_DIR=target-convert cargo build --quiet --release --package facestudio-convert-wasi --target wasm32-wasip1
+  local built=target-convert/wasm32-wasip1/release/facestudio-convert-wasi.wasm optimised=target-convert/optimised.wasm
+  if [ ! -f "$optimised" ] || [ "$built" -nt "$optimised" ]; then
+    npx wasm-opt -O1 --strip-debug --strip-producers --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext \
+      --enable-mutable-globals --enable-reference-types --enable-multivalue "$built" -o "$optimised.part"
+    mv "$optimised.part" "$optimised"
+  fi
+  mkdir -p pkg/wasm-convert
+  cp "$optimised" pkg/wasm-convert/facestudio_convert.wasm
+}
+
 modules() {
   say "compiling the engine with both backends (some twenty minutes of processor time the first time, a few after a change)"
   scripts/cargo-wasm.sh build
@@ -54,7 +73,10 @@ modules() {
     echo 'throw new Error("the demo is built without threads; `make pkg` builds them");' >pkg/wasm-threads/facestudio.js
   fi
 }
-if [ -n "$modules" ]; then modules; fi
+if [ -n "$modules" ]; then
+  modules
+  converter
+fi
 
 say "packing the page"
 rm -rf pkg/engine pkg/face-studio pkg/types
@@ -73,8 +95,10 @@ side() {
 }
 side "${apart[*]}" web/engine/client.js web/engine/worker.js
 side "${apart[*]} client" web/engine/session.js
+side "${apart[*]}" web/engine/converter.js web/engine/models.js
+node scripts/pack-recipes.mjs
 for script in pkg/engine/*.js; do
-  case " client session worker thread ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
+  case " client session worker thread converter models ${apart[*]} " in *" $(basename "$script" .js) "*) ;; *) rm "$script" ;; esac
 done
 # terser makes some 2 % less of it than esbuild.
 pack() { npx terser "$1" --module --compress passes=3,ecma=2022,unsafe_arrows --mangle --output "$1"; }

@@ -21,6 +21,11 @@ if { [ ! -d "$library/wasm32-unknown-unknown/lib" ] && ! rustup target add wasm3
   fi
 fi
 
+# The converter is a program of WASI. Without its standard library the package is made without it, and says so.
+if [ ! -d "$library/wasm32-wasip1/lib" ] && ! rustup target add wasm32-wasip1; then
+  echo "setup: no standard library for wasm32-wasip1: the package will not make models itself" >&2
+fi
+
 # wasm-bindgen's program must be of the very version of the crate.
 version=$(sed -n '/^name = "wasm-bindgen"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
 if ! scripts/wasm-bindgen.sh --version 2>/dev/null | grep -qF " $version"; then

@@ -26,9 +26,15 @@ export const PAUSES = [250, 500, 1000, 2000, 4000];
  * @param {(count: number) => void} [options.report] bytes of the file that are there
  * @param {number[]} [options.pauses]
  * @param {number} [options.stall] milliseconds without a byte that a connection is given
+ * @param {Record<string, string>} [options.headers] of each request
+ * @param {(status: number) => Error} [options.refused] what an answer means that no other try will change
+ * @param {string} [options.remedy] of a file that is another than it should be
  * @returns {Promise<number>} bytes that came over the network
  */
-export async function download(url, file, sink, { hash, signal, report = () => {}, pauses = PAUSES, stall = STALL }) {
+export async function download(url, file, sink, options) {
+  const { hash, signal, report = () => {}, pauses = PAUSES, stall = STALL, headers = {}, refused } = options;
+  /** @type {Asking} */
+  const asking = { signal, stall, headers, refused: refused ?? ((status) => unserved(url, status)) };
   let [fetched, wrong] = [0, false];
   const digest = new Running(hash);
   const arrived = (/** @type {number} */ count) => {
@@ -43,7 +49,7 @@ export async function download(url, file, sink, { hash, signal, report = () => {
           await sink.reset();
         }
         await sink.read((bytes) => digest.update(bytes));
-        await complete(url, file, sink, digest, { signal, pauses, stall, arrived });
+        await complete(url, file, sink, digest, { ...asking, pauses, arrived });
         await sink.flush();
       } catch (thrown) {
         if (thrown instanceof Lost) {
@@ -61,7 +67,11 @@ export async function download(url, file, sink, { hash, signal, report = () => {
         // Damaged storage, or a file that changed between two parts, is put right by fetching once from the beginning.
         await sink.reset();
         if (wrong) {
-          throw weights("file-corrupt", `${file.path} is not what the manifest says`, "reload the page to fetch it again");
+          throw weights(
+            "file-corrupt",
+            `${file.path} is not what the manifest says`,
+            options.remedy ?? "reload the page to fetch it again",
+          );
         }
         wrong = true;
       }
@@ -79,14 +89,14 @@ export async function download(url, file, sink, { hash, signal, report = () => {
  * @param {FileEntry} file
  * @param {Sink} sink
  * @param {Running} digest
- * @param {{ signal: AbortSignal, pauses: number[], stall: number, arrived: (count: number) => void }} options
+ * @param {Asking & { pauses: number[], arrived: (count: number) => void }} options
  */
-async function complete(url, file, sink, digest, { signal, pauses, stall, arrived }) {
+async function complete(url, file, sink, digest, { pauses, arrived, ...asking }) {
   // A server that knows no ranges and always breaks off brings something each time, and never the end.
   let [failures, stalls, furthest] = [0, 0, sink.size];
   while (sink.size < file.bytes) {
     try {
-      await attempt(url, file, sink, digest, { signal, stall, arrived });
+      await attempt(url, file, sink, digest, { ...asking, arrived });
     } catch (thrown) {
       if (!(thrown instanceof Broken)) {
         throw thrown;
@@ -100,7 +110,7 @@ async function complete(url, file, sink, digest, { signal, pauses, stall, arrive
         const times = thrown instanceof Stalled ? `, ${stalls} times in a row` : "";
         throw failure("io", "network", `${url}: ${thrown.message}${times}`, "check the connection, then try again");
       }
-      await pause(pauses[Math.max(0, failures - 1)] ?? 0, signal);
+      await pause(Math.max(thrown.after, pauses[Math.max(0, failures - 1)] ?? 0), asking.signal);
     }
   }
 }
@@ -111,15 +121,15 @@ async function complete(url, file, sink, digest, { signal, pauses, stall, arrive
  * @param {FileEntry} file
  * @param {Sink} sink
  * @param {Running} digest
- * @param {{ signal: AbortSignal, stall: number, arrived: (count: number) => void }} options
+ * @param {Asking & { arrived: (count: number) => void }} options
  */
-async function attempt(url, file, sink, digest, { signal, stall, arrived }) {
-  let connection = await ask(url, sink.size, sink.tag, signal, stall);
+async function attempt(url, file, sink, digest, { arrived, ...asking }) {
+  let connection = await ask(url, sink.size, sink.tag, asking);
   if (sink.size > 0 && !goesOn(connection.response, sink.size)) {
     // The server does not know ranges, sends another part, or the file is another by now.
     if (connection.response.status !== 200) {
       connection.close();
-      connection = await ask(url, 0, null, signal, stall);
+      connection = await ask(url, 0, null, asking);
     }
     await sink.reset();
     digest.reset();
@@ -131,7 +141,7 @@ async function attempt(url, file, sink, digest, { signal, stall, arrived }) {
   const tag = connection.response.headers.get("etag");
   await sink.resume(tag?.startsWith('"') && isOurs(url) ? tag : null);
   for await (const bytes of connection.chunks()) {
-    signal.throwIfAborted();
+    asking.signal.throwIfAborted();
     // No more than the manifest says, however much a server sends.
     const wanted = bytes.subarray(0, file.bytes - sink.size);
     await sink.append(wanted);
@@ -155,27 +165,41 @@ function goesOn({ status, headers }, start) {
 }
 
 /**
+ * How a server is asked.
+ * @typedef {{ signal: AbortSignal, stall: number, headers: Record<string, string>, refused: (status: number) => Error }} Asking
+ */
+
+/**
  * @param {string} url
  * @param {number} start
  * @param {string | null} tag
- * @param {AbortSignal} signal
- * @param {number} stall
+ * @param {Asking} asking
  * @returns {Promise<Connection>}
  */
-async function ask(url, start, tag, signal, stall) {
-  /** @type {Record<string, string>} */
-  const headers = start > 0 ? { range: `bytes=${start}-`, ...(tag ? { "if-range": tag } : {}) } : {};
+async function ask(url, start, tag, { signal, stall, headers, refused }) {
+  const range = start > 0 ? { range: `bytes=${start}-`, ...(tag ? { "if-range": tag } : {}) } : {};
   // The files are kept by hash already: no second copy in the browser's own cache.
-  const connection = await connect(url, { headers, cache: "no-store" }, { signal, stall });
+  const connection = await connect(url, { headers: { ...headers, ...range }, cache: "no-store" }, { signal, stall });
   const { status, ok, body } = connection.response;
   if ((ok && body) || (status === 416 && start > 0)) {
     return connection;
   }
   connection.close();
   if (isBusy(status)) {
-    throw new Broken(`the server says ${status}`);
+    throw new Broken(`the server says ${status}`, waitOf(connection.response));
   }
-  throw weights("file-missing", `${url}: the server says ${status}`, "serve the whole model folder");
+  throw refused(status);
+}
+
+/** @param {string} url @param {number} status */
+function unserved(url, status) {
+  return weights("file-missing", `${url}: the server says ${status}`, "serve the whole model folder");
+}
+
+/** Milliseconds that a busy server asks to be left alone, a minute at most. @param {Response} response */
+function waitOf({ headers }) {
+  const seconds = Number(headers.get("retry-after") ?? 0);
+  return seconds > 0 ? Math.min(seconds, 60) * 1000 : 0;
 }
 
 /** A hash that can begin anew. */

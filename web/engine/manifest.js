@@ -65,6 +65,9 @@ const MOST_FILES = 10_000;
 /** Most letters of a name. */
 const MOST_NAME = 1000;
 
+/** Of the addresses of models that were made here, and are in this browser's storage alone. */
+const LOCAL = "local:";
+
 /** Milliseconds that a server is given where there is a stored manifest to go on with. */
 const PATIENCE = 5_000;
 
@@ -79,6 +82,12 @@ const PATIENCE = 5_000;
 export async function readManifest(base, stored, signal, stall = STALL) {
   const url = new URL("manifest.json", base).href;
   const kept = ofStored(stored, url);
+  if (new URL(url).protocol === LOCAL) {
+    if (!kept) {
+      throw weights("model-missing", `this browser holds no model ${base}`, "make it again: choose it under Models");
+    }
+    return { ...kept, offline: false };
+  }
   const patience = kept ? Math.min(stall, PATIENCE) : stall;
   for (let tries = 1, reached = false; ; tries += 1) {
     try {

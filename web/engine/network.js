@@ -7,7 +7,13 @@ export const STALL = 20_000;
 export const STALLS = 3;
 
 /** An attempt that may succeed when it is made again. */
-export class Broken extends Error {}
+export class Broken extends Error {
+  /** @param {string} message @param {number} [after] milliseconds to wait before it is made again */
+  constructor(message, after = 0) {
+    super(message);
+    this.after = after;
+  }
+}
 
 /** A connection that brought no byte for too long. */
 export class Stalled extends Broken {}

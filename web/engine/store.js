@@ -128,6 +128,17 @@ export class ModelStore {
     }
   }
 
+  /**
+   * A handle that reads a stored file at once, or writes one. Rejects where another tab holds it, or the browser has no such handles.
+   * @param {string} name
+   * @param {"read-only" | "readwrite"} mode
+   * @returns {Promise<any>} a FileSystemSyncAccessHandle
+   */
+  async handle(name, mode) {
+    const file = mode === "readwrite" ? await this.#create(name) : await this.#folder.getFileHandle(name);
+    return /** @type {any} */ (file).createSyncAccessHandle({ mode });
+  }
+
   /** A small file; null where it cannot be read, as while another tab replaces it. @param {string} name */
   async text(name) {
     try {
