@@ -1,6 +1,7 @@
 /**
  * Writes THIRD-PARTY-NOTICES.txt: whose code is in the program and in pkg/, and under which licences. From Cargo.lock and the
- * crates' own files; the npm packages are tools, of which nothing is passed on. `--check` says whether it is up to date.
+ * crates' own files, and from the npm packages that scripts of web/ import; the others are tools, of which nothing is passed on.
+ * `--check` says whether it is up to date.
  */
 
 import { execFileSync } from "node:child_process";
@@ -21,6 +22,7 @@ const BUILDS = [
     "--features",
     "gpu,torch",
   ]),
+  ["--package", "facestudio-convert-wasi", "--target", "wasm32-wasip1"],
   ...["cpu,gpu", "threads"].map((features) => [
     "--package",
     "facestudio-wasm",
@@ -52,6 +54,22 @@ function crates() {
   const { packages } = JSON.parse(cargo("metadata", "--locked", "--format-version", "1", "--all-features"));
   const order = (/** @type {Crate} */ { name, version }) => `${name} ${version}`;
   return packages.filter(({ name, version }) => built.has(`${name} v${version}`)).sort((a, b) => (order(a) < order(b) ? -1 : 1));
+}
+
+/** The npm packages whose code is in pkg/. @returns {Crate[]} */
+function npmPackages() {
+  const scripts = readdirSync(`${ROOT}web`, { recursive: true, encoding: "utf8" }).filter((path) =>
+    /^(engine|face-studio)\/.*\.js$/.test(path),
+  );
+  const names = scripts.flatMap((path) => {
+    const imports = readFileSync(`${ROOT}web/${path}`, "utf8").matchAll(/^import\b[^;]*?from "((?:@[\w-]+\/)?[\w-]+)[^"]*"/gm);
+    return [...imports].map(([, name]) => name);
+  });
+  return [...new Set(names)].sort().map((name) => {
+    const path = `${ROOT}node_modules/${name}/package.json`;
+    const { version, license, homepage } = JSON.parse(readFileSync(path, "utf8"));
+    return { name, version, license, authors: [], repository: homepage ?? `https://www.npmjs.com/package/${name}`, manifest_path: path };
+  });
 }
 
 /** The texts of the crate's licence files, or of those whose names fit. @param {Crate} crate */
@@ -95,16 +113,17 @@ function texts(crate, all) {
 
 const HEAD = `Third-party notices of FaceStudio
 
-The program and the WebAssembly modules in pkg/ contain code of the crates below, some only in certain builds. Each is named
-above the text of a licence under which it is passed on; where a crate lets one choose, the Apache License is chosen. The
-sources of all, unchanged, are on crates.io under the name and the version given. All contain Rust's standard library
+The program and the WebAssembly modules in pkg/ contain code of the crates below, some only in certain builds; the scripts in
+pkg/ contain code of the npm packages. Each is named above the text of a licence under which it is passed on; where one may
+choose, the Apache License is chosen. The sources of all, unchanged, are on crates.io or npmjs.com under the name and the
+version given. The modules contain Rust's standard library
 (Copyright The Rust Project Developers, https://github.com/rust-lang/rust), too, under the Apache License.
 
-Written by scripts/notices.mjs from Cargo.lock; not edited.
+Written by scripts/notices.mjs from Cargo.lock and package-lock.json; not edited.
 `;
 
 function notices() {
-  const all = crates();
+  const all = [...crates(), ...npmPackages()];
   /** Texts with the crates that they are for. @type {Map<string, Crate[]>} */
   const groups = new Map();
   for (const crate of all) {
