@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 
-import { ROOT, openPage, setUp } from "./harness.mjs";
+import { ROOT, openPage, setUp, waitForSamples } from "./harness.mjs";
 
 /** @typedef {import("../../web/engine/recipes.js").Recipe} Recipe */
 
@@ -18,7 +18,7 @@ const skip = existsSync(`${ROOT}pkg/wasm-convert/facestudio_convert.wasm`)
   ? false
   : "the package was built without the converter: wasm32-wasip1 is missing";
 
-const { server, browser } = await setUp();
+const { server, browser, models } = await setUp("adapters");
 const hub = await startHub();
 const folder = mkdtempSync(join(tmpdir(), "facestudio-convert-"));
 after(() => {
@@ -255,5 +255,78 @@ test("a gated file asks for a token, a wrong hash is refused, and a hub that lac
   const missing = /** @type {any} */ (await made(page, absent));
   assert.equal(missing.code, "hub-missing");
   assert.ok(missing.message.includes("diffusion_pytorch_model.fp16.safetensors"), missing.message);
+  await context.close();
+});
+
+/** A recipe whose networks fit each other: a picture can be drawn with it. */
+function drawing() {
+  const part = (/** @type {string} */ name, /** @type {unknown} */ becomes, /** @type {string[]} */ paths) => ({
+    what: `The tests' ${name}`,
+    repository: `tiny/${name}`,
+    license: "MIT",
+    license_url: "https://example.org/licence",
+    becomes,
+    files: paths.map((path) => {
+      const bytes = readFileSync(join(models, "adapters", path));
+      served.set(`tiny/${name}/${path}`, bytes);
+      return { path, bytes: bytes.length, sha256: sha256(bytes) };
+    }),
+  });
+  const network = (/** @type {string} */ name) => [`${name}/config.json`, `${name}/model.safetensors`];
+  return {
+    name: "tiny",
+    says: "nothing that anyone knows",
+    family: "sd15",
+    people: "drawn",
+    parts: [
+      part("base", "base", [
+        ...["unet", "vae", "text_encoder"].flatMap(network),
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "scheduler/scheduler_config.json",
+      ]),
+      part("vision", { component: "vision_encoder" }, network("vision_encoder")),
+      part("detector", { component: "detector" }, network("detector")),
+      part("style", { adapter: { role: "style", scale: 1 } }, ["ip_adapter_2/model.safetensors"]),
+    ],
+  };
+}
+
+test("a press in the studio leads to a picture, and a reload opens the model without the hub", { skip }, async () => {
+  const list = JSON.stringify([drawing()]);
+  server.fault = (path) => (path === "/recipes.json" ? { body: list } : undefined);
+  const { context, page, errors } = await openPage(browser);
+  await page.goto(server.url);
+  await waitForSamples(page);
+  await page.evaluate((hub) => document.querySelector("face-studio")?.setAttribute("hub", hub), hub.url);
+  await page.locator("#device summary").click();
+  await page.locator("#models").click();
+  const card = page.locator(".model-card[data-recipe=tiny]");
+  assert.equal(await card.locator(".make").isDisabled(), true, "the licences come first");
+  await card.locator("summary").click();
+  assert.match((await card.locator("li").first().textContent()) ?? "", /The tests' base: MIT/);
+  await card.locator("input[type=checkbox]").check();
+  await card.locator(".make").click();
+  await page.waitForFunction(() => document.querySelector("face-studio")?.getAttribute("model") === "local://tiny-q8/");
+  const asked = hub.log.length;
+
+  const draw = async () => {
+    await page.locator("#prompt").fill("a person");
+    await page.locator("#advanced summary").click();
+    await page.locator("#steps").fill("1");
+    await page.locator("#generate").click();
+    await page.locator("#picture").waitFor({ timeout: 300_000 });
+    assert.equal(await page.locator("#error").isVisible(), false);
+  };
+  await draw();
+  await page.reload();
+  await page.evaluate(() => document.querySelector("face-studio")?.setAttribute("model", "local://tiny-q8/"));
+  await draw();
+  assert.equal(hub.log.length, asked, "the hub is not asked again");
+  await page.evaluate(() => document.querySelector("face-studio")?.setAttribute("model", "local://nobody-q8/"));
+  await page.locator("#generate").click();
+  await page.locator("#error").waitFor();
+  assert.match((await page.locator("#error").textContent()) ?? "", /holds no model/);
+  assert.deepEqual(errors, []);
   await context.close();
 });

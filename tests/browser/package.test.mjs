@@ -99,7 +99,7 @@ test("all that the package exports is there, and what editors read describes the
   const { modules } = JSON.parse(readFileSync(`${ROOT}pkg/custom-elements.json`, "utf8"));
   const [element] = modules.flatMap((/** @type {any} */ { declarations = [] }) => declarations).filter((/** @type {any} */ d) => d.tagName);
   const names = (/** @type {any[]} */ list) => list.map(({ name }) => name);
-  assert.deepEqual(names(element.attributes).sort(), ["backend", "disabled", "lang", "model", "name", "preload", "theme"]);
+  assert.deepEqual(names(element.attributes).sort(), ["backend", "disabled", "hub", "lang", "model", "name", "preload", "theme"]);
   const source = readFileSync(`${ROOT}web/element.d.ts`, "utf8");
   assert.deepEqual(names(element.events).sort(), [...source.matchAll(/"(facestudio-\w+)": CustomEvent/g)].map(([, name]) => name).sort());
   // Parts and properties are those that the interface has.

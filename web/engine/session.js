@@ -299,9 +299,9 @@ export class FaceStudio {
     return this.#alive.stored();
   }
 
-  /** Removes the stored model files. */
-  async forget() {
-    return this.#alive.forget();
+  /** Removes the stored files of one model, or of all. @param {string} [model] */
+  async forget(model) {
+    return this.#alive.forget(model);
   }
 
   /** The engine, for what needs no model. A closed studio would start a worker that nobody ends. */

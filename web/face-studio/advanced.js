@@ -1,7 +1,7 @@
 /** The advanced panel: numbers of the sampler, seed, size, how many pictures, words to move away from. */
 
 import { SAMPLERS } from "../engine/protocol.js";
-import { drawing } from "./dialog.js";
+import { drawing } from "./drawings.js";
 import { samplerOf } from "./settings.js";
 import { UNWATCHED } from "./words.js";
 

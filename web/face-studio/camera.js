@@ -1,7 +1,8 @@
 /** Takes a photo with the device's camera. Loaded when somebody wants that. */
 
 import { failure } from "../engine/protocol.js";
-import { drawing, openDialog } from "./dialog.js";
+import { openDialog } from "./dialog.js";
+import { drawing } from "./drawings.js";
 import { toPng } from "./pictures.js";
 
 /** @import { Builder } from "./builder.js" */

@@ -9,6 +9,7 @@ import { rounded } from "./messages.js";
  * @typedef {object} DeviceOptions
  * @property {() => Promise<unknown>} forget deletes the stored model files
  * @property {() => Promise<number>} stored bytes of the stored model files
+ * @property {() => void} models shows other models
  * @property {() => void} cleared the history was deleted
  * @property {(error: unknown) => void} fail tells the user
  */
@@ -60,7 +61,12 @@ export class Device {
         h("label", { class: "check", htmlFor: "keep" }, history, h("span", { text: "device.keep" })),
         h("p", { class: "hint", text: "device.keep_hint" }),
         this.#model,
-        h("div", { class: "row" }, forget),
+        h(
+          "div",
+          { class: "row" },
+          h("button", { type: "button", id: "models", text: "device.models", on: { click: options.models } }),
+          forget,
+        ),
         h("p", { class: "hint", text: "device.visit" }),
         h("p", { class: "hint", text: "device.photos" }),
       ),

@@ -33,6 +33,7 @@ const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class 
  * @attr {"auto" | "webgpu" | "cpu"} [backend=auto] - what computes
  * @attr {"auto" | "light" | "dark"} [theme=auto] - its colours; `auto` follows the browser
  * @attr {string} [lang] - `en` or `de`; without it what its user chose counts, then the page's own `lang`, then English
+ * @attr {string} [hub] - where published models are fetched that the user chooses; Hugging Face's hub without
  * @attr {boolean} [preload] - open the model at once instead of at the first picture
  * @attr {string} [name] - what its picture is called in a form's data
  * @attr {boolean} [disabled] - takes no input
@@ -128,6 +129,7 @@ export class FaceStudioElement extends Base {
       key: `${location.pathname} ${this.id || [...document.querySelectorAll("face-studio")].indexOf(this)}`,
       emit: (type, detail) => this.#emit(type, detail),
       look: (name, value) => this.setAttribute(name, value),
+      hub: () => this.getAttribute("hub") ?? undefined,
     });
     this.#root.append(this.#studio.node);
     void this.#speak();

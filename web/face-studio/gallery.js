@@ -1,6 +1,6 @@
 /** The results: every picture of this visit, and those that were kept; strips of several side by side. */
 
-import { cross } from "./dialog.js";
+import { cross } from "./drawings.js";
 import { rounded } from "./messages.js";
 import { show } from "./pictures.js";
 

@@ -12,6 +12,8 @@ import { save } from "./pictures.js";
  * @typedef {object} LaterOptions
  * @property {(png: Uint8Array) => void} useFace
  * @property {(png: Uint8Array) => void} useStyle
+ * @property {(model: string) => void} useModel
+ * @property {() => string | undefined} hub
  * @property {(error: unknown) => void} fail tells the user
  */
 
@@ -48,6 +50,19 @@ export class Later {
       });
       await this.#maker.open();
     });
+  }
+
+  /** Shows other models. */
+  models() {
+    const session = this.#session;
+    return this.#with(parts.modelChoice, ({ chooseModel }) =>
+      chooseModel(this.#builder, this.#root, {
+        stored: async () => (await session.stored()).models,
+        forget: (model) => session.forget(model),
+        use: this.#options.useModel,
+        endpoint: this.#options.hub(),
+      }),
+    );
   }
 
   /** Shows a result as large as it gets. @param {Result} result */
@@ -89,6 +104,7 @@ export const parts = {
   faceChoice: () => import("./face-choice.js"),
   faceMaker: () => import("./face-maker.js"),
   faceSearch: () => import("./face-search.js"),
+  modelChoice: () => import("./model-choice.js"),
   reuse: () => import("./reuse.js"),
   strips: () => import("./strips.js"),
   view: () => import("./view.js"),

@@ -135,6 +135,7 @@ export const en = {
     "Until this tab is closed, words, settings and pictures outlast a reload. Photos do not, nor does a picture that starts from one.",
   "device.model": "The model's files are kept in this browser, so that they are fetched once.",
   "device.stored": "{n} MB of the model are stored in this browser.",
+  "device.models": "Other models",
   "device.forget": "Delete the model's files",
   "device.forgotten": "The model's files were deleted.",
   "device.photos": "The photos that you choose are never stored; what is held of one in a picture is, where the history is on.",

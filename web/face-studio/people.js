@@ -1,6 +1,6 @@
 /** The people panel: who is in the picture, from photos, samples, the camera or the face maker. */
 
-import { cross, drawing } from "./dialog.js";
+import { cross, drawing } from "./drawings.js";
 import { keepFocus } from "./focus.js";
 import { arriving, parts } from "./later.js";
 import { decode, encode } from "./memory.js";

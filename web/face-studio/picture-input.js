@@ -1,6 +1,6 @@
 /** One picture that may be chosen, dropped or removed: a start picture, a picture to take the layout from. */
 
-import { cross, drawing } from "./dialog.js";
+import { cross, drawing } from "./drawings.js";
 import { acceptDrops } from "./drops.js";
 import { readFile, show } from "./pictures.js";
 

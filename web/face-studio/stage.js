@@ -1,6 +1,6 @@
 /** The stage: the picture large, how far it is, what went wrong. */
 
-import { cross } from "./dialog.js";
+import { cross } from "./drawings.js";
 import { likenesses } from "./gallery.js";
 import { isKey, rounded } from "./messages.js";
 import { copyPicture, hasClipboard, show } from "./pictures.js";

@@ -40,7 +40,8 @@ const PREVIEW_EVERY = 3;
  * @property {string} lang
  * @property {string} key tells it from others of the page
  * @property {(type: string, detail: unknown) => void} emit tells the page
- * @property {(name: "lang" | "theme", value: string) => void} look sets what the user has chosen
+ * @property {(name: "lang" | "theme" | "model", value: string) => void} look sets what the user has chosen
+ * @property {import("./later.js").LaterOptions["hub"]} hub
  */
 
 export class Studio {
@@ -73,7 +74,7 @@ export class Studio {
    * @param {FaceStudio} session
    * @param {StudioOptions} options
    */
-  constructor(root, session, { lang, key, emit, look }) {
+  constructor(root, session, { lang, key, emit, look, hub }) {
     this.#root = root;
     this.#session = session;
     this.#emit = emit;
@@ -117,9 +118,8 @@ export class Studio {
     this.#form = new FormMemory(this.#memory, this.#panels);
     this.#device = new Device(builder, {
       ...shared,
-      forget: () => session.forget(),
-      stored: async () => (await session.stored()).bytes,
-      cleared: () => this.#historyCleared(),
+      ...{ forget: () => session.forget(), stored: async () => (await session.stored()).bytes },
+      ...{ models: () => void this.#later.models(), cleared: () => this.#historyCleared() },
     });
     this.#stage = new Stage(builder, {
       reuse: (result) => void this.#reuse(result),
@@ -139,7 +139,7 @@ export class Studio {
     this.#later = new Later(builder, root, session, {
       fail: shared.fail,
       useFace: (png) => this.#people.useDrawn(png),
-      useStyle: (png) => this.#style.choose(png),
+      ...{ hub, useStyle: (png) => this.#style.choose(png), useModel: (model) => look("model", model) },
     });
     this.#look = lookPanel(builder, look);
     const h = builder.h.bind(builder);

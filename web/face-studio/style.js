@@ -1,6 +1,6 @@
 /** The style panel: a picture that says what the new one looks like, one's own or a sample. */
 
-import { cross, drawing } from "./dialog.js";
+import { cross, drawing } from "./drawings.js";
 import { keepFocus } from "./focus.js";
 import { ADD } from "./picture-input.js";
 import { acceptDrops } from "./drops.js";

@@ -9,6 +9,8 @@ export interface FaceStudioAttributes {
   backend?: BackendWish | undefined;
   theme?: Theme | undefined;
   lang?: string | undefined;
+  /** Where published models are fetched that the user chooses; Hugging Face's hub without. */
+  hub?: string | undefined;
   /** Open the model at once instead of at the first picture. */
   preload?: boolean | undefined;
   /** What its picture is called in a form's data. */

@@ -24,6 +24,11 @@ use super::site::{ServedFile, Site};
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
      connect-src 'self'; img-src 'self' blob: data:; style-src 'self'; manifest-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
+/// The worker that makes models may ask Hugging Face's hub for files, which redirects to hosts of its own; the page may not.
+const CONVERTER_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' \
+     https://huggingface.co https://*.huggingface.co https://*.hf.co; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Its script.
+const CONVERTER: &str = "engine/converter.js";
 /// A model's files and our own messages are no pages, whoever opens them as one.
 const DATA_POLICY: &str =
     "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -126,7 +131,7 @@ impl Server {
             headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
         if asked(header::IF_NONE_MATCH).is_some_and(|tags| lists(&tags, &tag)) {
-            headers.insert(header::CONTENT_SECURITY_POLICY, policy(*model));
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy(path, *model));
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
         }
@@ -147,7 +152,7 @@ impl Server {
             }
         };
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy(*model));
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy(path, *model));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime(path, *model)));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let Some(coding) = coding {
@@ -202,15 +207,19 @@ fn message(status: StatusCode) -> Response<Body> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy(true));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DATA_POLICY));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response
 }
 
-fn policy(data: bool) -> HeaderValue {
-    HeaderValue::from_static(if data { DATA_POLICY } else { PAGE_POLICY })
+fn policy(path: &Path, model: bool) -> HeaderValue {
+    HeaderValue::from_static(match model {
+        true => DATA_POLICY,
+        false if path.ends_with(CONVERTER) => CONVERTER_POLICY,
+        false => PAGE_POLICY,
+    })
 }
 
 /// All values of a header that is a list, as one.
