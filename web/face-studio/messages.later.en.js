@@ -13,6 +13,7 @@ export const later = {
   "reuse.text": "This picture was made here: its file says how.",
   "reuse.settings": "Use its settings",
   "reuse.picture": "Use it as a picture",
+  "notice.kernels-wrong": "{adapter} computes wrongly, and is passed over for: {kernels} (FaceStudio {release}). Please report this line.",
   "view.title": "The picture",
   "camera.title": "Take a photo",
   "camera.view": "What the camera sees",
