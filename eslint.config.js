@@ -44,6 +44,6 @@ export default [
     languageOptions: { globals: { ...globals.browser, ...globals.node }, parserOptions: { ecmaFeatures: { jsx: true } } },
   },
   // What a test hands to its page runs there.
-  { files: ["tests/**", "benches/**"], languageOptions: { globals: { ...globals.browser, ...globals.node } } },
+  { files: ["tests/**", "benches/**", "scripts/draw-icons.mjs"], languageOptions: { globals: { ...globals.browser, ...globals.node } } },
   { files: ["scripts/**", "*.config.js"], languageOptions: { globals: { ...globals.node } } },
 ];

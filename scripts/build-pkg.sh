@@ -79,15 +79,15 @@ if [ -n "$modules" ]; then
 fi
 
 say "packing the page"
-rm -rf pkg/engine pkg/face-studio pkg/types
-cp -R web/*.html web/page.css web/page.js web/index.js web/vite.js web/*.d.ts web/types web/package.json web/engine CHANGELOG.md \
+rm -rf pkg/engine pkg/face-studio pkg/types pkg/icons
+cp -R web/*.html web/page.css web/page.js web/bench.js web/index.js web/vite.js web/*.d.ts web/types web/package.json web/engine web/icons web/manifest.webmanifest CHANGELOG.md \
   README.md LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.txt pkg/
 # TypeScript's declarations come from the JSDoc.
 [ -n "$demo" ] || npx tsc --project web --noEmit false --declaration --emitDeclarationOnly --outDir pkg
 # The interface in one file, and one for each part that is loaded later: half the bytes of their parts. The engine stays apart, because its worker and its wasm are found beside it.
 node scripts/bundle-element.mjs
 # Each side of the engine is one file too, but for what others read too.
-apart=(arguments protocol trap)
+apart=(arguments protocol trap tuning)
 # side "OTHERS" SCRIPT...: each script with all that it imports but the others.
 side() {
   npx esbuild "${@:2}" --bundle '--external:../wasm/*' '--external:../wasm-threads/*' $(printf -- '--external:./%s.js ' $1) \

@@ -23,7 +23,7 @@ const paths = readdirSync(PKG, { recursive: true, encoding: "utf8" }).map((path)
 for (const path of paths.filter((path) => /\.(br|gz)$/.test(path) && !existsSync(path.replace(/\.\w+$/, "")))) {
   rmSync(path);
 }
-for (const path of paths.filter((path) => /\.(css|html|js|json|txt|wasm)$/.test(path))) {
+for (const path of paths.filter((path) => /\.(css|html|js|json|svg|txt|wasm|webmanifest)$/.test(path))) {
   const { size, mtime } = statSync(path);
   for (const [ending, pack] of size < LEAST ? [] : PACKERS) {
     const packed = path + ending;

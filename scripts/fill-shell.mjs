@@ -7,9 +7,13 @@ import { fileURLToPath } from "node:url";
 const WEB = fileURLToPath(new URL("../web/", import.meta.url));
 const PKG = fileURLToPath(new URL("../pkg/", import.meta.url));
 
-/** What the page loads: no types, no texts, no page for embedders, not the worker itself, and not the converter, which needs the network. */
+/**
+ * What the page loads: no types, no texts, no page for embedders or of measurements, not the worker itself, and not the converter, which
+ * needs the network.
+ */
+const others = ["sw.js", "vite.js", "element.html", "bench.html", "bench.js", "icons/social.jpg"];
 const wanted = (/** @type {string} */ path) =>
-  /\.(html|css|js|wasm)$/.test(path) && !["sw.js", "vite.js", "element.html"].includes(path) && !path.startsWith("wasm-convert/");
+  /\.(html|css|js|wasm|webmanifest|png|svg|ico)$/.test(path) && !others.includes(path) && !path.startsWith("wasm-convert/");
 
 const files = readdirSync(PKG, { recursive: true, encoding: "utf8" })
   .map((path) => path.replaceAll("\\", "/"))

@@ -36,8 +36,12 @@ pub mod pipeline;
 /// What the workspace's other crates need beyond the interface; nobody else may rely on it.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(all(feature = "gpu", feature = "cpu", target_family = "wasm"))]
+    pub use crate::kernels::prove;
     #[cfg(all(feature = "gpu", target_family = "wasm"))]
-    pub use crate::kernels::{Tiles, measure_tiles, set_tiles, tiles};
+    pub use crate::kernels::{
+        Tiles, leave_out, measure_rate, measure_tiles, set_rate, set_tiles, tiles, time_kernel,
+    };
     pub use crate::nn::internal::*;
     pub use crate::pipeline::internal::*;
     pub use crate::sampling::internal::*;

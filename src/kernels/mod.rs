@@ -44,7 +44,7 @@ pub async fn measure_tiles(device: &Device, now: impl Fn() -> f64) -> Option<Til
     gpu::measure_tiles(device, now).await
 }
 
-/// Chooses the tiles of every product from now on, in the whole process. Speed depends on it, and no result. False where
+/// Chooses the tiles of every product from now on, in this thread. Speed depends on it, and no result. False where
 /// [`measure_tiles`] never gives such numbers.
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
 pub fn set_tiles(tiles: Tiles) -> bool {
@@ -55,6 +55,46 @@ pub fn set_tiles(tiles: Tiles) -> bool {
 #[cfg(all(feature = "gpu", target_family = "wasm"))]
 pub fn tiles() -> Tiles {
     gpu::tiles()
+}
+
+/// Computes small cases with every kernel on a GPU, and gives the names of what was wrong, which [`leave_out`] takes: of kernels,
+/// of `f16`, of weights as they are stored, or `burn` where nothing can be computed there.
+#[cfg(all(feature = "gpu", feature = "cpu", target_family = "wasm"))]
+pub async fn prove(device: &Device) -> Vec<&'static str> {
+    gpu::prove(device).await
+}
+
+/// Leaves out these kernels from now on, and no others: burn's operations take their place, f32 that of f16. False where one is
+/// not known.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub fn leave_out(names: &[String]) -> bool {
+    gpu::leave_out(names)
+}
+
+/// Measures what [`set_rate`] takes; `now` and `None` as of [`measure_tiles`].
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub async fn measure_rate(device: &Device, now: impl Fn() -> f64) -> Option<f64> {
+    gpu::rate(device, now).await
+}
+
+/// Multiply-adds a millisecond by which long dispatches are cut from now on. False where it is no rate.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub fn set_rate(rate: f64) -> bool {
+    gpu::set_rate(rate)
+}
+
+/// Milliseconds of a kernel on a GPU: `linear` of `[tokens, from, to]`, `conv2d` of `[channels in, channels out, side]` or
+/// `attention` of `[heads, tokens, dimensions of a head]`, with numbers of `f32` or `f16`, or beside f32 weights of `q8` or `q4`;
+/// `None` where there is none such, or the device fails.
+#[cfg(all(feature = "gpu", target_family = "wasm"))]
+pub async fn time_kernel(
+    device: &Device,
+    kernel: &str,
+    numbers: &str,
+    sizes: [usize; 3],
+    now: impl Fn() -> f64,
+) -> Option<f64> {
+    gpu::time(device, kernel, numbers, sizes, now).await
 }
 
 /// Whether every kernel takes tensors of f16 on this device: they are computed in f32, and results are f16 again.
@@ -85,7 +125,13 @@ pub(crate) fn takes_blocks(device: &Device, shape: &[usize]) -> bool {
     if cpu::takes_blocks(device, shape) {
         return true;
     }
-    takes_half_weights(device, shape)
+    #[cfg(feature = "gpu")]
+    return [8, 4].into_iter().any(|bits| gpu::takes_blocks(device, shape, bits));
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = (device, shape);
+        false
+    }
 }
 
 /// Numbers from which the CPU keeps a layer's weights in blocks, 4 MiB of f32: those of smaller layers stay in caches, where

@@ -13,6 +13,10 @@ const TYPES = /** @type {Record<string, string>} */ ({
   ".js": "text/javascript",
   ".json": "application/json",
   ".wasm": "application/wasm",
+  ".webmanifest": "application/manifest+json",
+  ".png": "image/png",
+  ".svg": "image/svg+xml",
+  ".ico": "image/x-icon",
 });
 
 /**

@@ -166,6 +166,7 @@ test("every script of the package finds what it imports, and nothing lies there 
     [
       "index",
       "page",
+      "bench",
       "sw",
       "vite",
       "engine/client",
@@ -187,6 +188,33 @@ test("every script of the package finds what it imports, and nothing lies there 
     scripts.filter((path) => !read.has(path)),
     [],
   );
+});
+
+test("the page is installable: its manifest, its icons and what is shown beside a link are there, as large as they say", () => {
+  const pkg = `${ROOT}pkg/`;
+  const manifest = JSON.parse(readFileSync(`${pkg}manifest.webmanifest`, "utf8"));
+  assert.deepEqual([manifest.display, manifest.start_url, manifest.scope], ["standalone", "./", "./"]);
+  /** Width and height of a PNG. @param {Buffer} png */
+  const sides = (png) => [png.readUInt32BE(16), png.readUInt32BE(20)];
+  const shell = readFileSync(`${pkg}sw.js`, "utf8");
+  for (const { src, sizes, type } of manifest.icons) {
+    const icon = readFileSync(pkg + src);
+    if (type === "image/png") {
+      assert.equal(sides(icon).join("x"), sizes);
+    } else {
+      assert.match(icon.toString(), /^<svg /);
+    }
+    assert.ok(shell.includes(`"${src}"`), `${src} is not kept for a visit without a network`);
+  }
+  assert.ok(manifest.icons.some((/** @type {any} */ { sizes, purpose }) => sizes === "512x512" && purpose === "maskable"));
+  const page = readFileSync(`${pkg}index.html`, "utf8");
+  for (const [, path = ""] of page.matchAll(/<(?:link|meta)[^>]* (?:href|content)="((?:icons\/|manifest)[^"]*)"/g)) {
+    assert.ok(existsSync(pkg + path), path);
+  }
+  const icon = readFileSync(`${pkg}icons/favicon.ico`);
+  assert.deepEqual([icon.readUInt32LE(0), icon.readUInt16LE(4), icon[6]], [0x10000, 1, 32]);
+  assert.deepEqual(sides(icon.subarray(icon.readUInt32LE(18))), [32, 32]);
+  assert.deepEqual(readFileSync(`${pkg}icons/social.jpg`).subarray(0, 2), Buffer.from([0xff, 0xd8]));
 });
 
 test("every language has the same messages, with the same gaps, and none is empty", () => {

@@ -8,6 +8,12 @@ const PATIENCE = 2000;
 /** Settles when any watched device is lost. @type {Promise<unknown>[]} */
 const losses = [];
 
+/** The device that was opened last. @type {any} */
+let newest = null;
+
+/** The `GPUDevice` that wasm opened last; null without one. */
+export const newestDevice = () => newest;
+
 /** Resolves when a device is lost, or when it is clear that none was: at once where none was opened. */
 export async function lossOrNone() {
   await Promise.race([...losses, new Promise((resolve) => setTimeout(resolve, losses.length ? PATIENCE : 0))]);
@@ -25,6 +31,7 @@ export function watchDevices(fail) {
   const { requestDevice } = adapter;
   adapter.requestDevice = async function (/** @type {unknown[]} */ ...options) {
     const device = await requestDevice.apply(this, options);
+    newest = device;
     const lost = device.lost.then((/** @type {{ reason: string, message: string }} */ { reason, message }) => {
       const why = message || reason || "the browser does not say why";
       fail(

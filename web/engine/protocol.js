@@ -47,7 +47,8 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 
 /**
  * Why a backend was chosen: the page asked for it, WebGPU is here, or why it is not used.
- * @typedef {"asked" | "webgpu" | "webgpu-missing" | "webgpu-no-adapter" | "webgpu-emulated" | "webgpu-too-small" | "webgpu-failed"} Reason
+ * @typedef {"asked" | "webgpu" | "webgpu-missing" | "webgpu-no-adapter" | "webgpu-emulated" | "webgpu-too-small" | "webgpu-failed"
+ *   | "webgpu-wrong"} Reason
  */
 
 /**
@@ -81,7 +82,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
 /**
  * Something to tell the user that stops nothing. `values` are what the message names, for those who say it in another
  * language: of `prompt-cut` and `negative-prompt-cut` the `tokens` that were not read, the word `from` which on, and the
- * tokens that there is `room` for.
+ * tokens that there is `room` for; of `kernels-wrong` the graphics `adapter`, the `kernels` that are left out, and the `release`.
  * @typedef {{ code: string, message: string, remedy: string, values?: Record<string, string> }} Notice
  */
 

@@ -2,15 +2,14 @@
 
 import { chooseBackend, threadsFor } from "./capabilities.js";
 import { checkModel } from "./check.js";
-import { lossOrNone, watchDevices } from "./device.js";
-import { largestTensor, modelBytes, modelFiles, readManifest } from "./manifest.js";
+import { lossOrNone, newestDevice, watchDevices } from "./device.js";
+import { deviceBytes, largestTensor, modelBytes, modelFiles, readManifest } from "./manifest.js";
 import { readModel, settle } from "./model.js";
 import { loadModule, running } from "./module.js";
 import { unless } from "./network.js";
 import { PROTOCOL, RELEASE, cancelled, failure, mismatch, stackOf, toFailure } from "./protocol.js";
-import { MANIFEST, ModelStore, forgetModels, storedModels } from "./store.js";
+import { MANIFEST, ModelStore, forgetModels, measured, putMeasured, storedModels } from "./store.js";
 import { outOfMemory, trapped as lastWords } from "./trap.js";
-import { tune } from "./tuning.js";
 
 /** @import { Answers, Ask, Choice, Notice, Progress, Reply } from "./protocol.js" */
 /** @import { Wanted } from "./opening.js" */
@@ -25,6 +24,8 @@ let newest = null;
 let engine = null;
 /** The files of the engine's model where it is large: its components are read again and again. @type {ModelSource | null} */
 let source = null;
+/** Asks a graphics adapter for a picture's memory. @type {Awaited<ReturnType<typeof import("./tuning.js").pictures>> | undefined} */
+let askForPicture;
 /** Set when this worker cannot go on. */
 let ended = false;
 /** Set when wasm has trapped: its memory is in an unknown state. */
@@ -77,6 +78,9 @@ async function anyModule(/** @type {Report} */ report = () => {}) {
 
 const gpu = () => /** @type {any} */ (navigator).gpu;
 
+/** What only graphics adapters need. */
+const adapters = () => import("./tuning.js");
+
 /** @type {{ [Type in Ask["type"]]: (ask: Extract<Ask, { type: Type }>, report: Report, signal: AbortSignal) => Promise<Answers[Type]> }} */
 const tasks = {
   async hello({ protocol, release }) {
@@ -110,6 +114,7 @@ const tasks = {
 
   async generate({ request }, report, signal) {
     const opened = loaded();
+    await unless(signal, Promise.resolve(askForPicture?.(request, opened.abilities())));
     const cancel = () => opened.cancel();
     const made = opened.generate(request, report, (/** @type {string} */ component) => bring(component, signal));
     signal.addEventListener("abort", cancel, { once: true });
@@ -212,10 +217,17 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
   const { manifest, text, offline } = await readManifest(model, (await store?.text(MANIFEST)) ?? null, signal);
   const choice = await unless(signal, chooseBackend(backend, gpu(), largestTensor(manifest)));
   report({ phase: "engine", step: 0, steps: 1 });
-  const { wasm, device: next, notices: started } = await deviceUnless(signal, choice, report);
+  let { wasm, device: next, notices: started } = await deviceUnless(signal, choice, report);
   try {
     if (choice.backend === "webgpu") {
-      await unless(signal, tune(next, choice.adapter));
+      const told = await unless(signal, (await adapters()).trust(next, choice, { measured, putMeasured }));
+      if (choice.why === "webgpu-wrong") {
+        choice.threads = threadsFor("cpu");
+        const cpu = await deviceUnless(signal, choice, report);
+        next.free();
+        ({ wasm, device: next, notices: started } = cpu);
+      }
+      started = [...started, ...told];
     }
     report({ phase: "engine", step: 1, steps: 1 });
     next.check_precision(precision);
@@ -227,6 +239,11 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
       hold: (sha256, bytes) => post({ type: "held", sha256, bytes }),
     });
     const last = engine;
+    if (choice.backend === "webgpu" && !last) {
+      // What another model leaves is used again.
+      const { askForRoom } = await adapters();
+      await unless(signal, askForRoom(newestDevice(), deviceBytes(manifest, "webgpu"), "the model's weights"));
+    }
     // Before it is let go of: what fails then must not be met again.
     engine = null;
     source = null;
@@ -241,6 +258,8 @@ async function open({ model, backend, precision, lean, held }, report, signal) {
     await store?.alone(() => settle(store, manifest, text), signal);
     engine = next;
     source = next.keeps_encoders() ? null : from;
+    askForPicture =
+      choice.backend === "webgpu" ? await (await adapters()).pictures(newestDevice(), files.get("vae/config.json")) : undefined;
     const { name, version } = manifest;
     const tiles = choice.backend === "webgpu" ? [...(next.tiles() ?? [])] : null;
     const opened = { choice, precision: next.precision(), tiles, model: name, version, bytes: modelBytes(manifest), fetched };

@@ -11,6 +11,8 @@ export const errors = {
   clipboard: "Das Bild ließ sich nicht kopieren. Erlaube der Seite die Zwischenablage, oder lade das Bild herunter.",
   "content-people":
     "In dem Bild für die Plätze sind nicht so viele Personen zu sehen, wie gezeichnet werden sollen. Nimm ein anderes oder Kästen.",
+  "device-memory":
+    "Der Grafikkarte fehlt der Speicher dafür. Schließ andere Tabs und Programme, nimm ein kleineres Bild, oder lass den Prozessor rechnen.",
   "device-lost": "Die Grafikkarte ist weg: Ihr Treiber wurde neu gestartet, oder der Rechner hat geschlafen. Versuch es noch einmal.",
   "drop-url": "Das Bild hinter dieser Adresse lässt sich nicht laden. Speichere es und leg dann die Datei hier ab.",
   "element-detached": "Das Studio ist auf keiner Seite. Das ist ein Fehler der Seite.",
@@ -44,6 +46,7 @@ export const errors = {
   "storage-busy": "Die Dateien sind in einem anderen Tab in Gebrauch. Schließ die anderen Tabs, dann versuch es noch einmal.",
   unexpected: "Das sollte nicht vorkommen. Bitte melde es.",
   "version-mismatch": "Die Teile dieser Seite sind aus verschiedenen Ausgaben. Lade die Seite neu.",
+  "webgpu-wrong": "Diese Grafikkarte rechnet falsch. Erneuere ihren Treiber, oder lass den Prozessor rechnen.",
   "webgpu-missing": "Dieser Browser hat kein WebGPU. Nimm einen anderen, oder lass den Prozessor rechnen.",
   "worker-failed": "Ein Teil des Programms startet nicht. Lade die Seite neu.",
   "worker-silent": "Das Programm antwortet nicht. Prüf die Verbindung, dann lade die Seite neu.",

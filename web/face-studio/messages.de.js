@@ -279,6 +279,7 @@ export const de = {
     "Dein Text ist länger, als dieses Modell liest: {tokens} seiner Token wurden weggelassen, ab „{from}“. Es liest {room}.",
   "notice.negative-prompt-cut":
     "Es sind mehr gemiedene Worte, als dieses Modell liest: {tokens} ihrer Token wurden weggelassen, ab „{from}“. Es liest {room}.",
+  "notice.kernels-wrong": "{adapter} rechnet falsch und wird übergangen bei: {kernels} (FaceStudio {release}). Bitte melde diese Zeile.",
   "notice.model-offline": "Es gibt kein Netz: Das Modell, das dieser Browser behalten hat, wird verwendet.",
   "notice.storage-full":
     "Der Speicher des Browsers ist voll: Das Modell läuft, und ein Teil davon wird beim nächsten Besuch wieder geladen.",

@@ -189,12 +189,10 @@ export const en = {
     "There are more words to avoid than this model reads: {tokens} of their tokens were left out, from “{from}” on. It reads {room}.",
   "notice.model-offline": "There is no network: the model that this browser has kept is used.",
   "notice.storage-full": "The browser's storage is full: the model works, and part of it will be fetched again at the next visit.",
-  "notice.storage-failed": "The browser's storage failed: the model works, and will be fetched again at the next visit.",
   "notice.storage-missing":
     "This browser keeps no files here, perhaps because the window is private: the next visit fetches the model again.",
   "notice.insecure-context":
     "This page came over plain http: the browser allows it neither the graphics card nor to keep the model. Over https it has both.",
-  "notice.threads-missing": "One processor computes, since this browser would not start more: pictures take longer.",
   "notice.quota-small": "The browser will not keep all of the model: part of it will be fetched again at the next visit.",
   "explained.what": "{message}",
   "explained.remedy": "{remedy}",

@@ -13,6 +13,9 @@ export const later = {
   "reuse.text": "This picture was made here: its file says how.",
   "reuse.settings": "Use its settings",
   "reuse.picture": "Use it as a picture",
+  "notice.kernels-wrong": "{adapter} computes wrongly, and is passed over for: {kernels} (FaceStudio {release}). Please report this line.",
+  "notice.storage-failed": "The browser's storage failed: the model works, and will be fetched again at the next visit.",
+  "notice.threads-missing": "One processor computes, since this browser would not start more: pictures take longer.",
   "view.title": "The picture",
   "models.title": "Models",
   "models.text":

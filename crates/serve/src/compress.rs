@@ -18,7 +18,8 @@ const LEAST: u64 = 1024;
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// Endings of files that are compressed; those of pictures are already.
-const ENDINGS: &[&str] = &["css", "html", "js", "json", "map", "md", "mjs", "svg", "ts", "txt", "wasm"];
+const ENDINGS: &[&str] =
+    &["css", "html", "js", "json", "map", "md", "mjs", "svg", "ts", "txt", "wasm", "webmanifest"];
 
 /// Content codings (RFC 9110, section 8.4.1) that files are packed in beforehand, the better one first, and what such a file ends in.
 const PACKED: [(&str, &str); 2] = [("br", ".br"), ("gzip", ".gz")];

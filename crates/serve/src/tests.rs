@@ -280,6 +280,28 @@ fn what_was_packed_beforehand_is_sent_as_long_as_it_is_of_the_file() {
 }
 
 #[test]
+fn what_makes_the_page_installable_is_what_it_is() {
+    let dir = folders();
+    write(
+        dir.path(),
+        &[
+            ("pkg/manifest.webmanifest", "{}"),
+            ("pkg/icons/favicon.ico", "icon"),
+            ("pkg/icons/icon.svg", "<svg/>"),
+        ],
+    );
+    let address = start(&dir);
+    for (path, kind) in [
+        ("/manifest.webmanifest", "application/manifest+json"),
+        ("/icons/favicon.ico", "image/x-icon"),
+        ("/icons/icon.svg", "image/svg+xml"),
+    ] {
+        let (head, _) = get(address, path, "");
+        assert_eq!((status(&head), header(&head, "content-type")), (200, Some(kind)), "{path}");
+    }
+}
+
+#[test]
 fn what_a_model_brings_is_data_and_the_page_is_framed_by_none() {
     let dir = folders();
     let address = start(&dir);

@@ -15,7 +15,9 @@ use super::files::StoredFiles;
 use facestudio::error::{Error, Result};
 use facestudio::image::codec;
 #[cfg(feature = "gpu")]
-use facestudio::internal::{measure_tiles, set_tiles, tiles};
+use facestudio::internal::{
+    leave_out, measure_rate, measure_tiles, prove, set_rate, set_tiles, tiles, time_kernel,
+};
 use facestudio::pipeline::{FaceStudio, Phase, Precision, Progress};
 
 /// A device with a model on it.
@@ -59,6 +61,56 @@ impl Engine {
     /// Rejects where the device does not compute in a `precision` of [`load`](Self::load).
     pub fn check_precision(&self, precision: &str) -> Result<(), Failure> {
         Ok(precision.parse::<Precision>()?.check(&self.device)?)
+    }
+
+    /// Computes small cases with every kernel of WebGPU, and gives the names of those that were wrong, which
+    /// [`leave_out`](Self::leave_out) takes; `burn` among them where nothing can be computed on the adapter. None on the CPU.
+    pub async fn prove(&self) -> Vec<String> {
+        #[cfg(feature = "gpu")]
+        return prove(&self.device).await.into_iter().map(str::to_owned).collect();
+        #[cfg(not(feature = "gpu"))]
+        Vec::new()
+    }
+
+    /// Leaves these kernels out from now on, and no others: burn's operations take their place, f32 that of `f16`. Models that are
+    /// loaded already keep their weights as they are.
+    pub fn leave_out(&self, names: Vec<String>) -> Result<(), Failure> {
+        #[cfg(feature = "gpu")]
+        if leave_out(&names) {
+            return Ok(());
+        }
+        let message = format!("{names:?} are no kernels of this build");
+        Err(Error::device("tiles", message, "measure them again").into())
+    }
+
+    /// Measures what [`set_rate`](Self::set_rate) takes; `undefined` on the CPU.
+    pub async fn measure_rate(&self) -> Option<f64> {
+        #[cfg(feature = "gpu")]
+        return measure_rate(&self.device, now).await;
+        #[cfg(not(feature = "gpu"))]
+        None
+    }
+
+    /// Cuts the GPU's long dispatches by this many multiply-adds a millisecond.
+    pub fn set_rate(&self, rate: f64) -> Result<(), Failure> {
+        #[cfg(feature = "gpu")]
+        if set_rate(rate) {
+            return Ok(());
+        }
+        Err(Error::device("tiles", format!("{rate} is no rate of a device"), "measure it again").into())
+    }
+
+    /// Milliseconds of a kernel on WebGPU: `linear` of `[tokens, from, to]`, `conv2d` of `[channels in, channels out, side]` or
+    /// `attention` of `[heads, tokens, dimensions of a head]`, with numbers of `f32`, `f16`, `q8` or `q4`; `undefined` where there
+    /// is none such.
+    pub async fn time_kernel(&self, kernel: String, numbers: String, sizes: Vec<u32>) -> Option<f64> {
+        #[cfg(feature = "gpu")]
+        if let [first, second, third] = sizes[..] {
+            let sizes = [first, second, third].map(|size| size as usize);
+            return time_kernel(&self.device, &kernel, &numbers, sizes, now).await;
+        }
+        let _ = (kernel, numbers, sizes);
+        None
     }
 
     /// Measures what [`set_tiles`](Self::set_tiles) takes, in about half a second on a graphics card; `undefined` on the CPU, which has

@@ -1,7 +1,7 @@
 //! Attention without a matrix of scores.
 
 use super::super::Sizes;
-use super::launch::{Bound, Kernel, MOST_GROUPS, Operand, launch, unroll};
+use super::launch::{Bound, Kernel, MOST_GROUPS, Operand, launch_sliced, unroll};
 
 /// Queries, and keys, of a tile.
 const TILE: usize = 32;
@@ -49,6 +49,8 @@ impl Kernel for Attention {
         "value_head",
         "value_token",
         "weight_image",
+        "first_across",
+        "first_down",
     ];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
@@ -119,7 +121,7 @@ pub(super) fn attention(
 ) -> Option<Operand> {
     let Sizes { batch, heads, queries, contexts, keys, dim } = sizes;
     let fours = dim.is_multiple_of(4) && strides.iter().flatten().all(|stride| stride.is_multiple_of(4));
-    let groups = [queries.div_ceil(TILE), batch * heads, 1];
+    let groups = [queries.div_ceil(TILE), batch * heads];
     if !fours || dim > LARGEST_HEAD || groups.iter().any(|groups| *groups > MOST_GROUPS) {
         return None;
     }
@@ -134,6 +136,8 @@ pub(super) fn attention(
     let mut numbers = vec![heads, queries, contexts, keys];
     numbers.extend(strides.into_iter().flatten());
     numbers.push(weights.map_or(0, |(_, by_image)| if by_image { contexts * queries } else { 0 }));
-    launch(Attention { dim, regions: weights.is_some() }, &bound, &numbers, groups);
+    // Scores, and what they weigh.
+    let each = (2 * TILE * contexts * keys.next_multiple_of(TILE) * dim) as f64;
+    launch_sliced(Attention { dim, regions: weights.is_some() }, &bound, &numbers, groups, each);
     Some(out)
 }

@@ -40,9 +40,9 @@ fn key_steps(start: u32, token: u32, d: u32) -> vec4<f32> {
 
 @compute @workgroup_size({{threads}})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let image = group.y / sizes.heads;
-  let head = group.y % sizes.heads;
-  let first_query = group.x * TILE;
+  let image = (group.y + sizes.first_down) / sizes.heads;
+  let head = (group.y + sizes.first_down) % sizes.heads;
+  let first_query = (group.x + sizes.first_across) * TILE;
   let query_start = image * sizes.query_image + head * sizes.query_head;
   let first_context_key = image * sizes.key_image + head * sizes.key_head;
   let first_context_value = image * sizes.value_image + head * sizes.value_head;

@@ -15,6 +15,7 @@ use burn_cubecl::template::{KernelSource, SourceKernel, SourceTemplate};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::BLOCK;
+use super::slices::{Slice, slices, time_to_hand_over};
 
 /// The name of the runtime that takes WGSL.
 pub(super) const RUNTIME: &str = "wgpu<wgsl>";
@@ -201,10 +202,38 @@ pub(super) fn launch<K: Kernel>(kernel: K, tensors: &[Bound], sizes: &[usize], g
     let arguments = tensors.iter().map(|bound| bound.held.0.handle.clone().binding()).collect::<Vec<_>>();
     let [x, y, z] = groups.map(|groups| groups as u32);
     first.held.0.client.launch(
-        Box::new(SourceKernel::new(Text { kernel, bound }, CubeDim::new_single())),
+        Box::new(SourceKernel::new(
+            Text {
+                kernel,
+                bound,
+                #[cfg(test)]
+                broken: broken::<K>(tensors),
+            },
+            CubeDim::new_single(),
+        )),
         CubeCount::Static(x, y, z),
         KernelArguments::new().with_buffers(arguments).with_info(MetadataBindingInfo::custom(info)),
     );
+}
+
+/// As [`launch`] of a kernel that may take long: in slices, and handed to the device before too much waits. The last two of the
+/// kernel's sizes, which are not in `sizes`, are the first workgroup's place; `each`: multiply-adds of a workgroup.
+pub(super) fn launch_sliced<K: Kernel>(
+    kernel: K,
+    tensors: &[Bound],
+    sizes: &[usize],
+    groups: [usize; 2],
+    each: f64,
+) {
+    for Slice { first, groups: [x, y] } in slices(groups, each) {
+        launch(kernel.clone(), tensors, &[sizes, &first[..]].concat(), [x, y, 1]);
+        if time_to_hand_over((x * y) as f64 * each)
+            && let Some(first) = tensors.first()
+        {
+            // What fails here fails again, and is told, when results are read.
+            let _ = first.held.0.client.flush();
+        }
+    }
 }
 
 /// A kernel with its bindings.
@@ -212,6 +241,25 @@ pub(super) fn launch<K: Kernel>(kernel: K, tensors: &[Bound], sizes: &[usize], g
 struct Text<K> {
     kernel: K,
     bound: Vec<(&'static str, Element)>,
+    /// Whether it computes wrongly on purpose.
+    #[cfg(test)]
+    broken: bool,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Kernels of that type, or of results in `f16`, compute wrongly in this thread.
+    pub(super) static BROKEN: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn broken<K>(tensors: &[Bound]) -> bool {
+    let halves = tensors.last().is_some_and(|out| out.held.0.dtype == DType::F16);
+    BROKEN.get().is_some_and(
+        |name| {
+            if name == "f16" { halves } else { std::any::type_name::<K>().ends_with(name) }
+        },
+    )
 }
 
 impl<K: Kernel> Text<K> {
@@ -239,10 +287,16 @@ impl<K: Kernel> Text<K> {
 impl<K: Kernel> KernelSource for Text<K> {
     fn source(&self) -> SourceTemplate {
         let template = SourceTemplate::new(self.header()).add_template(K::TEXT);
-        self.kernel
+        let template = self
+            .kernel
             .labels()
             .into_iter()
-            .fold(template, |template, (name, value)| template.register(name, value))
+            .fold(template, |template, (name, value)| template.register(name, value));
+        #[cfg(test)]
+        if self.broken {
+            return SourceTemplate::new(template.complete().replace("= Out(", "= Out(1.5) * Out("));
+        }
+        template
     }
 
     fn id(&self) -> KernelId {

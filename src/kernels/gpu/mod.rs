@@ -6,7 +6,13 @@ mod attention;
 mod blocks;
 mod launch;
 mod norm;
+mod parts;
 mod product;
+#[cfg(all(feature = "cpu", any(test, target_family = "wasm")))]
+mod proof;
+mod slices;
+#[cfg(any(test, target_family = "wasm"))]
+mod times;
 #[cfg(any(test, target_family = "wasm"))]
 mod tune;
 
@@ -14,6 +20,7 @@ use activation::Function;
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use launch::Operand;
+use parts::{Part, used};
 
 #[cfg(target_family = "wasm")]
 use super::Tiles;
@@ -22,12 +29,23 @@ use super::{Blocks, Geometry, Sizes};
 /// Whether the kernels take tensors of f16 on this device.
 pub(super) fn takes_halves(device: &Device) -> bool {
     let DispatchDevice::Cube(cube) = device.as_dispatch() else { return false };
-    cube.client().name() == launch::RUNTIME && device.supports_dtype(DType::F16)
+    used(Part::Halves) && cube.client().name() == launch::RUNTIME && device.supports_dtype(DType::F16)
 }
 
 /// Whether weights of that shape, `[out, ..]`, may be f16 on this device.
 pub(super) fn takes_half_weights(device: &Device, shape: &[usize]) -> bool {
+    used(Part::HalfWeights) && reads_weights(device, shape)
+}
+
+/// Whether weights of that shape may be held in blocks of so many bits.
+pub(super) fn takes_blocks(device: &Device, shape: &[usize], bits: usize) -> bool {
+    used(if bits == 4 { Part::Blocks4 } else { Part::Blocks8 }) && reads_weights(device, shape)
+}
+
+/// Whether products read weights of that shape as they were stored: burn's own operations do not.
+fn reads_weights(device: &Device, shape: &[usize]) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+        && [Part::Conv2d, Part::Linear].into_iter().all(used)
         && shape.len() > 1
         && shape[1..].iter().product::<usize>().is_multiple_of(4)
 }
@@ -54,13 +72,25 @@ pub(super) fn tiles() -> Tiles {
     product::borders()
 }
 
+#[cfg(target_family = "wasm")]
+pub(super) use slices::set_rate;
+#[cfg(target_family = "wasm")]
+pub(super) use times::time;
+#[cfg(target_family = "wasm")]
+pub(super) use tune::rate;
+
+#[cfg(target_family = "wasm")]
+pub(super) use parts::leave_out;
+#[cfg(all(feature = "cpu", target_family = "wasm"))]
+pub(super) use proof::prove;
+
 pub(super) fn in_blocks<const D: usize>(
     device: &Device,
     shape: [usize; D],
     blocks: &Blocks,
 ) -> Option<Tensor<D>> {
     let DispatchDevice::Cube(cube) = device.as_dispatch() else { return None };
-    if !blocks.fits(&shape) || !takes_half_weights(device, &shape) {
+    if !blocks.fits(&shape) || !takes_blocks(device, &shape, blocks.bits) {
         return None;
     }
     blocks::hold(cube, shape, blocks)
@@ -77,6 +107,9 @@ pub(super) fn conv2d(
     geometry: Geometry,
     added: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
+    if !used(Part::Conv2d) {
+        return None;
+    }
     let [_, _, height, width] = x.dims();
     let scale = geometry.height.div_ceil(height).max(geometry.width.div_ceil(width));
     let channels = added.is_some_and(|added| added.dims()[2..] == [1, 1]) && geometry.output() != [1, 1];
@@ -95,6 +128,9 @@ pub(super) fn linear<const D: usize>(
     bias: Option<&Tensor<1>>,
     added: Option<&Tensor<D>>,
 ) -> Option<Tensor<D>> {
+    if !used(Part::Linear) {
+        return None;
+    }
     let mut shape = x.dims();
     let [to, from] = weight.dims();
     let tokens = shape[..D - 1].iter().product();
@@ -119,6 +155,9 @@ pub(super) fn linear_to_images(
     bias: Option<&Tensor<1>>,
     added: &Tensor<4>,
 ) -> Option<Tensor<4>> {
+    if !used(Part::LinearToImages) {
+        return None;
+    }
     let [images, to, height, width] = added.dims();
     let (weight, bias, added) =
         (Operand::weights(weight)?, Operand::optional(bias)?, Operand::from_tensor(added)?);
@@ -156,6 +195,9 @@ pub(super) fn attention(
     weights: Option<&Tensor<3>>,
     sizes: Sizes,
 ) -> Option<Tensor<4>> {
+    if !used(if weights.is_some() { Part::Regions } else { Part::Attention }) {
+        return None;
+    }
     let weights = match weights {
         Some(weights) => Some((Operand::from_tensor(weights)?, weights.dims()[0] > 1)),
         None => None,
@@ -179,6 +221,9 @@ pub(super) fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Option<Tensor<4>> {
+    if !used(Part::GroupNorm) {
+        return None;
+    }
     let [batch, channels, height, width] = x.dims();
     let sizes = norm::Groups { batch, channels, groups, size: [height, width], eps: eps as f32, silu };
     Some(
@@ -198,6 +243,9 @@ pub(super) fn layer_norm<const D: usize>(
     bias: &Tensor<1>,
     eps: f64,
 ) -> Option<Tensor<D>> {
+    if !used(Part::LayerNorm) {
+        return None;
+    }
     let shape = x.dims();
     let rows = shape[..D - 1].iter().product();
     let (x, weight, bias) =
@@ -207,24 +255,39 @@ pub(super) fn layer_norm<const D: usize>(
 }
 
 pub(super) fn rms_norm(x: &Tensor<4>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Option<Tensor<4>> {
+    if !used(Part::RmsNorm) {
+        return None;
+    }
     let (held, weight, bias) =
         (Operand::from_tensor(x)?, Operand::from_tensor(weight)?, Operand::from_tensor(bias)?);
     Some(norm::rms_norm(&held, &weight, &bias, x.dims(), eps as f32)?.tensor())
 }
 
 pub(super) fn silu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    if !used(Part::Silu) {
+        return None;
+    }
     Some(activation::activation(&Operand::from_tensor(x)?, Function::Silu, x.dims())?.tensor())
 }
 
 pub(super) fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    if !used(Part::Gelu) {
+        return None;
+    }
     Some(activation::activation(&Operand::from_tensor(x)?, Function::Gelu, x.dims())?.tensor())
 }
 
 pub(super) fn quick_gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    if !used(Part::QuickGelu) {
+        return None;
+    }
     Some(activation::activation(&Operand::from_tensor(x)?, Function::QuickGelu, x.dims())?.tensor())
 }
 
 pub(super) fn geglu(x: &Tensor<3>) -> Option<Tensor<3>> {
+    if !used(Part::GeGlu) {
+        return None;
+    }
     let [batch, tokens, width] = x.dims();
     Some(
         activation::activation(&Operand::from_tensor(x)?, Function::GeGlu, [batch, tokens, width / 2])?

@@ -1,9 +1,9 @@
 //! Tiled matrix products: linear layers, and convolutions as products that gather their right side (implicit GEMM).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 use super::super::{BLOCK, Geometry};
-use super::launch::{Bound, Element, Kernel, MOST_GROUPS, Operand, launch, unroll};
+use super::launch::{Bound, Element, Kernel, MOST_GROUPS, Operand, launch_sliced, unroll};
 
 /// A tile of the output and how many fours of rows and columns an invocation holds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,22 +24,24 @@ pub(super) const TILES: [Tile; 3] = [
     Tile { rows: 2, columns: 2, down: 8, across: 8, depth: 16 },
     Tile { rows: 1, columns: 1, down: 8, across: 8, depth: 32 },
 ];
-/// Workgroups of each tile but the smallest that keep the GPU busy: with fewer, smaller tiles finish earlier although they read
-/// more. As a large GPU needs, until it is [measured](super::tune). One for the process: a page has one device.
-static BORDERS: [AtomicUsize; TILES.len() - 1] = [const { AtomicUsize::new(256) }; TILES.len() - 1];
+thread_local! {
+    /// Workgroups of each tile but the smallest that keep the GPU busy: with fewer, smaller tiles finish earlier although they read
+    /// more. As a large GPU needs, until it is [measured](super::tune). A page has one device, and its module one thread.
+    static BORDERS: Cell<Borders> = const { Cell::new([256; TILES.len() - 1]) };
+}
 
 /// A number of workgroups of each tile but the smallest.
 pub(super) type Borders = [usize; TILES.len() - 1];
 
 /// The workgroups that each tile but the smallest needs to be chosen.
 pub(super) fn borders() -> Borders {
-    BORDERS.each_ref().map(|border| border.load(Ordering::Relaxed))
+    BORDERS.get()
 }
 
 /// Sets [`borders`]. Sums are of the same terms in the same order with every tile, so that no picture changes.
 #[cfg(any(test, target_family = "wasm"))]
 pub(super) fn set_borders(borders: Borders) {
-    BORDERS.iter().zip(borders).for_each(|(to, border)| to.store(border, Ordering::Relaxed));
+    BORDERS.set(borders);
 }
 
 /// Rows and columns of an output that has so many workgroups of a tile; as square as powers of two go.
@@ -177,6 +179,8 @@ impl Kernel for Product {
         "seen_width",
         "width_out",
         "scales",
+        "first_across",
+        "first_down",
     ];
 
     fn labels(&self) -> Vec<(&'static str, String)> {
@@ -559,7 +563,8 @@ impl Product {
             Added::Channels(held) => Some(Bound::numbers("added", held, false)),
         });
         bound.push(Bound::numbers("out", out, self.by_four));
-        launch(self, &bound, &sizes, [x, y, 1]);
+        let each = (self.tile.height() * self.tile.width() * sizes[2]) as f64;
+        launch_sliced(self, &bound, &sizes, [x, y], each);
         Some(())
     }
 }

@@ -22,8 +22,8 @@ var<workgroup> right_tile: array<vec4<f32>, DEPTH * FOURS_N>;
 
 @compute @workgroup_size({{threads}})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let first_m = group.y * TILE_M;
-  let first_n = group.x * TILE_N;
+  let first_m = (group.y + sizes.first_down) * TILE_M;
+  let first_n = (group.x + sizes.first_across) * TILE_N;
   let row = thread / ACROSS;
   let column = thread % ACROSS;
 {{zeros}}

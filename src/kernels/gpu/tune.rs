@@ -35,6 +35,19 @@ pub async fn borders(device: &Device, now: impl Fn() -> f64) -> Option<Borders> 
     search(measure, product::borders(), &now).await
 }
 
+/// Multiply-adds that the device makes of a linear layer in a millisecond, with its slowest tile; `None` as [`borders`].
+pub async fn rate(device: &Device, now: impl Fn() -> f64) -> Option<f64> {
+    let smallest = TILES.len() - 1;
+    let mut slowest = f64::INFINITY;
+    for tile in [0, smallest] {
+        let product = Try::new(device, smallest, GROUPS[GROUPS.len() - 1])?;
+        product.run(tile, 1).await?;
+        let [took, again] = product.times([tile; 2], &now).await?;
+        slowest = slowest.min(product.sizes.iter().product::<usize>() as f64 / took.min(again).max(1e-3));
+    }
+    Some(slowest)
+}
+
 /// Whether [`borders`] may have given these.
 pub fn possible(borders: &Borders) -> bool {
     borders.iter().all(|border| GROUPS.contains(border) || *border == MOST_BORDER)
@@ -138,23 +151,15 @@ mod tests {
         NoiseSource::new(3).tensor(stream, shape, &device())
     }
 
-    /// Gives the process's other tests their borders back.
-    struct Restore(Borders);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            product::set_borders(self.0);
-        }
-    }
-
-    /// One test, as borders are one for the process.
     #[test]
     fn tiles_are_measured_and_chosen_and_give_the_same_numbers() {
-        let _restore = Restore(product::borders());
         let start = Instant::now();
         let found = block_on(borders(&device(), || start.elapsed().as_secs_f64() * 1e3)).unwrap();
         assert!(possible(&found), "{found:?}");
         assert!(!possible(&[16, 0]) && !possible(&[1024, 16]) && !possible(&[16, 17]));
+        let found = block_on(rate(&device(), || start.elapsed().as_secs_f64() * 1e3)).unwrap();
+        // From a tenth of a processor's core to beyond any device of this decade.
+        assert!((1e5..1e13).contains(&found), "{found} multiply-adds a millisecond");
 
         let best = |borders| {
             product::set_borders(borders);
