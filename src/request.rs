@@ -1,5 +1,6 @@
 //! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
 
+mod embedding;
 mod recipe;
 mod roles;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
+pub use embedding::{Embedding, EmbeddingHash};
 pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
 pub use roles::{Numbers, Roles};
 
@@ -27,6 +29,11 @@ pub struct GenerateRequest {
     pub roles: Option<Roles>,
     /// A prompt to move away from: its embedding takes the null condition's place.
     pub negative_prompt: String,
+    /// Words that were learnt, for prompt and negative prompt. Models that do not attend to a CLIP's tokens refuse them.
+    pub embeddings: Vec<Embedding>,
+    /// The layer of a CLIP's text encoder that is read, counted from the last, which is 1: the web UI's "clip skip". Models that do
+    /// not attend to a CLIP's tokens refuse another than 1.
+    pub clip_skip: usize,
     /// Balance of hybrid guidance, `e_g = α e_i + (1 − α) e_p`: 1 is the style image alone, 0 the prompt alone.
     /// Counts only where there are both, see [`GenerateRequest::effective_alpha`].
     pub alpha: f32,
@@ -216,6 +223,8 @@ pub const MAX_SIDE: usize = 2048;
 pub const MAX_STEPS: usize = 1000;
 /// Most pictures of one request.
 pub const MAX_COUNT: usize = 64;
+/// Most layers of a text encoder.
+pub const MAX_CLIP_SKIP: usize = 256;
 /// Most people in one picture.
 pub const MAX_PEOPLE: usize = 8;
 
@@ -228,6 +237,8 @@ impl Default for GenerateRequest {
             prompt: String::new(),
             roles: None,
             negative_prompt: String::new(),
+            embeddings: Vec::new(),
+            clip_skip: 1,
             alpha: 0.5,
             layout: Layout::Whole,
             background: Background::default(),
@@ -253,6 +264,17 @@ impl GenerateRequest {
         let Self { sampler, steps, guidance_scale, .. } = *self;
         Defaults { sampler, steps, guidance_scale }.validate()?;
         count("count", self.count, MAX_COUNT)?;
+        count("clip-skip", self.clip_skip, MAX_CLIP_SKIP)?;
+        for (i, embedding) in self.embeddings.iter().enumerate() {
+            let same = |other: &Embedding| other.word().to_lowercase() == embedding.word().to_lowercase();
+            if self.embeddings[..i].iter().any(same) {
+                return Err(Error::input(
+                    "embedding-word",
+                    format!("two embeddings have the word '{}'", embedding.word()),
+                    "give one of them another word",
+                ));
+            }
+        }
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side {
                 count(name, side, MAX_SIDE)?;
@@ -537,6 +559,7 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
     let code = match name {
         "steps" => "steps-range",
         "count" => "count-range",
+        "clip-skip" => "clip-skip-range",
         "preview-every" => "preview-range",
         _ => "size-range",
     };

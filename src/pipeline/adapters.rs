@@ -9,7 +9,6 @@ use burn::tensor::{Device, Tensor};
 use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
 use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
-use super::prompt::PromptKind;
 use super::readers::RequiredReaders;
 use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Stream};
 use crate::encoders::text::TextConfig;
@@ -184,13 +183,13 @@ impl Family for AdapterGuidance {
             |role| needs().any(|(of, n)| of == role && n.image_embeds.or(n.hidden_states).is_some());
         let mut texts = Vec::new();
         if alpha < 1.0 {
-            texts.push((Some(PromptKind::Prompt), request.prompt.as_str()));
+            texts.push(request.prompt.as_str());
         }
         if alpha > 0.0 {
-            texts.push((None, ""));
+            texts.push("");
         }
         if guided {
-            texts.push((Some(PromptKind::NegativePrompt), request.negative_prompt.as_str()));
+            texts.push(request.negative_prompt.as_str());
         }
         Needs {
             identities: needs().any(|(role, needs)| role == Role::Identity && needs.id_embeds.is_some()),
@@ -215,8 +214,12 @@ impl Family for AdapterGuidance {
         let mut next =
             || tokens.next().ok_or_else(|| Error::internal("condition-shape", "a text was not read"));
         // The prompt's, moved toward those of no prompt by α.
-        let text =
-            if alpha > 0.0 && alpha < 1.0 { next()? * (1.0 - alpha) + next()? * alpha } else { next()? };
+        let text = if alpha > 0.0 && alpha < 1.0 {
+            let [prompt, none] = as_long([next()?, next()?]);
+            prompt * (1.0 - alpha) + none * alpha
+        } else {
+            next()?
+        };
         let nothing = &evidence.nothing;
         let person = |person: &PersonEvidence| embeds_pair(&person.faces, person.id_embeds.clone(), nothing);
         let people: Vec<EmbedsPair> = evidence.people.iter().map(person).collect();
@@ -224,11 +227,13 @@ impl Family for AdapterGuidance {
         let streams = |text, half: fn(&EmbedsPair) -> &ImagePromptEmbeds| {
             self.streams(text, &people, &style, places, alpha, half)
         };
-        let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
         let guided = if request.guidance_scale == 1.0 {
+            let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
             Guided { condition, guidance_scale: None }
         } else {
-            let null = Condition::new(streams(next()?, |pair| &pair.unconditional)?);
+            let [text, null] = as_long([text, next()?]);
+            let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
+            let null = Condition::new(streams(null, |pair| &pair.unconditional)?);
             let guidance_scale = Some(request.guidance_scale);
             Guided { condition: Condition::cat(null, condition)?, guidance_scale }
         };
@@ -293,6 +298,18 @@ impl AdapterGuidance {
         }
         Ok(streams)
     }
+}
+
+/// Two texts' tokens, repeated to their least common multiple: attention to tokens is the same however often all of them are there.
+fn as_long(texts: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+    let [first, second] = texts.each_ref().map(|text| text.dims()[1]);
+    let (mut divisor, mut rest) = (first, second);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    let repeated = |text: Tensor<3>, times: usize| if times == 1 { text } else { text.repeat_dim(1, times) };
+    let [one, other] = texts;
+    [repeated(one, second / divisor.max(1)), repeated(other, first / divisor.max(1))]
 }
 
 /// What was seen of one picture or person, with its weights: embeddings are averaged, states are joined, so that tokens may
@@ -457,6 +474,24 @@ mod tests {
         assert_same(row(&style.tokens[0], 1), of(embeds));
     }
 
+    /// Of 14, 7 and 21 tokens: no prompt twice beside the prompt, and both halves of guidance to 42.
+    #[test]
+    fn shorter_texts_are_repeated_beside_longer_ones() {
+        let [prompt, nothing, negative] =
+            [(4.0, 14), (5.0, 7), (6.0, 21)].map(|(phase, tokens)| waves(phase, [1, tokens, WIDTH]));
+        let evidence = Evidence {
+            style: Some(seen(3.0, EMBED, None)),
+            tokens: vec![prompt.clone(), nothing.clone(), negative.clone()],
+            ..Evidence::default()
+        };
+        let (_, guided) = condition(vec![image(Role::Style)], &evidence, &request(0), None);
+        let text = &guided[0].condition.streams[0].tokens[0];
+        assert_eq!(text.dims(), [2, 42, WIDTH]);
+        let mixed = prompt * 0.75 + nothing.repeat_dim(1, 2) * 0.25;
+        assert_same(row(text, 1), mixed.repeat_dim(1, 3));
+        assert_same(row(text, 0), negative.repeat_dim(1, 2));
+    }
+
     #[test]
     fn adapters_without_anything_to_read_have_no_stream() {
         let evidence = Evidence { tokens: vec![waves(4.0, TOKENS)], ..Evidence::default() };
@@ -515,15 +550,12 @@ mod tests {
         assert_eq!((needs.identities, needs.faces, needs.nothing), (true, false, true));
         assert_eq!(needs.style, Some(Style::Whole));
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(
-            texts[..],
-            [(Some(PromptKind::Prompt), "a man"), (None, ""), (Some(PromptKind::NegativePrompt), "")]
-        );
+        assert_eq!(texts[..], ["a man", "", ""]);
         let worded = GenerateRequest { style: None, guidance_scale: 1.0, ..request(1) };
         let needs = both.needs(&worded, None);
         assert!(!needs.nothing && needs.style.is_none());
         let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(texts[..], [(Some(PromptKind::Prompt), "a man")]);
+        assert_eq!(texts[..], ["a man"]);
 
         let styles = AdapterGuidance { adapters: vec![image(Role::Style)] };
         let faces = AdapterGuidance { adapters: vec![full_face()] };

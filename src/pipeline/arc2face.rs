@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::evidence::{Evidence, Needs, Texts};
 use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
+use super::prompt::refuse_weights;
 use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places, Projection, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
@@ -73,7 +74,7 @@ impl Family for Arc2FaceGuidance {
         ];
         let asked: Vec<&str> = asked.iter().filter(|(given, _)| *given).map(|(_, what)| *what).collect();
         if asked.is_empty() && !request.people.is_empty() {
-            return Ok(());
+            return refuse_weights(request, "draws from faces alone");
         }
         Err(Error::input(
             "identity-only",

@@ -45,6 +45,10 @@ impl Key {
                 }
             }
             (&request.style, &request.prompt, &request.negative_prompt, &request.roles).hash(hasher);
+            for embedding in &request.embeddings {
+                (embedding.word(), embedding.sha256()).hash(hasher);
+            }
+            (request.embeddings.len(), request.clip_skip).hash(hasher);
             (request.alpha.to_bits(), request.guidance_scale.to_bits(), request.count).hash(hasher);
             std::mem::discriminant(&request.layout).hash(hasher);
             match &request.layout {
@@ -127,7 +131,7 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::request::{Background, Identity, InitImage, Person, RelativeBox, Roles};
+    use crate::request::{Background, Embedding, Identity, InitImage, Person, RelativeBox, Roles};
     use ::image::{Rgb, RgbImage};
 
     const CANVAS: Canvas = Canvas { width: 64, height: 32, latent_width: 16, latent_height: 8 };
@@ -170,6 +174,7 @@ mod tests {
             Key::of_guidance(&request, &CANVAS, false, false)
         };
         let area = |x: f32| Layout::Boxes(vec![RelativeBox { x, y: 0.0, width: 0.5, height: 1.0 }]);
+        let learnt = |word: &str, value: f32| Embedding::new(word, vec![value], 1).unwrap();
         let keys = [
             of(&|_| ()),
             of(&|request| request.people[0].identities[0].photos[0] = picture(9).into()),
@@ -188,6 +193,10 @@ mod tests {
             of(&|request| request.prompt = "b".to_owned()),
             of(&|request| request.roles = Some(Roles::default())),
             of(&|request| request.negative_prompt = "a".to_owned()),
+            of(&|request| request.clip_skip = 2),
+            of(&|request| request.embeddings = vec![learnt("x", 0.5)]),
+            of(&|request| request.embeddings = vec![learnt("y", 0.5)]),
+            of(&|request| request.embeddings = vec![learnt("x", 0.25)]),
             of(&|request| request.alpha = 0.25),
             of(&|request| request.guidance_scale = 1.0),
             of(&|request| request.count = 2),

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::evidence::{Evidence, Needs, Style, Texts};
 use super::family::{Denoises, Family, Guided, GuidedConfigs, Kind};
 use super::folder::{ModelFolder, check_width};
-use super::prompt::Prior;
+use super::prompt::{Prior, refuse_weights};
 use super::readers::RequiredReaders;
 use crate::condition::{Added, Condition, Places, Projection, Stream};
 use crate::encoders::vision::VisionConfig;
@@ -73,6 +73,7 @@ impl Family for FusedGuidance {
 
     fn check(&self, request: &GenerateRequest) -> Result<()> {
         request.validate_subject()?;
+        refuse_weights(request, "draws from a text as a whole")?;
         if !self.has_prior && texts(request).iter().any(Option::is_some) {
             return Err(Error::weights(
                 "component-missing",

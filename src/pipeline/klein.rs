@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Needs, Style, Texts};
 use super::family::{Denoises, Family, Guided, Kind};
 use super::folder::ModelFolder;
 use super::index::KleinIndex;
-use super::prompt::PromptKind;
+use super::prompt::{PromptKind, refuse_weights};
 use crate::condition::{Added, Condition, Places, Reference};
 use crate::error::{Error, Result};
 use crate::request::{GenerateRequest, Identity, Numbers, Person};
@@ -71,6 +71,7 @@ impl Family for KleinGuidance {
         if request.init.is_none() {
             request.validate_subject()?;
         }
+        refuse_weights(request, "reads a text as language, whose words have no weights")?;
         if let Some(i) = request.people.iter().position(|person| identities(person).count() > 1) {
             return Err(Error::input(
                 "mix-unsupported",

@@ -161,6 +161,7 @@ const FIELDS = /** @type {const} */ ({
   prompt: "text",
   roles: "any",
   negative_prompt: "text",
+  clip_skip: "whole",
   alpha: "number",
   layout: "any",
   background: "any",

@@ -12,10 +12,11 @@ use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
+    Background, Defaults, Embedding, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
 };
 use facestudio::sampling::Sampler;
 use facestudio::weights::{Files, check_output, write_file};
+use facestudio_convert::embedding;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
@@ -52,7 +53,7 @@ pub struct Job {
     /// Makes a picture again: a PNG that FaceStudio wrote, whose recipe takes the place of the other flags. With --photo for each
     /// picture that it was made from, and with --prompt and --negative-prompt where they were left out of it.
     #[arg(long, value_name = "PNG", conflicts_with_all = [
-        "face", "person", "style", "role", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
+        "face", "person", "style", "role", "clip_skip", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
         "guidance_scale", "sampler", "size", "no_watermark",
     ])]
     recipe: Option<PathBuf>,
@@ -81,6 +82,13 @@ pub struct Job {
     /// What it should not show.
     #[arg(long)]
     negative_prompt: Option<String>,
+    /// A file of Textual Inversion (.pt, .bin, .safetensors), for words that were learnt: its word, where it stands in a prompt. That is
+    /// the one before the equals sign, or the one that diffusers wrote into the file, or the file's name without its ending; repeat.
+    #[arg(long, value_name = "[WORD=]FILE")]
+    embedding: Vec<String>,
+    /// Which layer of a CLIP's text encoder is read, counted from the last: 2 skips one, as "clip skip 2" does elsewhere.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    clip_skip: usize,
     /// From the prompt alone (0) to the style image alone (1).
     #[arg(long, default_value_t = 0.5)]
     alpha: f32,
@@ -272,7 +280,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
             .into());
         }
         let words = [args.prompt.as_deref(), args.negative_prompt.as_deref()];
-        let mut request = again::request(path, &args.photo, words)?;
+        let mut request = again::request(path, &args.photo, &embeddings(&args.embedding)?, words)?;
         request.prompt_in_metadata &= !args.no_prompt_in_metadata;
         return Ok(request);
     }
@@ -294,6 +302,8 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         prompt: args.prompt.clone().unwrap_or_default(),
         roles: roles(&args.role)?,
         negative_prompt: args.negative_prompt.clone().unwrap_or_default(),
+        embeddings: embeddings(&args.embedding)?,
+        clip_skip: args.clip_skip,
         alpha: args.alpha,
         layout: layout(args)?,
         background: background(&args.background)?,
@@ -339,6 +349,16 @@ fn roles(given: &[String]) -> Result<Option<Roles>> {
         *place = sentence.to_owned();
     }
     Ok((!given.is_empty()).then_some(roles))
+}
+
+/// Words that were learnt, from their files. Where the whole names a file it is that file, whatever stands in its name.
+fn embeddings(given: &[String]) -> Result<Vec<Embedding>> {
+    let read = |text: &String| {
+        let named = text.split_once('=').filter(|_| !Path::new(text).is_file());
+        let (word, file) = named.map_or((None, text.as_str()), |(word, file)| (Some(word), file));
+        Ok(embedding::read(Path::new(file), word)?)
+    };
+    given.iter().map(read).collect()
 }
 
 /// The photos of one identity, and its weight.

@@ -288,6 +288,9 @@ fn what_has_no_meaning_for_references_is_refused() {
     refused(GenerateRequest { guidance_scale: 3.0, ..ann() }, "guidance-distilled", "scale 3");
     refused(GenerateRequest { negative_prompt: "fog".to_owned(), ..ann() }, "guidance-distilled", "negative");
     refused(GenerateRequest { prompt: String::new(), ..ann() }, "nothing-to-draw", "style image");
+    let weighed = GenerateRequest { prompt: "a (woman:1.2)".to_owned(), ..ann() };
+    refused(weighed, "weights-unsupported", "language");
+    refused(GenerateRequest { clip_skip: 2, ..ann() }, "clip-skip-unsupported", "clip skip is 2");
     refused(GenerateRequest { sampler: Sampler::Euler, ..ann() }, "config-unsupported", "sampler");
     refused(GenerateRequest { width: Some(36), ..ann() }, "size-multiple", "multiples of 8");
     // Sentences of one's own are words too; those that every picture has are no secret.
