@@ -1,10 +1,9 @@
 //! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
 
 mod embedding;
+mod person;
 mod recipe;
 mod roles;
-
-use std::hash::{Hash, Hasher};
 
 use ::image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 pub use embedding::{Embedding, EmbeddingHash};
+pub use person::{IdentityOf, Landmarks, PersonOf, Photo};
 pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
 pub use roles::{Numbers, Roles};
 
@@ -47,6 +47,11 @@ pub struct GenerateRequest {
     pub seed: u64,
     /// Number of pictures; picture `i` uses seed `seed + i`.
     pub count: usize,
+    /// So many pictures are drawn in the place of one, of following seeds, and the one most like its people comes first, see
+    /// [`Generated::likeness`]; 1 draws one and measures nothing. More go with a `count` of 1 alone.
+    ///
+    /// [`Generated::likeness`]: crate::pipeline::Generated::likeness
+    pub candidates: usize,
     /// Denoising steps: each runs the denoiser as often as its sampler says, see [`Sampler::evaluations`].
     pub steps: usize,
     /// Classifier-free guidance scale; 1 turns guidance off.
@@ -74,47 +79,6 @@ pub type Identity = IdentityOf<Photo>;
 pub type Layout = LayoutOf<RgbImage, GrayImage>;
 /// A picture to start from, in pixels.
 pub type InitImage = InitImageOf<RgbImage, GrayImage>;
-
-/// One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash, perhaps with the
-/// face that is meant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Person"))]
-pub struct PersonOf<P> {
-    /// The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
-    pub identities: Vec<IdentityOf<P>>,
-}
-
-/// One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Identity"))]
-pub struct IdentityOf<P> {
-    /// Photos of this face.
-    pub photos: Vec<P>,
-    /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1. Where a model sees the photos themselves it is
-    /// how strongly they are seen, and 1 is as the model was trained.
-    #[serde(default = "whole")]
-    #[cfg_attr(test, ts(optional, as = "Option<f32>"))]
-    pub beta: f32,
-}
-
-fn whole() -> f32 {
-    1.0
-}
-
-/// Eyes, nose tip and mouth corners, x and y in pixels from a photo's top left corner; of an upright face the photo's left
-/// ones first.
-pub type Landmarks = [[f32; 2]; 5];
-
-/// A photo of a face.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Photo {
-    /// Pixels, of any size.
-    pub image: RgbImage,
-    /// The face that is meant; the photo is then not searched. `None` is the largest that is found.
-    pub landmarks: Option<Landmarks>,
-}
 
 /// Where the people of a picture go. `P` is a picture, `M` a mask.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -245,6 +209,7 @@ impl Default for GenerateRequest {
             init: None,
             seed: 0,
             count: 1,
+            candidates: 1,
             steps,
             guidance_scale,
             sampler,
@@ -265,6 +230,19 @@ impl GenerateRequest {
         Defaults { sampler, steps, guidance_scale }.validate()?;
         count("count", self.count, MAX_COUNT)?;
         count("clip-skip", self.clip_skip, MAX_CLIP_SKIP)?;
+        count("candidates", self.candidates, MAX_COUNT)?;
+        if self.candidates > 1 && (self.count > 1 || self.people.is_empty()) {
+            return Err(Error::input(
+                "candidates-range",
+                format!(
+                    "{} candidates are asked for of {} pictures of {} people",
+                    self.candidates,
+                    self.count,
+                    self.people.len()
+                ),
+                "candidates are drawn for one picture, and of a person whom it is to be like",
+            ));
+        }
         for (i, embedding) in self.embeddings.iter().enumerate() {
             let same = |other: &Embedding| other.word().to_lowercase() == embedding.word().to_lowercase();
             if self.embeddings[..i].iter().any(same) {
@@ -400,111 +378,6 @@ impl GenerateRequest {
     }
 }
 
-impl Photo {
-    /// How far outside of a photo a landmark may lie, as a part of the photo's side: a face is found at the edge too.
-    const BEYOND: f32 = 0.5;
-
-    /// The place nearest to a landmark that [`Person::validate`] takes.
-    pub fn nearest([x, y]: [f32; 2], width: u32, height: u32) -> [f32; 2] {
-        let near = |at: f32, side: u32| {
-            let side = side as f32;
-            at.clamp(-Self::BEYOND * side, (1.0 + Self::BEYOND) * side)
-        };
-        [near(x, width), near(y, height)]
-    }
-
-    fn validate(&self, name: &str) -> Result<()> {
-        let (width, height) = self.image.dimensions();
-        if width == 0 || height == 0 {
-            return Err(Error::input("image-empty", format!("{name} has no pixels"), "use another picture"));
-        }
-        // What is not a number equals nothing.
-        let outside = |at: &&[f32; 2]| **at != Self::nearest(**at, width, height);
-        if let Some([x, y]) = self.landmarks.iter().flatten().find(outside) {
-            return Err(Error::input(
-                "landmarks-range",
-                format!("a landmark of {name} is at ({x}, {y}), outside of its {width}×{height} pixels"),
-                "give the landmarks that were found in this very photo, or leave them out",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl From<RgbImage> for Photo {
-    /// A photo that is yet to be searched.
-    fn from(image: RgbImage) -> Self {
-        Self { image, landmarks: None }
-    }
-}
-
-impl Hash for Photo {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.image.hash(state);
-        self.landmarks.map(|points| points.map(|point| point.map(f32::to_bits))).hash(state);
-    }
-}
-
-impl Identity {
-    /// An identity from photos that are yet to be searched.
-    pub fn new(photos: Vec<RgbImage>, beta: f32) -> Self {
-        Self { photos: photos.into_iter().map(Photo::from).collect(), beta }
-    }
-}
-
-impl Person {
-    /// One identity from its photos.
-    pub fn new(photos: Vec<RgbImage>) -> Self {
-        Self { identities: vec![Identity::new(photos, 1.0)] }
-    }
-
-    /// Checks what can be checked without a model; `index` is its place among the people.
-    pub fn validate(&self, index: usize) -> Result<()> {
-        let name = index + 1;
-        if self.identities.iter().all(|identity| identity.photos.is_empty()) {
-            return Err(Error::input(
-                "no-photo",
-                format!("person {name} has no photo"),
-                "add a photo of the face",
-            ));
-        }
-        for (i, photo) in self.identities.iter().flat_map(|identity| &identity.photos).enumerate() {
-            photo.validate(&format!("photo {} of person {name}", i + 1))?;
-        }
-        if self.identities.iter().any(|identity| !identity.beta.is_finite() || identity.beta < 0.0) {
-            return Err(Error::input(
-                "beta-range",
-                format!("person {name} has a negative or infinite mixing weight"),
-                "use weights of 0 or more",
-            ));
-        }
-        if self.identities.iter().map(|identity| identity.beta).sum::<f32>() <= 0.0 {
-            return Err(Error::input(
-                "beta-sum",
-                format!("the mixing weights of person {name} sum to zero"),
-                "give at least one identity a weight above 0",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl<P> PersonOf<P> {
-    /// The same person of other photos; `photo` is told what each is to be called, of the `index`th person from 0.
-    pub fn try_map<Q>(
-        &self,
-        index: usize,
-        mut photo: impl FnMut(&P, &str) -> Result<Q>,
-    ) -> Result<PersonOf<Q>> {
-        let name = format!("a photo of person {}", index + 1);
-        let identities = self.identities.iter().map(|IdentityOf { photos, beta }| {
-            let photos = photos.iter().map(|own| photo(own, &name)).collect::<Result<_>>()?;
-            Ok(IdentityOf { photos, beta: *beta })
-        });
-        Ok(PersonOf { identities: identities.collect::<Result<_>>()? })
-    }
-}
-
 impl<P, M> LayoutOf<P, M> {
     /// The same layout of other pictures and masks, which are told what they are called.
     pub fn try_map<Q, N>(
@@ -560,6 +433,7 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
         "steps" => "steps-range",
         "count" => "count-range",
         "clip-skip" => "clip-skip-range",
+        "candidates" => "candidates-range",
         "preview-every" => "preview-range",
         _ => "size-range",
     };

@@ -36,7 +36,7 @@ fn identity(colour: [u8; 3], beta: f32) -> Identity {
 }
 
 fn person(identities: Vec<Identity>) -> Person {
-    Person { identities }
+    Person::of(identities)
 }
 
 const ANN: [u8; 3] = [255, 210, 180];

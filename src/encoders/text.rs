@@ -256,7 +256,10 @@ impl TextEncoder {
             let weights = TensorData::new(chunk.weights.clone(), [1, tokens, 1]);
             let weighted = states.clone() * Tensor::<3>::from_data(weights, &states.device());
             let mean = |states: Tensor<3>| states.mean().reshape([1, 1, 1]);
-            weighted.clone() * (mean(states) / mean(weighted))
+            let (had, has) = (mean(states), mean(weighted.clone()));
+            // A mean of nothing cannot be brought back to anything.
+            let none = has.clone().equal_elem(0.0);
+            weighted * (had / has).mask_fill(none, 1.0)
         });
         Ok(Tensor::cat(states.collect(), 0).reshape([1, count * tokens, hidden]))
     }

@@ -40,6 +40,7 @@ impl Key {
             request.people.len().hash(hasher);
             for person in &request.people {
                 person.identities.len().hash(hasher);
+                [person.strength, person.start, person.end].map(f32::to_bits).hash(hasher);
                 for identity in &person.identities {
                     (identity.beta.to_bits(), &identity.photos).hash(hasher);
                 }
@@ -163,7 +164,7 @@ mod tests {
         let picture = |value: u8| RgbImage::from_pixel(2, 3, Rgb([value; 3]));
         let identity = |value: u8| Identity::new(vec![picture(value)], 1.0);
         let request = GenerateRequest {
-            people: vec![Person { identities: vec![identity(1), identity(2)] }],
+            people: vec![Person::of(vec![identity(1), identity(2)])],
             style: Some(picture(3)),
             prompt: "a".to_owned(),
             ..GenerateRequest::default()
@@ -182,11 +183,14 @@ mod tests {
             of(&|request| request.people[0].identities[0].photos[0].landmarks = Some([[1.0; 2]; 5])),
             of(&|request| request.people[0].identities[1].beta = 0.5),
             of(&|request| request.people[0].identities.swap(0, 1)),
-            of(&|request| request.people.push(Person { identities: vec![identity(2)] })),
+            of(&|request| request.people[0].strength = 0.5),
+            of(&|request| request.people[0].start = 0.5),
+            of(&|request| request.people[0].end = 0.5),
+            of(&|request| request.people.push(Person::of(vec![identity(2)]))),
             of(&|request| {
                 // The same photos in other hands.
                 let moved = request.people[0].identities.pop().unwrap();
-                request.people.push(Person { identities: vec![moved] });
+                request.people.push(Person::of(vec![moved]));
             }),
             of(&|request| request.style = None),
             of(&|request| request.style = Some(RgbImage::from_pixel(3, 2, Rgb([3; 3])))),

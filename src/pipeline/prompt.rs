@@ -34,34 +34,68 @@ pub enum PromptKind {
 ///
 /// Brackets alone are punctuation there, and are read as they are written.
 pub(super) fn refuse_weights(request: &GenerateRequest, reads: &str) -> Result<()> {
-    let refuse =
-        |code, what: &str, remedy| Err(Error::input(code, format!("{what}, and this model {reads}"), remedy));
     for (name, text) in [("prompt", &request.prompt), ("negative prompt", &request.negative_prompt)] {
         if weighs(text) {
             let what = format!("the {name} weighs words by numbers or has a BREAK");
-            return refuse("weights-unsupported", &what, "say it in words, without (word:1.2) and BREAK");
+            return refuse_setting(
+                "weights-unsupported",
+                &what,
+                reads,
+                "say it in words, without (word:1.2) and BREAK",
+            );
         }
     }
     if let Some(embedding) = request.embeddings.first() {
         let what = format!("the embedding '{}' is given", embedding.word());
-        return refuse("embeddings-unsupported", &what, "leave the embeddings out");
+        return refuse_setting("embeddings-unsupported", &what, reads, "leave the embeddings out");
     }
     if request.clip_skip != 1 {
         let what = format!("clip skip is {}", request.clip_skip);
-        return refuse("clip-skip-unsupported", &what, "leave it out");
+        return refuse_setting("clip-skip-unsupported", &what, reads, "leave it out");
     }
     Ok(())
+}
+
+fn refuse_setting(code: &'static str, what: &str, reads: &str, remedy: &str) -> Result<()> {
+    Err(Error::input(code, format!("{what}, and this model {reads}"), remedy))
+}
+
+/// Refuses people of another strength than 1; `model` says why this one has none.
+pub(super) fn refuse_strength(request: &GenerateRequest, model: &str) -> Result<()> {
+    match request.people.iter().position(|person| person.strength != 1.0) {
+        None => Ok(()),
+        Some(i) => Err(Error::input(
+            "identity-strength-unsupported",
+            format!(
+                "person {} has a strength of {}, and this model {model}",
+                i + 1,
+                request.people[i].strength
+            ),
+            "use a strength of 1; start and end say in which part of the steps a person acts",
+        )),
+    }
 }
 
 /// Tells of embeddings whose words stand in no text that was read.
 pub(super) fn unused_notices(embeddings: &[Embedding], used: &[bool]) -> impl Iterator<Item = Notice> {
     let unused = embeddings.iter().zip(used).filter(|(_, used)| !**used);
-    unused.map(|(embedding, _)| Notice {
-        code: "embedding-unused",
-        message: format!("the embedding '{}' stands in no text that is read", embedding.word()),
-        remedy: "write its word in the prompt or the negative prompt".to_owned(),
-        values: BTreeMap::from([("word", embedding.word().to_owned())]),
+    unused.map(|(embedding, _)| {
+        notice(
+            "embedding-unused",
+            format!("the embedding '{}' stands in no text that is read", embedding.word()),
+            "write its word in the prompt or the negative prompt",
+            BTreeMap::from([("word", embedding.word().to_owned())]),
+        )
     })
+}
+
+fn notice(
+    code: &'static str,
+    message: String,
+    remedy: &str,
+    values: BTreeMap<&'static str, String>,
+) -> Notice {
+    Notice { code, message, remedy: remedy.to_owned(), values }
 }
 
 /// Tells what of a text is not read.
@@ -73,14 +107,14 @@ pub(super) fn cut_notice(kind: PromptKind, Excess { tokens, from, room }: Excess
     let name = if kind == PromptKind::Prompt { "prompt" } else { "negative prompt" };
     let count =
         if tokens == 1 { "its last token was".to_owned() } else { format!("its last {tokens} tokens were") };
-    Notice {
+    notice(
         code,
-        message: format!(
+        format!(
             "the {name} is longer than the {room} tokens that the model reads: {count} cut off, from '{from}' on"
         ),
-        remedy: "shorten it, or put what matters most first".to_owned(),
-        values: BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
-    }
+        "shorten it, or put what matters most first",
+        BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
+    )
 }
 
 /// What reads texts.

@@ -177,7 +177,7 @@ const FIELDS = /** @type {const} */ ({
   watermark: "flag",
   prompt_in_metadata: "flag",
 });
-const PERSON = ["identities"];
+const PERSON = ["identities", "strength", "start", "end"];
 const IDENTITY = ["photos", "beta"];
 const INIT = ["image", "strength", "mask"];
 

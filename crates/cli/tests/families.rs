@@ -105,7 +105,7 @@ fn a_segmenter_says_where_the_people_of_a_content_image_are() {
         GrayImage::from_raw(width as u32, height as u32, bytes).unwrap()
     };
     let two = GenerateRequest {
-        people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
+        people: [ANN, BEN].map(|colour| Person::of(vec![identity(colour, 1.0)])).into(),
         layout: Layout::Content(wide),
         prompt: "two people".to_owned(),
         ..request(Vec::new())
@@ -226,7 +226,7 @@ fn changes() -> [GenerateRequest; 4] {
     let base = || GenerateRequest { count: 2, ..whole() };
     [
         GenerateRequest { seed: 99, ..base() },
-        GenerateRequest { people: vec![Person { identities: vec![identity(BEN, 1.0)] }], ..base() },
+        GenerateRequest { people: vec![Person::of(vec![identity(BEN, 1.0)])], ..base() },
         GenerateRequest { style: Some(photo(ANN)), ..base() },
         GenerateRequest { prompt: "a woman".to_owned(), ..base() },
     ]
@@ -289,7 +289,7 @@ fn a_lean_model_looks_for_the_people_of_a_content_image_once() {
         Layout::Content(RgbImage::from_fn(64 + 2 * left, 64, picture))
     };
     let two = GenerateRequest {
-        people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
+        people: [ANN, BEN].map(|colour| Person::of(vec![identity(colour, 1.0)])).into(),
         layout: content(0),
         prompt: "two people".to_owned(),
         ..request(Vec::new())
@@ -311,7 +311,7 @@ fn likeness_is_measured_after_a_picture_without_reading_anything() {
         let lean = Lean::load(files);
         lean.draw(&request);
         assert!(!lean.studio.has_encoders());
-        let person = |colour| Person { identities: vec![identity(colour, 1.0)] };
+        let person = |colour| Person::of(vec![identity(colour, 1.0)]);
         let alike =
             |colour| pollster::block_on(lean.studio.similarity(&photo(ANN), &person(colour))).unwrap();
         assert!(alike(ANN) > 0.999 && alike(BEN) < 0.999, "{} {}", alike(ANN), alike(BEN));
@@ -385,7 +385,7 @@ fn identity(colour: [u8; 3], beta: f32) -> Identity {
 }
 
 fn request(identities: Vec<Identity>) -> GenerateRequest {
-    let people = vec![Person { identities }];
+    let people = vec![Person::of(identities)];
     GenerateRequest { people, steps: 4, watermark: false, ..GenerateRequest::default() }
 }
 
@@ -408,7 +408,7 @@ fn faces_alone_keep_to_their_regions() {
     let studio = arc2face();
     let side = |x| RelativeBox { x, y: 0.0, width: 0.4, height: 1.0 };
     let two = |colours: [[u8; 3]; 2], xs: [f32; 2], background| GenerateRequest {
-        people: colours.map(|colour| Person { identities: vec![identity(colour, 1.0)] }).to_vec(),
+        people: colours.map(|colour| Person::of(vec![identity(colour, 1.0)])).to_vec(),
         layout: Layout::Boxes(xs.map(side).to_vec()),
         background: Background::Person(background),
         ..request(Vec::new())

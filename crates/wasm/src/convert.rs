@@ -187,6 +187,7 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         init: js.init.map(|init| init.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?,
         seed: js.seed.unwrap_or(usual.seed),
         count: js.count.unwrap_or(usual.count),
+        candidates: usual.candidates,
         steps: js.steps.unwrap_or(defaults.steps),
         guidance_scale: js.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: js.sampler.unwrap_or(defaults.sampler),
@@ -341,7 +342,7 @@ pub fn progress(progress: &Progress) -> JsValue {
 
 /// A `Picture` of `web/engine/protocol.js`: a PNG with the recipe that makes it again.
 pub fn picture(picture: &Generated) -> Result<JsValue> {
-    let Generated { image, recipe, notices } = picture;
+    let Generated { image, recipe, notices, .. } = picture;
     let png = codec::encode_generated_png(image, recipe)?;
     // By way of JSON, which writes an f32 with the digits that it has.
     let json = serde_json::to_string(recipe).map_err(|e| Error::internal("json", e.to_string()))?;

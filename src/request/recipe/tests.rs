@@ -22,10 +22,7 @@ fn learnt() -> Embedding {
 fn request() -> GenerateRequest {
     let identity = |value, beta| Identity { photos: vec![picture(value).into()], beta };
     GenerateRequest {
-        people: vec![
-            Person { identities: vec![identity(1, 0.7), identity(2, 0.3)] },
-            Person::new(vec![picture(3)]),
-        ],
+        people: vec![Person::of(vec![identity(1, 0.7), identity(2, 0.3)]), Person::new(vec![picture(3)])],
         style: Some(picture(4)),
         prompt: "a “man”".to_owned(),
         roles: Some(Roles { style: "as {images}".to_owned(), ..Roles::default() }),
@@ -38,6 +35,7 @@ fn request() -> GenerateRequest {
         init: Some(InitImage { image: picture(5), strength: 0.6, mask: Some(mask(3)) }),
         seed: u64::MAX,
         count: 3,
+        candidates: 2,
         steps: 7,
         guidance_scale: 2.3,
         sampler: Sampler::Heun,
@@ -81,11 +79,14 @@ fn a_recipe_and_its_pictures_are_the_request() {
 #[test]
 fn what_decides_the_picture_is_in_its_recipe() {
     let whole = recipe(&request());
-    let changes: [fn(&mut GenerateRequest); 23] = [
+    let changes: [fn(&mut GenerateRequest); 26] = [
         |r| r.people[0].identities[1].beta = 0.4,
         |r| r.people[0].identities[1].photos[0] = picture(9).into(),
         |r| r.people[0].identities[1].photos[0].landmarks = Some([[1.0, 0.5]; 5]),
         |r| r.people.swap(0, 1),
+        |r| r.people[1].strength = 0.5,
+        |r| r.people[1].start = 0.25,
+        |r| r.people[1].end = 0.75,
         |r| r.style = None,
         |r| r.style = Some(picture(9)),
         |r| r.prompt.push('.'),
@@ -117,7 +118,7 @@ fn what_decides_the_picture_is_in_its_recipe() {
         recipe(&request)
     };
     // How many more are made, and what is shown on the way, decide nothing.
-    assert_eq!(with(|r| (r.count, r.preview_every) = (1, None)), whole);
+    assert_eq!(with(|r| (r.count, r.candidates, r.preview_every) = (1, 1, None)), whole);
     // Two pictures of as many bytes and other shapes are two.
     let rotated = ImageBuffer::from_raw(2, 3, picture(1).into_raw()).unwrap();
     assert_ne!(PixelHash::of(&picture(1)), PixelHash::of::<Rgb<u8>, Vec<u8>>(&rotated));
