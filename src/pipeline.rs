@@ -66,6 +66,10 @@ pub struct Generated {
     pub recipe: Recipe,
     /// What was done otherwise than asked: what of the texts was not read.
     pub notices: Vec<Notice>,
+    /// Of several [candidates](GenerateRequest::candidates), how alike the person and the face most like them are: the cosine of the
+    /// identity encoder's embeddings, −1 to 1, and of several people the least. `None` where no face is found, and where there is
+    /// one candidate.
+    pub likeness: Option<f32>,
 }
 
 /// The picture sizes that a model makes.
@@ -195,15 +199,39 @@ impl FaceStudio {
     /// picture, or a photo of the person, shows none, and where the person cannot be drawn either.
     pub async fn similarity(&self, picture: &RgbImage, person: &Person) -> Result<f32> {
         person.validate(0)?;
+        let reference = self.reference(person).await?;
+        let identities = self.identities(picture).await?;
+        let cosines = identities.iter().map(|(_, embedding)| mixing::cosine(&reference, embedding));
+        cosines.max_by(f32::total_cmp).ok_or_else(|| embed::not_found("the picture"))
+    }
+
+    /// What a person's photos say to the identity encoder, mixed by β.
+    async fn reference(&self, person: &Person) -> Result<Vec<f32>> {
         let mut embeddings = Vec::new();
         for photo in person.identities.iter().flat_map(|identity| &identity.photos) {
             let name = format!("photo {}", embeddings.len() + 1);
             embeddings.push(embed::identity(&self.models.readers, photo, &name, &self.device).await?);
         }
-        let reference = embed::mix(person, &mut embeddings.into_iter());
-        let identities = self.identities(picture).await?;
-        let cosines = identities.iter().map(|(_, embedding)| mixing::cosine(&reference, embedding));
-        cosines.max_by(f32::total_cmp).ok_or_else(|| embed::not_found("the picture"))
+        Ok(embed::mix(person, &mut embeddings.into_iter()))
+    }
+
+    /// Measures how alike the pictures and their people are, and puts those that are most so first.
+    async fn rank(&self, people: &[Person], pictures: &mut [Generated]) -> Result<()> {
+        let mut references = Vec::with_capacity(people.len());
+        for person in people {
+            references.push(self.reference(person).await?);
+        }
+        for picture in pictures.iter_mut() {
+            let found = self.identities(&picture.image).await?;
+            let likeness = |reference: &Vec<f32>| {
+                found.iter().map(|(_, face)| mixing::cosine(reference, face)).max_by(f32::total_cmp)
+            };
+            let each: Option<Vec<f32>> = references.iter().map(likeness).collect();
+            picture.likeness = each.and_then(|each| each.into_iter().min_by(f32::total_cmp));
+        }
+        let or_least = |picture: &Generated| picture.likeness.unwrap_or(f32::NEG_INFINITY);
+        pictures.sort_by(|a, b| or_least(b).total_cmp(&or_least(a)));
+        Ok(())
     }
 
     /// The picture sizes that this model makes.
@@ -282,6 +310,15 @@ impl FaceStudio {
                 "leave the roles out, or let the metadata have words",
             ));
         }
+        let several;
+        let (candidates, mut request) = (request.candidates, request);
+        if candidates > 1 {
+            // What they are measured with must be there before anything is drawn.
+            self.models.readers.detector()?;
+            self.models.readers.face_encoder()?;
+            several = GenerateRequest { count: candidates, candidates: 1, ..request.clone() };
+            request = &several;
+        }
         let mut watcher = Watcher { watch, bring, picture: 0 };
         let canvas = self.canvas(request)?;
         let init = self.init_latents(request, &canvas)?;
@@ -325,8 +362,11 @@ impl FaceStudio {
                 watermark::embed(&mut image);
             }
             let recipe = Recipe { seed, ..recipe.clone() };
-            pictures.push(Generated { image, recipe, notices: prepared.notices.clone() });
+            pictures.push(Generated { image, recipe, notices: prepared.notices.clone(), likeness: None });
             watcher.report(Phase::Decode, 1, 1, None).await?;
+        }
+        if candidates > 1 {
+            self.rank(&request.people, &mut pictures).await?;
         }
         Ok(pictures)
     }

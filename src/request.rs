@@ -1,15 +1,17 @@
 //! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
 
+mod embedding;
+mod person;
 mod recipe;
 mod roles;
-
-use std::hash::{Hash, Hasher};
 
 use ::image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
+pub use embedding::{Embedding, EmbeddingHash};
+pub use person::{IdentityOf, Landmarks, PersonOf, Photo};
 pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
 pub use roles::{Numbers, Roles};
 
@@ -27,6 +29,11 @@ pub struct GenerateRequest {
     pub roles: Option<Roles>,
     /// A prompt to move away from: its embedding takes the null condition's place.
     pub negative_prompt: String,
+    /// Words that were learnt, for prompt and negative prompt. Models that do not attend to a CLIP's tokens refuse them.
+    pub embeddings: Vec<Embedding>,
+    /// The layer of a CLIP's text encoder that is read, counted from the last, which is 1: the web UI's "clip skip". Models that do
+    /// not attend to a CLIP's tokens refuse another than 1.
+    pub clip_skip: usize,
     /// Balance of hybrid guidance, `e_g = α e_i + (1 − α) e_p`: 1 is the style image alone, 0 the prompt alone.
     /// Counts only where there are both, see [`GenerateRequest::effective_alpha`].
     pub alpha: f32,
@@ -40,6 +47,11 @@ pub struct GenerateRequest {
     pub seed: u64,
     /// Number of pictures; picture `i` uses seed `seed + i`.
     pub count: usize,
+    /// So many pictures are drawn in the place of one, of following seeds, and the one most like its people comes first, see
+    /// [`Generated::likeness`]; 1 draws one and measures nothing. More go with a `count` of 1 alone.
+    ///
+    /// [`Generated::likeness`]: crate::pipeline::Generated::likeness
+    pub candidates: usize,
     /// Denoising steps: each runs the denoiser as often as its sampler says, see [`Sampler::evaluations`].
     pub steps: usize,
     /// Classifier-free guidance scale; 1 turns guidance off.
@@ -67,47 +79,6 @@ pub type Identity = IdentityOf<Photo>;
 pub type Layout = LayoutOf<RgbImage, GrayImage>;
 /// A picture to start from, in pixels.
 pub type InitImage = InitImageOf<RgbImage, GrayImage>;
-
-/// One person of the picture: one identity, or a mix of several. `P` is a photo: its pixels, its file, or its hash, perhaps with the
-/// face that is meant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Person"))]
-pub struct PersonOf<P> {
-    /// The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
-    pub identities: Vec<IdentityOf<P>>,
-}
-
-/// One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(test, derive(ts_rs::TS), ts(rename = "Identity"))]
-pub struct IdentityOf<P> {
-    /// Photos of this face.
-    pub photos: Vec<P>,
-    /// Mixing weight β, 1 if left out; a person's weights are normalised to sum to 1. Where a model sees the photos themselves it is
-    /// how strongly they are seen, and 1 is as the model was trained.
-    #[serde(default = "whole")]
-    #[cfg_attr(test, ts(optional, as = "Option<f32>"))]
-    pub beta: f32,
-}
-
-fn whole() -> f32 {
-    1.0
-}
-
-/// Eyes, nose tip and mouth corners, x and y in pixels from a photo's top left corner; of an upright face the photo's left
-/// ones first.
-pub type Landmarks = [[f32; 2]; 5];
-
-/// A photo of a face.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Photo {
-    /// Pixels, of any size.
-    pub image: RgbImage,
-    /// The face that is meant; the photo is then not searched. `None` is the largest that is found.
-    pub landmarks: Option<Landmarks>,
-}
 
 /// Where the people of a picture go. `P` is a picture, `M` a mask.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -216,6 +187,8 @@ pub const MAX_SIDE: usize = 2048;
 pub const MAX_STEPS: usize = 1000;
 /// Most pictures of one request.
 pub const MAX_COUNT: usize = 64;
+/// Most layers of a text encoder.
+pub const MAX_CLIP_SKIP: usize = 256;
 /// Most people in one picture.
 pub const MAX_PEOPLE: usize = 8;
 
@@ -228,12 +201,15 @@ impl Default for GenerateRequest {
             prompt: String::new(),
             roles: None,
             negative_prompt: String::new(),
+            embeddings: Vec::new(),
+            clip_skip: 1,
             alpha: 0.5,
             layout: Layout::Whole,
             background: Background::default(),
             init: None,
             seed: 0,
             count: 1,
+            candidates: 1,
             steps,
             guidance_scale,
             sampler,
@@ -253,6 +229,30 @@ impl GenerateRequest {
         let Self { sampler, steps, guidance_scale, .. } = *self;
         Defaults { sampler, steps, guidance_scale }.validate()?;
         count("count", self.count, MAX_COUNT)?;
+        count("clip-skip", self.clip_skip, MAX_CLIP_SKIP)?;
+        count("candidates", self.candidates, MAX_COUNT)?;
+        if self.candidates > 1 && (self.count > 1 || self.people.is_empty()) {
+            return Err(Error::input(
+                "candidates-range",
+                format!(
+                    "{} candidates are asked for of {} pictures of {} people",
+                    self.candidates,
+                    self.count,
+                    self.people.len()
+                ),
+                "candidates are drawn for one picture, and of a person whom it is to be like",
+            ));
+        }
+        for (i, embedding) in self.embeddings.iter().enumerate() {
+            let same = |other: &Embedding| other.word().to_lowercase() == embedding.word().to_lowercase();
+            if self.embeddings[..i].iter().any(same) {
+                return Err(Error::input(
+                    "embedding-word",
+                    format!("two embeddings have the word '{}'", embedding.word()),
+                    "give one of them another word",
+                ));
+            }
+        }
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side {
                 count(name, side, MAX_SIDE)?;
@@ -378,111 +378,6 @@ impl GenerateRequest {
     }
 }
 
-impl Photo {
-    /// How far outside of a photo a landmark may lie, as a part of the photo's side: a face is found at the edge too.
-    const BEYOND: f32 = 0.5;
-
-    /// The place nearest to a landmark that [`Person::validate`] takes.
-    pub fn nearest([x, y]: [f32; 2], width: u32, height: u32) -> [f32; 2] {
-        let near = |at: f32, side: u32| {
-            let side = side as f32;
-            at.clamp(-Self::BEYOND * side, (1.0 + Self::BEYOND) * side)
-        };
-        [near(x, width), near(y, height)]
-    }
-
-    fn validate(&self, name: &str) -> Result<()> {
-        let (width, height) = self.image.dimensions();
-        if width == 0 || height == 0 {
-            return Err(Error::input("image-empty", format!("{name} has no pixels"), "use another picture"));
-        }
-        // What is not a number equals nothing.
-        let outside = |at: &&[f32; 2]| **at != Self::nearest(**at, width, height);
-        if let Some([x, y]) = self.landmarks.iter().flatten().find(outside) {
-            return Err(Error::input(
-                "landmarks-range",
-                format!("a landmark of {name} is at ({x}, {y}), outside of its {width}×{height} pixels"),
-                "give the landmarks that were found in this very photo, or leave them out",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl From<RgbImage> for Photo {
-    /// A photo that is yet to be searched.
-    fn from(image: RgbImage) -> Self {
-        Self { image, landmarks: None }
-    }
-}
-
-impl Hash for Photo {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.image.hash(state);
-        self.landmarks.map(|points| points.map(|point| point.map(f32::to_bits))).hash(state);
-    }
-}
-
-impl Identity {
-    /// An identity from photos that are yet to be searched.
-    pub fn new(photos: Vec<RgbImage>, beta: f32) -> Self {
-        Self { photos: photos.into_iter().map(Photo::from).collect(), beta }
-    }
-}
-
-impl Person {
-    /// One identity from its photos.
-    pub fn new(photos: Vec<RgbImage>) -> Self {
-        Self { identities: vec![Identity::new(photos, 1.0)] }
-    }
-
-    /// Checks what can be checked without a model; `index` is its place among the people.
-    pub fn validate(&self, index: usize) -> Result<()> {
-        let name = index + 1;
-        if self.identities.iter().all(|identity| identity.photos.is_empty()) {
-            return Err(Error::input(
-                "no-photo",
-                format!("person {name} has no photo"),
-                "add a photo of the face",
-            ));
-        }
-        for (i, photo) in self.identities.iter().flat_map(|identity| &identity.photos).enumerate() {
-            photo.validate(&format!("photo {} of person {name}", i + 1))?;
-        }
-        if self.identities.iter().any(|identity| !identity.beta.is_finite() || identity.beta < 0.0) {
-            return Err(Error::input(
-                "beta-range",
-                format!("person {name} has a negative or infinite mixing weight"),
-                "use weights of 0 or more",
-            ));
-        }
-        if self.identities.iter().map(|identity| identity.beta).sum::<f32>() <= 0.0 {
-            return Err(Error::input(
-                "beta-sum",
-                format!("the mixing weights of person {name} sum to zero"),
-                "give at least one identity a weight above 0",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl<P> PersonOf<P> {
-    /// The same person of other photos; `photo` is told what each is to be called, of the `index`th person from 0.
-    pub fn try_map<Q>(
-        &self,
-        index: usize,
-        mut photo: impl FnMut(&P, &str) -> Result<Q>,
-    ) -> Result<PersonOf<Q>> {
-        let name = format!("a photo of person {}", index + 1);
-        let identities = self.identities.iter().map(|IdentityOf { photos, beta }| {
-            let photos = photos.iter().map(|own| photo(own, &name)).collect::<Result<_>>()?;
-            Ok(IdentityOf { photos, beta: *beta })
-        });
-        Ok(PersonOf { identities: identities.collect::<Result<_>>()? })
-    }
-}
-
 impl<P, M> LayoutOf<P, M> {
     /// The same layout of other pictures and masks, which are told what they are called.
     pub fn try_map<Q, N>(
@@ -537,6 +432,8 @@ fn count(name: &'static str, value: usize, most: usize) -> Result<()> {
     let code = match name {
         "steps" => "steps-range",
         "count" => "count-range",
+        "clip-skip" => "clip-skip-range",
+        "candidates" => "candidates-range",
         "preview-every" => "preview-range",
         _ => "size-range",
     };

@@ -158,7 +158,7 @@ fn the_face_changes_the_picture_and_the_largest_one_counts() {
     let mixed = |beta| {
         let ann = Identity::new(vec![photo(ANN)], 1.0);
         let ben = Identity::new(vec![photo(BEN)], beta);
-        of(vec![Person { identities: vec![ann, ben] }])
+        of(vec![Person::of(vec![ann, ben])])
     };
     assert_eq!(ann, mixed(0.0));
     assert_ne!(ann, mixed(1.0));
@@ -377,7 +377,7 @@ fn every_unusable_request_has_its_code() {
     let studio = studio();
     let base = request;
     let two = || vec![person(ANN), person(BEN)];
-    let weighed = |beta| vec![Person { identities: vec![Identity::new(vec![photo(ANN)], beta)] }];
+    let weighed = |beta| vec![Person::of(vec![Identity::new(vec![photo(ANN)], beta)])];
     let init = |strength| Some(InitImage { image: style(1), strength, mask: None });
     let outside = Layout::Boxes(vec![RelativeBox { x: 0.8, y: 0.0, width: 0.5, height: 1.0 }]);
     let wrong_mask = Some(InitImage { image: style(1), strength: 0.5, mask: Some(GrayImage::new(10, 40)) });
@@ -538,7 +538,7 @@ fn adapters_keep_people_in_their_regions() {
 
 #[test]
 fn what_adapters_give_no_meaning_is_refused_with_the_reason() {
-    let mixed = Person { identities: [ANN, BEN].map(|face| Identity::new(vec![photo(face)], 1.0)).to_vec() };
+    let mixed = Person::of([ANN, BEN].map(|face| Identity::new(vec![photo(face)], 1.0)).to_vec());
     let mixed = GenerateRequest { people: vec![mixed], ..request() };
     let (embeddings, pictures) = (with_adapters(false), with_adapters(true));
     assert!(worst(&picture(&embeddings, &mixed), &picture(&embeddings, &request())) > 0);

@@ -37,7 +37,7 @@ fn photo(faces: &[(u32, [u8; 3])]) -> RgbImage {
 }
 
 fn person(photos: Vec<RgbImage>, beta: f32) -> Person {
-    Person { identities: vec![Identity::new(photos, beta)] }
+    Person::of(vec![Identity::new(photos, beta)])
 }
 
 /// Without the mark, which hides small differences and makes some.
@@ -104,7 +104,7 @@ fn a_photo_that_says_where_its_face_is_is_not_searched() {
         let studio = open(files);
         let of = |image: RgbImage, landmarks| {
             let photos = vec![Photo { image, landmarks }];
-            picture(&studio, &request(vec![Person { identities: vec![Identity { photos, beta: 1.0 }] }]))
+            picture(&studio, &request(vec![Person::of(vec![Identity { photos, beta: 1.0 }])]))
         };
         // In the middle, and at the edge, where the cut-out shows less.
         for at in [32, 12] {

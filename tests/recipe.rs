@@ -36,7 +36,7 @@ fn identity(colour: [u8; 3], beta: f32) -> Identity {
 }
 
 fn person(identities: Vec<Identity>) -> Person {
-    Person { identities }
+    Person::of(identities)
 }
 
 const ANN: [u8; 3] = [255, 210, 180];
@@ -147,7 +147,7 @@ fn a_recipe_and_its_pictures_make_the_same_picture() {
                 let (pictures, masks) = album(request);
                 let silent = [Some(request.prompt.as_str()), Some(request.negative_prompt.as_str())];
                 let words = if request.prompt_in_metadata { [None; 2] } else { silent };
-                let again = read.request(&pictures, &masks, words).unwrap();
+                let again = read.request(&pictures, &masks, &[], words).unwrap();
                 // Nothing is remembered of the first.
                 studio.forget_encoded();
                 let again = generate(&studio, &again).swap_remove(0);

@@ -213,7 +213,7 @@ mod tests {
             for scale in [0.01, 1.0, 20.0] {
                 let photo = face_at(place, scale).cut_out(&picture);
                 assert!(photo.landmarks.is_some());
-                let person = Person { identities: vec![Identity { photos: vec![photo], beta: 1.0 }] };
+                let person = Person::of(vec![Identity { photos: vec![photo], beta: 1.0 }]);
                 person.validate(0).unwrap();
             }
         }

@@ -3,6 +3,7 @@
 pub mod arc2face;
 pub mod detector;
 pub mod face;
+pub mod prompt;
 pub mod qwen3;
 pub mod segmenter;
 pub mod text;

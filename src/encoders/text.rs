@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::prompt::Chunk;
 use super::token_ids;
 use super::tokenizer::Tokenizer;
 use super::transformer::{Encoder, EncoderConfig};
@@ -228,6 +229,97 @@ impl TextEncoder {
         Ok(self.forward(&[ids], DType::F32)?.last_hidden_state)
     }
 
+    /// The states of a prompt's chunks, one after the other, `[1, chunks · tokens, hidden]`: each chunk's multiplied by its weights and
+    /// then, all alike, brought back to the mean that they had (AUTOMATIC1111's web UI, `EmphasisOriginal`).
+    ///
+    /// `clip_skip` counts as there: 1 reads the last layer, 2 the one before it, and so on; the final norm follows any of them. Fails
+    /// with `clip-skip-range` where there are not as many layers, and with `embedding-width` on vectors of another width.
+    pub fn weighted(&self, chunks: &[Chunk], clip_skip: usize) -> Result<Tensor<3>> {
+        let depth = self.text_model.encoder.depth();
+        if !(1..=depth).contains(&clip_skip) {
+            return Err(Error::input(
+                "clip-skip-range",
+                format!("clip skip is {clip_skip}; the model's text encoder has {depth} layers"),
+                format!("use 1, which skips none, to {depth}"),
+            ));
+        }
+        let input_ids: Vec<Vec<u32>> = chunks.iter().map(|chunk| chunk.ids.clone()).collect();
+        self.check(&input_ids)?;
+        let embedded = self.learnt(self.embedded(&input_ids), chunks)?;
+        let states = self.states_of(embedded, clip_skip - 1, DType::F32);
+        let [count, tokens, hidden] = states.dims();
+        let states = chunks.iter().enumerate().map(|(i, chunk)| {
+            let states = states.clone().narrow(0, i, 1);
+            if chunk.weights.iter().all(|weight| *weight == 1.0) {
+                return states;
+            }
+            let weights = TensorData::new(chunk.weights.clone(), [1, tokens, 1]);
+            let weighted = states.clone() * Tensor::<3>::from_data(weights, &states.device());
+            let mean = |states: Tensor<3>| states.mean().reshape([1, 1, 1]);
+            let (had, has) = (mean(states), mean(weighted.clone()));
+            // A mean of nothing cannot be brought back to anything.
+            let none = has.clone().equal_elem(0.0);
+            weighted * (had / has).mask_fill(none, 1.0)
+        });
+        Ok(Tensor::cat(states.collect(), 0).reshape([1, count * tokens, hidden]))
+    }
+
+    /// `embedded`, `[chunks, tokens, hidden]`, with the chunks' vectors in their places.
+    fn learnt(&self, embedded: Tensor<3>, chunks: &[Chunk]) -> Result<Tensor<3>> {
+        let [count, tokens, hidden] = embedded.dims();
+        if chunks.iter().all(|chunk| chunk.vectors.is_empty()) {
+            return Ok(embedded);
+        }
+        let (mut values, mut here) = (vec![0f32; count * tokens * hidden], vec![0f32; count * tokens]);
+        for (row, chunk) in chunks.iter().enumerate() {
+            for (place, embedding) in &chunk.vectors {
+                if embedding.width() != hidden {
+                    return Err(Error::input(
+                        "embedding-width",
+                        format!(
+                            "the embedding '{}' has vectors of {} values, the model's text encoder of {hidden}",
+                            embedding.word(),
+                            embedding.width()
+                        ),
+                        "use one that was learnt with this kind of model: Stable Diffusion 1 has 768, Stable Diffusion 2 has 1024",
+                    ));
+                }
+                let from = row * tokens + place;
+                here[from..from + embedding.count()].fill(1.0);
+                values[from * hidden..(from + embedding.count()) * hidden]
+                    .copy_from_slice(embedding.vectors());
+            }
+        }
+        let device = embedded.device();
+        let values = Tensor::<3>::from_data(TensorData::new(values, [count, tokens, hidden]), &device);
+        let here = Tensor::<3>::from_data(TensorData::new(here, [count, tokens, 1]), &device);
+        Ok(embedded * (here.ones_like() - here) + values)
+    }
+
+    /// The tokens' embeddings, `[batch, tokens, hidden]`, on the layers' device.
+    fn embedded(&self, input_ids: &[Vec<u32>]) -> Tensor<3> {
+        let embeddings = &self.text_model.embeddings;
+        let table_device = embeddings.token_embedding.weight.val().device();
+        let ids: Vec<i32> = input_ids.iter().flatten().map(|id| *id as i32).collect();
+        let shape = [input_ids.len(), ids.len() / input_ids.len().max(1)];
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &table_device);
+        let embedded = embeddings.token_embedding.forward(ids);
+        let device = embeddings.position_embedding.weight.val().device();
+        if device == table_device { embedded } else { Tensor::from_data(embedded.into_data(), &device) }
+    }
+
+    /// The states of embedded tokens after the layers, but for the last `left_out`, and the final norm.
+    fn states_of(&self, embedded: Tensor<3>, left_out: usize, dtype: DType) -> Tensor<3> {
+        let [batch, tokens, _] = embedded.dims();
+        let device = embedded.device();
+        let positions = self.text_model.embeddings.position_embedding.weight.val();
+        let positions = positions.narrow(0, 0, tokens).unsqueeze::<3>();
+        let hidden_states = (embedded + positions).cast(dtype);
+        let bias = causal_bias(tokens, &device).cast(dtype).expand([batch, self.heads, tokens, tokens]);
+        let hidden_states = self.text_model.encoder.forward_without(left_out, hidden_states, Some(bias));
+        self.text_model.final_layer_norm.forward(hidden_states)
+    }
+
     fn encode(
         &self,
         input_ids: &[Vec<u32>],
@@ -241,27 +333,14 @@ impl TextEncoder {
             .map(|(row, ids)| Ok((row * tokens + self.end_of_text(ids)?) as i32))
             .collect::<Result<Vec<i32>>>()?;
 
-        let embeddings = &self.text_model.embeddings;
-        let table_device = embeddings.token_embedding.weight.val().device();
-        let ids: Vec<i32> = input_ids.iter().flatten().map(|id| *id as i32).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, tokens]), &table_device);
-        let positions = embeddings.position_embedding.weight.val().narrow(0, 0, tokens).unsqueeze::<3>();
-        let device = positions.device();
-        let mut embedded = embeddings.token_embedding.forward(ids);
-        if device != table_device {
-            embedded = Tensor::from_data(embedded.into_data(), &device);
-        }
+        let mut embedded = self.embedded(input_ids);
         if let Some((token, embeds)) = replaced {
             embedded = replace(embedded, input_ids, token, embeds)?;
         }
-        let hidden_states = (embedded + positions).cast(dtype);
-
-        let bias = causal_bias(tokens, &device).cast(dtype).expand([batch, self.heads, tokens, tokens]);
-        let hidden_states = self.text_model.encoder.forward(hidden_states, Some(bias));
-        let last_hidden_state = self.text_model.final_layer_norm.forward(hidden_states);
-
+        let last_hidden_state = self.states_of(embedded, 0, dtype);
         let [_, _, hidden] = last_hidden_state.dims();
-        let ends = Tensor::<1, Int>::from_data(TensorData::new(ends, [batch]), &device);
+        let ends = TensorData::new(ends, [batch]);
+        let ends = Tensor::<1, Int>::from_data(ends, &last_hidden_state.device());
         let pooled = last_hidden_state.clone().reshape([batch * tokens, hidden]).select(0, ends);
         let text_embeds = self.text_projection.as_ref().map(|layer| layer.forward(pooled.clone()));
         Ok(TextOutput { last_hidden_state, pooled, text_embeds })

@@ -53,10 +53,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `[batch, tokens, hidden]` → the same shape. `bias` is added to the attention scores,
+    /// `[batch, tokens, hidden]` → the same shape, by all layers but the last `left_out`. `bias` is added to the attention scores,
     /// `[batch, heads, tokens, tokens]`.
-    pub(super) fn forward(&self, hidden_states: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
-        self.last_two(hidden_states, bias).1
+    pub(super) fn forward_without(
+        &self,
+        left_out: usize,
+        hidden_states: Tensor<3>,
+        bias: Option<Tensor<4>>,
+    ) -> Tensor<3> {
+        let count = self.layers.len().saturating_sub(left_out);
+        self.layers[..count].iter().fold(hidden_states, |x, layer| layer.forward(x, bias.clone()))
+    }
+
+    /// Number of layers.
+    pub(super) fn depth(&self) -> usize {
+        self.layers.len()
     }
 
     /// The states before the last layer, and after it.

@@ -4,12 +4,13 @@
 //! read them. α moves weight between style adapters and prompt, β mixes identity embeddings before they are projected, and
 //! regions say where each person's tokens act.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, PersonEvidence, Style, Texts};
 use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
 use super::folder::{ModelFolder, check_width};
-use super::prompt::PromptKind;
 use super::readers::RequiredReaders;
 use crate::condition::{Condition, LayerScale, Places, Projection as Layers, Stream};
 use crate::encoders::text::TextConfig;
@@ -184,13 +185,13 @@ impl Family for AdapterGuidance {
             |role| needs().any(|(of, n)| of == role && n.image_embeds.or(n.hidden_states).is_some());
         let mut texts = Vec::new();
         if alpha < 1.0 {
-            texts.push((Some(PromptKind::Prompt), request.prompt.as_str()));
+            texts.push(request.prompt.as_str());
         }
         if alpha > 0.0 {
-            texts.push((None, ""));
+            texts.push("");
         }
         if guided {
-            texts.push((Some(PromptKind::NegativePrompt), request.negative_prompt.as_str()));
+            texts.push(request.negative_prompt.as_str());
         }
         Needs {
             identities: needs().any(|(role, needs)| role == Role::Identity && needs.id_embeds.is_some()),
@@ -215,20 +216,27 @@ impl Family for AdapterGuidance {
         let mut next =
             || tokens.next().ok_or_else(|| Error::internal("condition-shape", "a text was not read"));
         // The prompt's, moved toward those of no prompt by α.
-        let text =
-            if alpha > 0.0 && alpha < 1.0 { next()? * (1.0 - alpha) + next()? * alpha } else { next()? };
+        let acts: Vec<_> = request.people.iter().map(Person::acts).collect();
+        let text = if alpha > 0.0 && alpha < 1.0 {
+            let [prompt, none] = as_long([next()?, next()?]);
+            prompt * (1.0 - alpha) + none * alpha
+        } else {
+            next()?
+        };
         let nothing = &evidence.nothing;
         let person = |person: &PersonEvidence| embeds_pair(&person.faces, person.id_embeds.clone(), nothing);
         let people: Vec<EmbedsPair> = evidence.people.iter().map(person).collect();
         let style = evidence.style.as_ref().map(|style| embeds_pair(&[(1.0, style.clone())], None, nothing));
         let streams = |text, half: fn(&EmbedsPair) -> &ImagePromptEmbeds| {
-            self.streams(text, &people, &style, places, alpha, half)
+            self.streams(text, (&people, &acts), &style, places, alpha, half)
         };
-        let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
         let guided = if request.guidance_scale == 1.0 {
+            let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
             Guided { condition, guidance_scale: None }
         } else {
-            let null = Condition::new(streams(next()?, |pair| &pair.unconditional)?);
+            let [text, null] = as_long([text, next()?]);
+            let condition = Condition::new(streams(text, |pair| &pair.conditional)?);
+            let null = Condition::new(streams(null, |pair| &pair.unconditional)?);
             let guidance_scale = Some(request.guidance_scale);
             Guided { condition: Condition::cat(null, condition)?, guidance_scale }
         };
@@ -263,7 +271,7 @@ impl AdapterGuidance {
     fn streams(
         &self,
         text: Tensor<3>,
-        people: &[EmbedsPair],
+        (people, acts): (&[EmbedsPair], &[(f32, Range<f32>)]),
         style: &Option<EmbedsPair>,
         places: Option<&Places>,
         alpha: f32,
@@ -271,28 +279,66 @@ impl AdapterGuidance {
     ) -> Result<Vec<Stream>> {
         let mut streams = vec![Stream::everywhere(Layers::Own, text)];
         for (i, adapter) in self.adapters.iter().enumerate() {
-            let stream = match adapter.config.role {
+            let [start, end] = adapter.config.interval;
+            match adapter.config.role {
                 Role::Style => {
                     let Some(style) = style else { continue };
                     let tokens = adapter.projection.forward(half(style))?;
-                    let scale = adapter.scale.clone().times(alpha);
-                    Stream { scale, ..Stream::everywhere(Layers::Adapter(i), tokens) }
+                    let (scale, interval) = (adapter.scale.clone().times(alpha), start..end);
+                    streams.push(Stream {
+                        scale,
+                        interval,
+                        ..Stream::everywhere(Layers::Adapter(i), tokens)
+                    });
                 }
                 Role::Identity => {
                     if people.is_empty() {
                         continue;
                     }
                     let tokens = people.iter().map(|person| adapter.projection.forward(half(person)));
-                    let tokens = tokens.collect::<Result<_>>()?;
-                    let stream = Stream::new(Layers::Adapter(i), tokens, places.cloned())?;
-                    Stream { scale: adapter.scale.clone(), ..stream }
+                    let tokens = tokens.collect::<Result<Vec<_>>>()?;
+                    for (alike, (strength, when)) in alike(people.len(), acts) {
+                        // Of nothing there are no values: who is of another stream adds nothing in this one.
+                        let own = tokens.iter().zip(&alike);
+                        let own =
+                            own.map(|(tokens, is)| if *is { tokens.clone() } else { tokens.zeros_like() });
+                        let stream = Stream::new(Layers::Adapter(i), own.collect(), places.cloned())?;
+                        let interval = start.max(when.start)..end.min(when.end);
+                        streams.push(Stream {
+                            scale: adapter.scale.clone().times(strength),
+                            interval,
+                            ..stream
+                        });
+                    }
                 }
-            };
-            let [start, end] = adapter.config.interval;
-            streams.push(Stream { interval: start..end, ..stream });
+            }
         }
         Ok(streams)
     }
+}
+
+/// Who acts alike: for each way of it, whether each of the people acts so.
+fn alike(people: usize, acts: &[(f32, Range<f32>)]) -> Vec<(Vec<bool>, (f32, Range<f32>))> {
+    let of = |i: usize| acts.get(i).cloned().unwrap_or((1.0, 0.0..1.0));
+    let mut ways: Vec<(f32, Range<f32>)> = Vec::new();
+    (0..people).map(of).for_each(|way| {
+        if !ways.contains(&way) {
+            ways.push(way)
+        }
+    });
+    ways.into_iter().map(|way| ((0..people).map(|i| of(i) == way).collect(), way)).collect()
+}
+
+/// Two texts' tokens, repeated to their least common multiple: attention to tokens is the same however often all of them are there.
+fn as_long(texts: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+    let [first, second] = texts.each_ref().map(|text| text.dims()[1]);
+    let (mut divisor, mut rest) = (first, second);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    let repeated = |text: Tensor<3>, times: usize| if times == 1 { text } else { text.repeat_dim(1, times) };
+    let [one, other] = texts;
+    [repeated(one, second / divisor.max(1)), repeated(other, first / divisor.max(1))]
 }
 
 /// What was seen of one picture or person, with its weights: embeddings are averaged, states are joined, so that tokens may
@@ -320,222 +366,4 @@ fn embeds_pair(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::family::made_up::{assert_same, halves, request, row, seen, waves};
-    use super::*;
-    use crate::guidance::ip_adapter::ProjectionConfig;
-    use crate::request::Identity;
-    use crate::weights::Tensors;
-
-    const WIDTH: usize = 4;
-    const EMBED: usize = 6;
-    const ID: usize = 3;
-    const HIDDEN: usize = 5;
-    /// Of a text.
-    const TOKENS: [usize; 3] = [1, 7, WIDTH];
-
-    fn adapter(role: Role, projection: ProjectionConfig, shapes: &[(&str, &[usize])]) -> Adapter {
-        let mut tensors = Tensors::default();
-        for (i, (name, shape)) in shapes.iter().enumerate() {
-            let values = waves(i as f32, [shape.iter().product()]).try_into_vec_as::<f32>().unwrap();
-            tensors.0.insert(format!("image_proj.{name}"), (shape.to_vec(), values));
-        }
-        let config = IpAdapterConfig {
-            role,
-            projection,
-            scale: 0.8,
-            block_scales: BTreeMap::new(),
-            interval: [0.1, 0.9],
-        };
-        let projection = config.projection.load(&tensors, &Device::flex()).unwrap();
-        Adapter { config, projection, scale: LayerScale::All(0.8) }
-    }
-
-    /// Reads identities.
-    fn face_id() -> Adapter {
-        let projection = ProjectionConfig::FaceId {
-            id_embed_dim: ID,
-            intermediate_size: 6,
-            num_tokens: 2,
-            cross_attention_dim: WIDTH,
-        };
-        let shapes: [(&str, &[usize]); 6] = [
-            ("proj.0.weight", &[6, ID]),
-            ("proj.0.bias", &[6]),
-            ("proj.2.weight", &[2 * WIDTH, 6]),
-            ("proj.2.bias", &[2 * WIDTH]),
-            ("norm.weight", &[WIDTH]),
-            ("norm.bias", &[WIDTH]),
-        ];
-        adapter(Role::Identity, projection, &shapes)
-    }
-
-    /// Reads a picture's embedding.
-    fn image(role: Role) -> Adapter {
-        let projection =
-            ProjectionConfig::Image { image_embed_dim: EMBED, num_tokens: 3, cross_attention_dim: WIDTH };
-        let shapes: [(&str, &[usize]); 4] = [
-            ("proj.weight", &[3 * WIDTH, EMBED]),
-            ("proj.bias", &[3 * WIDTH]),
-            ("norm.weight", &[WIDTH]),
-            ("norm.bias", &[WIDTH]),
-        ];
-        adapter(role, projection, &shapes)
-    }
-
-    /// Reads a picture's states.
-    fn full_face() -> Adapter {
-        let projection = ProjectionConfig::FullFace { hidden_size: HIDDEN, cross_attention_dim: WIDTH };
-        let shapes: [(&str, &[usize]); 6] = [
-            ("proj.0.weight", &[HIDDEN, HIDDEN]),
-            ("proj.0.bias", &[HIDDEN]),
-            ("proj.2.weight", &[WIDTH, HIDDEN]),
-            ("proj.2.bias", &[WIDTH]),
-            ("proj.3.weight", &[WIDTH]),
-            ("proj.3.bias", &[WIDTH]),
-        ];
-        adapter(Role::Identity, projection, &shapes)
-    }
-
-    fn person(phase: f32) -> PersonEvidence {
-        PersonEvidence { id_embeds: Some(waves(phase, [1, ID])), ..PersonEvidence::default() }
-    }
-
-    fn condition(
-        adapters: Vec<Adapter>,
-        evidence: &Evidence,
-        request: &GenerateRequest,
-        places: Option<&Places>,
-    ) -> (AdapterGuidance, Vec<Guided>) {
-        let family = AdapterGuidance { adapters };
-        let guided = family.condition(evidence, request, places, &Device::flex()).unwrap();
-        (family, guided)
-    }
-
-    #[test]
-    fn text_faces_and_style_have_a_stream_each_and_alpha_weighs_text_against_style() {
-        let evidence = Evidence {
-            people: vec![person(1.0), person(2.0)],
-            style: Some(seen(3.0, EMBED, None)),
-            // The prompt, no prompt, the negative prompt.
-            tokens: [4.0, 5.0, 6.0].map(|phase| waves(phase, TOKENS)).into(),
-            ..Evidence::default()
-        };
-        let (request, places) = (GenerateRequest { count: 2, ..request(2) }, halves());
-        let (family, guided) =
-            condition(vec![face_id(), image(Role::Style)], &evidence, &request, Some(&places));
-        assert_eq!((guided.len(), guided[1].guidance_scale), (2, Some(3.0)));
-        let [text, faces, style] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
-
-        assert_eq!((text.projection, &text.scale), (Layers::Own, &LayerScale::All(1.0)));
-        let [prompt, nothing, negative] = [0, 1, 2].map(|i| evidence.tokens[i].clone());
-        assert_same(row(&text.tokens[0], 1), prompt * 0.75 + nothing * 0.25);
-        assert_same(row(&text.tokens[0], 0), negative);
-
-        assert_eq!((faces.projection, &faces.scale), (Layers::Adapter(0), &LayerScale::All(0.8)));
-        assert!(faces.places.is_some() && faces.interval == (0.1..0.9));
-        let projected = |adapter: usize, embeds: ImagePromptEmbeds| {
-            family.adapters[adapter].projection.forward(&embeds).unwrap()
-        };
-        for (tokens, person) in faces.tokens.iter().zip(&evidence.people) {
-            let of = |id_embeds| {
-                projected(0, ImagePromptEmbeds { id_embeds: Some(id_embeds), ..Default::default() })
-            };
-            let id_embeds = person.id_embeds.clone().unwrap();
-            assert_same(row(tokens, 0), of(id_embeds.zeros_like()));
-            assert_same(row(tokens, 1), of(id_embeds));
-        }
-
-        assert_eq!((style.projection, &style.scale), (Layers::Adapter(1), &LayerScale::All(0.8 * 0.25)));
-        assert!(style.places.is_none());
-        let of =
-            |embeds| projected(1, ImagePromptEmbeds { image_embeds: Some(embeds), ..Default::default() });
-        let embeds = evidence.style.as_ref().unwrap().image_embeds.clone();
-        assert_same(row(&style.tokens[0], 0), of(embeds.zeros_like()));
-        assert_same(row(&style.tokens[0], 1), of(embeds));
-    }
-
-    #[test]
-    fn adapters_without_anything_to_read_have_no_stream() {
-        let evidence = Evidence { tokens: vec![waves(4.0, TOKENS)], ..Evidence::default() };
-        let request = GenerateRequest { style: None, guidance_scale: 1.0, ..request(0) };
-        let (_, guided) = condition(vec![face_id(), image(Role::Style)], &evidence, &request, None);
-        let [text] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
-        assert_eq!(guided[0].guidance_scale, None);
-        assert_same(text.tokens[0].clone(), waves(4.0, TOKENS));
-        // A text that was not read is our own mistake.
-        let nothing = Evidence::default();
-        let family = AdapterGuidance { adapters: Vec::new() };
-        let error = family.condition(&nothing, &request, None, &Device::flex()).unwrap_err();
-        assert_eq!(error.code, "condition-shape");
-    }
-
-    #[test]
-    fn embeddings_of_photos_are_averaged_by_weight_and_states_are_joined() {
-        let (first, second) =
-            (seen(1.0, EMBED, Some([1, 2, HIDDEN])), seen(2.0, EMBED, Some([1, 2, HIDDEN])));
-        let nothing = seen(3.0, EMBED, Some([1, 2, HIDDEN]));
-        let evidence = Evidence {
-            people: vec![PersonEvidence {
-                id_embeds: None,
-                faces: vec![(0.3, first.clone()), (0.1, second.clone())],
-                ..PersonEvidence::default()
-            }],
-            nothing: Some(nothing.clone()),
-            tokens: [4.0, 6.0].map(|phase| waves(phase, TOKENS)).into(),
-            ..Evidence::default()
-        };
-        let request = GenerateRequest { style: None, ..request(1) };
-        let (family, guided) = condition(vec![full_face(), image(Role::Identity)], &evidence, &request, None);
-        let [_, states, embeds] = &guided[0].condition.streams[..] else { panic!("{guided:?}") };
-        let state = |seen: &VisionOutput| seen.penultimate_hidden_state.clone().unwrap();
-        let of = |states: [Tensor<3>; 2]| {
-            let hidden_states = Some(Tensor::cat(states.into(), 1));
-            family.adapters[0]
-                .projection
-                .forward(&ImagePromptEmbeds { hidden_states, ..Default::default() })
-                .unwrap()
-        };
-        assert_same(row(&states.tokens[0], 1), of([state(&first), state(&second)]));
-        // What the encoder says to nothing, once for each photo.
-        assert_same(row(&states.tokens[0], 0), of([state(&nothing), state(&nothing)]));
-        let mean = first.image_embeds * 0.75 + second.image_embeds * 0.25;
-        let mean = ImagePromptEmbeds { image_embeds: Some(mean), ..Default::default() };
-        assert_same(row(&embeds.tokens[0], 1), family.adapters[1].projection.forward(&mean).unwrap());
-    }
-
-    #[test]
-    fn what_is_read_follows_from_the_adapters_and_what_none_reads_is_refused() {
-        let both = AdapterGuidance { adapters: vec![face_id(), image(Role::Style)] };
-        both.check(&request(1)).unwrap();
-        let asked = request(1);
-        let needs = both.needs(&asked, None);
-        assert_eq!((needs.identities, needs.faces, needs.nothing), (true, false, true));
-        assert_eq!(needs.style, Some(Style::Whole));
-        let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(
-            texts[..],
-            [(Some(PromptKind::Prompt), "a man"), (None, ""), (Some(PromptKind::NegativePrompt), "")]
-        );
-        let worded = GenerateRequest { style: None, guidance_scale: 1.0, ..request(1) };
-        let needs = both.needs(&worded, None);
-        assert!(!needs.nothing && needs.style.is_none());
-        let Texts::Tokens(texts) = &needs.texts else { panic!("{needs:?}") };
-        assert_eq!(texts[..], [(Some(PromptKind::Prompt), "a man")]);
-
-        let styles = AdapterGuidance { adapters: vec![image(Role::Style)] };
-        let faces = AdapterGuidance { adapters: vec![full_face()] };
-        assert!(styles.reads_styles() && !faces.reads_styles());
-        for (family, what) in [(&styles, "faces"), (&faces, "a style image")] {
-            let error = family.check(&request(1)).unwrap_err();
-            assert!(error.code == "adapter-missing" && error.message.contains(what), "{error}");
-        }
-        let photo = || Identity::new(vec![::image::RgbImage::new(1, 1)], 1.0);
-        let mixed = Person { identities: vec![photo(), photo()] };
-        let mixed = GenerateRequest { people: vec![mixed], style: None, ..request(0) };
-        assert_eq!(faces.check(&mixed).unwrap_err().code, "mix-unsupported");
-        AdapterGuidance { adapters: vec![face_id()] }.check(&mixed).unwrap();
-    }
-}
+mod tests;

@@ -1,10 +1,13 @@
 //! Guidance by a face alone: Arc2Face's text encoder in place of styles, prompts and adapters.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Texts};
-use super::family::{Configs, Denoises, Family, Guided, Kind, Target};
+use super::family::{Configs, Denoises, Family, Guided, Kind, Target, parts};
 use super::folder::{ModelFolder, check_width};
+use super::prompt::{refuse_strength, refuse_weights};
 use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places, Projection, Stream};
 use crate::encoders::arc2face::{Arc2FaceConfig, Arc2FaceEncoder};
@@ -73,7 +76,8 @@ impl Family for Arc2FaceGuidance {
         ];
         let asked: Vec<&str> = asked.iter().filter(|(given, _)| *given).map(|(_, what)| *what).collect();
         if asked.is_empty() && !request.people.is_empty() {
-            return Ok(());
+            refuse_weights(request, "draws from faces alone")?;
+            return refuse_strength(request, "has a face in the place of a word, which is there or is not");
         }
         Err(Error::input(
             "identity-only",
@@ -105,17 +109,26 @@ impl Family for Arc2FaceGuidance {
         places: Option<&Places>,
         _: &Device,
     ) -> Result<Vec<Guided>> {
-        let join = |tokens: Vec<Tensor<3>>| -> Result<Condition> {
-            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]))
+        let parts = parts(&request.people);
+        let join = |tokens: &dyn Fn(&[bool]) -> Vec<Tensor<3>>| -> Result<Condition> {
+            let stream = |(part, acts): &(Range<f32>, Vec<bool>)| {
+                let stream = Stream::new(Projection::Own, tokens(acts), places.cloned())?;
+                Ok(Stream { interval: part.clone(), ..stream })
+            };
+            Ok(Condition::new(parts.iter().map(stream).collect::<Result<_>>()?))
         };
         let people = evidence.people.iter().filter_map(|person| person.id_embeds.clone());
         let tokens: Vec<Tensor<3>> =
             people.map(|id_embeds| self.encoder.forward(id_embeds)).collect::<Result<_>>()?;
-        let people = tokens.len();
-        let mut condition = join(tokens)?;
+        let (people, nobody) = (tokens.len(), self.encoder.nobody()?);
+        let told = |acts: &[bool]| -> Vec<Tensor<3>> {
+            let each = tokens.iter().enumerate();
+            each.map(|(i, own)| if acts.get(i) == Some(&false) { &nobody } else { own }.clone()).collect()
+        };
+        let mut condition = join(&told)?;
         let guidance_scale = Some(request.guidance_scale).filter(|scale| *scale != 1.0);
         if guidance_scale.is_some() {
-            condition = Condition::cat(join(vec![self.encoder.nobody()?; people])?, condition)?;
+            condition = Condition::cat(join(&|_| vec![nobody.clone(); people])?, condition)?;
         }
         Ok(vec![Guided { condition, guidance_scale }; request.count])
     }

@@ -40,11 +40,16 @@ impl Key {
             request.people.len().hash(hasher);
             for person in &request.people {
                 person.identities.len().hash(hasher);
+                [person.strength, person.start, person.end].map(f32::to_bits).hash(hasher);
                 for identity in &person.identities {
                     (identity.beta.to_bits(), &identity.photos).hash(hasher);
                 }
             }
             (&request.style, &request.prompt, &request.negative_prompt, &request.roles).hash(hasher);
+            for embedding in &request.embeddings {
+                (embedding.word(), embedding.sha256()).hash(hasher);
+            }
+            (request.embeddings.len(), request.clip_skip).hash(hasher);
             (request.alpha.to_bits(), request.guidance_scale.to_bits(), request.count).hash(hasher);
             std::mem::discriminant(&request.layout).hash(hasher);
             match &request.layout {
@@ -127,7 +132,7 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::request::{Background, Identity, InitImage, Person, RelativeBox, Roles};
+    use crate::request::{Background, Embedding, Identity, InitImage, Person, RelativeBox, Roles};
     use ::image::{Rgb, RgbImage};
 
     const CANVAS: Canvas = Canvas { width: 64, height: 32, latent_width: 16, latent_height: 8 };
@@ -159,7 +164,7 @@ mod tests {
         let picture = |value: u8| RgbImage::from_pixel(2, 3, Rgb([value; 3]));
         let identity = |value: u8| Identity::new(vec![picture(value)], 1.0);
         let request = GenerateRequest {
-            people: vec![Person { identities: vec![identity(1), identity(2)] }],
+            people: vec![Person::of(vec![identity(1), identity(2)])],
             style: Some(picture(3)),
             prompt: "a".to_owned(),
             ..GenerateRequest::default()
@@ -170,6 +175,7 @@ mod tests {
             Key::of_guidance(&request, &CANVAS, false, false)
         };
         let area = |x: f32| Layout::Boxes(vec![RelativeBox { x, y: 0.0, width: 0.5, height: 1.0 }]);
+        let learnt = |word: &str, value: f32| Embedding::new(word, vec![value], 1).unwrap();
         let keys = [
             of(&|_| ()),
             of(&|request| request.people[0].identities[0].photos[0] = picture(9).into()),
@@ -177,17 +183,24 @@ mod tests {
             of(&|request| request.people[0].identities[0].photos[0].landmarks = Some([[1.0; 2]; 5])),
             of(&|request| request.people[0].identities[1].beta = 0.5),
             of(&|request| request.people[0].identities.swap(0, 1)),
-            of(&|request| request.people.push(Person { identities: vec![identity(2)] })),
+            of(&|request| request.people[0].strength = 0.5),
+            of(&|request| request.people[0].start = 0.5),
+            of(&|request| request.people[0].end = 0.5),
+            of(&|request| request.people.push(Person::of(vec![identity(2)]))),
             of(&|request| {
                 // The same photos in other hands.
                 let moved = request.people[0].identities.pop().unwrap();
-                request.people.push(Person { identities: vec![moved] });
+                request.people.push(Person::of(vec![moved]));
             }),
             of(&|request| request.style = None),
             of(&|request| request.style = Some(RgbImage::from_pixel(3, 2, Rgb([3; 3])))),
             of(&|request| request.prompt = "b".to_owned()),
             of(&|request| request.roles = Some(Roles::default())),
             of(&|request| request.negative_prompt = "a".to_owned()),
+            of(&|request| request.clip_skip = 2),
+            of(&|request| request.embeddings = vec![learnt("x", 0.5)]),
+            of(&|request| request.embeddings = vec![learnt("y", 0.5)]),
+            of(&|request| request.embeddings = vec![learnt("x", 0.25)]),
             of(&|request| request.alpha = 0.25),
             of(&|request| request.guidance_scale = 1.0),
             of(&|request| request.count = 2),

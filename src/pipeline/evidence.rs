@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use super::cache::Key;
 use super::embed;
 use super::progress::{Encoding, Host};
-use super::prompt::{PRIOR_STREAM, PromptKind, TextEmbeds};
+use super::prompt::{PRIOR_STREAM, PromptKind, TextEmbeds, unused_notices};
 use super::readers::{Readers, see};
 use super::references::ReferenceReader;
 use super::regions::{self, Canvas, Finder};
@@ -53,8 +53,8 @@ pub enum Style {
 pub enum Texts<'a> {
     /// None.
     None,
-    /// The tokens of each, of which those that the request says are told of where they are too long.
-    Tokens(Vec<(Option<PromptKind>, &'a str)>),
+    /// The tokens of each, by its weights and in as many chunks as it needs.
+    Tokens(Vec<&'a str>),
     /// Each as a turn of a chat, of which what is too long is told.
     Chats(Vec<(PromptKind, String)>),
     /// What a prior draws of prompt and negative prompt, for each picture anew.
@@ -74,7 +74,8 @@ pub struct Evidence {
     pub start: Option<Tensor<4>>,
     /// What the vision encoder says to nothing.
     pub nothing: Option<VisionOutput>,
-    /// Of each of [`Texts::Tokens`] or [`Texts::Chats`], `[1, tokens, channels]`, padded to the context's length.
+    /// Of each of [`Texts::Tokens`] or [`Texts::Chats`], `[1, tokens, channels]`, padded to the context's length or, in chunks, to
+    /// multiples of it.
     pub tokens: Vec<Tensor<3>>,
     /// Of each picture with [`Texts::Drawn`], the prompt's and the negative prompt's embedding, `[1, image_embed_dim]`.
     pub drawn: Vec<[Option<Tensor<2>>; 2]>,
@@ -158,11 +159,13 @@ pub async fn gather(
     match &needs.texts {
         Texts::None => encoding.advance().await?,
         Texts::Tokens(texts) => {
-            for (kind, text) in texts {
-                let (embeds, notice) = read_text(readers, *kind, text, encoding.host).await?;
-                evidence.tokens.push(embeds.encoder_hidden_states);
-                evidence.notices.extend(notice);
+            let mut used = vec![false; request.embeddings.len()];
+            for text in texts {
+                let (tokens, here) = read_weighted(readers, text, request, encoding.host).await?;
+                evidence.tokens.push(tokens);
+                used.iter_mut().zip(here).for_each(|(used, here)| *used |= here);
             }
+            evidence.notices.extend(unused_notices(&request.embeddings, &used));
             encoding.advance().await?;
         }
         Texts::Chats(texts) => {
@@ -253,18 +256,33 @@ async fn read_style(
     readers.cache.remember(key, look).await
 }
 
-/// What a text becomes, and what of it is not read where it is one that the request says.
+/// What a text becomes by its weights, and which of the request's embeddings stand in it.
+async fn read_weighted(
+    readers: &Readers,
+    text: &str,
+    request: &GenerateRequest,
+    host: &mut impl Host,
+) -> Result<(Tensor<3>, Vec<bool>)> {
+    let GenerateRequest { clip_skip, embeddings, .. } = request;
+    let key = Key::new("tokens", |hasher| {
+        (text, clip_skip).hash(hasher);
+        embeddings.iter().for_each(|own| (own.word(), own.sha256()).hash(hasher));
+    });
+    let read = async || readers.text(host).await?.weighted(text, *clip_skip, embeddings);
+    readers.cache.remember(key, read).await
+}
+
+/// What a text becomes, and what of it is not read.
 async fn read_text(
     readers: &Readers,
-    kind: Option<PromptKind>,
+    kind: PromptKind,
     text: &str,
     host: &mut impl Host,
 ) -> Result<(TextEmbeds, Option<Notice>)> {
     let key = Key::new("text", |hasher| (kind, text).hash(hasher));
     let read = async || {
         let reader = readers.text(host).await?;
-        let notice = kind.map(|kind| reader.cut(kind, text)).transpose()?.flatten();
-        Ok((reader.encode(&[text])?, notice))
+        Ok((reader.encode(&[text])?, reader.cut(kind, text)?))
     };
     readers.cache.remember(key, read).await
 }
@@ -296,7 +314,7 @@ async fn draw(
     let mut read = [None, None];
     for (i, kind) in [PromptKind::Prompt, PromptKind::NegativePrompt].into_iter().enumerate() {
         if let Some(text) = texts[i] {
-            let (embeds, notice) = read_text(readers, Some(kind), text, encoding.host).await?;
+            let (embeds, notice) = read_text(readers, kind, text, encoding.host).await?;
             read[i] = Some(embeds);
             evidence.notices.extend(notice);
         }

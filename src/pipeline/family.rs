@@ -1,6 +1,7 @@
 //! [`Family`]: what a kind of model makes of what is known of a request.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use burn::tensor::Device;
 
@@ -10,7 +11,7 @@ use super::readers::RequiredReaders;
 use crate::condition::{Condition, Places};
 use crate::encoders::face::FaceEncoderConfig;
 use crate::error::Result;
-use crate::request::GenerateRequest;
+use crate::request::{GenerateRequest, Person};
 use crate::transformer::Flux2Transformer2DConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 
@@ -46,6 +47,17 @@ pub trait Family: Debug + Send + Sync {
         places: Option<&Places>,
         device: &Device,
     ) -> Result<Vec<Guided>>;
+}
+
+/// The parts of the steps in which the same people act, each with whether each of them does.
+pub fn parts(people: &[Person]) -> Vec<(Range<f32>, Vec<bool>)> {
+    let mut cuts: Vec<f32> = people.iter().flat_map(|person| [person.start, person.end]).collect();
+    cuts.extend([0.0, 1.0]);
+    cuts.sort_by(f32::total_cmp);
+    cuts.dedup();
+    let acts =
+        |part: &Range<f32>| people.iter().map(|person| person.acts().1.contains(&part.start)).collect();
+    cuts.windows(2).map(|cut| cut[0]..cut[1]).map(|part| (part.clone(), acts(&part))).collect()
 }
 
 /// What one picture's denoiser attends to; with a guidance scale, the condition's batch holds the null half first.
@@ -161,7 +173,7 @@ pub(super) mod made_up {
     /// A request for a style image and words, of so many people.
     pub fn request(people: usize) -> GenerateRequest {
         GenerateRequest {
-            people: vec![Person { identities: Vec::new() }; people],
+            people: vec![Person::of(Vec::new()); people],
             style: Some(RgbImage::new(1, 1)),
             prompt: "a man".to_owned(),
             alpha: 0.25,

@@ -1,11 +1,13 @@
 //! FaceStudio's own guidance: style and identity fused into tokens, prompts through the prior (paper sections 3.1 to 3.3).
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 
 use super::evidence::{Evidence, Needs, Style, Texts};
-use super::family::{Denoises, Family, Guided, GuidedConfigs, Kind};
+use super::family::{Denoises, Family, Guided, GuidedConfigs, Kind, parts};
 use super::folder::{ModelFolder, check_width};
-use super::prompt::Prior;
+use super::prompt::{Prior, refuse_weights};
 use super::readers::RequiredReaders;
 use crate::condition::{Added, Condition, Places, Projection, Stream};
 use crate::encoders::vision::VisionConfig;
@@ -73,6 +75,7 @@ impl Family for FusedGuidance {
 
     fn check(&self, request: &GenerateRequest) -> Result<()> {
         request.validate_subject()?;
+        refuse_weights(request, "draws from a text as a whole")?;
         if !self.has_prior && texts(request).iter().any(Option::is_some) {
             return Err(Error::weights(
                 "component-missing",
@@ -106,16 +109,26 @@ impl Family for FusedGuidance {
         let alpha = request.effective_alpha();
         let zero_style = || Tensor::zeros([1, config.image_embed_dim], device);
         let nobody = || Tensor::zeros([1, config.id_embed_dim], device);
-        let mut people: Vec<Tensor<2>> =
-            evidence.people.iter().filter_map(|person| person.id_embeds.clone()).collect();
-        if people.is_empty() {
-            // Nobody: trained as a zero identity (paper section 4.1).
-            people.push(nobody());
-        }
+        let known = evidence.people.iter().filter_map(|person| person.id_embeds.clone());
+        let known: Vec<Tensor<2>> = known.collect();
+        let count = known.len().max(1);
+        // Nobody was trained as a zero identity (paper section 4.1), which is where strength leads to.
+        let people = |acts: &[bool]| -> Vec<Tensor<2>> {
+            let acting = known.iter().enumerate().map(|(i, id_embeds)| match acts.get(i) {
+                Some(false) => nobody(),
+                _ => id_embeds.clone() * request.people.get(i).map_or(1.0, |person| person.strength),
+            });
+            if known.is_empty() { vec![nobody()] } else { acting.collect() }
+        };
+        let parts = parts(&request.people);
         let style = evidence.style.as_ref().map(|style| &style.image_embeds);
-        let join = |tokens: Vec<Tensor<3>>, style: Tensor<2>| -> Result<Condition> {
+        let join = |tokens: &dyn Fn(&[bool]) -> Vec<Tensor<3>>, style: Tensor<2>| -> Result<Condition> {
             let added = adds_style.then(|| Added::ClassLabels(style));
-            Ok(Condition::new(vec![Stream::new(Projection::Own, tokens, places.cloned())?]).adding(added))
+            let stream = |(part, acts): &(Range<f32>, Vec<bool>)| {
+                let stream = Stream::new(Projection::Own, tokens(acts), places.cloned())?;
+                Ok(Stream { interval: part.clone(), ..stream })
+            };
+            Ok(Condition::new(parts.iter().map(stream).collect::<Result<_>>()?).adding(added))
         };
         let guided = |[prompt, negative]: &[Option<Tensor<2>>; 2]| {
             let tokens = |id_embeds: &Tensor<2>| {
@@ -132,13 +145,13 @@ impl Family for FusedGuidance {
                 (Some(only), None) | (None, Some(only)) => only.clone(),
                 (None, None) => zero_style(),
             };
-            let condition = join(people.iter().map(tokens).collect(), style)?;
+            let condition = join(&|acts| people(acts).iter().map(&tokens).collect(), style)?;
             if request.guidance_scale == 1.0 {
                 return Ok(Guided { condition, guidance_scale: None });
             }
             let negative = negative.clone().unwrap_or_else(zero_style);
             let null = fusion.forward(negative.clone(), nobody());
-            let condition = Condition::cat(join(vec![null; people.len()], negative)?, condition)?;
+            let condition = Condition::cat(join(&|_| vec![null.clone(); count], negative)?, condition)?;
             Ok(Guided { condition, guidance_scale: Some(request.guidance_scale) })
         };
         evidence.drawn.iter().map(guided).collect()
@@ -235,6 +248,36 @@ mod tests {
         let guided = condition(&family, &nothing, &request(0), None).swap_remove(0);
         let Some(Added::ClassLabels(labels)) = guided.condition.added else { panic!("nothing is added") };
         assert_eq!(labels.abs().max().into_scalar::<f32>(), 0.0);
+    }
+
+    /// The first is there from a quarter on, at half strength, the second up to three quarters.
+    #[test]
+    fn people_act_in_their_parts_of_the_steps_at_their_strength() {
+        let (family, places) = (family(true), halves());
+        let linear = |style: Tensor<2>, id: Tensor<2>| family.fusion.forward(style, id);
+        let evidence = Evidence {
+            people: vec![person(1.0), person(2.0)],
+            style: Some(seen(3.0, STYLE, None)),
+            drawn: vec![[None, None]],
+            ..Evidence::default()
+        };
+        let mut request = request(2);
+        (request.people[0].strength, request.people[0].start, request.people[1].end) = (0.5, 0.25, 0.75);
+        let guided = condition(&family, &evidence, &request, Some(&places)).swap_remove(0);
+        let intervals: Vec<_> =
+            guided.condition.streams.iter().map(|stream| stream.interval.clone()).collect();
+        assert_eq!(intervals, [0.0..0.25, 0.25..0.75, 0.75..1.0]);
+        let style = || evidence.style.as_ref().unwrap().image_embeds.clone();
+        let nobody = Tensor::<2>::zeros([1, ID], &Device::flex());
+        let [first, second] = [0, 1].map(|i: usize| evidence.people[i].id_embeds.clone().unwrap());
+        let half = first * 0.5;
+        let there = [[nobody.clone(), second.clone()], [half.clone(), second], [half, nobody]];
+        for (stream, people) in guided.condition.streams.iter().zip(there) {
+            assert_eq!(stream.places, Some(places.clone()));
+            for (tokens, id) in stream.tokens.iter().zip(people) {
+                assert_same(row(tokens, 1), linear(style(), id));
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Needs, Style, Texts};
 use super::family::{Denoises, Family, Guided, Kind};
 use super::folder::ModelFolder;
 use super::index::KleinIndex;
-use super::prompt::PromptKind;
+use super::prompt::{PromptKind, refuse_weights};
 use crate::condition::{Added, Condition, Places, Reference};
 use crate::error::{Error, Result};
 use crate::request::{GenerateRequest, Identity, Numbers, Person};
@@ -70,6 +70,17 @@ impl Family for KleinGuidance {
     fn check(&self, request: &GenerateRequest) -> Result<()> {
         if request.init.is_none() {
             request.validate_subject()?;
+        }
+        refuse_weights(request, "reads a text as language, whose words have no weights")?;
+        if let Some(i) = request.people.iter().position(|person| person.acts().1 != (0.0..1.0)) {
+            return Err(Error::input(
+                "identity-steps-unsupported",
+                format!(
+                    "person {} is to act in a part of the steps, and this model sees the same pictures in all of them",
+                    i + 1
+                ),
+                "leave start and end out; strength says how strongly a person is seen",
+            ));
         }
         if let Some(i) = request.people.iter().position(|person| identities(person).count() > 1) {
             return Err(Error::input(
@@ -160,6 +171,7 @@ impl Family for KleinGuidance {
         }
         for (person, photos) in &numbers.people {
             let strength: f32 = identities(&request.people[*person]).map(|identity| identity.beta).sum();
+            let strength = strength * request.people[*person].strength;
             let region = regions.as_ref().map(|regions| regions[*person].clone());
             let read = &evidence.people.get(*person).ok_or_else(unread)?.references;
             if read.len() != photos.len() {

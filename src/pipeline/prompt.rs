@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::folder::{ModelFolder, check_width};
+use crate::encoders::prompt::{Chunked, chunks, weighs};
 use crate::encoders::text::{TextConfig, TextEncoder};
 use crate::encoders::tokenizer::{Excess, Tokenizer};
-use crate::error::{Notice, Result};
+use crate::error::{Error, Notice, Result};
 use crate::guidance::prior::{PriorConfig, PriorTransformer, text_mask};
+use crate::request::{Embedding, GenerateRequest};
 use crate::sampling::{NoiseSource, Sampler, Scheduler, SchedulerConfig};
 use crate::weights::Files;
 
@@ -28,15 +30,72 @@ pub enum PromptKind {
     NegativePrompt,
 }
 
-/// What a text encoder of `context_length` does not get to read of a text; `None` where it reads all of it.
-pub fn cut(
-    tokenizer: &Tokenizer,
-    context_length: usize,
-    kind: PromptKind,
-    text: &str,
-) -> Result<Option<Notice>> {
-    let excess = tokenizer.excess(&tokenizer.written_out(text), context_length)?;
-    Ok(excess.map(|excess| cut_notice(kind, excess)))
+/// Refuses what has a meaning only where a denoiser attends to a CLIP's tokens; `reads` says how this model reads texts.
+///
+/// Brackets alone are punctuation there, and are read as they are written.
+pub(super) fn refuse_weights(request: &GenerateRequest, reads: &str) -> Result<()> {
+    for (name, text) in [("prompt", &request.prompt), ("negative prompt", &request.negative_prompt)] {
+        if weighs(text) {
+            let what = format!("the {name} weighs words by numbers or has a BREAK");
+            return refuse_setting(
+                "weights-unsupported",
+                &what,
+                reads,
+                "say it in words, without (word:1.2) and BREAK",
+            );
+        }
+    }
+    if let Some(embedding) = request.embeddings.first() {
+        let what = format!("the embedding '{}' is given", embedding.word());
+        return refuse_setting("embeddings-unsupported", &what, reads, "leave the embeddings out");
+    }
+    if request.clip_skip != 1 {
+        let what = format!("clip skip is {}", request.clip_skip);
+        return refuse_setting("clip-skip-unsupported", &what, reads, "leave it out");
+    }
+    Ok(())
+}
+
+fn refuse_setting(code: &'static str, what: &str, reads: &str, remedy: &str) -> Result<()> {
+    Err(Error::input(code, format!("{what}, and this model {reads}"), remedy))
+}
+
+/// Refuses people of another strength than 1; `model` says why this one has none.
+pub(super) fn refuse_strength(request: &GenerateRequest, model: &str) -> Result<()> {
+    match request.people.iter().position(|person| person.strength != 1.0) {
+        None => Ok(()),
+        Some(i) => Err(Error::input(
+            "identity-strength-unsupported",
+            format!(
+                "person {} has a strength of {}, and this model {model}",
+                i + 1,
+                request.people[i].strength
+            ),
+            "use a strength of 1; start and end say in which part of the steps a person acts",
+        )),
+    }
+}
+
+/// Tells of embeddings whose words stand in no text that was read.
+pub(super) fn unused_notices(embeddings: &[Embedding], used: &[bool]) -> impl Iterator<Item = Notice> {
+    let unused = embeddings.iter().zip(used).filter(|(_, used)| !**used);
+    unused.map(|(embedding, _)| {
+        notice(
+            "embedding-unused",
+            format!("the embedding '{}' stands in no text that is read", embedding.word()),
+            "write its word in the prompt or the negative prompt",
+            BTreeMap::from([("word", embedding.word().to_owned())]),
+        )
+    })
+}
+
+fn notice(
+    code: &'static str,
+    message: String,
+    remedy: &str,
+    values: BTreeMap<&'static str, String>,
+) -> Notice {
+    Notice { code, message, remedy: remedy.to_owned(), values }
 }
 
 /// Tells what of a text is not read.
@@ -48,14 +107,14 @@ pub(super) fn cut_notice(kind: PromptKind, Excess { tokens, from, room }: Excess
     let name = if kind == PromptKind::Prompt { "prompt" } else { "negative prompt" };
     let count =
         if tokens == 1 { "its last token was".to_owned() } else { format!("its last {tokens} tokens were") };
-    Notice {
+    notice(
         code,
-        message: format!(
+        format!(
             "the {name} is longer than the {room} tokens that the model reads: {count} cut off, from '{from}' on"
         ),
-        remedy: "shorten it, or put what matters most first".to_owned(),
-        values: BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
-    }
+        "shorten it, or put what matters most first",
+        BTreeMap::from([("tokens", tokens.to_string()), ("from", from), ("room", room.to_string())]),
+    )
 }
 
 /// What reads texts.
@@ -88,7 +147,22 @@ impl TextReader {
 
     /// What of a text is not read.
     pub(super) fn cut(&self, kind: PromptKind, text: &str) -> Result<Option<Notice>> {
-        cut(&self.tokenizer, self.encoder.context_length(), kind, text)
+        let text = self.tokenizer.written_out(text);
+        let excess = self.tokenizer.excess(&text, self.encoder.context_length())?;
+        Ok(excess.map(|excess| cut_notice(kind, excess)))
+    }
+
+    /// A text by its weights, in as many chunks as it needs, `[1, chunks · tokens, hidden]`, and whether each of the embeddings
+    /// stands in it. See [`chunks`] and [`TextEncoder::weighted`].
+    pub fn weighted(
+        &self,
+        text: &str,
+        clip_skip: usize,
+        embeddings: &[Embedding],
+    ) -> Result<(Tensor<3>, Vec<bool>)> {
+        let Chunked { chunks, used } =
+            chunks(&self.tokenizer, text, self.encoder.context_length(), embeddings)?;
+        Ok((self.encoder.weighted(&chunks, clip_skip)?, used))
     }
 
     /// Encodes texts.

@@ -192,7 +192,7 @@ mod tests {
         });
         let layout = Layout::Content(content);
         let mut request = GenerateRequest { layout, ..GenerateRequest::default() };
-        request.people = vec![crate::request::Person { identities: Vec::new() }; 2];
+        request.people = vec![crate::request::Person::of(Vec::new()); 2];
         let find = |request: &GenerateRequest| {
             pollster::block_on(masks(
                 request,
@@ -210,7 +210,7 @@ mod tests {
         assert!(bottom(&people[0]).iter().zip(&left).all(|(inside, left)| inside <= left));
         assert!(bottom(&people[1]).iter().zip(&left).all(|(inside, left)| *inside <= 1 - left));
         assert!(people.iter().all(|mask| mask.coverage() > 0.2));
-        request.people.push(crate::request::Person { identities: Vec::new() });
+        request.people.push(crate::request::Person::of(Vec::new()));
         assert_eq!(find(&request).unwrap_err().code, "content-people");
     }
 

@@ -7,7 +7,10 @@ use std::ops::Deref;
 use ::image::{GrayImage, ImageBuffer, Pixel, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::{Background, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo, Roles};
+use super::{
+    Background, Embedding, EmbeddingHash, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo,
+    Roles,
+};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 use crate::weights::Sha256Stream;
@@ -49,6 +52,14 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub negative_prompt: Option<String>,
+    /// The words that were learnt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, ts(optional, as = "Option<Vec<EmbeddingHash>>"))]
+    pub embeddings: Vec<EmbeddingHash>,
+    /// The layer of the text encoder that was read, counted from the last, which is 1.
+    #[serde(default = "last_layer", skip_serializing_if = "is_last_layer")]
+    #[cfg_attr(test, ts(optional, as = "Option<usize>"))]
+    pub clip_skip: usize,
     /// Balance of hybrid guidance as it counted: 1 is the style image alone, 0 the prompt alone.
     pub alpha: f32,
     /// Where each person goes.
@@ -75,6 +86,14 @@ pub struct Recipe {
     pub height: usize,
     /// Whether the pixels are marked as generated.
     pub watermark: bool,
+}
+
+fn last_layer() -> usize {
+    1
+}
+
+fn is_last_layer(clip_skip: &usize) -> bool {
+    *clip_skip == 1
 }
 
 /// Which model it is.
@@ -158,12 +177,15 @@ impl Recipe {
             prompt,
             roles,
             negative_prompt,
+            embeddings,
+            clip_skip,
             alpha: _,
             layout,
             background,
             init,
             seed,
             count: _,
+            candidates: _,
             steps,
             guidance_scale,
             sampler,
@@ -179,6 +201,10 @@ impl Recipe {
         };
         let mask = |mask: &GrayImage, _: &str| Ok(PixelHash::of(mask));
         let people = people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));
+        let embeddings = embeddings.iter().map(|embedding| EmbeddingHash {
+            word: prompt_in_metadata.then(|| embedding.word().to_owned()),
+            sha256: embedding.sha256(),
+        });
         let [width, height] = size;
         Ok(Self {
             format: FORMAT,
@@ -190,6 +216,8 @@ impl Recipe {
             prompt: prompt_in_metadata.then(|| prompt.clone()),
             roles: roles.clone(),
             negative_prompt: prompt_in_metadata.then(|| negative_prompt.clone()),
+            embeddings: embeddings.collect(),
+            clip_skip: *clip_skip,
             alpha: request.effective_alpha(),
             layout: layout.try_map(picture, mask)?,
             background: *background,
@@ -204,14 +232,16 @@ impl Recipe {
         })
     }
 
-    /// The request that makes the picture again, from its pictures and masks in any order; more may be given. `words` are prompt
-    /// and negative prompt, where the recipe leaves them out.
+    /// The request that makes the picture again, from its pictures, masks and embeddings in any order; more may be given. `words` are
+    /// prompt and negative prompt, where the recipe leaves them out.
     ///
-    /// Fails with `recipe-picture` where a picture is missing, and as [`words`](Self::words).
+    /// Fails with `recipe-picture` where a picture is missing, with `recipe-embedding` where an embedding is, and as
+    /// [`words`](Self::words).
     pub fn request(
         &self,
         pictures: &[RgbImage],
         masks: &[GrayImage],
+        embeddings: &[Embedding],
         words: [Option<&str>; 2],
     ) -> Result<GenerateRequest> {
         let pictures: BTreeMap<_, _> = pictures.iter().map(|own| (PixelHash::of(own), own)).collect();
@@ -230,12 +260,15 @@ impl Recipe {
             prompt,
             roles: self.roles.clone(),
             negative_prompt,
+            embeddings: self.learnt(embeddings)?,
+            clip_skip: self.clip_skip,
             alpha: self.alpha,
             layout: self.layout.try_map(picture, mask)?,
             background: self.background,
             init: self.init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
             seed: self.seed,
             count: 1,
+            candidates: 1,
             steps: self.steps,
             guidance_scale: self.guidance_scale,
             sampler: self.sampler,
@@ -245,6 +278,25 @@ impl Recipe {
             watermark: self.watermark,
             prompt_in_metadata: self.says_words(),
         })
+    }
+
+    /// Its embeddings among those that are there, by hash; fails with `recipe-embedding`, which names it.
+    pub fn learnt(&self, there: &[Embedding]) -> Result<Vec<Embedding>> {
+        let one = |own: &EmbeddingHash| {
+            let found = there.iter().find(|embedding| embedding.sha256() == own.sha256);
+            let found = found.ok_or_else(|| {
+                Error::input(
+                    "recipe-embedding",
+                    match &own.word {
+                        Some(word) => format!("the embedding '{word}' ({}) was not given", own.sha256),
+                        None => format!("an embedding ({}) was not given", own.sha256),
+                    },
+                    "give the very file of Textual Inversion that was used",
+                )
+            })?;
+            own.word.as_ref().map_or_else(|| Ok(found.clone()), |word| found.named(word))
+        };
+        self.embeddings.iter().map(one).collect()
     }
 
     /// Whether prompt and negative prompt are in it: a request may have left them out.

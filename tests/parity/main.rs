@@ -36,6 +36,7 @@ mod train;
 mod unet;
 mod vae;
 mod vision;
+mod weighted;
 mod yunet;
 
 use std::path::Path;

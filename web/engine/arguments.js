@@ -161,6 +161,7 @@ const FIELDS = /** @type {const} */ ({
   prompt: "text",
   roles: "any",
   negative_prompt: "text",
+  clip_skip: "whole",
   alpha: "number",
   layout: "any",
   background: "any",
@@ -176,7 +177,7 @@ const FIELDS = /** @type {const} */ ({
   watermark: "flag",
   prompt_in_metadata: "flag",
 });
-const PERSON = ["identities"];
+const PERSON = ["identities", "strength", "start", "end"];
 const IDENTITY = ["photos", "beta"];
 const INIT = ["image", "strength", "mask"];
 

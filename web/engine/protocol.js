@@ -195,7 +195,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * One request. Pictures are encoded files (PNG, JPEG, WebP, GIF, BMP). All but `people` may be left out, the model's own
  * steps, guidance scale and sampler (see {@link Abilities}) and a random seed count then, and
  * pictures are marked as generated. What it shares with a {@link Recipe} means the same.
- * @typedef {Partial<Pick<Recipe, "prompt" | "roles" | "negative_prompt" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
+ * @typedef {Partial<Pick<Recipe, "prompt" | "roles" | "negative_prompt" | "clip_skip" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
  *   | "sampler" | "width" | "height" | "watermark">> & Asked} GenerateRequest
  */
 

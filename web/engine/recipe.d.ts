@@ -46,6 +46,14 @@ roles?: Roles,
  */
 negative_prompt?: string,
 /**
+ * The words that were learnt.
+ */
+embeddings?: Array<EmbeddingHash>,
+/**
+ * The layer of the text encoder that was read, counted from the last, which is 1.
+ */
+clip_skip?: number,
+/**
  * Balance of hybrid guidance as it counted: 1 is the style image alone, 0 the prompt alone.
  */
 alpha: number,
@@ -133,6 +141,19 @@ person: string,
 style: string, };
 
 /**
+ * An embedding in a recipe.
+ */
+export type EmbeddingHash = {
+/**
+ * Its word; left out with the prompt.
+ */
+word?: string,
+/**
+ * Of its vectors, see [`Embedding::sha256`].
+ */
+sha256: string, };
+
+/**
  * A photo's hash, and the face in it that the request named.
  */
 export type PhotoHash = {
@@ -153,7 +174,19 @@ export type Person<P> = {
 /**
  * The identities that are mixed, `e_f = Σ β_i e_f^i`; usually one.
  */
-identities: Array<Identity<P>>, };
+identities: Array<Identity<P>>,
+/**
+ * How strongly the person acts, 0 to 2; 1, which is as the model was trained, if left out.
+ */
+strength?: number,
+/**
+ * The part of the steps from which on the person acts, 0 to 1; 0 if left out. Before, nobody is told of there.
+ */
+start?: number,
+/**
+ * The part of the steps up to which the person acts; 1 if left out.
+ */
+end?: number, };
 
 /**
  * One real identity: photos of the same face, whose embeddings are averaged, and its mixing weight.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use facestudio::Result;
 use facestudio::image::codec;
-use facestudio::request::{GenerateRequest, Recipe};
+use facestudio::request::{Embedding, GenerateRequest, Recipe};
 use facestudio::weights::read_file;
 
 use crate::picture::{open, open_mask};
@@ -15,9 +15,14 @@ pub fn read(path: &Path) -> Result<Recipe> {
 }
 
 /// The request behind a PNG. `words` are the prompt and the negative prompt, where the PNG leaves them out.
-pub fn request(path: &Path, photos: &[PathBuf], words: [Option<&str>; 2]) -> Result<GenerateRequest> {
+pub fn request(
+    path: &Path,
+    photos: &[PathBuf],
+    embeddings: &[Embedding],
+    words: [Option<&str>; 2],
+) -> Result<GenerateRequest> {
     let recipe = read(path)?;
     let pictures = photos.iter().map(|photo| open(photo)).collect::<Result<Vec<_>>>()?;
     let masks = photos.iter().map(|photo| open_mask(photo)).collect::<Result<Vec<_>>>()?;
-    recipe.request(&pictures, &masks, words).map_err(|e| e.context(path.display()))
+    recipe.request(&pictures, &masks, embeddings, words).map_err(|e| e.context(path.display()))
 }

@@ -3,7 +3,6 @@
 use facestudio_parity::denoise;
 
 use crate::backend::Backend;
-use crate::output;
 use crate::place::check_model;
 
 #[derive(clap::Args)]
@@ -17,5 +16,5 @@ pub struct Args {
 
 pub fn run(Args { run, backend }: Args) -> anyhow::Result<()> {
     check_model(&run.model)?;
-    Ok(denoise::run(&run, &backend.device()?, &output::warn)?)
+    Ok(denoise::run(&run, &backend.device()?)?)
 }

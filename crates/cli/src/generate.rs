@@ -12,10 +12,11 @@ use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
+    Background, Defaults, Embedding, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
 };
 use facestudio::sampling::Sampler;
 use facestudio::weights::{Files, check_output, write_file};
+use facestudio_convert::embedding;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::backend::Backend;
@@ -52,7 +53,7 @@ pub struct Job {
     /// Makes a picture again: a PNG that FaceStudio wrote, whose recipe takes the place of the other flags. With --photo for each
     /// picture that it was made from, and with --prompt and --negative-prompt where they were left out of it.
     #[arg(long, value_name = "PNG", conflicts_with_all = [
-        "face", "person", "style", "role", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "steps",
+        "face", "person", "identity_strength", "identity_start", "identity_end", "style", "role", "clip_skip", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "candidates", "steps",
         "guidance_scale", "sampler", "size", "no_watermark",
     ])]
     recipe: Option<PathBuf>,
@@ -68,6 +69,15 @@ pub struct Job {
     /// its commas and `+` belong to the name.
     #[arg(long, value_name = "PHOTO[+PHOTO..][:WEIGHT][,..]")]
     person: Vec<String>,
+    /// How strongly each person acts, 0 to 2, in the order of --person; one for all, or one for each.
+    #[arg(long, value_name = "STRENGTH")]
+    identity_strength: Vec<f32>,
+    /// The part of the steps from which on each person acts, 0 to 1; likewise.
+    #[arg(long, value_name = "PART")]
+    identity_start: Vec<f32>,
+    /// The part of the steps up to which each person acts; likewise.
+    #[arg(long, value_name = "PART")]
+    identity_end: Vec<f32>,
     /// The style image.
     #[arg(long)]
     style: Option<PathBuf>,
@@ -81,6 +91,13 @@ pub struct Job {
     /// What it should not show.
     #[arg(long)]
     negative_prompt: Option<String>,
+    /// A file of Textual Inversion (.pt, .bin, .safetensors), for words that were learnt: its word, where it stands in a prompt. That is
+    /// the one before the equals sign, or the one that diffusers wrote into the file, or the file's name without its ending; repeat.
+    #[arg(long, value_name = "[WORD=]FILE")]
+    embedding: Vec<String>,
+    /// Which layer of a CLIP's text encoder is read, counted from the last: 2 skips one, as "clip skip 2" does elsewhere.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    clip_skip: usize,
     /// From the prompt alone (0) to the style image alone (1).
     #[arg(long, default_value_t = 0.5)]
     alpha: f32,
@@ -108,6 +125,10 @@ pub struct Job {
     /// Number of pictures.
     #[arg(long, default_value_t = 1)]
     pub count: usize,
+    /// Draws so many pictures, of following seeds, and puts the one most like its people first; beside each picture's file stands its
+    /// likeness, from -1 to 1, or `-` where no face was found.
+    #[arg(long, default_value_t = 1, conflicts_with = "count", value_name = "N")]
+    pub candidates: usize,
     /// Denoising steps; as many as the model is made for if not given.
     #[arg(long)]
     steps: Option<usize>,
@@ -134,10 +155,17 @@ pub struct Job {
 impl Job {
     /// The files that it writes.
     pub fn outputs(&self) -> Vec<PathBuf> {
-        match self.count {
+        match self.pictures() {
             1 => vec![self.out.clone()],
             count => (0..count).map(|i| numbered(&self.out, i)).collect(),
         }
+    }
+}
+
+impl Job {
+    /// How many pictures it makes.
+    pub fn pictures(&self) -> usize {
+        self.count.max(self.candidates)
     }
 }
 
@@ -252,7 +280,12 @@ fn make(
 
     for (path, picture) in job.outputs().iter().zip(&pictures) {
         write_file(path, &codec::encode_generated_png(&picture.image, &picture.recipe)?)?;
-        output::print(&format!("{}\n", path.display()))?;
+        let likeness = match picture.likeness {
+            Some(likeness) => format!("\t{likeness:.3}"),
+            None if request.candidates > 1 => "\t-".to_owned(),
+            None => String::new(),
+        };
+        output::print(&format!("{}{likeness}\n", path.display()))?;
     }
     Ok(())
 }
@@ -272,21 +305,24 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
             .into());
         }
         let words = [args.prompt.as_deref(), args.negative_prompt.as_deref()];
-        let mut request = again::request(path, &args.photo, words)?;
+        let mut request = again::request(path, &args.photo, &embeddings(&args.embedding)?, words)?;
         request.prompt_in_metadata &= !args.no_prompt_in_metadata;
         return Ok(request);
     }
-    let people = if args.person.is_empty() {
+    let mut people = if args.person.is_empty() {
         let identities =
             args.face.iter().map(|face| identity(&photos::identity(face))).collect::<Result<Vec<_>>>()?;
-        if identities.is_empty() { Vec::new() } else { vec![Person { identities }] }
+        if identities.is_empty() { Vec::new() } else { vec![Person::of(identities)] }
     } else {
         let person = |group: &String| {
             let identities = photos::identities(group).iter().map(identity).collect::<Result<Vec<_>>>()?;
-            Ok(Person { identities })
+            Ok(Person::of(identities))
         };
         args.person.iter().map(person).collect::<Result<Vec<_>>>()?
     };
+    each(&mut people, "--identity-strength", &args.identity_strength, |person| &mut person.strength)?;
+    each(&mut people, "--identity-start", &args.identity_start, |person| &mut person.start)?;
+    each(&mut people, "--identity-end", &args.identity_end, |person| &mut person.end)?;
     let size = args.size.as_deref().map(parse_size).transpose()?;
     Ok(GenerateRequest {
         people,
@@ -294,6 +330,8 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         prompt: args.prompt.clone().unwrap_or_default(),
         roles: roles(&args.role)?,
         negative_prompt: args.negative_prompt.clone().unwrap_or_default(),
+        embeddings: embeddings(&args.embedding)?,
+        clip_skip: args.clip_skip,
         alpha: args.alpha,
         layout: layout(args)?,
         background: background(&args.background)?,
@@ -307,6 +345,7 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         },
         seed: args.seed,
         count: args.count,
+        candidates: args.candidates,
         steps: args.steps.unwrap_or(defaults.steps),
         guidance_scale: args.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: args.sampler.map_or(defaults.sampler, |name| name.0),
@@ -316,6 +355,25 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         watermark: !args.no_watermark,
         prompt_in_metadata: !args.no_prompt_in_metadata,
     })
+}
+
+/// Gives each person a value: one for all, or one for each.
+fn each(people: &mut [Person], flag: &str, values: &[f32], of: fn(&mut Person) -> &mut f32) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    if values.len() > 1 && values.len() != people.len() || people.is_empty() {
+        return Err(Error::input(
+            "identity-values",
+            format!("{flag} is given {} times, for {} people", values.len(), people.len()),
+            "give one for all, or one for each of --person",
+        )
+        .into());
+    }
+    for (person, value) in people.iter_mut().zip(values.iter().cycle()) {
+        *of(person) = *value;
+    }
+    Ok(())
 }
 
 /// What a model is told of its reference pictures; `None` where nothing is given.
@@ -339,6 +397,16 @@ fn roles(given: &[String]) -> Result<Option<Roles>> {
         *place = sentence.to_owned();
     }
     Ok((!given.is_empty()).then_some(roles))
+}
+
+/// Words that were learnt, from their files. Where the whole names a file it is that file, whatever stands in its name.
+fn embeddings(given: &[String]) -> Result<Vec<Embedding>> {
+    let read = |text: &String| {
+        let named = text.split_once('=').filter(|_| !Path::new(text).is_file());
+        let (word, file) = named.map_or((None, text.as_str()), |(word, file)| (Some(word), file));
+        Ok(embedding::read(Path::new(file), word)?)
+    };
+    given.iter().map(read).collect()
 }
 
 /// The photos of one identity, and its weight.

@@ -52,9 +52,11 @@ pub fn read(file: &Path, shard: Shard) -> Result<Vec<(usize, Job)>> {
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let job = parse(line).map_err(|reason| invalid(file, i + 1, &reason))?;
         // Before its outputs are listed.
-        if !(1..=MAX_COUNT).contains(&job.count) {
-            let reason = format!("\"count\" is {}; it must be 1 to {MAX_COUNT}", job.count);
-            return Err(invalid(file, i + 1, &reason).into());
+        for (name, value) in [("count", job.count), ("candidates", job.candidates)] {
+            if !(1..=MAX_COUNT).contains(&value) {
+                let reason = format!("\"{name}\" is {value}; it must be 1 to {MAX_COUNT}");
+                return Err(invalid(file, i + 1, &reason).into());
+            }
         }
         for path in job.outputs() {
             if folders.insert(path.parent().map(Path::to_owned)) || path.exists() {

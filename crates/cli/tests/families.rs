@@ -105,7 +105,7 @@ fn a_segmenter_says_where_the_people_of_a_content_image_are() {
         GrayImage::from_raw(width as u32, height as u32, bytes).unwrap()
     };
     let two = GenerateRequest {
-        people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
+        people: [ANN, BEN].map(|colour| Person::of(vec![identity(colour, 1.0)])).into(),
         layout: Layout::Content(wide),
         prompt: "two people".to_owned(),
         ..request(Vec::new())
@@ -226,7 +226,7 @@ fn changes() -> [GenerateRequest; 4] {
     let base = || GenerateRequest { count: 2, ..whole() };
     [
         GenerateRequest { seed: 99, ..base() },
-        GenerateRequest { people: vec![Person { identities: vec![identity(BEN, 1.0)] }], ..base() },
+        GenerateRequest { people: vec![Person::of(vec![identity(BEN, 1.0)])], ..base() },
         GenerateRequest { style: Some(photo(ANN)), ..base() },
         GenerateRequest { prompt: "a woman".to_owned(), ..base() },
     ]
@@ -289,7 +289,7 @@ fn a_lean_model_looks_for_the_people_of_a_content_image_once() {
         Layout::Content(RgbImage::from_fn(64 + 2 * left, 64, picture))
     };
     let two = GenerateRequest {
-        people: [ANN, BEN].map(|colour| Person { identities: vec![identity(colour, 1.0)] }).into(),
+        people: [ANN, BEN].map(|colour| Person::of(vec![identity(colour, 1.0)])).into(),
         layout: content(0),
         prompt: "two people".to_owned(),
         ..request(Vec::new())
@@ -311,7 +311,7 @@ fn likeness_is_measured_after_a_picture_without_reading_anything() {
         let lean = Lean::load(files);
         lean.draw(&request);
         assert!(!lean.studio.has_encoders());
-        let person = |colour| Person { identities: vec![identity(colour, 1.0)] };
+        let person = |colour| Person::of(vec![identity(colour, 1.0)]);
         let alike =
             |colour| pollster::block_on(lean.studio.similarity(&photo(ANN), &person(colour))).unwrap();
         assert!(alike(ANN) > 0.999 && alike(BEN) < 0.999, "{} {}", alike(ANN), alike(BEN));
@@ -385,7 +385,7 @@ fn identity(colour: [u8; 3], beta: f32) -> Identity {
 }
 
 fn request(identities: Vec<Identity>) -> GenerateRequest {
-    let people = vec![Person { identities }];
+    let people = vec![Person::of(identities)];
     GenerateRequest { people, steps: 4, watermark: false, ..GenerateRequest::default() }
 }
 
@@ -408,7 +408,7 @@ fn faces_alone_keep_to_their_regions() {
     let studio = arc2face();
     let side = |x| RelativeBox { x, y: 0.0, width: 0.4, height: 1.0 };
     let two = |colours: [[u8; 3]; 2], xs: [f32; 2], background| GenerateRequest {
-        people: colours.map(|colour| Person { identities: vec![identity(colour, 1.0)] }).to_vec(),
+        people: colours.map(|colour| Person::of(vec![identity(colour, 1.0)])).to_vec(),
         layout: Layout::Boxes(xs.map(side).to_vec()),
         background: Background::Person(background),
         ..request(Vec::new())
@@ -515,37 +515,32 @@ fn too_long(last: &str) -> String {
 
 #[test]
 fn what_of_a_text_is_not_read_is_told_with_the_word_where_it_ends() {
-    for files in [tiny_model::files(), tiny_model::files_with_adapters(false)] {
-        let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
-        let told = |request: &GenerateRequest| -> Vec<(&'static str, String, String, String)> {
-            let pictures = generate(&studio, request).unwrap();
-            assert!(pictures.iter().all(|picture| picture.notices == pictures[0].notices));
-            let notices = pictures[0].notices.iter();
-            notices
-                .map(|n| {
-                    (n.code, n.values["tokens"].clone(), n.values["from"].clone(), n.values["room"].clone())
-                })
-                .collect()
-        };
-        let fits = GenerateRequest { prompt: too_long(""), steps: 1, count: 2, ..GenerateRequest::default() };
-        assert!(told(&fits).is_empty());
-        let long = GenerateRequest {
-            prompt: too_long("man man"),
-            negative_prompt: too_long("Id, a man"),
-            guidance_scale: 2.0,
-            ..fits.clone()
-        };
-        let one =
-            |code, tokens: &str, from: &str| (code, tokens.to_owned(), from.to_owned(), "14".to_owned());
-        let both = [one("prompt-cut", "2", "man"), one("negative-prompt-cut", "4", "id")];
-        assert_eq!(told(&long), both);
-        // What was encoded before is told of again.
-        assert_eq!(told(&GenerateRequest { steps: 2, ..long.clone() }), both);
-        // A text that is not read loses nothing.
-        assert_eq!(told(&GenerateRequest { guidance_scale: 1.0, ..long.clone() }), both[..1]);
-        let styled = GenerateRequest { style: Some(photo(BEN)), alpha: 1.0, guidance_scale: 1.0, ..long };
-        assert!(told(&styled).is_empty());
-    }
+    let studio = FaceStudio::load(&tiny_model::files(), &Device::flex()).unwrap();
+    let told = |request: &GenerateRequest| -> Vec<(&'static str, String, String, String)> {
+        let pictures = generate(&studio, request).unwrap();
+        assert!(pictures.iter().all(|picture| picture.notices == pictures[0].notices));
+        let notices = pictures[0].notices.iter();
+        notices
+            .map(|n| (n.code, n.values["tokens"].clone(), n.values["from"].clone(), n.values["room"].clone()))
+            .collect()
+    };
+    let fits = GenerateRequest { prompt: too_long(""), steps: 1, count: 2, ..GenerateRequest::default() };
+    assert!(told(&fits).is_empty());
+    let long = GenerateRequest {
+        prompt: too_long("man man"),
+        negative_prompt: too_long("Id, a man"),
+        guidance_scale: 2.0,
+        ..fits.clone()
+    };
+    let one = |code, tokens: &str, from: &str| (code, tokens.to_owned(), from.to_owned(), "14".to_owned());
+    let both = [one("prompt-cut", "2", "man"), one("negative-prompt-cut", "4", "id")];
+    assert_eq!(told(&long), both);
+    // What was encoded before is told of again.
+    assert_eq!(told(&GenerateRequest { steps: 2, ..long.clone() }), both);
+    // A text that is not read loses nothing.
+    assert_eq!(told(&GenerateRequest { guidance_scale: 1.0, ..long.clone() }), both[..1]);
+    let styled = GenerateRequest { style: Some(photo(BEN)), alpha: 1.0, guidance_scale: 1.0, ..long };
+    assert!(told(&styled).is_empty());
 }
 
 #[test]
@@ -554,10 +549,9 @@ fn a_tokenizer_that_reads_less_than_its_text_encoder_says_so() {
     let config = br#"{ "model_max_length": 6 }"#.to_vec();
     files.0.insert("tokenizer/tokenizer_config.json".to_owned(), config.clone());
     let studio = FaceStudio::load(&files, &Device::flex()).unwrap();
-    let request =
-        GenerateRequest { prompt: "a a a a man".to_owned(), steps: 1, ..GenerateRequest::default() };
-    let notice = generate(&studio, &request).unwrap()[0].notices[0].clone();
-    assert!(notice.message.contains("the 4 tokens") && notice.message.contains("'man'"), "{notice:?}");
+    let request = GenerateRequest { prompt: "a ".repeat(33), steps: 1, ..GenerateRequest::default() };
+    let error = generate(&studio, &request).unwrap_err();
+    assert!(error.message.contains("9 chunks of 4 tokens"), "{error}");
     // A prior that reads every token's state has as many places as its text encoder.
     let mut files = tiny_model::files();
     files.0.insert("tokenizer/tokenizer_config.json".to_owned(), config);

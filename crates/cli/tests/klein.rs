@@ -34,7 +34,7 @@ fn style(shade: u8) -> RgbImage {
 }
 
 fn person(colour: [u8; 3], beta: f32) -> Person {
-    Person { identities: vec![Identity::new(vec![photo(colour)], beta)] }
+    Person::of(vec![Identity::new(vec![photo(colour)], beta)])
 }
 
 /// Two steps of 32×40 pixels.
@@ -270,9 +270,7 @@ fn what_has_no_meaning_for_references_is_refused() {
     };
     let of = |person: Person| request(vec![person]);
     let ann = || of(person(ANN, 1.0));
-    let mixed = Person {
-        identities: vec![Identity::new(vec![photo(ANN)], 0.5), Identity::new(vec![photo(BEN)], 0.5)],
-    };
+    let mixed = Person::of(vec![Identity::new(vec![photo(ANN)], 0.5), Identity::new(vec![photo(BEN)], 0.5)]);
     refused(of(mixed), "mix-unsupported", "person 1");
     let photos = Person::new(vec![photo(ANN); 5]);
     refused(of(photos), "references-count", "5 pictures");
@@ -288,6 +286,9 @@ fn what_has_no_meaning_for_references_is_refused() {
     refused(GenerateRequest { guidance_scale: 3.0, ..ann() }, "guidance-distilled", "scale 3");
     refused(GenerateRequest { negative_prompt: "fog".to_owned(), ..ann() }, "guidance-distilled", "negative");
     refused(GenerateRequest { prompt: String::new(), ..ann() }, "nothing-to-draw", "style image");
+    let weighed = GenerateRequest { prompt: "a (woman:1.2)".to_owned(), ..ann() };
+    refused(weighed, "weights-unsupported", "language");
+    refused(GenerateRequest { clip_skip: 2, ..ann() }, "clip-skip-unsupported", "clip skip is 2");
     refused(GenerateRequest { sampler: Sampler::Euler, ..ann() }, "config-unsupported", "sampler");
     refused(GenerateRequest { width: Some(36), ..ann() }, "size-multiple", "multiples of 8");
     // Sentences of one's own are words too; those that every picture has are no secret.
@@ -298,7 +299,7 @@ fn what_has_no_meaning_for_references_is_refused() {
     let line = Some(RgbImage::new(90, 10));
     refused(GenerateRequest { style: line, ..ann() }, "reference-aspect", "90×10");
     let nobody = Photo::from(RgbImage::from_pixel(64, 64, Rgb([10, 12, 20])));
-    let nobody = Person { identities: vec![Identity { photos: vec![nobody], beta: 1.0 }] };
+    let nobody = Person::of(vec![Identity { photos: vec![nobody], beta: 1.0 }]);
     refused(of(nobody), "face-not-found", "photo 1 of person 1");
 
     // A model that sees no pictures is told of none.
@@ -319,7 +320,7 @@ fn without_a_detector_photos_say_where_their_faces_are() {
     assert!(error.code == "component-missing" && error.message.contains("'detector'"), "{error}");
     let face = pollster::block_on(with.studio.faces(&photo(ANN))).unwrap().swap_remove(0);
     let photos = vec![Photo { image: photo(ANN), landmarks: Some(face.landmarks) }];
-    let told = request(vec![Person { identities: vec![Identity { photos, beta: 1.0 }] }]);
+    let told = request(vec![Person::of(vec![Identity { photos, beta: 1.0 }])]);
     assert_eq!(worst(&with.picture(&request(vec![person(ANN, 1.0)])), &without.picture(&told)), 0);
 }
 

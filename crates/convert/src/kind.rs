@@ -433,7 +433,7 @@ fn others(names: &Names) -> Option<Recognized> {
     let width = names.0.first().and_then(|name| names.1.shape(name)?.last().copied());
     let single = names.0.len() == 1 && matches!(width, Some(768 | 1024 | 1280));
     if !names.0.is_empty() && (words || single) {
-        let advice = "Learnt words of a file cannot be used yet";
+        let advice = "Nothing to convert: name it with `facestudio generate --embedding`, and write its word in the prompt";
         return Some(found(
             Kind::Embedding,
             "an embedding (textual inversion)",

@@ -17,6 +17,7 @@ pub mod clip;
 mod component;
 pub mod declared;
 pub mod detector;
+pub mod embedding;
 pub mod face;
 mod flux2;
 mod folder;

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Tensor};
+use facestudio::Result;
 use facestudio::encoders::text::TextEncoder;
 use facestudio::encoders::tokenizer::Tokenizer;
 use facestudio::internal::{AdapterGuidance, Guided};
-use facestudio::pipeline::prompt::{PromptKind, cut};
+use facestudio::pipeline::prompt::TextReader;
 use facestudio::pipeline::{Canvas, Denoiser, InpaintMask, denoise, start};
 use facestudio::sampling::{Scheduler, SchedulerConfig, StepOutput};
 use facestudio::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use facestudio::weights::{
     CheckedFolder, Component, Quantization, Tensors, check_output, encode, write_file,
 };
-use facestudio::{Notice, Result};
 
 use crate::given::Given;
 use crate::inputs::{Axis::Any, Axis::Exactly, Inputs, scale_of};
@@ -45,6 +45,9 @@ pub struct Args {
     /// What it should not show, likewise.
     #[arg(long, default_value = "", requires = "prompt")]
     negative_prompt: String,
+    /// The layer of the text encoder that is read for it, counted from the last.
+    #[arg(long, default_value_t = 1, requires = "prompt", value_name = "N")]
+    clip_skip: usize,
     /// Denoising steps.
     #[arg(long, default_value_t = 25)]
     steps: usize,
@@ -59,18 +62,18 @@ pub struct Args {
     ip_scale: Vec<f32>,
 }
 
-/// Runs the loop and writes the latents after each step; `notice` hears what was done otherwise than asked.
+/// Runs the loop and writes the latents after each step.
 ///
 /// Fails where the folder, its weights or the tensors do not belong together.
-pub fn run(args: &Args, device: &Device, notice: &dyn Fn(&Notice)) -> Result<()> {
+pub fn run(args: &Args, device: &Device) -> Result<()> {
     check_output(&args.output)?;
     let inputs = Inputs::read(&args.inputs)?;
-    let outputs = latents(args, &inputs, device, notice)?;
+    let outputs = latents(args, &inputs, device)?;
     write_file(&args.output, &encode(&outputs, Quantization::None, &BTreeMap::new())?)?;
     Ok(())
 }
 
-fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notice)) -> Result<Tensors> {
+fn latents(args: &Args, inputs: &Inputs, device: &Device) -> Result<Tensors> {
     let folder = CheckedFolder::new(args.model.clone());
     let unet_folder = Component::new(&folder, "unet");
     let config: UNet2DConditionConfig = unet_folder.json("config.json")?;
@@ -103,7 +106,7 @@ fn latents(args: &Args, inputs: &Inputs, device: &Device, notice: &dyn Fn(&Notic
     let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), inpaint.as_ref())?;
 
     let mut unet = UNet2DConditionModel::load(&unet_folder, device)?;
-    let texts = texts(args, inputs, &folder, &config, device, notice)?;
+    let texts = texts(args, inputs, &folder, &config, device)?;
     let mut family = AdapterGuidance::load(&folder, &mut unet, device)?;
     let count = family.reads().count();
     for n in 0..count.max(1) {
@@ -134,19 +137,15 @@ fn texts(
     folder: &CheckedFolder,
     config: &UNet2DConditionConfig,
     device: &Device,
-    notice: &dyn Fn(&Notice),
 ) -> Result<Vec<Tensor<3>>> {
     let guided = args.guidance_scale != 1.0;
     if let Some(prompt) = &args.prompt {
         let tokenizer = Tokenizer::load(&Component::new(folder, "tokenizer"))?;
         let encoder = TextEncoder::load(&Component::new(folder, "text_encoder"), device)?;
-        let states = |kind: PromptKind, text: &str| -> Result<Tensor<3>> {
-            cut(&tokenizer, encoder.context_length(), kind, text)?.iter().for_each(notice);
-            encoder.states(&tokenizer, text)
-        };
-        let negative =
-            guided.then(|| states(PromptKind::NegativePrompt, &args.negative_prompt)).transpose()?;
-        return Ok([vec![states(PromptKind::Prompt, prompt)?], negative.into_iter().collect()].concat());
+        let reader = TextReader { tokenizer, encoder };
+        let states = |text: &str| Ok(reader.weighted(text, args.clip_skip, &[])?.0);
+        let negative = guided.then(|| states(&args.negative_prompt)).transpose()?;
+        return Ok([vec![states(prompt)?], negative.into_iter().collect()].concat());
     }
     let axes = [Exactly(1), Any("tokens"), Exactly(config.cross_attention_dim)];
     let text = inputs.tensor("encoder_hidden_states", axes, device)?;

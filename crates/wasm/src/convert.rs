@@ -45,6 +45,7 @@ struct JsRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Roles>,
     negative_prompt: Option<String>,
+    clip_skip: Option<usize>,
     alpha: Option<f32>,
     layout: Option<LayoutOf<Encoded, Encoded>>,
     background: Option<Background>,
@@ -178,12 +179,15 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         prompt: js.prompt.unwrap_or_default(),
         roles: js.roles,
         negative_prompt: js.negative_prompt.unwrap_or_default(),
+        embeddings: usual.embeddings,
+        clip_skip: js.clip_skip.unwrap_or(usual.clip_skip),
         alpha: js.alpha.unwrap_or(usual.alpha),
         layout: layout.unwrap_or_default(),
         background: js.background.unwrap_or_default(),
         init: js.init.map(|init| init.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?,
         seed: js.seed.unwrap_or(usual.seed),
         count: js.count.unwrap_or(usual.count),
+        candidates: usual.candidates,
         steps: js.steps.unwrap_or(defaults.steps),
         guidance_scale: js.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: js.sampler.unwrap_or(defaults.sampler),
@@ -236,12 +240,15 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
     };
     let people = recipe.people.iter().enumerate().map(|(i, person)| person.try_map(i, photo));
     let [prompt, negative_prompt] = recipe.words([prompt.as_deref(), negative_prompt.as_deref()])?;
+    // A page cannot give any yet.
+    recipe.learnt(&[])?;
     let js = JsRequest {
         people: people.collect::<Result<_>>()?,
         style: recipe.style.as_ref().map(|own| picture(own, "the style picture")).transpose()?,
         prompt: Some(prompt),
         roles: recipe.roles.clone(),
         negative_prompt: Some(negative_prompt),
+        clip_skip: Some(recipe.clip_skip),
         alpha: Some(recipe.alpha),
         layout: Some(recipe.layout.try_map(picture, mask)?),
         background: Some(recipe.background),
@@ -335,7 +342,7 @@ pub fn progress(progress: &Progress) -> JsValue {
 
 /// A `Picture` of `web/engine/protocol.js`: a PNG with the recipe that makes it again.
 pub fn picture(picture: &Generated) -> Result<JsValue> {
-    let Generated { image, recipe, notices } = picture;
+    let Generated { image, recipe, notices, .. } = picture;
     let png = codec::encode_generated_png(image, recipe)?;
     // By way of JSON, which writes an f32 with the digits that it has.
     let json = serde_json::to_string(recipe).map_err(|e| Error::internal("json", e.to_string()))?;

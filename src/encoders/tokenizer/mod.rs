@@ -156,6 +156,11 @@ impl Tokenizer {
         Ok(Self { merges, added: tokens, bos, eos, pad, unk, words: words()?, vocab, model_max_length })
     }
 
+    /// The token that begins every text.
+    pub fn bos_token_id(&self) -> u32 {
+        self.bos
+    }
+
     /// The token that ends every text.
     pub fn eos_token_id(&self) -> u32 {
         self.eos
@@ -174,8 +179,7 @@ impl Tokenizer {
         if several.peek().is_none() {
             return written;
         }
-        let mut ids = Vec::new();
-        self.encode_text(prompt, &mut ids, |_, _| ());
+        let ids = self.ids(prompt);
         for (_, word, whole) in several.filter(|(id, _, _)| ids.contains(id)) {
             written = written.replace(word, &whole).into();
         }
@@ -186,6 +190,26 @@ impl Tokenizer {
     /// where that is less.
     pub fn length(&self, context_length: usize) -> usize {
         self.model_max_length.map_or(context_length, |most| most.min(context_length))
+    }
+
+    /// Tokens of a text that there is room for between begin and end token, in [`length`](Self::length).
+    ///
+    /// Fails with `context-length` where there is no room for these two.
+    pub fn room(&self, context_length: usize) -> Result<usize> {
+        self.length(context_length).checked_sub(2).ok_or_else(|| {
+            Error::input(
+                "context-length",
+                format!("a context of {context_length} tokens has no room for the begin and end tokens"),
+                "use the text encoder's context length",
+            )
+        })
+    }
+
+    /// The tokens of `text` alone.
+    pub fn ids(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.encode_text(text, &mut ids, |_, _| ());
+        ids
     }
 
     /// The begin token, the tokens of `text` (cut to fit), the end token, and padding: [`length`](Self::length) ids, as
@@ -203,13 +227,7 @@ impl Tokenizer {
 
     fn read(&self, text: &str, context_length: usize) -> Result<(Vec<u32>, Option<Excess>)> {
         let length = self.length(context_length);
-        let Some(room) = length.checked_sub(2) else {
-            return Err(Error::input(
-                "context-length",
-                format!("a context of {context_length} tokens has no room for the begin and end tokens"),
-                "use the text encoder's context length",
-            ));
-        };
+        let room = self.room(context_length)?;
         let mut ids = vec![self.bos];
         let mut from = None;
         self.encode_text(text, &mut ids, |word, count| {

@@ -14,24 +14,28 @@ fn model() -> ModelId {
     ModelId { name: Some("tiny".to_owned()), version: Some("1".to_owned()), sha256: "00ff".repeat(16) }
 }
 
+fn learnt() -> Embedding {
+    Embedding::new("ann", vec![0.5, -1.0], 2).unwrap()
+}
+
 /// Every field is another than its default.
 fn request() -> GenerateRequest {
     let identity = |value, beta| Identity { photos: vec![picture(value).into()], beta };
     GenerateRequest {
-        people: vec![
-            Person { identities: vec![identity(1, 0.7), identity(2, 0.3)] },
-            Person::new(vec![picture(3)]),
-        ],
+        people: vec![Person::of(vec![identity(1, 0.7), identity(2, 0.3)]), Person::new(vec![picture(3)])],
         style: Some(picture(4)),
         prompt: "a “man”".to_owned(),
         roles: Some(Roles { style: "as {images}".to_owned(), ..Roles::default() }),
         negative_prompt: "fog".to_owned(),
+        embeddings: vec![learnt()],
+        clip_skip: 2,
         alpha: 0.1,
         layout: Layout::Masks(vec![mask(1), mask(2)]),
         background: Background::Hold,
         init: Some(InitImage { image: picture(5), strength: 0.6, mask: Some(mask(3)) }),
         seed: u64::MAX,
         count: 3,
+        candidates: 2,
         steps: 7,
         guidance_scale: 2.3,
         sampler: Sampler::Heun,
@@ -62,9 +66,10 @@ fn a_recipe_and_its_pictures_are_the_request() {
     for layout in [request().layout, boxes, Layout::Content(picture(6))] {
         let recipe = recipe(&GenerateRequest { layout: layout.clone(), ..request() });
         assert_eq!(Recipe::from_json(&json(&recipe)).unwrap(), recipe);
-        let again = recipe.request(&pictures, &masks, [None; 2]).unwrap();
+        let again = recipe.request(&pictures, &masks, &[learnt()], [None; 2]).unwrap();
         assert_eq!(self::recipe(&again), recipe);
         assert_eq!(again.layout, layout);
+        assert_eq!((&again.embeddings[..], again.clip_skip), (&[learnt()][..], 2));
         let expected = request();
         assert_eq!((again.people, again.style, again.init), (expected.people, expected.style, expected.init));
         assert_eq!((again.count, again.width, again.height), (1, Some(64), Some(32)));
@@ -74,17 +79,23 @@ fn a_recipe_and_its_pictures_are_the_request() {
 #[test]
 fn what_decides_the_picture_is_in_its_recipe() {
     let whole = recipe(&request());
-    let changes: [fn(&mut GenerateRequest); 20] = [
+    let changes: [fn(&mut GenerateRequest); 26] = [
         |r| r.people[0].identities[1].beta = 0.4,
         |r| r.people[0].identities[1].photos[0] = picture(9).into(),
         |r| r.people[0].identities[1].photos[0].landmarks = Some([[1.0, 0.5]; 5]),
         |r| r.people.swap(0, 1),
+        |r| r.people[1].strength = 0.5,
+        |r| r.people[1].start = 0.25,
+        |r| r.people[1].end = 0.75,
         |r| r.style = None,
         |r| r.style = Some(picture(9)),
         |r| r.prompt.push('.'),
         |r| r.roles = None,
         |r| r.roles.as_mut().unwrap().person.clear(),
         |r| r.negative_prompt.clear(),
+        |r| r.embeddings.clear(),
+        |r| r.embeddings[0] = r.embeddings[0].named("ben").unwrap(),
+        |r| r.clip_skip = 1,
         |r| r.alpha = 0.2,
         |r| r.layout = Layout::Masks(vec![mask(1), mask(9)]),
         |r| r.background = Background::Person(1),
@@ -107,7 +118,7 @@ fn what_decides_the_picture_is_in_its_recipe() {
         recipe(&request)
     };
     // How many more are made, and what is shown on the way, decide nothing.
-    assert_eq!(with(|r| (r.count, r.preview_every) = (1, None)), whole);
+    assert_eq!(with(|r| (r.count, r.candidates, r.preview_every) = (1, 1, None)), whole);
     // Two pictures of as many bytes and other shapes are two.
     let rotated = ImageBuffer::from_raw(2, 3, picture(1).into_raw()).unwrap();
     assert_ne!(PixelHash::of(&picture(1)), PixelHash::of::<Rgb<u8>, Vec<u8>>(&rotated));
@@ -131,16 +142,36 @@ fn a_picture_that_is_missing_is_named() {
     ];
     for (value, name) in names {
         let others: Vec<_> = pictures.iter().filter(|own| **own != picture(value)).cloned().collect();
-        let error = recipe.request(&others, &masks, [None; 2]).unwrap_err();
+        let error = recipe.request(&others, &masks, &[learnt()], [None; 2]).unwrap_err();
         assert_eq!(error.code, "recipe-picture");
         let hash = PixelHash::of(&picture(value)).to_string();
         assert!(error.message.contains(name) && error.message.contains(&hash), "{error}");
     }
     for (value, name) in [(2, "mask 2"), (3, "the mask of the start picture")] {
         let others: Vec<_> = masks.iter().filter(|own| **own != mask(value)).cloned().collect();
-        let error = recipe.request(&pictures, &others, [None; 2]).unwrap_err();
+        let error = recipe.request(&pictures, &others, &[learnt()], [None; 2]).unwrap_err();
         assert!(error.code == "recipe-picture" && error.message.contains(name), "{error}");
     }
+}
+
+#[test]
+fn an_embedding_is_known_by_its_vectors_and_has_its_word() {
+    let (pictures, masks) = album();
+    let again = |recipe: &Recipe, given: &[Embedding], words| recipe.request(&pictures, &masks, given, words);
+    let other = Embedding::new("ann", vec![0.5, 1.0], 2).unwrap();
+    let error = again(&recipe(&request()), &[other], [None; 2]).unwrap_err();
+    assert!(error.code == "recipe-embedding" && error.message.contains("'ann'"), "{error}");
+    // From another file, under the word that the prompt has.
+    let renamed = learnt().named("file").unwrap();
+    let request_again = again(&recipe(&request()), &[renamed.clone()], [None; 2]).unwrap();
+    assert_eq!(request_again.embeddings, [learnt()]);
+    // Without words in the recipe, the word is as it is given.
+    let silent = recipe(&GenerateRequest { prompt_in_metadata: false, ..request() });
+    assert!(!json(&silent).contains("ann"));
+    let request_again = again(&silent, &[renamed.clone()], [Some("a"), Some("b")]).unwrap();
+    assert_eq!(request_again.embeddings, [renamed]);
+    let plain = GenerateRequest { embeddings: Vec::new(), clip_skip: 1, ..request() };
+    assert!(!json(&recipe(&plain)).contains("clip_skip") && !json(&recipe(&plain)).contains("embeddings"));
 }
 
 #[test]
@@ -148,7 +179,8 @@ fn words_are_its_own_or_are_given() {
     let silent = recipe(&GenerateRequest { prompt_in_metadata: false, ..request() });
     assert!(!json(&silent).contains("fog") && !json(&silent).contains("prompt"));
     let (pictures, masks) = album();
-    let code = |recipe: &Recipe, words| recipe.request(&pictures, &masks, words).map_err(|e| e.code);
+    let code =
+        |recipe: &Recipe, words| recipe.request(&pictures, &masks, &[learnt()], words).map_err(|e| e.code);
     for words in [[None, None], [Some("a"), None], [None, Some("a")]] {
         assert_eq!(code(&silent, words).unwrap_err(), "recipe-words");
     }
@@ -215,6 +247,7 @@ fn typescript_knows_the_same_recipe() {
     types += &declared::<ModelId>(&config);
     types += &declared::<PixelHash>(&config);
     types += &declared::<Roles>(&config);
+    types += &declared::<EmbeddingHash>(&config);
     types += &declared::<PhotoHash>(&config);
     types += &declared::<PersonOf<Any>>(&config);
     types += &declared::<super::super::IdentityOf<Any>>(&config);

@@ -265,11 +265,9 @@ impl Drawing {
         let people: Vec<request::Person> = self
             .people
             .iter()
-            .map(|sitters| request::Person {
-                identities: sitters
-                    .iter()
-                    .map(|sitter| request::Identity::new(photos(sitter), sitter.beta))
-                    .collect(),
+            .map(|sitters| {
+                let identity = |sitter| request::Identity::new(photos(sitter), sitter.beta);
+                request::Person::of(sitters.iter().map(identity).collect())
             })
             .collect();
         let layout = if people.len() > 1 { Layout::Boxes(columns(people.len())) } else { Layout::Whole };
