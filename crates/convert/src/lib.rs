@@ -88,6 +88,8 @@ pub enum Slot {
     Segmenter,
     /// `prior/`.
     Prior,
+    /// `upscaler/`.
+    Upscaler,
     /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
     #[serde(skip)]
     IpAdapter(usize),
@@ -106,6 +108,7 @@ impl Slot {
             Self::Detector => "detector",
             Self::Segmenter => "segmenter",
             Self::Prior => "prior",
+            Self::Upscaler => "upscaler",
             Self::IpAdapter(_) => "ip_adapter",
         }
     }
