@@ -29,6 +29,7 @@ pub mod pixart;
 pub mod sampling;
 pub mod transformer;
 pub mod unet;
+pub mod upscaler;
 pub mod vae;
 
 pub mod pipeline;

@@ -7,6 +7,7 @@ mod chat;
 mod defaults;
 mod denoise;
 mod embed;
+mod enlarge;
 mod evidence;
 mod family;
 mod folder;
@@ -15,6 +16,7 @@ mod index;
 mod klein;
 mod models;
 mod network;
+mod photo;
 mod precision;
 mod progress;
 pub mod prompt;
@@ -37,17 +39,20 @@ use crate::image::mask::Mask;
 use crate::image::preprocess::{read_pictures, resize_to_cover, signed_tensor};
 use crate::image::watermark;
 use crate::nn::read_finite;
-use crate::request::{Defaults, GenerateRequest, ModelId, Person, Recipe, Roles};
+use crate::request::{
+    Defaults, GenerateRequest, IntoPhoto, ModelId, Person, Recipe, RedrawFaces, Roles, WhichFace,
+};
 use crate::sampling::{NoiseSource, Scheduler, StepOutput};
 use crate::weights::Files;
 use cache::{Cache, Key};
 pub use defaults::{NAME as DEFAULTS, defaults};
 pub use denoise::{Denoiser, InpaintMask, denoise, start};
+pub use enlarge::Enlarger;
 use family::Guided;
 use models::Models;
 pub use network::{Network, Predict};
 pub use precision::Precision;
-use progress::{Host, Watcher};
+use progress::{Host, OneFace, Watcher};
 pub use progress::{Phase, Progress};
 use references::ReferenceReader;
 pub use regions::Canvas;
@@ -320,9 +325,117 @@ impl FaceStudio {
             request = &several;
         }
         let mut watcher = Watcher { watch, bring, picture: 0 };
+        if let Some(into) = &request.into {
+            return self.put_into(request, into, &mut watcher).await;
+        }
+        let mut pictures = self.draw(request, &mut watcher).await?;
+        if candidates > 1 {
+            self.rank(&request.people, &mut pictures).await?;
+        }
+        for (index, picture) in pictures.iter_mut().enumerate() {
+            if let Some(redraw) = &request.redraw_faces {
+                watcher.turn_to(index);
+                self.redraw_faces(request, redraw, picture, &mut watcher).await?;
+            }
+            if request.watermark {
+                watermark::embed(&mut picture.image);
+            }
+        }
+        Ok(pictures)
+    }
+
+    /// Puts people into a photo: each face is drawn as a picture of its own, and put back.
+    async fn put_into(
+        &self,
+        request: &GenerateRequest,
+        into: &IntoPhoto,
+        host: &mut impl Host,
+    ) -> Result<Vec<Generated>> {
+        let canvas = self.canvas(request)?;
+        let found = if photo::searches(into) { self.faces(&into.photo).await? } else { Vec::new() };
+        let faces = photo::chosen(into, &found, [canvas.width, canvas.height])?;
+        let mut recipe = self.recipe(request, &canvas)?;
+        // Whoever makes it again need not find as many faces.
+        for (face, replacement) in faces.iter().zip(recipe.into.iter_mut().flat_map(|own| &mut own.faces)) {
+            replacement.face = WhichFace::Box(face.area);
+        }
+        let mut pictures = Vec::with_capacity(request.count);
+        for index in 0..request.count {
+            host.turn_to(index);
+            let seed = request.seed.wrapping_add(index as u64);
+            let whole = GenerateRequest { seed, ..request.clone() };
+            let recipe = Recipe { seed, ..recipe.clone() };
+            let mut picture =
+                Generated { image: into.photo.clone(), recipe, notices: Vec::new(), likeness: None };
+            self.redraw(&whole, &faces, into.strength, &mut picture, host).await?;
+            photo::mark(&mut picture.image, &faces);
+            pictures.push(picture);
+        }
+        Ok(pictures)
+    }
+
+    /// Draws a finished picture's small faces once more.
+    async fn redraw_faces(
+        &self,
+        request: &GenerateRequest,
+        redraw: &RedrawFaces,
+        picture: &mut Generated,
+        host: &mut impl Host,
+    ) -> Result<()> {
+        let canvas = self.canvas(request)?;
+        let masks = evidence::masks(&self.models.readers, request, &canvas, host, &self.device).await?;
+        let person = |place| regions::person_at(&masks, request.people.len(), place);
+        let found = self.faces(&picture.image).await?;
+        let own = self.own_canvas(&canvas);
+        let faces = photo::small(redraw, &found, picture.image.dimensions(), own, person)?;
+        let [width, height] = own.map(Some);
+        let whole = GenerateRequest { seed: picture.recipe.seed, width, height, ..request.clone() };
+        self.redraw(&whole, &faces, redraw.strength, picture, host).await
+    }
+
+    async fn redraw<H: Host>(
+        &self,
+        whole: &GenerateRequest,
+        faces: &[photo::Redrawn],
+        strength: f32,
+        picture: &mut Generated,
+        host: &mut H,
+    ) -> Result<()> {
+        let Generated { image, notices, .. } = picture;
+        let draw = async |request: &GenerateRequest, host: &mut OneFace<'_, H>| {
+            let Generated { image, notices: own, .. } = self.draw_one(request, host).await?;
+            // Each face's texts are the same.
+            *notices = own;
+            Ok(image)
+        };
+        photo::redraw(whole, image, faces, strength, self.models.reads_styles, host, draw).await
+    }
+
+    async fn draw_one(&self, request: &GenerateRequest, host: &mut impl Host) -> Result<Generated> {
+        let mut pictures = self.draw(request, host).await?;
+        pictures.pop().ok_or_else(|| Error::internal("picture-missing", "no picture was drawn"))
+    }
+
+    /// The recipe of a request's first picture.
+    fn recipe(&self, request: &GenerateRequest, canvas: &Canvas) -> Result<Recipe> {
+        let size = [canvas.width, canvas.height];
+        let mut recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
+        if self.models.sees_references {
+            recipe.roles.get_or_insert_default();
+        }
+        Ok(recipe)
+    }
+
+    /// The model's own size, or a picture's where the model states none.
+    fn own_canvas(&self, canvas: &Canvas) -> [usize; 2] {
+        self.sizes().own.unwrap_or([canvas.width, canvas.height])
+    }
+
+    /// Draws the pictures of a request that begins with nothing, or with its init image; they are not marked yet.
+    async fn draw(&self, request: &GenerateRequest, host: &mut impl Host) -> Result<Vec<Generated>> {
         let canvas = self.canvas(request)?;
         let init = self.init_latents(request, &canvas)?;
-        let prepared = self.prepared(request, &canvas, init.as_ref(), &mut watcher).await?;
+        let prepared = self.prepared(request, &canvas, init.as_ref(), host).await?;
         if !self.has_encoders() {
             self.device.memory_cleanup();
         }
@@ -331,17 +444,13 @@ impl FaceStudio {
         let tokens = canvas.latent_width * canvas.latent_height;
         let scheduler = self.models.scheduler.clone().for_image_tokens(tokens);
         let schedule = scheduler.schedule(request.sampler, request.steps, strength)?;
-        let network = self.models.network(&mut watcher, &self.device).await?;
-        let size = [canvas.width, canvas.height];
-        let mut recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
-        if self.models.sees_references {
-            recipe.roles.get_or_insert_default();
-        }
+        let network = self.models.network(host, &self.device).await?;
+        let recipe = self.recipe(request, &canvas)?;
 
         let mut pictures = Vec::with_capacity(request.count);
         for (picture, guided) in prepared.guided.iter().enumerate() {
             let Guided { condition, guidance_scale } = guided.clone();
-            watcher.picture = picture;
+            host.turn_to(picture);
             let seed = request.seed.wrapping_add(picture as u64);
             let noise = NoiseSource::new(seed);
             let scheduler = Scheduler::new(schedule.clone());
@@ -354,19 +463,13 @@ impl FaceStudio {
             let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
-                watcher.report(Phase::Denoise, step, schedule.len(), preview).await
+                host.report(Phase::Denoise, step, schedule.len(), preview).await
             };
             let latents = denoise(&denoiser, scheduler, latents, fresh, inpaint.as_ref(), after).await?;
-            let mut image = self.decode(latents).await?;
-            if request.watermark {
-                watermark::embed(&mut image);
-            }
+            let image = self.decode(latents).await?;
             let recipe = Recipe { seed, ..recipe.clone() };
             pictures.push(Generated { image, recipe, notices: prepared.notices.clone(), likeness: None });
-            watcher.report(Phase::Decode, 1, 1, None).await?;
-        }
-        if candidates > 1 {
-            self.rank(&request.people, &mut pictures).await?;
+            host.report(Phase::Decode, 1, 1, None).await?;
         }
         Ok(pictures)
     }

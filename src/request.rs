@@ -1,6 +1,7 @@
 //! What a user asks for: parsed and checked once, before any work starts. [`Recipe`] says it afterwards.
 
 mod embedding;
+mod into;
 mod person;
 mod recipe;
 mod roles;
@@ -11,8 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
 pub use embedding::{Embedding, EmbeddingHash};
+pub use into::{
+    IntoPhoto, IntoPhotoOf, MAX_PHOTO, RedrawFaces, Replacement, ReplacementOf, STRENGTH as INTO_STRENGTH,
+    WhichFace,
+};
 pub use person::{IdentityOf, Landmarks, PersonOf, Photo};
-pub use recipe::{FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
+pub use recipe::{EnlargeRecipe, FORMAT, ModelId, PhotoHash, PixelHash, Recipe, find_picture};
 pub use roles::{Numbers, Roles};
 
 /// Everything that decides a picture. The same request with the same model gives the same pictures.
@@ -43,6 +48,11 @@ pub struct GenerateRequest {
     pub background: Background,
     /// Start from a picture instead of noise (image-to-image).
     pub init: Option<InitImage>,
+    /// Put the people into a photo that exists, in the place of faces that it shows. Each head is drawn at `width` × `height`; the
+    /// picture has the photo's size.
+    pub into: Option<IntoPhoto>,
+    /// Draw small faces of the finished picture once more, larger.
+    pub redraw_faces: Option<RedrawFaces>,
     /// Seed of all noise.
     pub seed: u64,
     /// Number of pictures; picture `i` uses seed `seed + i`.
@@ -109,6 +119,22 @@ pub struct RelativeBox {
     pub width: f32,
     /// Height, 0 to 1.
     pub height: f32,
+}
+
+impl RelativeBox {
+    /// Fails with `box-range` where it is empty or not inside the picture.
+    fn validate(&self, name: &str) -> Result<()> {
+        let Self { x, y, width, height } = *self;
+        let inside = x >= 0.0 && y >= 0.0 && x + width <= 1.001 && y + height <= 1.001;
+        if inside && width > 0.0 && height > 0.0 {
+            return Ok(());
+        }
+        Err(Error::input(
+            "box-range",
+            format!("{name} ({x}, {y}, {width}, {height}) is not inside the picture"),
+            "boxes are x, y, width, height as fractions of the picture",
+        ))
+    }
 }
 
 /// What happens outside every person (paper section 3.4).
@@ -207,6 +233,8 @@ impl Default for GenerateRequest {
             layout: Layout::Whole,
             background: Background::default(),
             init: None,
+            into: None,
+            redraw_faces: None,
             seed: 0,
             count: 1,
             candidates: 1,
@@ -278,7 +306,14 @@ impl GenerateRequest {
         for (i, person) in self.people.iter().enumerate() {
             person.validate(i)?;
         }
-        self.validate_layout()?;
+        if let Some(redraw) = &self.redraw_faces {
+            redraw.validate()?;
+        }
+        // The photo's faces say where each goes.
+        match &self.into {
+            Some(into) => into.validate(self)?,
+            None => self.validate_layout()?,
+        }
         if let Some(init) = &self.init {
             range("strength", init.strength, 0.0, 1.0, "0.6 is a good start")?;
         }
@@ -327,23 +362,8 @@ impl GenerateRequest {
             }
             Layout::Whole | Layout::Content(_) => people,
             Layout::Boxes(boxes) => {
-                for (i, b) in boxes.iter().enumerate() {
-                    let inside =
-                        b.x >= 0.0 && b.y >= 0.0 && b.x + b.width <= 1.001 && b.y + b.height <= 1.001;
-                    if !(inside && b.width > 0.0 && b.height > 0.0) {
-                        return Err(Error::input(
-                            "box-range",
-                            format!(
-                                "box {} ({}, {}, {}, {}) is not inside the picture",
-                                i + 1,
-                                b.x,
-                                b.y,
-                                b.width,
-                                b.height
-                            ),
-                            "boxes are x, y, width, height as fractions of the picture",
-                        ));
-                    }
+                for (i, area) in boxes.iter().enumerate() {
+                    area.validate(&format!("box {}", i + 1))?;
                 }
                 boxes.len()
             }

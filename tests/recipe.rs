@@ -9,7 +9,8 @@ use burn::tensor::Device;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Generated};
 use facestudio::request::{
-    Background, GenerateRequest, Identity, InitImage, Layout, Person, PixelHash, RelativeBox,
+    Background, GenerateRequest, Identity, InitImage, IntoPhoto, Layout, Person, PixelHash, RelativeBox,
+    Replacement, WhichFace,
 };
 use facestudio::sampling::Sampler;
 use facestudio::weights::MemoryFiles;
@@ -96,6 +97,18 @@ fn requests() -> Vec<GenerateRequest> {
             guidance_scale: 1.0,
             ..base.clone()
         },
+        GenerateRequest {
+            people: people(),
+            into: Some(IntoPhoto {
+                photo: spots(&[14, 50], ANN),
+                faces: vec![
+                    Replacement { face: WhichFace::Index(1), person: 0, mask: Some(half(true)) },
+                    Replacement { face: WhichFace::Index(0), person: 1, mask: None },
+                ],
+                strength: 0.7,
+            }),
+            ..base.clone()
+        },
         GenerateRequest { people: Vec::new(), style: None, prompt_in_metadata: false, ..base },
     ]
 }
@@ -106,7 +119,9 @@ fn album(request: &GenerateRequest) -> (Vec<RgbImage>, Vec<GrayImage>) {
     let mut pictures: Vec<RgbImage> = photos.map(|photo| photo.image.clone()).collect();
     pictures.extend(request.style.clone());
     pictures.extend(request.init.as_ref().map(|init| init.image.clone()));
+    pictures.extend(request.into.as_ref().map(|into| into.photo.clone()));
     let mut masks: Vec<GrayImage> = request.init.iter().filter_map(|init| init.mask.clone()).collect();
+    masks.extend(request.into.iter().flat_map(|into| &into.faces).filter_map(|face| face.mask.clone()));
     match &request.layout {
         Layout::Masks(own) => masks.extend(own.iter().cloned()),
         Layout::Content(content) => pictures.push(content.clone()),
@@ -190,7 +205,7 @@ fn a_model_is_known_by_its_files() {
     let changed = open(&bare);
     assert_ne!(changed.model().sha256, id.sha256);
 
-    let request = &requests()[3];
+    let request = &requests()[4];
     let made = generate(&open(&files), request).swap_remove(0);
     let error = made.recipe.check(changed.model(), "f32").unwrap_err();
     assert!(error.code == "recipe-model" && error.message.contains("tiny 1"), "{error}");

@@ -184,7 +184,7 @@ const ROOMS: &[&[&str]] = &[
     &["attention", "sampling"],
     &["request"],
     &["image"],
-    &["encoders", "guidance", "pixart", "transformer", "unet", "vae"],
+    &["encoders", "guidance", "pixart", "transformer", "unet", "upscaler", "vae"],
     &["pipeline"],
 ];
 

@@ -8,4 +8,4 @@ export type {
   Abilities, Backend, BackendWish, Bytes, Checked, Choice, Face, FaceChoices, Failure, GenerateRequest, Landmarks, MadeFace, Notice, Opened,
   Person, Photo, Picture, Portrait, PrecisionWish, Problem, Progress, Question, Reason, Sampler, Stored, Words,
 } from "./engine/protocol.js";
-export type { Background, InitImage, Layout, ModelId, Recipe, RelativeBox } from "./engine/recipe.js";
+export type { Background, InitImage, IntoPhoto, Layout, ModelId, Recipe, RedrawFaces, RelativeBox, Replacement, WhichFace } from "./engine/recipe.js";

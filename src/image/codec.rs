@@ -10,7 +10,7 @@ use ::image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, L
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::request::Recipe;
+use crate::request::{EnlargeRecipe, Recipe};
 
 /// Most pixels of a picture that is read: 64 megapixels, more than phones take.
 pub const MAX_PIXELS: u64 = 64 << 20;
@@ -164,27 +164,82 @@ fn from_image(error: ImageError) -> Error {
     }
 }
 
+/// The first bytes of every PNG.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The keyword of XMP metadata in a PNG (XMP specification, part 3, section 1.1.5).
 const XMP: &str = "XML:com.adobe.xmp";
-/// XMP that names a picture's source in the IPTC's vocabulary: made by a trained model.
-const GENERATED: &str = r#"<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
+/// What the IPTC's vocabulary of digital source types calls a picture that a trained model made, and one in which it made a part.
+const GENERATED: &str = "trainedAlgorithmicMedia";
+const COMPOSITE: &str = "compositeWithTrainedAlgorithmicMedia";
+/// And one that an algorithm made better.
+const ENHANCED: &str = "algorithmicallyEnhanced";
+
+/// XMP that names a picture's source in the IPTC's vocabulary.
+fn xmp(source: &str) -> String {
+    format!(
+        r#"<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-   Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>
+   Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/{source}"/>
  </rdf:RDF>
 </x:xmpmeta>
-<?xpacket end="r"?>"#;
+<?xpacket end="r"?>"#
+    )
+}
 
 /// The keyword under which a generated picture says how it was made.
 pub const SETTINGS: &str = "facestudio";
+/// The keyword under which a picture says how it was made larger.
+pub const ENLARGED: &str = "facestudio-enlarged";
+
+/// What a PNG says to people where a face of a photo was replaced, under the keyword `Comment`.
+const REPLACED: &str = "A face in this picture was replaced by a generated one.";
 
 /// Encodes a generated picture as a PNG that says so: to programs that know the IPTC's digital source type, and under
-/// [`SETTINGS`] with what makes it again, as JSON: its [`Recipe`], or an experiment's own settings.
-pub fn encode_generated_png(picture: &RgbImage, settings: &impl Serialize) -> Result<Vec<u8>> {
+/// [`SETTINGS`] with the recipe that makes it again. Of a photo that people were put into both say that it is one, and a comment says
+/// that a face was replaced.
+pub fn encode_generated_png(picture: &RgbImage, recipe: &Recipe) -> Result<Vec<u8>> {
+    let replaced = recipe.into.is_some();
+    let comment = replaced.then_some(("Comment", REPLACED));
+    encode_with_settings(picture, recipe, if replaced { COMPOSITE } else { GENERATED }, comment)
+}
+
+/// As [`encode_generated_png`], with an experiment's own settings.
+pub fn encode_experiment_png(picture: &RgbImage, settings: &impl Serialize) -> Result<Vec<u8>> {
+    encode_with_settings(picture, settings, GENERATED, None)
+}
+
+/// Encodes a picture that was made larger as a PNG that says so under [`ENLARGED`], beside all that the file of the picture that it was
+/// made from says in a PNG's texts; to programs that know the IPTC's digital source type too, where that file says nothing to them.
+pub fn encode_enlarged_png(picture: &RgbImage, recipe: &EnlargeRecipe, source: &[u8]) -> Result<Vec<u8>> {
+    let own = serde_json::to_string(recipe).map_err(|e| Error::internal("json", e.to_string()))?;
+    let said = if source.starts_with(PNG) { read_png_texts(source)? } else { Vec::new() };
+    let enhanced = xmp(ENHANCED);
+    let mut texts: Vec<(&str, &str)> = said
+        .iter()
+        .filter(|(keyword, _)| keyword != ENLARGED)
+        .map(|(keyword, text)| (keyword.as_str(), text.as_str()))
+        .collect();
+    if !said.iter().any(|(keyword, _)| keyword == XMP) {
+        texts.push((XMP, &enhanced));
+    }
+    texts.push((ENLARGED, &own));
+    encode_png(picture, &texts)
+}
+
+fn encode_with_settings(
+    picture: &RgbImage,
+    settings: &impl Serialize,
+    source: &str,
+    comment: Option<(&str, &str)>,
+) -> Result<Vec<u8>> {
     let software = concat!("FaceStudio ", env!("CARGO_PKG_VERSION"));
     let settings = serde_json::to_string(settings).map_err(|e| Error::internal("json", e.to_string()))?;
-    encode_png(picture, &[("Software", software), (SETTINGS, &settings), (XMP, GENERATED)])
+    let xmp = xmp(source);
+    let mut texts = vec![("Software", software), (SETTINGS, &settings), (XMP, &xmp)];
+    texts.extend(comment);
+    encode_png(picture, &texts)
 }
 
 /// The recipe of a generated picture, from its PNG.
@@ -238,7 +293,7 @@ pub fn encode_png(picture: &RgbImage, texts: &[(&str, &str)]) -> Result<Vec<u8>>
 ///
 /// Fails with `image-format` where the bytes are no PNG and `image-damaged` where its head is broken.
 pub fn read_png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
-    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+    if !bytes.starts_with(PNG) {
         return Err(not_a_picture());
     }
     let fail = |e: png::DecodingError| damaged(&format!("the PNG cannot be read: {e}"));

@@ -21,6 +21,13 @@ const NECK: f32 = 0.45;
 /// From the chin to the feet (stature less menton-to-top height over a face's height).
 const FEET: f32 = 8.5;
 
+/// The box around a head, given its upright face's; both `[left, top, right, bottom]`.
+pub fn head_edges([left, top, right, bottom]: [f32; 4]) -> [f32; 4] {
+    let (w, h) = (right - left, bottom - top);
+    let [side, above, below] = HEAD;
+    [left - side * w, top - above * h, right + side * w, bottom + below * h]
+}
+
 /// How much of each position is inside, 0 to 1, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mask {
@@ -92,10 +99,7 @@ impl Mask {
     /// The paper masks "the face region" (section 3.1) and leaves its outline open. A mask of the face alone would leave
     /// the hair in the style input, and whose hair a picture shows would then be the style image's say, not the face's.
     pub fn head(face_box: [f32; 4], width: usize, height: usize) -> Self {
-        let [left, top, right, bottom] = face_box;
-        let (w, h) = (right - left, bottom - top);
-        let [side, above, below] = HEAD;
-        Self::oval([left - side * w, top - above * h, right + side * w, bottom + below * h], width, height)
+        Self::oval(head_edges(face_box), width, height)
     }
 
     /// Where people are, given their faces' boxes, `[left, top, right, bottom]` in pixels: each one's head (see
@@ -219,6 +223,15 @@ impl Mask {
             .map(|p| blur(height, &|y| across[y * width + p % width], p / width))
             .collect();
         Self { width, height, values }
+    }
+
+    /// The mask with its edge softened as by [`feathered`](Self::feathered), inwards alone: what is outside stays outside.
+    pub fn softened_inwards(&self, sigma: f32) -> Self {
+        // On a straight edge half of what a Gaussian sees is inside.
+        let soft = self.feathered(sigma).into_values();
+        let values =
+            soft.iter().zip(&self.values).map(|(soft, own)| (2.0 * soft - 1.0).clamp(0.0, *own)).collect();
+        Self { values, ..*self }
     }
 
     /// What is outside.

@@ -4,6 +4,7 @@ pub mod align;
 pub mod codec;
 pub mod decoded;
 pub mod mask;
+pub mod patch;
 pub mod preprocess;
 pub mod processor;
 pub mod reference;

@@ -317,10 +317,13 @@ impl AdapterGuidance {
     }
 }
 
+/// How strongly a person acts, and in which part of the steps.
+type Act = (f32, Range<f32>);
+
 /// Who acts alike: for each way of it, whether each of the people acts so.
-fn alike(people: usize, acts: &[(f32, Range<f32>)]) -> Vec<(Vec<bool>, (f32, Range<f32>))> {
+fn alike(people: usize, acts: &[Act]) -> Vec<(Vec<bool>, Act)> {
     let of = |i: usize| acts.get(i).cloned().unwrap_or((1.0, 0.0..1.0));
-    let mut ways: Vec<(f32, Range<f32>)> = Vec::new();
+    let mut ways: Vec<Act> = Vec::new();
     (0..people).map(of).for_each(|way| {
         if !ways.contains(&way) {
             ways.push(way)

@@ -36,6 +36,9 @@ pub enum Phase {
 
 /// Hears how far a picture is, and brings what it needs.
 pub trait Host {
+    /// Says which picture of the request is being made.
+    fn turn_to(&mut self, picture: usize);
+
     /// Tells of a finished step of a phase; fails with `cancelled`.
     async fn report(
         &mut self,
@@ -64,6 +67,10 @@ where
     W: AsyncFnMut(Progress) -> ControlFlow<()>,
     B: AsyncFnMut(&str) -> Result<()>,
 {
+    fn turn_to(&mut self, picture: usize) {
+        self.picture = picture;
+    }
+
     async fn report(
         &mut self,
         phase: Phase,
@@ -79,6 +86,39 @@ where
 
     async fn bring(&mut self, component: &str) -> Result<()> {
         (self.bring)(component).await
+    }
+}
+
+/// The host of one of several faces of a picture, each of which is drawn as a picture is: the steps of all count as one phase's.
+pub struct OneFace<'a, H> {
+    host: &'a mut H,
+    index: usize,
+    count: usize,
+}
+
+impl<'a, H: Host> OneFace<'a, H> {
+    /// Of face `index` of `count`.
+    pub fn new(host: &'a mut H, index: usize, count: usize) -> Self {
+        Self { host, index, count }
+    }
+}
+
+impl<H: Host> Host for OneFace<'_, H> {
+    /// A face is no picture of the request's.
+    fn turn_to(&mut self, _: usize) {}
+
+    async fn report(
+        &mut self,
+        phase: Phase,
+        step: usize,
+        steps: usize,
+        preview: Option<RgbImage>,
+    ) -> Result<()> {
+        self.host.report(phase, self.index * steps + step, self.count * steps, preview).await
+    }
+
+    async fn bring(&mut self, component: &str) -> Result<()> {
+        self.host.bring(component).await
     }
 }
 

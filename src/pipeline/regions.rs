@@ -123,6 +123,18 @@ pub fn regions(masks: &[Mask], background: Background, canvas: &Canvas) -> Resul
     Regions::new(canvas.latent_height, canvas.latent_width, weights, background).map(Some)
 }
 
+/// Who of `people` is at a place in fractions of the picture's sides: whose mask says most there, or the first without masks; `None`
+/// where there is nobody.
+pub fn person_at(masks: &[Mask], people: usize, [x, y]: [f32; 2]) -> Option<usize> {
+    let inside = |mask: &Mask| {
+        let (width, height) = mask.size();
+        let cell = |at: f32, length: usize| ((at * length as f32) as usize).min(length - 1);
+        mask.values()[cell(y, height) * width + cell(x, width)]
+    };
+    let most = masks.iter().enumerate().max_by(|(_, a), (_, b)| inside(a).total_cmp(&inside(b)));
+    (people > 0).then(|| most.map_or(0, |(index, _)| index))
+}
+
 /// Where latents may change: inside the people if the background is held, and inside the init image's mask. `None`
 /// is everywhere.
 pub fn changing(request: &GenerateRequest, masks: &[Mask], canvas: &Canvas) -> Result<Option<Mask>> {
@@ -212,6 +224,14 @@ mod tests {
         assert!(people.iter().all(|mask| mask.coverage() > 0.2));
         request.people.push(crate::request::Person::of(Vec::new()));
         assert_eq!(find(&request).unwrap_err().code, "content-people");
+    }
+
+    #[test]
+    fn a_place_is_the_person_s_whose_mask_is_there() {
+        let masks = [mask(0.0, 0.5), mask(0.5, 0.5)];
+        assert_eq!([0.1, 0.9, 1.0].map(|x| person_at(&masks, 2, [x, 0.5])), [Some(0), Some(1), Some(1)]);
+        assert_eq!(person_at(&[], 1, [0.5, 0.5]), Some(0));
+        assert_eq!(person_at(&[], 0, [0.5, 0.5]), None);
     }
 
     #[test]

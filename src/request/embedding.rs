@@ -34,7 +34,7 @@ impl Embedding {
                 "give the embedding a word of one letter or more",
             ));
         }
-        let count = if width == 0 { 0 } else { vectors.len() / width };
+        let count = vectors.len().checked_div(width).unwrap_or(0);
         if !(1..=MAX_VECTORS).contains(&count)
             || vectors.len() != count * width
             || !vectors.iter().all(|value| value.is_finite())

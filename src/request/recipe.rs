@@ -8,8 +8,8 @@ use ::image::{GrayImage, ImageBuffer, Pixel, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Background, Embedding, EmbeddingHash, GenerateRequest, InitImageOf, Landmarks, LayoutOf, PersonOf, Photo,
-    Roles,
+    Background, Embedding, EmbeddingHash, GenerateRequest, InitImageOf, IntoPhotoOf, Landmarks, LayoutOf,
+    PersonOf, Photo, RedrawFaces, Roles,
 };
 use crate::error::{Error, Result};
 use crate::sampling::Sampler;
@@ -70,6 +70,14 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub init: Option<InitImageOf<PixelHash, PixelHash>>,
+    /// The photo that the people were put into, its faces by their boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub into: Option<IntoPhotoOf<PixelHash, PixelHash>>,
+    /// Which faces were drawn once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub redraw_faces: Option<RedrawFaces>,
     /// Seed of this picture's noise.
     #[cfg_attr(test, ts(type = "number | bigint"))]
     pub seed: u64,
@@ -80,9 +88,9 @@ pub struct Recipe {
     /// The sampler.
     #[cfg_attr(test, ts(type = "Sampler"))]
     pub sampler: Sampler,
-    /// Width in pixels.
+    /// Width in pixels; of people who were put into a photo, that at which each head was drawn.
     pub width: usize,
-    /// Height in pixels.
+    /// Height in pixels, as the width.
     pub height: usize,
     /// Whether the pixels are marked as generated.
     pub watermark: bool,
@@ -134,6 +142,20 @@ pub struct PhotoHash {
     pub landmarks: Option<Landmarks>,
 }
 
+/// How a picture was made larger, beside what it says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnlargeRecipe {
+    /// The release of FaceStudio that did it.
+    pub version: String,
+    /// The model that did it.
+    pub model: ModelId,
+    /// Side of the picture over side of what it was made from.
+    pub factor: usize,
+    /// What it was made from.
+    pub source: PixelHash,
+}
+
 impl PixelHash {
     /// The hash of a photo or a mask.
     pub fn of<P, C>(picture: &ImageBuffer<P, C>) -> Self
@@ -183,6 +205,8 @@ impl Recipe {
             layout,
             background,
             init,
+            into,
+            redraw_faces,
             seed,
             count: _,
             candidates: _,
@@ -222,6 +246,8 @@ impl Recipe {
             layout: layout.try_map(picture, mask)?,
             background: *background,
             init: init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
+            into: into.as_ref().map(|into| into.try_map(picture, mask)).transpose()?,
+            redraw_faces: *redraw_faces,
             seed: *seed,
             steps: *steps,
             guidance_scale: *guidance_scale,
@@ -266,6 +292,8 @@ impl Recipe {
             layout: self.layout.try_map(picture, mask)?,
             background: self.background,
             init: self.init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
+            into: self.into.as_ref().map(|into| into.try_map(picture, mask)).transpose()?,
+            redraw_faces: self.redraw_faces,
             seed: self.seed,
             count: 1,
             candidates: 1,

@@ -34,6 +34,7 @@ mod text;
 mod tokenizer;
 mod train;
 mod unet;
+mod upscaler;
 mod vae;
 mod vision;
 mod weighted;

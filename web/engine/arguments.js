@@ -166,6 +166,8 @@ const FIELDS = /** @type {const} */ ({
   layout: "any",
   background: "any",
   init: "any",
+  into: "any",
+  redraw_faces: "any",
   seed: "whole",
   count: "whole",
   steps: "whole",
@@ -180,6 +182,8 @@ const FIELDS = /** @type {const} */ ({
 const PERSON = ["identities", "strength", "start", "end"];
 const IDENTITY = ["photos", "beta"];
 const INIT = ["image", "strength", "mask"];
+const INTO = ["photo", "faces", "strength"];
+const REPLACEMENT = ["face", "person", "mask"];
 
 /**
  * Refuses a field that nobody reads: it would count for nothing without a word.
@@ -216,7 +220,7 @@ export function requestOf(request) {
       "see `GenerateRequest` in engine/protocol.js",
     );
   }
-  const { people, init } = /** @type {any} */ (request);
+  const { people, init, into } = /** @type {any} */ (request);
   known("the request", request, Object.keys(FIELDS));
   for (const [name, kind] of Object.entries(FIELDS)) {
     const [wanted, fits] = KINDS[kind];
@@ -226,6 +230,8 @@ export function requestOf(request) {
     }
   }
   known("init", init, INIT);
+  known("into", into, INTO);
+  each(into?.faces).forEach((face) => known("a face", face, REPLACEMENT));
   for (const person of each(people)) {
     known("a person", person, PERSON);
     each(person?.identities).forEach((identity) => known("an identity", identity, IDENTITY));

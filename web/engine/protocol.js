@@ -5,7 +5,7 @@
  * The first question is always `hello`: page and worker check that they are of one release before they speak.
  */
 
-/** @import { InitImage, Layout, Person as PersonOf, Recipe } from "./recipe.js" */
+/** @import { InitImage, IntoPhoto, Layout, Person as PersonOf, Recipe } from "./recipe.js" */
 
 /** Version of the messages below; raised with every change to them. */
 export const PROTOCOL = 11;
@@ -196,7 +196,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * steps, guidance scale and sampler (see {@link Abilities}) and a random seed count then, and
  * pictures are marked as generated. What it shares with a {@link Recipe} means the same.
  * @typedef {Partial<Pick<Recipe, "prompt" | "roles" | "negative_prompt" | "clip_skip" | "alpha" | "background" | "seed" | "steps" | "guidance_scale"
- *   | "sampler" | "width" | "height" | "watermark">> & Asked} GenerateRequest
+ *   | "sampler" | "width" | "height" | "watermark" | "redraw_faces">> & Asked} GenerateRequest
  */
 
 /**
@@ -206,6 +206,7 @@ export const MAX_IMAGE_BYTES = 64 * 1024 * 1024;
  * @property {Bytes} [style]
  * @property {Layout<Bytes, Bytes>} [layout]
  * @property {InitImage<Bytes, Bytes>} [init]
+ * @property {IntoPhoto<Bytes, Bytes>} [into] a photo, and whose place in it the people take
  * @property {number} [count]
  * @property {number} [preview_every] steps between previews; none without it
  * @property {boolean} [prompt_in_metadata] write prompt and negative prompt into the PNG's text chunks; true if left out

@@ -81,7 +81,7 @@ export class Memory {
    */
   note(result) {
     // What starts from a picture shows parts of it.
-    if (result.kept !== undefined || result.request?.init) {
+    if (result.kept !== undefined || (result.request?.init ?? result.request?.into)) {
       return;
     }
     const { png, settings, caption, likeness } = result;

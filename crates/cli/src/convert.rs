@@ -56,6 +56,9 @@ pub struct Args {
     /// A network that tells people apart by their outlines (DETR with a mask head): a transformers folder.
     #[arg(long, value_name = "DIR")]
     segmenter: Option<PathBuf>,
+    /// A network that makes pictures larger, for `facestudio enlarge`: Real-ESRGAN's .pth file (SRVGGNetCompact or RRDBNet, 2 or 4 times).
+    #[arg(long, value_name = "FILE")]
+    upscaler: Option<PathBuf>,
     /// An unCLIP prior: a diffusers folder.
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
@@ -187,6 +190,7 @@ impl Args {
                 Kind::FaceNetwork => self.face_encoder.replace(path),
                 Kind::Detector => self.detector.replace(path),
                 Kind::Segmenter => self.segmenter.replace(path),
+                Kind::Upscaler => self.upscaler.replace(path),
                 Kind::Prior => self.prior.replace(path),
                 Kind::VisionEncoder => {
                     self.vision_encoder.push(path);
@@ -227,6 +231,7 @@ pub fn run(mut args: Args) -> anyhow::Result<()> {
         one(Slot::FaceEncoder, &args.face_encoder),
         one(Slot::Detector, &args.detector),
         one(Slot::Segmenter, &args.segmenter),
+        one(Slot::Upscaler, &args.upscaler),
         one(Slot::Prior, &args.prior),
         of_arc2face(Slot::Unet, "arc2face"),
         of_arc2face(Slot::TextEncoder, "encoder"),

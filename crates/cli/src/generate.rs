@@ -12,7 +12,8 @@ use facestudio::error::Fault;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Phase, Precision};
 use facestudio::request::{
-    Background, Defaults, Embedding, GenerateRequest, Identity, InitImage, Layout, Person, RelativeBox, Roles,
+    Background, Defaults, Embedding, GenerateRequest, Identity, Layout, Person, RedrawFaces, RelativeBox,
+    Roles,
 };
 use facestudio::sampling::Sampler;
 use facestudio::weights::{Files, check_output, write_file};
@@ -22,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::backend::Backend;
 use crate::model::Model;
 use crate::picture::{open, open_mask};
-use crate::{again, interrupt, jobs, output, photos};
+use crate::{again, interrupt, into, jobs, output, photos};
 
 /// Flags of `facestudio generate`.
 #[derive(clap::Args)]
@@ -53,7 +54,8 @@ pub struct Job {
     /// Makes a picture again: a PNG that FaceStudio wrote, whose recipe takes the place of the other flags. With --photo for each
     /// picture that it was made from, and with --prompt and --negative-prompt where they were left out of it.
     #[arg(long, value_name = "PNG", conflicts_with_all = [
-        "face", "person", "identity_strength", "identity_start", "identity_end", "style", "role", "clip_skip", "alpha", "layout", "content", "background", "init", "strength", "mask", "seed", "count", "candidates", "steps",
+        "face", "person", "identity_strength", "identity_start", "identity_end", "style", "role", "clip_skip", "alpha", "layout", "content",
+        "background", "init", "into", "replace", "redraw_faces", "redraw_from", "strength", "mask", "seed", "count", "candidates", "steps",
         "guidance_scale", "sampler", "size", "no_watermark",
     ])]
     recipe: Option<PathBuf>,
@@ -111,14 +113,32 @@ pub struct Job {
     #[arg(long, default_value = "1")]
     background: String,
     /// Start from this picture instead of noise.
-    #[arg(long)]
-    init: Option<PathBuf>,
-    /// How far to move from the init image, 0 to 1.
-    #[arg(long, default_value_t = 0.6, requires = "init")]
-    strength: f32,
-    /// Where the init image may change (white).
-    #[arg(long, requires = "init")]
-    mask: Option<PathBuf>,
+    #[arg(long, group = "start")]
+    pub init: Option<PathBuf>,
+    /// Puts people into this photo, in the place of faces that it shows: with --replace for each. Outside of the heads the picture is
+    /// the photo, byte for byte; that a face was replaced is always said in the file.
+    #[arg(long, value_name = "PHOTO", group = "start", requires = "replace", conflicts_with_all = [
+        "face", "person", "layout", "content", "background",
+    ])]
+    pub into: Option<PathBuf>,
+    /// A face of --into, and who takes its place: its number in what `facestudio faces` lists (1 is the largest) or its box
+    /// `x,y,width,height` in fractions of the photo, and a person as --person takes it, as in `1=anna.png` or
+    /// `0.4,0.2,0.1,0.15=ben1.png+ben2.png`. Repeat for several faces.
+    #[arg(long, value_name = "FACE=PERSON", requires = "into")]
+    pub replace: Vec<String>,
+    /// How far to move from the init image (0.6 if not given), or from the faces of --into (0.8 if not given): 0 to 1.
+    #[arg(long, requires = "start")]
+    pub strength: Option<f32>,
+    /// Where the init image, or the photo, may change (white); of --into once for each --replace, in their order, or not at all: then
+    /// each head's oval may.
+    #[arg(long, requires = "start")]
+    pub mask: Vec<PathBuf>,
+    /// Draws faces of the finished picture that are small once more, larger: how far to move from them, 0 to 1.
+    #[arg(long, value_name = "STRENGTH")]
+    redraw_faces: Option<f32>,
+    /// Faces below so many pixels are drawn once more; three tenths of the model's own size if not given.
+    #[arg(long, value_name = "PIXELS", requires = "redraw_faces")]
+    redraw_from: Option<f32>,
     /// Seed; picture i of --count uses seed + i.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -309,16 +329,15 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         request.prompt_in_metadata &= !args.no_prompt_in_metadata;
         return Ok(request);
     }
-    let mut people = if args.person.is_empty() {
+    let start = into::start(args)?;
+    let mut people = if let Some(people) = start.people {
+        people
+    } else if args.person.is_empty() {
         let identities =
             args.face.iter().map(|face| identity(&photos::identity(face))).collect::<Result<Vec<_>>>()?;
         if identities.is_empty() { Vec::new() } else { vec![Person::of(identities)] }
     } else {
-        let person = |group: &String| {
-            let identities = photos::identities(group).iter().map(identity).collect::<Result<Vec<_>>>()?;
-            Ok(Person::of(identities))
-        };
-        args.person.iter().map(person).collect::<Result<Vec<_>>>()?
+        args.person.iter().map(|group| person(group)).collect::<Result<Vec<_>>>()?
     };
     each(&mut people, "--identity-strength", &args.identity_strength, |person| &mut person.strength)?;
     each(&mut people, "--identity-start", &args.identity_start, |person| &mut person.start)?;
@@ -335,14 +354,9 @@ fn request(args: &Job, defaults: Defaults) -> Result<GenerateRequest> {
         alpha: args.alpha,
         layout: layout(args)?,
         background: background(&args.background)?,
-        init: match &args.init {
-            Some(path) => Some(InitImage {
-                image: open(path)?,
-                strength: args.strength,
-                mask: args.mask.as_deref().map(open_mask).transpose()?,
-            }),
-            None => None,
-        },
+        init: start.init,
+        into: start.into,
+        redraw_faces: args.redraw_faces.map(|strength| RedrawFaces { strength, from: args.redraw_from }),
         seed: args.seed,
         count: args.count,
         candidates: args.candidates,
@@ -409,6 +423,12 @@ fn embeddings(given: &[String]) -> Result<Vec<Embedding>> {
     given.iter().map(read).collect()
 }
 
+/// A person as `--person` names them.
+pub fn person(group: &str) -> Result<Person> {
+    let identities = photos::identities(group).iter().map(identity).collect::<Result<Vec<_>>>()?;
+    Ok(Person::of(identities))
+}
+
 /// The photos of one identity, and its weight.
 fn identity(named: &photos::Named) -> Result<Identity> {
     let photos = named.photos.iter().map(|path| open(Path::new(path))).collect::<facestudio::Result<_>>()?;
@@ -434,7 +454,8 @@ fn layout(args: &Job) -> Result<Layout> {
     Ok(Layout::Masks(masks.collect::<facestudio::Result<_>>()?))
 }
 
-fn parse_box(text: &str) -> Option<RelativeBox> {
+/// `x,y,width,height`.
+pub fn parse_box(text: &str) -> Option<RelativeBox> {
     let numbers: Vec<f32> = text.split(',').map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
     let [x, y, width, height] = numbers[..] else { return None };
     Some(RelativeBox { x, y, width, height })

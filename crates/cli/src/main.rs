@@ -5,12 +5,14 @@ mod backend;
 mod component;
 mod convert;
 mod denoise;
+mod enlarge;
 mod eval;
 mod faces;
 mod generate;
 mod hub;
 mod inspect;
 mod interrupt;
+mod into;
 mod jobs;
 mod model;
 mod output;
@@ -51,6 +53,8 @@ enum Command {
     Convert(convert::Args),
     /// Run the sampling loop on given latents, embeddings and noise.
     Denoise(denoise::Args),
+    /// Make a picture two or four times as large.
+    Enlarge(enlarge::Args),
     /// Say which faces are found in photos, and how alike they are.
     Faces(faces::Args),
     /// Make portraits of the people in photos.
@@ -79,6 +83,7 @@ impl Command {
             Self::Component(args) => component::run(args),
             Self::Convert(args) => convert::run(args),
             Self::Denoise(args) => denoise::run(args),
+            Self::Enlarge(args) => enlarge::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Faces(args) => faces::run(args),
             Self::Generate(args) => generate::run(args),

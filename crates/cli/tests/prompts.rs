@@ -12,7 +12,7 @@ use facestudio::encoders::text::TextConfig;
 use facestudio::image::codec;
 use facestudio::pipeline::{FaceStudio, Generated};
 use facestudio::request::{Embedding, GenerateRequest};
-use facestudio::weights::{Component, MemoryFiles, Quantization, TensorSource, Tensors, collect, encode};
+use facestudio::weights::{Component, MemoryFiles, Quantization, Tensors, collect, encode};
 use facestudio::{Error, Result};
 use image::{Rgb, RgbImage};
 

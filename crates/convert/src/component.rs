@@ -8,7 +8,9 @@ use super::checkpoint::Checkpoint;
 use super::clip::{self, Layers, Tower};
 use super::layout::Layout;
 use super::open_clip::OpenClip;
-use super::{Plan, Slot, declared, detector, face, flux2, ip_adapter, json_file, ldm, segmenter, tiny};
+use super::{
+    Plan, Slot, declared, detector, face, flux2, ip_adapter, json_file, ldm, segmenter, tiny, upscaler,
+};
 use facestudio::error::{Error, Result};
 use facestudio::weights::TensorSource;
 
@@ -51,7 +53,7 @@ fn needs_config(slot: Slot, checkpoint: &Checkpoint) -> bool {
         Slot::VisionEncoder => clip::is_transformers(checkpoint, Tower::Vision),
         Slot::Segmenter | Slot::Prior => true,
         Slot::Detector => checkpoint.graph().is_none(),
-        Slot::FaceEncoder | Slot::IpAdapter(_) => false,
+        Slot::FaceEncoder | Slot::Upscaler | Slot::IpAdapter(_) => false,
     }
 }
 
@@ -213,6 +215,7 @@ fn without_config<'a>(slot: Slot, checkpoint: &'a Checkpoint, act: &str) -> Resu
         }
         Slot::VisionEncoder => clip::openai_vision(checkpoint, act),
         Slot::FaceEncoder => face::iresnet(checkpoint),
+        Slot::Upscaler => upscaler::upscaler(checkpoint),
         Slot::Detector if let Some(graph) = checkpoint.graph() => detector::yunet(checkpoint, graph),
         _ => Err(Error::input(
             "convert-config",

@@ -10,7 +10,7 @@ use super::clip::{self, Tower};
 use super::ip_adapter::{self, Role};
 use super::layout::Layout;
 use super::lora::{self, Network};
-use super::{declared, detector, face, ldm};
+use super::{declared, detector, face, ldm, upscaler};
 use facestudio::error::{Error, Result};
 use facestudio::weights::TensorSource;
 
@@ -415,12 +415,16 @@ fn others(names: &Names) -> Option<Recognized> {
             advice,
         ));
     }
+    if upscaler::is_upscaler(names.1) {
+        let fits = "finished pictures, which `facestudio enlarge` makes larger with it";
+        return Some(found(Kind::Upscaler, "an upscaler (Real-ESRGAN)", fits, Some("--upscaler"), ""));
+    }
     if names.any("rdb1.conv1.weight") || names.any("RDB1.conv1.0.weight") || names.any("residual_group.") {
-        return Some(upscaler());
+        return Some(other_upscaler());
     }
     // A plain chain of convolutions whose last one makes several pixels of each.
     if names.has("body.0.weight") && names.has("body.1.weight") && names.side("body.0.weight", 1) == Some(3) {
-        return Some(upscaler());
+        return Some(other_upscaler());
     }
     let words = names.0.iter().all(|name| {
         let text = |part: &str| name.starts_with(part);
@@ -445,8 +449,8 @@ fn others(names: &Names) -> Option<Recognized> {
     None
 }
 
-fn upscaler() -> Recognized {
-    let advice = "Nothing here draws with one: pictures are made at their size";
+fn other_upscaler() -> Recognized {
+    let advice = "Use one in the layout of Real-ESRGAN's repository: SRVGGNetCompact or RRDBNet";
     found(Kind::Upscaler, "an upscaler (ESRGAN or its kin)", "pictures, not latents", None, advice)
 }
 

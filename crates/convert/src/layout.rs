@@ -250,7 +250,8 @@ pub fn unknown(name: &str, what: &str) -> Error {
     )
 }
 
-fn unexpected(name: &str, shape: &[usize], wanted: &str) -> Error {
+/// A tensor of another shape than what is wanted.
+pub fn unexpected(name: &str, shape: &[usize], wanted: &str) -> Error {
     Error::weights(
         "checkpoint-layout",
         format!("tensor '{name}' has shape {shape:?}, not that of {wanted}"),

@@ -37,6 +37,7 @@ pub mod scheduler;
 pub mod segmenter;
 mod supported;
 pub mod tiny;
+mod upscaler;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -89,6 +90,8 @@ pub enum Slot {
     Segmenter,
     /// `prior/`.
     Prior,
+    /// `upscaler/`.
+    Upscaler,
     /// `ip_adapter/`, `ip_adapter_2/` and so on: the plan's adapter of that number, counted from 0.
     #[serde(skip)]
     IpAdapter(usize),
@@ -107,6 +110,7 @@ impl Slot {
             Self::Detector => "detector",
             Self::Segmenter => "segmenter",
             Self::Prior => "prior",
+            Self::Upscaler => "upscaler",
             Self::IpAdapter(_) => "ip_adapter",
         }
     }
@@ -220,6 +224,9 @@ pub struct Watch<'a> {
     pub tell: &'a dyn Fn(&str, &str),
 }
 
+/// Is given each shard as it was written, and what its tensors come from.
+pub type Written<'a> = dyn FnMut(&dyn TensorSource, &[u8]) -> Result<()> + 'a;
+
 /// What is made of a plan at a time: one component.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -307,15 +314,8 @@ impl Plan {
         loras.map(|((path, scale), (source, config))| Lora::new(path, source, config, *scale)).collect()
     }
 
-    /// Makes one component; `written` is given each shard as it was written, and what its tensors come from. Returns how many
-    /// updates of LoRAs were merged.
-    pub fn make(
-        &self,
-        step: &Step,
-        out: &dyn Output,
-        watch: Watch,
-        written: &mut dyn FnMut(&dyn TensorSource, &[u8]) -> Result<()>,
-    ) -> Result<usize> {
+    /// Makes one component. Returns how many updates of LoRAs were merged.
+    pub fn make(&self, step: &Step, out: &dyn Output, watch: Watch, written: &mut Written) -> Result<usize> {
         let Step { component: folder, slot, path, .. } = step;
         let (slot, path) = (*slot, path.as_path());
         supported::check(self, slot, path)?;

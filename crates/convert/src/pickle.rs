@@ -22,8 +22,9 @@ const MOST_DEPTH: usize = 16;
 /// Under this name TorchScript keeps a module's class; its attributes are tensors and further modules.
 const SCRIPTED: &str = "__torch__.";
 
-/// Where trainers keep the state dict in a larger one: Lightning and open_clip, many others, PyTorch's own tutorials, DeepSpeed.
-const TRAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
+/// Where trainers keep the state dict in a larger one: Lightning and open_clip, many others, PyTorch's own tutorials, DeepSpeed, and
+/// BasicSR, whose averaged weights are those that are published.
+const TRAINERS: [&str; 6] = ["state_dict", "model", "model_state_dict", "module", "params_ema", "params"];
 
 /// The element type of PyTorch's storage classes.
 fn element_of(storage: &str) -> Option<Dtype> {

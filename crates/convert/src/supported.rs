@@ -20,6 +20,7 @@ use facestudio::request::Defaults;
 use facestudio::sampling::{Sampler, SchedulerConfig};
 use facestudio::transformer::Flux2Transformer2DConfig;
 use facestudio::unet::UNet2DConditionConfig;
+use facestudio::upscaler::UpscalerConfig;
 use facestudio::vae::VaeConfig;
 use facestudio::weights::{CheckedFolder, Component, MemoryFiles};
 
@@ -102,6 +103,7 @@ fn network(slot: Slot, config: &Value) -> Result<()> {
         Slot::Detector => parsed::<DetectorConfig>(&component).map(|_| ()),
         Slot::Segmenter => parsed::<SegmenterConfig>(&component).map(|_| ()),
         Slot::Prior => parsed::<PriorConfig>(&component).map(|_| ()),
+        Slot::Upscaler => parsed::<UpscalerConfig>(&component)?.check(),
         Slot::IpAdapter(_) => IpAdapterConfig::read(&component).map(|_| ()),
     }
 }

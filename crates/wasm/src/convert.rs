@@ -18,8 +18,8 @@ use facestudio::image::codec;
 use facestudio::image::decoded::DecodedImages;
 use facestudio::pipeline::{DetectedFace, FaceStudio, Generated, Phase, Progress};
 use facestudio::request::{
-    Background, Defaults, GenerateRequest, InitImageOf, Landmarks, LayoutOf, Person, PersonOf, Photo,
-    PhotoHash, PixelHash, Recipe, Roles, find_picture,
+    Background, Defaults, GenerateRequest, InitImageOf, IntoPhotoOf, Landmarks, LayoutOf, Person, PersonOf,
+    Photo, PhotoHash, PixelHash, Recipe, RedrawFaces, Roles, find_picture,
 };
 use facestudio::sampling::Sampler;
 
@@ -51,6 +51,10 @@ struct JsRequest {
     background: Option<Background>,
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<InitImageOf<Encoded, Encoded>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    into: Option<IntoPhotoOf<Encoded, Encoded>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redraw_faces: Option<RedrawFaces>,
     #[serde(skip_serializing)]
     seed: Option<u64>,
     count: Option<usize>,
@@ -185,6 +189,8 @@ pub fn request(value: JsValue, defaults: Defaults) -> Result<GenerateRequest> {
         layout: layout.unwrap_or_default(),
         background: js.background.unwrap_or_default(),
         init: js.init.map(|init| init.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?,
+        into: js.into.map(|into| into.try_map(Encoded::decode, Encoded::decode_mask)).transpose()?,
+        redraw_faces: js.redraw_faces,
         seed: js.seed.unwrap_or(usual.seed),
         count: js.count.unwrap_or(usual.count),
         candidates: usual.candidates,
@@ -253,6 +259,8 @@ pub fn again(recipe: &Recipe, files: JsValue, words: JsValue) -> Result<JsValue>
         layout: Some(recipe.layout.try_map(picture, mask)?),
         background: Some(recipe.background),
         init: recipe.init.as_ref().map(|init| init.try_map(picture, mask)).transpose()?,
+        into: recipe.into.as_ref().map(|into| into.try_map(picture, mask)).transpose()?,
+        redraw_faces: recipe.redraw_faces,
         seed: None,
         count: Some(1),
         steps: Some(recipe.steps),

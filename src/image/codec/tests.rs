@@ -350,7 +350,7 @@ fn unusable_texts_are_errors() {
 /// What exiftool, browsers and content checkers read: XMP in an uncompressed iTXt chunk, before the pixels.
 #[test]
 fn a_generated_picture_says_so_in_the_iptcs_words() {
-    let bytes = encode_generated_png(&picture(), &serde_json::json!({ "seed": 7 })).unwrap();
+    let bytes = encode_experiment_png(&picture(), &serde_json::json!({ "seed": 7 })).unwrap();
     assert_eq!(decode(&bytes).unwrap(), picture());
     let place = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
     let chunk = place(b"iTXtXML:com.adobe.xmp\0\0\0\0\0<?xpacket begin=\"\"").expect("XMP chunk");
@@ -361,4 +361,53 @@ fn a_generated_picture_says_so_in_the_iptcs_words() {
     let xmp = &texts["XML:com.adobe.xmp"];
     let source = "Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia\"";
     assert!(xmp.contains(source), "{xmp}");
+}
+
+#[test]
+fn a_photo_in_which_a_face_was_replaced_says_so() {
+    use crate::request::{GenerateRequest, IntoPhoto, ModelId, Person, Replacement, WhichFace};
+    let face = Replacement { face: WhichFace::Index(0), person: 0, mask: None };
+    let into = IntoPhoto { photo: picture(), faces: vec![face], strength: 0.8 };
+    let plain = GenerateRequest { people: vec![Person::new(vec![picture()])], ..GenerateRequest::default() };
+    let texts = |request: &GenerateRequest| {
+        let model = ModelId { name: None, version: None, sha256: "00ff".repeat(16) };
+        let recipe = Recipe::new(request, model, "f32", [8, 8]).unwrap();
+        let png = encode_generated_png(&picture(), &recipe).unwrap();
+        read_png_texts(&png).unwrap().into_iter().collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let replaced = texts(&GenerateRequest { into: Some(into), ..plain.clone() });
+    assert!(
+        replaced["XML:com.adobe.xmp"].contains("digitalsourcetype/compositeWithTrainedAlgorithmicMedia\"")
+    );
+    assert_eq!(replaced["Comment"], "A face in this picture was replaced by a generated one.");
+    let drawn = texts(&plain);
+    assert!(drawn["XML:com.adobe.xmp"].contains("digitalsourcetype/trainedAlgorithmicMedia\""));
+    assert!(!drawn.contains_key("Comment"));
+}
+
+#[test]
+fn an_enlarged_picture_says_what_it_said_before() {
+    use crate::request::{EnlargeRecipe, ModelId, PixelHash};
+    let model = ModelId { name: None, version: None, sha256: "00ff".repeat(16) };
+    let recipe =
+        EnlargeRecipe { version: "1".to_owned(), model, factor: 4, source: PixelHash::of(&picture()) };
+    let texts = |source: &[u8]| {
+        let png = encode_enlarged_png(&picture(), &recipe, source).unwrap();
+        let texts = read_png_texts(&png).unwrap();
+        assert_eq!(texts.iter().filter(|(keyword, _)| keyword == ENLARGED).count(), 1);
+        (texts.into_iter().collect::<std::collections::BTreeMap<_, _>>(), png)
+    };
+    let generated = encode_experiment_png(&picture(), &serde_json::json!({ "seed": 7 })).unwrap();
+    let (said, larger) = texts(&generated);
+    assert_eq!(said["facestudio"], r#"{"seed":7}"#);
+    assert!(said["XML:com.adobe.xmp"].contains("digitalsourcetype/trainedAlgorithmicMedia"));
+    let own: EnlargeRecipe = serde_json::from_str(&said[ENLARGED]).unwrap();
+    assert_eq!(own, recipe);
+    // The last time counts.
+    texts(&larger);
+    // A photo's says that an algorithm made it better.
+    for photo in [encode_png(&picture(), &[]).unwrap(), b"\xff\xd8\xff no PNG".to_vec()] {
+        let (said, _) = texts(&photo);
+        assert!(said["XML:com.adobe.xmp"].contains("digitalsourcetype/algorithmicallyEnhanced"));
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::request::{Identity, InitImage, Layout, Person, RelativeBox};
+use crate::request::{Identity, InitImage, IntoPhoto, Layout, Person, RelativeBox, Replacement, WhichFace};
 use ::image::{Luma, Rgb};
 
 fn picture(value: u8) -> RgbImage {
@@ -33,6 +33,12 @@ fn request() -> GenerateRequest {
         layout: Layout::Masks(vec![mask(1), mask(2)]),
         background: Background::Hold,
         init: Some(InitImage { image: picture(5), strength: 0.6, mask: Some(mask(3)) }),
+        into: Some(IntoPhoto {
+            photo: picture(7),
+            faces: vec![Replacement { face: WhichFace::Index(1), person: 1, mask: Some(mask(5)) }],
+            strength: 0.45,
+        }),
+        redraw_faces: Some(RedrawFaces { strength: 0.35, from: Some(40.0) }),
         seed: u64::MAX,
         count: 3,
         candidates: 2,
@@ -56,7 +62,7 @@ fn json(recipe: &Recipe) -> String {
 }
 
 fn album() -> (Vec<RgbImage>, Vec<GrayImage>) {
-    ((1..=6).rev().map(picture).collect(), (1..=4).rev().map(mask).collect())
+    ((1..=7).rev().map(picture).collect(), (1..=5).rev().map(mask).collect())
 }
 
 #[test]
@@ -72,6 +78,7 @@ fn a_recipe_and_its_pictures_are_the_request() {
         assert_eq!((&again.embeddings[..], again.clip_skip), (&[learnt()][..], 2));
         let expected = request();
         assert_eq!((again.people, again.style, again.init), (expected.people, expected.style, expected.init));
+        assert_eq!((again.into, again.redraw_faces), (expected.into, expected.redraw_faces));
         assert_eq!((again.count, again.width, again.height), (1, Some(64), Some(32)));
     }
 }
@@ -79,7 +86,7 @@ fn a_recipe_and_its_pictures_are_the_request() {
 #[test]
 fn what_decides_the_picture_is_in_its_recipe() {
     let whole = recipe(&request());
-    let changes: [fn(&mut GenerateRequest); 26] = [
+    let changes: [fn(&mut GenerateRequest); 31] = [
         |r| r.people[0].identities[1].beta = 0.4,
         |r| r.people[0].identities[1].photos[0] = picture(9).into(),
         |r| r.people[0].identities[1].photos[0].landmarks = Some([[1.0, 0.5]; 5]),
@@ -101,6 +108,11 @@ fn what_decides_the_picture_is_in_its_recipe() {
         |r| r.background = Background::Person(1),
         |r| r.init.as_mut().unwrap().strength = 0.5,
         |r| r.init.as_mut().unwrap().mask = None,
+        |r| r.into = None,
+        |r| r.into.as_mut().unwrap().photo = picture(9),
+        |r| r.into.as_mut().unwrap().faces[0].face = WhichFace::Index(0),
+        |r| r.into.as_mut().unwrap().faces[0].mask = None,
+        |r| r.redraw_faces.as_mut().unwrap().from = None,
         |r| r.seed = 1,
         |r| r.steps = 8,
         |r| r.guidance_scale = 1.0,
@@ -139,6 +151,7 @@ fn a_picture_that_is_missing_is_named() {
         (3, "person 2"),
         (4, "the style picture"),
         (5, "the start picture"),
+        (7, "the photo"),
     ];
     for (value, name) in names {
         let others: Vec<_> = pictures.iter().filter(|own| **own != picture(value)).cloned().collect();
@@ -147,7 +160,7 @@ fn a_picture_that_is_missing_is_named() {
         let hash = PixelHash::of(&picture(value)).to_string();
         assert!(error.message.contains(name) && error.message.contains(&hash), "{error}");
     }
-    for (value, name) in [(2, "mask 2"), (3, "the mask of the start picture")] {
+    for (value, name) in [(2, "mask 2"), (3, "the mask of the start picture"), (5, "the mask of face 1")] {
         let others: Vec<_> = masks.iter().filter(|own| **own != mask(value)).cloned().collect();
         let error = recipe.request(&pictures, &others, &[learnt()], [None; 2]).unwrap_err();
         assert!(error.code == "recipe-picture" && error.message.contains(name), "{error}");
@@ -163,12 +176,12 @@ fn an_embedding_is_known_by_its_vectors_and_has_its_word() {
     assert!(error.code == "recipe-embedding" && error.message.contains("'ann'"), "{error}");
     // From another file, under the word that the prompt has.
     let renamed = learnt().named("file").unwrap();
-    let request_again = again(&recipe(&request()), &[renamed.clone()], [None; 2]).unwrap();
+    let request_again = again(&recipe(&request()), std::slice::from_ref(&renamed), [None; 2]).unwrap();
     assert_eq!(request_again.embeddings, [learnt()]);
     // Without words in the recipe, the word is as it is given.
     let silent = recipe(&GenerateRequest { prompt_in_metadata: false, ..request() });
     assert!(!json(&silent).contains("ann"));
-    let request_again = again(&silent, &[renamed.clone()], [Some("a"), Some("b")]).unwrap();
+    let request_again = again(&silent, std::slice::from_ref(&renamed), [Some("a"), Some("b")]).unwrap();
     assert_eq!(request_again.embeddings, [renamed]);
     let plain = GenerateRequest { embeddings: Vec::new(), clip_skip: 1, ..request() };
     assert!(!json(&recipe(&plain)).contains("clip_skip") && !json(&recipe(&plain)).contains("embeddings"));
@@ -255,6 +268,10 @@ fn typescript_knows_the_same_recipe() {
     types += &declared::<RelativeBox>(&config);
     types += &declared::<Background>(&config);
     types += &declared::<InitImageOf<Any, Any>>(&config);
+    types += &declared::<IntoPhotoOf<Any, Any>>(&config);
+    types += &declared::<super::super::ReplacementOf<Any>>(&config);
+    types += &declared::<super::super::WhichFace>(&config);
+    types += &declared::<RedrawFaces>(&config);
 
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("web/engine/recipe.d.ts");
     if std::env::var_os("UPDATE_TYPES").is_some() {

@@ -86,7 +86,7 @@ impl Store {
             tuning: made.tuning,
             drawing: drawing.clone(),
         };
-        write_file(&self.path(drawing, "png")?, &codec::encode_generated_png(&made.image, &settings)?)
+        write_file(&self.path(drawing, "png")?, &codec::encode_experiment_png(&made.image, &settings)?)
     }
 
     /// Keeps that there can be no picture, because a reference shows no face.
