@@ -59,8 +59,13 @@ pub use regions::Canvas;
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which latents outside of a mask keep.
 const START: u64 = 0;
-/// The noise of step `i` is stream `STEPS + i`.
+/// The noise of the first step; each has a stream of its own.
 const STEPS: u64 = 1 << 32;
+
+/// The stream of step `i`'s fresh noise.
+fn fresh_stream(i: usize) -> u64 {
+    STEPS + i as u64
+}
 
 /// One finished picture.
 #[derive(Debug, Clone)]
@@ -441,8 +446,7 @@ impl FaceStudio {
         }
         let changing = regions::changing(request, &prepared.masks, &canvas)?;
         let strength = request.init.as_ref().map(|init| init.strength);
-        let tokens = canvas.latent_width * canvas.latent_height;
-        let scheduler = self.models.scheduler.clone().for_image_tokens(tokens);
+        let scheduler = self.models.scheduler.clone().for_image_tokens(canvas.positions());
         let schedule = scheduler.schedule(request.sampler, request.steps, strength)?;
         let network = self.models.network(host, &self.device).await?;
         let recipe = self.recipe(request, &canvas)?;
@@ -460,7 +464,7 @@ impl FaceStudio {
                 inpaint.map(|(init, mask)| InpaintMask::new(init, mask.values(), &noise_at_start, &canvas));
             let latents = start(&scheduler, &noise_at_start, init.as_ref().zip(strength), inpaint.as_ref())?;
             let denoiser = Denoiser { network: &*network, condition, guidance_scale, dtype: self.dtype };
-            let fresh = |i| Some(self.noise(&noise, STEPS + i as u64, &canvas));
+            let fresh = |i: usize| Some(self.noise(&noise, fresh_stream(i), &canvas));
             let after = async |step, output: StepOutput| {
                 let preview = self.preview(request, step, output.pred_original).await?;
                 host.report(Phase::Denoise, step, schedule.len(), preview).await
@@ -588,4 +592,20 @@ pub(crate) mod internal {
     pub use super::evidence::{Evidence, Needs, PersonEvidence, Texts};
     pub use super::family::{Family, Guided};
     pub use super::klein::KleinGuidance;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::request::MAX_STEPS;
+
+    #[test]
+    fn noise_at_the_start_in_the_prior_and_in_each_step_is_other_noise() {
+        let steps: BTreeSet<u64> = (0..MAX_STEPS).map(fresh_stream).collect();
+        assert_eq!(steps.len(), MAX_STEPS);
+        assert!([START, prompt::PRIOR_STREAM].iter().all(|stream| !steps.contains(stream)));
+        assert_ne!(START, prompt::PRIOR_STREAM);
+    }
 }

@@ -123,6 +123,17 @@ fn a_photo_that_says_where_its_face_is_is_not_searched() {
 }
 
 #[test]
+fn a_models_own_size_is_width_by_height() {
+    let config =
+        with_config(tiny_model::files(), "unet/config.json", "sample_size", serde_json::json!([8, 16]));
+    let studio = open(&config);
+    let multiple = studio.sizes().multiple;
+    assert_eq!(studio.sizes().own, Some([16 * multiple, 8 * multiple]));
+    let drawn = picture(&studio, &GenerateRequest { steps: 1, ..request(Vec::new()) });
+    assert_eq!(drawn.dimensions(), (16 * multiple as u32, 8 * multiple as u32));
+}
+
+#[test]
 fn landmarks_that_do_not_fit_their_photo_are_refused() {
     let studio = open(&tiny_model::files());
     let refused = |landmarks, code: &str| {

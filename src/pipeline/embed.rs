@@ -135,6 +135,14 @@ fn shrunk(picture: &RgbImage, side: u32) -> RgbImage {
 mod tests {
     use super::*;
 
+    #[test]
+    fn large_pictures_are_shrunk_to_their_shorter_side() {
+        let sides = |width, height, side| shrunk(&RgbImage::new(width, height), side).dimensions();
+        assert_eq!(sides(100, 60, 30), (50, 30));
+        assert_eq!(sides(60, 100, 30), (30, 50));
+        assert_eq!([sides(100, 60, 60), sides(100, 60, 61)], [(100, 60); 2]);
+    }
+
     /// A face that lies as in the template is cut out pixel for pixel, whatever its surroundings.
     #[test]
     fn detections_count_from_the_corner_of_the_picture() {

@@ -314,6 +314,8 @@ mod tests {
         let worded = GenerateRequest { style: None, negative_prompt: "a hat".to_owned(), ..request(1) };
         let needs = with.needs(&worded, None);
         assert!(matches!(needs.texts, Texts::Drawn([Some("a man"), Some("a hat")])) && needs.style.is_none());
+        let beside = GenerateRequest { alpha: 0.0, style: request(1).style, ..worded.clone() };
+        assert!(with.needs(&beside, None).style.is_none(), "it does not count");
         let unguided = GenerateRequest { guidance_scale: 1.0, ..worded };
         assert!(matches!(with.needs(&unguided, None).texts, Texts::Drawn([Some("a man"), None])));
     }

@@ -262,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn four_pictures_are_seen_and_a_fifth_is_refused() {
+        let family = KleinGuidance::new(true);
+        // Beside the style image.
+        family.check(&asked(3)).unwrap();
+        assert_eq!(family.check(&asked(4)).unwrap_err().code, "references-count");
+    }
+
+    #[test]
+    fn a_part_of_the_steps_is_refused() {
+        let family = KleinGuidance::new(true);
+        for (start, end) in [(0.0, 0.5), (0.5, 1.0)] {
+            let mut request = asked(2);
+            (request.people[1].start, request.people[1].end) = (start, end);
+            let error = family.check(&request).unwrap_err();
+            assert!(
+                error.code == "identity-steps-unsupported" && error.message.contains("person 2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn pictures_are_numbered_from_left_to_right_and_told_of_before_the_prompt() {
         let family = KleinGuidance::new(true);
         let init = Some(InitImage { image: RgbImage::new(1, 1), strength: 0.5, mask: None });
@@ -309,7 +331,7 @@ mod tests {
             ..Evidence::default()
         };
         let mut two = GenerateRequest { guidance_scale: 3.0, alpha: 0.8, count: 2, ..asked(2) };
-        two.people[1].identities[0].beta = 0.25;
+        (two.people[1].identities[0].beta, two.people[1].strength) = (0.5, 0.5);
         let guided = family.condition(&evidence, &two, Some(&halves()), &Device::flex()).unwrap();
         assert_eq!((guided.len(), guided[0].guidance_scale), (2, Some(3.0)));
         let [stream] = &guided[0].condition.streams[..] else { panic!("one text") };

@@ -25,6 +25,13 @@ pub struct Canvas {
     pub latent_height: usize,
 }
 
+impl Canvas {
+    /// Positions of the latents.
+    pub fn positions(&self) -> usize {
+        self.latent_width * self.latent_height
+    }
+}
+
 /// What finds the people of a content image.
 #[derive(Debug, Clone, Copy)]
 pub struct Finder<'a> {
@@ -189,6 +196,7 @@ mod tests {
 
     #[test]
     fn one_identity_needs_no_regions() {
+        assert_eq!(CANVAS.positions(), 128);
         assert_eq!(regions(&[mask(0.0, 0.5)], Background::Person(0), &CANVAS).unwrap(), None);
         let two = regions(&[mask(0.0, 0.5), mask(0.5, 0.25)], Background::Person(1), &CANVAS).unwrap();
         assert_eq!(two.unwrap().resized(1, 16)[1], [[0.0; 8], [1.0; 8]].concat());
