@@ -324,6 +324,14 @@ fn what_a_model_brings_is_data_and_the_page_is_framed_by_none() {
     let policy = header(&head, "content-security-policy").unwrap();
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("script-src 'self'"), "{policy}");
     assert_eq!(header(&head, "content-type"), Some("text/html; charset=utf-8"));
+    // The worker that makes models, and nothing else, may ask the hub.
+    assert!(policy.contains("connect-src 'self';"), "{policy}");
+    write(dir.path(), &[("pkg/engine/converter.js", "1"), ("pkg/engine/worker.js", "1")]);
+    for (name, asks) in [("converter.js", true), ("worker.js", false)] {
+        let (head, _) = get(address, &format!("/engine/{name}"), "");
+        let policy = header(&head, "content-security-policy").unwrap();
+        assert_eq!(policy.contains("https://huggingface.co"), asks, "{name}: {policy}");
+    }
 }
 
 /// As the README has it copied for other hosts, and found in another way than by its address.
