@@ -55,7 +55,7 @@ pub use precision::Precision;
 use progress::{Host, OneFace, Watcher};
 pub use progress::{Phase, Progress};
 use references::ReferenceReader;
-pub use regions::Canvas;
+pub use regions::{Canvas, Sizes};
 
 /// Streams of a picture's [`NoiseSource`]: the noise that it starts from, which latents outside of a mask keep.
 const START: u64 = 0;
@@ -80,15 +80,6 @@ pub struct Generated {
     /// identity encoder's embeddings, −1 to 1, and of several people the least. `None` where no face is found, and where there is
     /// one candidate.
     pub likeness: Option<f32>,
-}
-
-/// The picture sizes that a model makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// Width and height in pixels that it was trained on, where its config says.
-    pub own: Option<[usize; 2]>,
-    /// Sides are multiples of this.
-    pub multiple: usize,
 }
 
 /// A loaded model.
@@ -330,26 +321,26 @@ impl FaceStudio {
             request = &several;
         }
         let mut watcher = Watcher { watch, bring, picture: 0 };
-        if let Some(into) = &request.into {
-            return self.put_into(request, into, &mut watcher).await;
-        }
-        let mut pictures = self.draw(request, &mut watcher).await?;
-        if candidates > 1 {
-            self.rank(&request.people, &mut pictures).await?;
-        }
+        let mut pictures = match &request.into {
+            Some(into) => self.put_into(request, into, &mut watcher).await?,
+            None => self.draw(request, &mut watcher).await?,
+        };
         for (index, picture) in pictures.iter_mut().enumerate() {
             if let Some(redraw) = &request.redraw_faces {
                 watcher.turn_to(index);
                 self.redraw_faces(request, redraw, picture, &mut watcher).await?;
             }
-            if request.watermark {
-                watermark::embed(&mut picture.image);
-            }
+        }
+        if candidates > 1 {
+            self.rank(&request.people, &mut pictures).await?;
+        }
+        if request.watermark && request.into.is_none() {
+            pictures.iter_mut().for_each(|picture| watermark::embed(&mut picture.image));
         }
         Ok(pictures)
     }
 
-    /// Puts people into a photo: each face is drawn as a picture of its own, and put back.
+    /// Puts people into a photo: each face is drawn as a picture of its own, put back and marked.
     async fn put_into(
         &self,
         request: &GenerateRequest,
@@ -369,9 +360,8 @@ impl FaceStudio {
             host.turn_to(index);
             let seed = request.seed.wrapping_add(index as u64);
             let whole = GenerateRequest { seed, ..request.clone() };
-            let recipe = Recipe { seed, ..recipe.clone() };
-            let mut picture =
-                Generated { image: into.photo.clone(), recipe, notices: Vec::new(), likeness: None };
+            let (image, recipe) = (into.photo.clone(), Recipe { seed, ..recipe.clone() });
+            let mut picture = Generated { image, recipe, notices: Vec::new(), likeness: None };
             self.redraw(&whole, &faces, into.strength, &mut picture, host).await?;
             photo::mark(&mut picture.image, &faces);
             pictures.push(picture);
@@ -390,8 +380,8 @@ impl FaceStudio {
         let canvas = self.canvas(request)?;
         let masks = evidence::masks(&self.models.readers, request, &canvas, host, &self.device).await?;
         let person = |place| regions::person_at(&masks, request.people.len(), place);
+        let own = self.sizes().own.unwrap_or([canvas.width, canvas.height]);
         let found = self.faces(&picture.image).await?;
-        let own = self.own_canvas(&canvas);
         let faces = photo::small(redraw, &found, picture.image.dimensions(), own, person)?;
         let [width, height] = own.map(Some);
         let whole = GenerateRequest { seed: picture.recipe.seed, width, height, ..request.clone() };
@@ -408,32 +398,23 @@ impl FaceStudio {
     ) -> Result<()> {
         let Generated { image, notices, .. } = picture;
         let draw = async |request: &GenerateRequest, host: &mut OneFace<'_, H>| {
-            let Generated { image, notices: own, .. } = self.draw_one(request, host).await?;
-            // Each face's texts are the same.
+            let drawn = self.draw(request, host).await?.pop();
+            let Generated { image, notices: own, .. } =
+                drawn.ok_or_else(|| Error::internal("picture-missing", "no picture was drawn"))?;
             *notices = own;
             Ok(image)
         };
         photo::redraw(whole, image, faces, strength, self.models.reads_styles, host, draw).await
     }
 
-    async fn draw_one(&self, request: &GenerateRequest, host: &mut impl Host) -> Result<Generated> {
-        let mut pictures = self.draw(request, host).await?;
-        pictures.pop().ok_or_else(|| Error::internal("picture-missing", "no picture was drawn"))
-    }
-
     /// The recipe of a request's first picture.
     fn recipe(&self, request: &GenerateRequest, canvas: &Canvas) -> Result<Recipe> {
-        let size = [canvas.width, canvas.height];
-        let mut recipe = Recipe::new(request, self.models.id.clone(), self.precision(), size)?;
+        let (id, size) = (self.models.id.clone(), [canvas.width, canvas.height]);
+        let mut recipe = Recipe::new(request, id, self.precision(), size)?;
         if self.models.sees_references {
             recipe.roles.get_or_insert_default();
         }
         Ok(recipe)
-    }
-
-    /// The model's own size, or a picture's where the model states none.
-    fn own_canvas(&self, canvas: &Canvas) -> [usize; 2] {
-        self.sizes().own.unwrap_or([canvas.width, canvas.height])
     }
 
     /// Draws the pictures of a request that begins with nothing, or with its init image; they are not marked yet.

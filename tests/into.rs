@@ -234,6 +234,23 @@ fn each_picture_of_a_request_has_its_own_seed() {
 }
 
 #[test]
+fn of_several_candidates_the_most_alike_comes_first() {
+    let studio = Studio::new(tiny_model::files());
+    let mut asked = GenerateRequest { candidates: 3, seed: 6, ..request(ANN) };
+    *into(&mut asked) = IntoPhoto {
+        photo: photo(160, 80, &[[40, 40], [120, 40]], ANN),
+        faces: vec![Replacement { face: WhichFace::Index(0), person: 0, mask: None }],
+        strength: 0.8,
+    };
+    let made = studio.generate(&asked).unwrap();
+    let mut seeds: Vec<u64> = made.iter().map(|made| made.recipe.seed).collect();
+    let likeness: Vec<f32> = made.iter().filter_map(|made| made.likeness).collect();
+    assert!(likeness.len() == 3 && likeness.is_sorted_by(|a, b| a >= b), "{likeness:?}");
+    seeds.sort_unstable();
+    assert_eq!(seeds, [6, 7, 8]);
+}
+
+#[test]
 fn the_mark_is_inside_the_faces_alone_and_cannot_be_left_out() {
     let studio = Studio::new(tiny_model::files());
     let mut asked = request(ANN);

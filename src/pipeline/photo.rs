@@ -44,7 +44,7 @@ pub fn chosen(into: &IntoPhoto, found: &[DetectedFace], canvas: [usize; 2]) -> R
     let mut found: Vec<&DetectedFace> = found.iter().collect();
     found.sort_by(|a, b| b.area().total_cmp(&a.area()));
     let heads: Vec<Head> = found.iter().map(|face| head(face)).collect();
-    let mut taken = Vec::new();
+    let mut taken: Vec<[f32; 4]> = Vec::new();
     let mut chosen = Vec::new();
     for (i, replacement) in into.faces.iter().enumerate() {
         let place = match replacement.face {
@@ -68,19 +68,25 @@ pub fn chosen(into: &IntoPhoto, found: &[DetectedFace], canvas: [usize; 2]) -> R
                 best.filter(|(_, shared)| *shared >= SAME).map(|(place, _)| place)
             }
         };
-        if place.is_some() && taken.contains(&place) {
+        let (own, area, face_box) = match (place, replacement.face) {
+            (Some(place), _) => {
+                let face_box = found[place].face_box;
+                (heads[place], fractions(&face_box, size), face_box)
+            }
+            (None, WhichFace::Box(area)) => {
+                let face_box = pixels(&area, size);
+                (Head::new(face_box, None), area, face_box)
+            }
+            (None, WhichFace::Index(_)) => return Err(no_face()),
+        };
+        if taken.iter().any(|other| overlap(other, &face_box) >= SAME) {
             return Err(Error::input(
                 "into-faces",
                 format!("face {} of the request is one that another of it names as well", i + 1),
                 "name each face of the photo once",
             ));
         }
-        taken.push(place);
-        let (own, area) = match (place, replacement.face) {
-            (Some(place), _) => (heads[place], fractions(&found[place].face_box, size)),
-            (None, WhichFace::Box(area)) => (Head::new(pixels(&area, size), None), area),
-            (None, WhichFace::Index(_)) => return Err(no_face()),
-        };
+        taken.push(face_box);
         let patch = match &replacement.mask {
             Some(mask) => Patch::of_mask(mask, canvas)?,
             None => {
@@ -246,6 +252,7 @@ mod tests {
         assert_eq!(at(vec![area(0.4, 0.2, 0.1, 0.2)]), Ok(vec![80.0]));
         assert_eq!(at(vec![WhichFace::Index(2)]), Err("face-index"));
         assert_eq!(at(vec![WhichFace::Index(1), area(0.05, 0.2, 0.1, 0.2)]), Err("into-faces"));
+        assert_eq!(at(vec![area(0.4, 0.2, 0.1, 0.2), area(0.41, 0.2, 0.1, 0.2)]), Err("into-faces"));
         let error = chosen(&into(vec![WhichFace::Index(0)]), &[], [64, 64]).map(|_| ()).unwrap_err();
         assert_eq!(error.code, "face-not-found");
         // What was found is found again at its box.

@@ -32,6 +32,15 @@ impl Canvas {
     }
 }
 
+/// The picture sizes that a model makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Width and height in pixels that it was trained on, where its config says.
+    pub own: Option<[usize; 2]>,
+    /// Sides are multiples of this.
+    pub multiple: usize,
+}
+
 /// What finds the people of a content image.
 #[derive(Debug, Clone, Copy)]
 pub struct Finder<'a> {

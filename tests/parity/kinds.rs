@@ -106,7 +106,7 @@ fn what_cannot_be_converted_is_told_too() {
             Kind::Upscaler,
             "upscaler",
         ),
-        (&[("body.0.weight", &[64, 3, 3, 3]), ("body.1.weight", &[64])], Kind::Upscaler, "upscaler"),
+        (&[("model.1.sub.0.RDB1.conv1.0.weight", &[32, 64, 3, 3])], Kind::Upscaler, "upscaler"),
         (&[("emb_params", &[4, 768])], Kind::Embedding, "for Stable Diffusion 1"),
         (&[("<cat-toy>", &[1024])], Kind::Embedding, "for Stable Diffusion 2"),
         (&[("controlnet_cond_embedding.conv_in.weight", &[16, 3, 3, 3])], Kind::ControlNet, "ControlNet"),

@@ -70,6 +70,14 @@ background: Background,
  */
 init?: InitImage<PixelHash, PixelHash>,
 /**
+ * The photo that the people were put into, its faces by their boxes.
+ */
+into?: IntoPhoto<PixelHash, PixelHash>,
+/**
+ * Which faces were drawn once more.
+ */
+redraw_faces?: RedrawFaces,
+/**
  * Seed of this picture's noise.
  */
 seed: number | bigint,
@@ -86,11 +94,11 @@ guidance_scale: number,
  */
 sampler: Sampler,
 /**
- * Width in pixels.
+ * Width in pixels; of people who were put into a photo, that at which each head was drawn.
  */
 width: number,
 /**
- * Height in pixels.
+ * Height in pixels, as the width.
  */
 height: number,
 /**
@@ -250,3 +258,57 @@ strength: number,
  * Where the picture may change (white); everywhere if left out. Elsewhere latents are held.
  */
 mask?: M, };
+
+/**
+ * A photo in which faces are drawn anew, each as one of the request's people. Outside of the heads' masks the picture is the photo,
+ * byte for byte. `P` is a picture, `M` a mask.
+ */
+export type IntoPhoto<P, M> = {
+/**
+ * The photo, of at most 16 megapixels. The picture has its size.
+ */
+photo: P,
+/**
+ * Whose place is taken by whom.
+ */
+faces: Array<Replacement<M>>,
+/**
+ * How much of the steps is taken: 0 gives the faces back almost unchanged, 1 draws them from noise alone. 0.8 if left out.
+ */
+strength?: number, };
+
+/**
+ * A face of the photo, and who takes its place.
+ */
+export type Replacement<M> = {
+/**
+ * Which face.
+ */
+face: WhichFace,
+/**
+ * Index of the person among the request's people.
+ */
+person: number,
+/**
+ * Where the photo may change (white), of the photo's size; the head's oval if left out. Its edge is softened inwards.
+ */
+mask?: M, };
+
+/**
+ * A face of a photo.
+ */
+export type WhichFace = number | RelativeBox;
+
+/**
+ * Faces of a finished picture that are drawn once more, larger, each as the person whose place it is in.
+ */
+export type RedrawFaces = {
+/**
+ * How much of the steps is taken, 0 to 1: little, for what is there is to be drawn better, not otherwise.
+ */
+strength: number,
+/**
+ * Faces that are smaller than this, in pixels along the longer side, are redrawn; three tenths of the model's own shorter side
+ * if left out.
+ */
+from?: number, };
