@@ -228,6 +228,7 @@ mod tests {
     #[test]
     fn tiles_give_what_the_whole_picture_gives() {
         let picture = picture(230, 130);
+        let mut varied = 0;
         for upscaler in [compact(2), compact(4), blocks(2), blocks(4)] {
             let tiled = enlarge(&upscaler, &picture).unwrap();
             let factor = upscaler.factor() as u32;
@@ -235,8 +236,10 @@ mod tests {
             let whole = whole(&upscaler, &picture);
             let off = tiled.as_raw().iter().zip(whole.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(off <= Some(1), "{off:?}");
-            assert!(tiled.pixels().any(|pixel| pixel != tiled.get_pixel(0, 0)));
+            varied += usize::from(tiled.pixels().any(|pixel| pixel != tiled.get_pixel(0, 0)));
         }
+        // Random weights may make nothing but white.
+        assert!(varied > 0);
     }
 
     #[test]

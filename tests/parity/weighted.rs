@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::{assert_close, fixture, io};
 
-/// Another order of summing through two layers; a weight that is missed costs over 1e-2.
-const TOLERANCE: f32 = 1e-5;
+/// Another order of summing through two layers, times the mean that weights are made up for with, which is near zero; a weight that is
+/// missed costs over 1e-2.
+const TOLERANCE: f32 = 1e-4;
 
 #[derive(Deserialize)]
 struct Case {

@@ -301,8 +301,8 @@ fn make(
     for (path, picture) in job.outputs().iter().zip(&pictures) {
         write_file(path, &codec::encode_generated_png(&picture.image, &picture.recipe)?)?;
         let likeness = match picture.likeness {
-            Some(likeness) => format!("\t{likeness:.3}"),
-            None if request.candidates > 1 => "\t-".to_owned(),
+            Some(likeness) => format!("  {likeness:.3}"),
+            None if request.candidates > 1 => "  -".to_owned(),
             None => String::new(),
         };
         output::print(&format!("{}{likeness}\n", path.display()))?;

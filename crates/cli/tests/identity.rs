@@ -214,7 +214,7 @@ fn the_command_line_sets_them_per_person_and_tells_the_likeness() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let told = String::from_utf8(run.stdout).unwrap();
     let likeness: Vec<f32> =
-        told.lines().map(|line| line.split_once('\t').unwrap().1.parse().unwrap_or(-2.0)).collect();
+        told.lines().map(|line| line.rsplit_once("  ").unwrap().1.parse().unwrap_or(-2.0)).collect();
     assert!(likeness.len() == 3 && likeness.is_sorted_by(|a, b| a >= b) && likeness[0] > -2.0, "{told}");
     assert!(["7-000.png", "7-001.png", "7-002.png"].iter().all(|name| Path::new(&at(name)).is_file()));
 }

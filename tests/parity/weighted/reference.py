@@ -175,8 +175,7 @@ known = {"webui": random(3, WIDTH), "Authors": random(2, WIDTH), "params": rando
 known["<two words>"] = random(2, WIDTH)
 about = {"string_to_token": {"*": 265}, "name": "another", "step": 7, "sd_checkpoint": None, "sd_checkpoint_name": "x"}
 torch.save(about | {"string_to_param": {"*": known["webui"]}}, HERE / "embeddings/webui.pt")
-parameters = torch.nn.ParameterDict({"*": torch.nn.Parameter(known["Authors"])})
-torch.save({"string_to_token": {"*": 265}, "string_to_param": parameters}, HERE / "embeddings/Authors.pt")
+torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": known["Authors"]}}, HERE / "embeddings/Authors.pt")
 save_file({"emb_params": known["params"]}, HERE / "embeddings/params.safetensors")
 torch.save({"<cat-toy>": known["<cat-toy>"]}, HERE / "embeddings/learned_embeds.bin")
 save_file({"<two words>": known["<two words>"]}, HERE / "embeddings/learned_embeds.safetensors")
