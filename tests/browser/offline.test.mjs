@@ -96,7 +96,7 @@ test("the service worker keeps the page of one release, and neither models nor a
     // The module that does not compute here would be megabytes for nothing.
     assert.equal(urls.filter((url) => url.endsWith(".wasm")).length, 1);
     assert.deepEqual(
-      urls.filter((url) => /models|\.(png|safetensors|json)$/.test(url)),
+      urls.filter((url) => /\/models\/|\.(png|safetensors|json)$/.test(url) && !url.includes("/icons/")),
       [],
     );
   } finally {
