@@ -10,7 +10,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { download } from "./download.js";
 import { addressOf, completed, credentials, refusal } from "./hub.js";
 import { failure } from "./protocol.js";
-import { modelOf } from "./recipes.js";
+import { bytesStored, modelOf } from "./recipes.js";
 import { Sink } from "./sink.js";
 import { MANIFEST, ModelStore } from "./store.js";
 import { settle } from "./model.js";
@@ -158,8 +158,7 @@ class Conversion {
     const sizes = await this.#store.sizes();
     const here = [...sizes.values()].reduce((sum, size) => sum + size, 0);
     const largest = Math.max(0, ...[...this.#large.values()].map(({ file }) => file.bytes));
-    // Sources have 16 bits a number at least.
-    const needed = (this.#total / 2) * { f16: 2, q8: 1.0625, q4: 0.5625 }[this.#dtype] + largest;
+    const needed = bytesStored(this.#total, this.#dtype) + largest;
     if (needed - here > quota - usage) {
       const gigabytes = (/** @type {number} */ bytes) => `${(bytes / 1e9).toFixed(1)} GB`;
       throw failure(

@@ -34,9 +34,9 @@ export function bytesToFetch({ parts }) {
   return parts.flatMap(({ files }) => files).reduce((sum, { bytes, about_bytes }) => sum + (bytes ?? about_bytes ?? 0), 0);
 }
 
-/** About what the model takes in storage: the published files have 16 bits a number. @param {Recipe} recipe @param {Dtype} dtype */
-export function bytesStored(recipe, dtype) {
-  return (bytesToFetch(recipe) / 2) * STORED[dtype];
+/** About what published files take once they are stored: they have 16 bits a number. @param {number} bytes @param {Dtype} dtype */
+export function bytesStored(bytes, dtype) {
+  return (bytes / 2) * STORED[dtype];
 }
 
 /** The address of the model that a recipe becomes here, in this browser alone. @param {Recipe} recipe @param {Dtype} dtype */

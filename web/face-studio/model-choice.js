@@ -83,7 +83,7 @@ export async function chooseModel(builder, root, options) {
       h("p", {}, says),
       h("p", {
         class: "hint",
-        text: ["models.size", { fetched: gigabytes(bytesToFetch(recipe)), stored: gigabytes(bytesStored(recipe, wanted())) }],
+        text: ["models.size", { fetched: gigabytes(bytesToFetch(recipe)), stored: gigabytes(bytesStored(bytesToFetch(recipe), wanted())) }],
       }),
       HEAVY.includes(recipe.family) && !("gpu" in navigator) ? h("p", { class: "hint warning", text: "models.no_gpu" }) : null,
       h("details", {}, h("summary", { text: "models.licences" }), h("ul", {}, ...licences)),
